@@ -1,0 +1,66 @@
+"""What several tests share: where the real photographs are, and small parts as earlier stages leave them."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinaflow.files import digest
+from retinaflow.tables import write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
+CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+
+# Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real photographs, labels and weights."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real photographs at {DATA}; set RETINAFLOW_DATA to their folder")
+    return DATA
+
+
+Part = tuple[list[Path], list[tuple[Path, Path]]]
+
+
+@pytest.fixture
+def make_part(tmp_path: Path) -> Callable[..., Part]:
+    """Write the index table and shards of a part whose pixels are given, and return their paths."""
+
+    def make(
+        name: str, pixels: np.ndarray, levels: Sequence[int], shards: int = 2, classes: Sequence[str] = CLASSES
+    ) -> Part:
+        folder = tmp_path / name
+        images = [f"{name}{number}_left" for number in range(len(levels))]
+        write_table(
+            folder / "index.csv",
+            ("image", "filename", "class", "digest"),
+            [
+                {
+                    "image": image,
+                    "filename": f"{image}.jpeg",
+                    "class": classes[level],
+                    "digest": digest(pixels[number].tobytes()),
+                }
+                for number, (image, level) in enumerate(zip(images, levels, strict=True))
+            ],
+        )
+        files = []
+        for shard in range(shards):
+            rows = list(range(shard, len(levels), shards))
+            np.save(folder / f"{shard}.npy", pixels[rows])
+            write_table(
+                folder / f"{shard}.csv",
+                ("image", "digest"),
+                [{"image": images[row], "digest": digest(pixels[row].tobytes())} for row in rows],
+            )
+            files.append((folder / f"{shard}.npy", folder / f"{shard}.csv"))
+        return [folder / "index.csv"], files
+
+    return make

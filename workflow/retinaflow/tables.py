@@ -1,0 +1,49 @@
+"""The CSV tables that stages hand to each other: UTF-8, comma, header row, every value a string."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.files import whole_file
+
+Row = dict[str, str]
+
+# File names are bytes on disk: what is not UTF-8 passes through a table unchanged.
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> list[Row]:
+    """Read a table that a stage of this workflow wrote.
+
+    Raises ``RetinaflowError`` if one of ``columns`` is missing or a row is shorter or longer than the header.
+    """
+    with open(path, newline="", **ENCODING) as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise RetinaflowError(
+                f"{path}: column {missing[0]!r} is missing; found {', '.join(reader.fieldnames or ['an empty file'])}. "
+                "Delete the file and run again to rebuild it."
+            )
+        rows = list(reader)
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise RetinaflowError(
+                f"{path}: row {number} does not have the {len(reader.fieldnames or ())} values of the header. "
+                "Delete the file and run again to rebuild it."
+            )
+    return rows
+
+
+def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write ``rows`` under a header of ``columns``; a row with any other key is a ``ValueError``."""
+    rows = list(rows)
+    # A carriage return inside a value is a line end to a reader unless quoted, which the csv module forgets to do.
+    returns = any("\r" in str(value) for row in rows for value in row.values())
+    with whole_file(path) as part, open(part, "w", newline="", **ENCODING) as file:
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        writer = csv.DictWriter(file, columns, lineterminator="\n", quoting=quoting)
+        writer.writeheader()
+        writer.writerows(rows)
