@@ -1,0 +1,235 @@
+"""Photographs and label tables inside .zip archives, and what tells one state of a folder or archive from another."""
+
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from retinaflow.errors import RetinaflowError
+
+# What zipfile and its decompressors raise at a damaged, encrypted or exotic archive.
+UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
+CHUNK = 1 << 20
+
+Parts = tuple[str, ...]
+
+
+def split_archive(path: str) -> tuple[Path, str] | None:
+    """Tell the archive from the place inside it: ``a/b.zip/train`` is ``(Path("a/b.zip"), "train")``.
+
+    None for a path that leads through no archive; a folder may be called ``x.zip``.
+    """
+    parts = PurePath(path).parts
+    for end, part in enumerate(parts, start=1):
+        archive = Path(*parts[:end])
+        if part.lower().endswith(".zip") and not archive.is_dir():
+            return archive, "/".join(parts[end:])
+    return None
+
+
+def files_below(
+    folder: str, _above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield all that is no folder below ``folder`` as (name relative to it, entry), in no particular order.
+
+    Hidden files and folders are passed over; links are followed, unless they lead back to a folder around them.
+    Raises ``RetinaflowError`` if a folder cannot be read.
+    """
+    try:
+        status = Path(folder).stat()
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError as error:
+        raise RetinaflowError(
+            f"{folder}: cannot be read as a folder ({error.strerror}). Expected a folder of photographs, or a .zip "
+            "archive of one: correct the path."
+        ) from error
+    here = (status.st_dev, status.st_ino)
+    if here in _above:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            for name, file in files_below(entry.path, _above | {here}):
+                yield f"{entry.name}/{name}", file
+        else:
+            yield entry.name, entry
+
+
+def listing(path: str) -> str:
+    """Digest (32 hexadecimal digits) of the state of a folder or, for ``x.zip`` and ``x.zip/folder``, of an archive.
+
+    A folder counts by name, size and time of change of every file below it, so that nothing is read, and never by its
+    own times; an archive by name, size and checksum of the members, as its central directory gives them.
+    Raises ``RetinaflowError`` if the folder or archive cannot be read.
+    """
+    located = split_archive(path)
+    if located is None:
+        entries = []
+        for name, entry in files_below(path):
+            # A broken link has no target to ask.
+            status = entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists())
+            entries.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0")
+    else:
+        with _open(located[0]) as archive:
+            members = _members(archive, located[1])
+        entries = [f"{'/'.join(parts)}\0{member.file_size}\0{member.CRC}\0" for parts, member in members]
+    return hashlib.blake2b("".join(sorted(entries)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def unpack(source: str, target: Path, max_bytes: int) -> int:
+    """Unpack ``x.zip``, or the folder inside it that ``x.zip/folder`` names, as the folder ``target``.
+
+    ``target`` appears, or is replaced, once everything is there. What macOS adds to archives is left out. Returns the
+    number of files.
+    Raises ``RetinaflowError``, naming archive and member, at a damaged archive, nothing below the folder, a member that
+    would land outside ``target``, is encrypted or no ordinary file, two members with one name, or more than
+    ``max_bytes`` in total.
+    """
+    path, inner = _locate(source)
+    part = target.with_name(f".part-{target.name}")
+    if part.exists():
+        shutil.rmtree(part)
+    with _open(path) as archive:
+        members = _members(archive, inner)
+        _check_members(path, inner, members, max_bytes)
+        try:
+            left = max_bytes
+            for parts, member in members:
+                file = part.joinpath(*parts)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                left -= _write(path, archive, member, file, left)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return len(members)
+
+
+def read_member(source: str) -> bytes:
+    """Content of the table in an archive: ``x.zip/folder/name.csv``, or ``x.zip`` if it holds one .csv only.
+
+    Raises ``RetinaflowError`` if there is no such member, there are several, or it is damaged or encrypted.
+    """
+    path, inner = _locate(source)
+    with _open(path) as archive:
+        members = {"/".join(parts): member for parts, member in _members(archive, "")}
+        tables = [name for name in members if name.lower().endswith(".csv")]
+        wanted = [inner] if inner else tables
+        if len(wanted) != 1 or wanted[0] not in members:
+            raise RetinaflowError(
+                f"{source}: expected one .csv table in the archive, found {', '.join(tables[:10]) or 'none'}"
+                f"{', ...' if len(tables) > 10 else ''}. Name the one to read, as in "
+                f"{path}/{tables[0] if tables else 'name.csv'}"
+            )
+        return b"".join(_chunks(path, archive, members[wanted[0]]))
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    located = split_archive(source)
+    if located is None:
+        raise RetinaflowError(f"{source}: expected the path of a .zip archive, or of a place inside one.")
+    return located
+
+
+def _open(path: Path) -> ZipFile:
+    try:
+        return ZipFile(path)
+    except UNREADABLE as error:
+        raise RetinaflowError(
+            f"{path}: cannot be read as a .zip archive ({error}). It may be incomplete: fetch or copy it again."
+        ) from error
+
+
+def _members(archive: ZipFile, inner: str) -> list[tuple[Parts, ZipInfo]]:
+    """All files below the folder ``inner``, each with its path from there, without what macOS adds."""
+    prefix = _parts(inner)
+    members = []
+    for member in archive.infolist():
+        parts = _parts(member.filename)
+        if member.filename.endswith("/") or parts[: len(prefix)] != prefix or len(parts) == len(prefix):
+            continue
+        if "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._"):
+            continue
+        members.append((parts[len(prefix) :], member))
+    return members
+
+
+def _parts(name: str) -> Parts:
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+def _check_members(path: Path, inner: str, members: list[tuple[Parts, ZipInfo]], max_bytes: int) -> None:
+    if not members:
+        place = f"below {inner!r} in the archive" if inner else "in the archive"
+        raise RetinaflowError(f"{path}: no file {place}. Give the path as it is inside: {path}/folder/with/photographs")
+    for _, member in members:
+        if fault := _fault(member):
+            raise RetinaflowError(
+                f"{path}: member {member.orig_filename!r} {fault}, which is not unpacked. Expected ordinary files with "
+                "names relative to the archive: make the archive anew, or unpack it yourself and name the folder."
+            )
+    files = [parts for parts, _ in members]
+    folders = {parts[:end] for parts in files for end in range(1, len(parts))}
+    seen = set(folders)
+    for parts in files:
+        if parts in seen:
+            raise RetinaflowError(
+                f"{path}: two members would become {'/'.join(parts)!r}, expected one of each name: "
+                "make the archive anew."
+            )
+        seen.add(parts)
+    if sum(member.file_size for _, member in members) > max_bytes:
+        raise _too_large(path, max(members, key=lambda item: item[1].file_size)[1], max_bytes)
+
+
+def _fault(member: ZipInfo) -> str:
+    name = member.orig_filename  # `filename` ends where a NUL byte hides the rest
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        return "has an absolute path"
+    if ".." in name.split("/"):
+        return "leads out of the archive's folder"
+    if "\\" in name or "\0" in name:
+        return "has a backslash or NUL in its name"
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "is a link or another special file"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    return ""
+
+
+def _write(path: Path, archive: ZipFile, member: ZipInfo, target: Path, max_bytes: int) -> int:
+    written = 0
+    with open(target, "xb") as file:
+        for chunk in _chunks(path, archive, member):
+            written += len(chunk)
+            # What a member declares may be a lie.
+            if written > max_bytes:
+                raise _too_large(path, member, max_bytes)
+            file.write(chunk)
+    return written
+
+
+def _chunks(path: Path, archive: ZipFile, member: ZipInfo) -> Iterator[bytes]:
+    try:
+        with archive.open(member) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except UNREADABLE as error:
+        raise RetinaflowError(
+            f"{path}: member {member.orig_filename!r} cannot be read ({error or type(error).__name__}). The archive "
+            "may be incomplete or damaged: fetch or copy it again."
+        ) from error
+
+
+def _too_large(path: Path, member: ZipInfo, max_bytes: int) -> RetinaflowError:
+    return RetinaflowError(
+        f"{path}: unpacks to more than the {max_bytes} bytes allowed; member {member.orig_filename!r} declares "
+        f"{member.file_size}. If that is right, raise the limit, or unpack it yourself and name the folder."
+    )
