@@ -1,0 +1,54 @@
+"""Shards: which photograph belongs to which, and reading one back."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.tables import read_table
+
+ROW_COLUMNS = ("image", "digest")
+
+REBUILD = "Delete the file and run again to rebuild it."
+
+
+def shard_of(image: str, shards: int) -> int:
+    """The number, 0 to ``shards`` - 1, of the shard that ``image`` belongs to.
+
+    Jump consistent hash (Lamping and Veach 2014, arXiv 1406.2294, figure 1) of the BLAKE2b-64 of the name: an image
+    stays where it is whatever other images there are, and one shard more moves only the 1/n that it takes over.
+    """
+    key = int.from_bytes(hashlib.blake2b(image.encode(errors="surrogateescape"), digest_size=8).digest(), "little")
+    shard, jump = -1, 0
+    while jump < shards:
+        shard = jump
+        key = (key * 2862933555777941757 + 1) % 2**64
+        jump = int((shard + 1) * (2**31 / ((key >> 33) + 1)))
+    return shard
+
+
+def read_shard(pixels: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a shard, uint8 RGB (n, size, size, 3), mapped read-only from the file, and its n image names.
+
+    Raises ``RetinaflowError`` naming the file if either is missing, truncated or not what this workflow writes, or if
+    they do not belong together.
+    """
+    try:
+        array = np.load(pixels, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy has no one exception for a file that is not an array
+        raise RetinaflowError(f"{pixels}: cannot be read as an array of pixels ({error}). {REBUILD}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
+        raise RetinaflowError(f"{pixels}: found {found}; expected uint8 (n, size, size, 3). {REBUILD}")
+    try:
+        names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
+    except (OSError, csv.Error) as error:
+        raise RetinaflowError(f"{rows}: cannot be read as a table ({error}). {REBUILD}") from error
+    if len(names) != len(array):
+        raise RetinaflowError(
+            f"{pixels}: found {len(array)} images, but {len(names)} rows in {rows}; expected as many. "
+            "Delete both files and run again to rebuild them."
+        )
+    return array, names
