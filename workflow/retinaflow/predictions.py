@@ -1,0 +1,117 @@
+"""What a model said of each photograph of a part, as a table, and the metrics over all of them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.figures import confusion_matrix_figure
+from retinaflow.files import write_json
+from retinaflow.metrics import evaluate
+from retinaflow.tables import Row, read_table, write_table
+
+log = logging.getLogger(__name__)
+
+PREDICTION_COLUMNS = ("filename", "actual_class", "actual_class_index", "pred_class", "pred_class_index")
+
+
+def write_predictions(
+    path: Path, filenames: Sequence[str], actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> None:
+    """Write a row a photograph: ``PREDICTION_COLUMNS`` and a column ``probability_CLASS`` for each class."""
+    columns = [f"probability_{name}" for name in classes]
+    predicted = probabilities.argmax(axis=1)
+    write_table(
+        path,
+        [*PREDICTION_COLUMNS, *columns],
+        (
+            {
+                "filename": filename,
+                "actual_class": classes[true],
+                "actual_class_index": true,
+                "pred_class": classes[guess],
+                "pred_class_index": guess,
+                **{column: f"{value:.9g}" for column, value in zip(columns, row, strict=True)},
+            }
+            for filename, true, guess, row in zip(
+                filenames, actual.tolist(), predicted.tolist(), probabilities.tolist(), strict=True
+            )
+        ),
+    )
+
+
+def read_predictions(path: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Filenames, actual class indices int64 (n,) and probabilities float64 (n, classes) of ``write_predictions``."""
+    columns = [f"probability_{name}" for name in classes]
+    rows: list[Row] = read_table(path, (*PREDICTION_COLUMNS, *columns))
+    try:
+        actual = np.array([int(row["actual_class_index"]) for row in rows], dtype=np.int64)
+        probabilities = np.array([[float(row[column]) for column in columns] for row in rows]).reshape(-1, len(columns))
+    except ValueError as error:
+        raise RetinaflowError(f"{path}: {error}; expected numbers. Delete the file and run again.") from error
+    return [row["filename"] for row in rows], actual, probabilities
+
+
+def write_scores(
+    run: str,
+    backbone: str,
+    part: str,
+    filenames: Sequence[str],
+    actual: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    referable_level: int,
+    predictions: Path,
+    metrics: Path,
+    figure: Path,
+) -> None:
+    """Write predictions, metrics and confusion matrix of one model on one part.
+
+    ``actual``: int (n,); ``probabilities``: float (n, classes).
+    """
+    write_predictions(predictions, filenames, actual, probabilities, classes)
+    result: dict[str, Any] = evaluate(actual, probabilities, classes, referable_level)
+    write_json(metrics, {"run": run, "backbone": backbone, "part": part, "classes": list(classes), **result})
+    confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{run} on {part}")
+    log.info(
+        "%s on %s: %d images, accuracy %.4f (always %s: %.4f), quadratic weighted kappa %s",
+        run,
+        part,
+        result["images"],
+        result["accuracy"],
+        result["baseline"]["class"],
+        result["baseline"]["accuracy"],
+        result["quadratic_weighted_kappa"],
+    )
+
+
+def pool(
+    backbone: str,
+    folds: Sequence[Path],
+    classes: Sequence[str],
+    referable_level: int,
+    predictions: Path,
+    metrics: Path,
+    figure: Path,
+) -> None:
+    """Score the held-out predictions of all folds together, as one set: the ``out-of-fold`` part.
+
+    ``folds`` are the prediction tables of the folds' validation parts.
+    """
+    read = [read_predictions(path, classes) for path in folds]
+    write_scores(
+        backbone,
+        backbone,
+        "out-of-fold",
+        [name for names, _, _ in read for name in names],
+        np.concatenate([actual for _, actual, _ in read]),
+        np.concatenate([probabilities for _, _, probabilities in read]),
+        classes,
+        referable_level,
+        predictions,
+        metrics,
+        figure,
+    )
