@@ -1,0 +1,145 @@
+import keras
+import numpy as np
+import pytest
+
+from conftest import CLASSES
+from retinaflow.errors import RetinaflowError
+from retinaflow.loader import Batches, Photographs
+
+AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
+
+
+def numbered(count, size=8):
+    """Photographs that show their number in every pixel."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3)).copy()
+
+
+@pytest.fixture
+def photographs(make_part):
+    return Photographs(*make_part("train", numbered(10), [n % 5 for n in range(10)]), CLASSES)
+
+
+def epoch(batches):
+    return [batches[number] for number in range(batches.num_batches)]
+
+
+def test_labels_and_pixels_meet_by_name(photographs):
+    assert photographs.images == [f"train{n}_left" for n in range(10)]
+    assert photographs.filenames[3] == "train3_left.jpeg"
+    assert photographs.levels.tolist() == [0, 1, 2, 3, 4] * 2
+    assert [photographs[n][0, 0, 0] for n in range(10)] == list(range(10))
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+def test_number_of_shards_changes_nothing(make_part, settings):
+    def batches(shards):
+        return epoch(
+            Batches(Photographs(*make_part("a", numbered(7), [0, 1] * 3 + [2], shards), CLASSES), 3, **settings)
+        )
+
+    for (pixels, levels), (others, their_levels) in zip(batches(1), batches(3), strict=True):
+        assert np.array_equal(pixels, others)
+        assert np.array_equal(levels, their_levels)
+
+
+def test_several_parts_are_one(make_part):
+    first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4), [1] * 4)
+    both = Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+    assert len(both) == 8
+    assert both.levels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_rows_of_a_shard_that_the_index_does_not_name_are_not_used(make_part):
+    indices, shards = make_part("a", numbered(4), [0] * 4)
+    lines = indices[0].read_text().splitlines(keepends=True)
+    indices[0].write_text("".join(lines[:-1]))
+    assert Photographs(indices, shards, CLASSES).images == ["a0_left", "a1_left", "a2_left"]
+
+
+def test_an_image_without_pixels_is_named(make_part):
+    indices, shards = make_part("a", numbered(4), [0] * 4)
+    with pytest.raises(RetinaflowError, match=r"2 images of .*index\.csv are in no shard, first 'a1_left'"):
+        Photographs(indices, shards[:1], CLASSES)
+
+
+def test_an_unknown_class_is_named(make_part):
+    indices, shards = make_part("a", numbered(4), [0, 0, 0, 4])
+    with pytest.raises(RetinaflowError, match="class 'class4' is none of class0, class1"):
+        Photographs(indices, shards, CLASSES[:2])
+
+
+def test_an_empty_part_is_an_error(make_part):
+    with pytest.raises(RetinaflowError, match="no photograph listed"):
+        Photographs(*make_part("a", numbered(0), []), CLASSES)
+
+
+def test_every_photograph_once_an_epoch_last_batch_smaller(photographs):
+    batches = Batches(photographs, 4, seed=1)
+    assert batches.num_batches == 3
+    seen = [pixels[:, 0, 0, 0] for pixels, _ in epoch(batches)]
+    assert [len(batch) for batch in seen] == [4, 4, 2]
+    assert sorted(np.concatenate(seen)) == list(range(10))
+    for pixels, levels in epoch(batches):
+        assert pixels.dtype == np.uint8
+        assert (pixels[:, 0, 0, 0] % 5 == levels).all()
+
+
+def test_without_a_seed_in_order_and_unchanged(photographs):
+    pixels = np.concatenate([pixels for pixels, _ in epoch(Batches(photographs, 4))])
+    assert np.array_equal(pixels, numbered(10))
+
+
+def test_each_epoch_another_order_the_same_for_the_same_seed(photographs):
+    def orders(seed):
+        batches = Batches(photographs, 10, seed=seed)
+        found = []
+        for number in range(3):
+            batches.start_epoch(number)
+            found.append(batches[0][0][:, 0, 0, 0].tolist())
+        return found
+
+    assert orders(1) == orders(1)
+    assert orders(1) != orders(2)
+    assert len({tuple(order) for order in orders(1)}) == 3
+
+
+def test_changes_differ_between_photographs_and_epochs(make_part):
+    scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    same = Photographs(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)
+    batches = Batches(same, 4, seed=1, augmentation=AUGMENT)
+    first = batches[0][0]
+    assert len({image.tobytes() for image in first}) == 4
+    batches.start_epoch(1)
+    assert not np.array_equal(first, batches[0][0])
+    # The photographs themselves stay as they are.
+    assert np.array_equal(same[0], scene)
+
+
+def test_keras_sees_each_epoch_exactly(photographs):
+    """Worker threads and prefetching must not mix epochs: fit() gets what plain indexing gives."""
+    expected, seen = [], []
+    plain = Batches(photographs, 4, seed=3, augmentation=AUGMENT)
+    for number in range(3):
+        plain.start_epoch(number)
+        expected += [pixels.tobytes() for pixels, _ in epoch(plain)]
+
+    class Spy(keras.Model):
+        def train_step(self, data):
+            seen.append(np.asarray(data[0]).tobytes())
+            return {"loss": 0.0}
+
+    spy = Spy()
+    spy.compile(run_eagerly=True)
+    batches = Batches(photographs, 4, threads=3, seed=3, augmentation=AUGMENT)
+    spy.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])
+    assert seen == expected[:6]
+    spy.fit(batches, initial_epoch=2, epochs=3, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])
+    assert seen == expected
+
+
+def test_channel_statistics(make_part):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8) // np.array([1, 2, 4], dtype=np.uint8)
+    mean, deviation = Photographs(*make_part("a", pixels, [0] * 6), CLASSES).channel_statistics()
+    assert mean == pytest.approx(pixels.reshape(-1, 3).mean(axis=0))
+    assert deviation == pytest.approx(pixels.reshape(-1, 3).std(axis=0))

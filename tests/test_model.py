@@ -1,0 +1,184 @@
+import keras
+import numpy as np
+import pytest
+
+from retinaflow.backbones import BACKBONES
+from retinaflow.errors import RetinaflowError
+from retinaflow.model import build, freeze, load_backbone, normalise
+
+SETTINGS = {
+    "image_size": 32,
+    "normalisation": "imagenet",
+    "freeze_layers": 0,
+    "batch_norm": "inference",
+    "dense_units": [8, 4],
+    "dropout": 0.5,
+}
+
+
+def rgb(size=32, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def normalised(kind, mode, pixels, statistics=None):
+    inputs = keras.Input(pixels.shape[1:], dtype="uint8")
+    return np.asarray(keras.Model(inputs, normalise(inputs, kind, mode, statistics))(pixels))
+
+
+@pytest.mark.parametrize(
+    ("mode", "module"), [("caffe", "vgg16"), ("caffe", "resnet"), ("tf", "inception_v3"), ("tf", "resnet_v2")]
+)
+def test_normalisation_is_what_the_weights_were_trained_with(mode, module):
+    """Also the article's defects: channels in the wrong order, and caffe means for InceptionV3."""
+    pixels = rgb()
+    expected = getattr(keras.applications, module).preprocess_input(pixels.astype("float32"))
+    assert normalised("imagenet", mode, pixels) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_registered_mode_is_the_one_of_keras(name):
+    """A network scales its input itself exactly where the registry says so, and is handed raw values only then."""
+    network = load_backbone(name, max(32, BACKBONES[name].minimum_size), None)
+    scaling = [layer for layer in network.layers[:4] if type(layer).__name__ in ("Rescaling", "Normalization")]
+    inside = bool(scaling) or any("prestem" in layer.name for layer in network.layers[:3])
+    assert inside == (BACKBONES[name].input_mode == "builtin")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_least_size_is_the_one_of_keras(name):
+    least = BACKBONES[name].minimum_size
+    assert load_backbone(name, least, None).output_shape[-1] > 0
+    with pytest.raises(ValueError, match=r"(?i)size|shape|negative"):
+        load_backbone(name, least - 1, None)
+
+
+def test_dataset_normalisation_has_mean_zero_and_deviation_one():
+    pixels = rgb()
+    flat = pixels.reshape(-1, 3).astype(float)
+    result = normalised("dataset", "caffe", pixels, (flat.mean(axis=0).tolist(), flat.std(axis=0).tolist())).reshape(
+        -1, 3
+    )
+    assert result.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-4)
+    assert result.std(axis=0) == pytest.approx([1, 1, 1], abs=1e-4)
+
+
+def test_dataset_normalisation_of_a_constant_channel_is_finite():
+    assert np.isfinite(normalised("dataset", "tf", rgb(), ([0.0, 1.0, 2.0], [0.0, 1.0, 1.0]))).all()
+
+
+def test_per_image_normalisation_forgets_brightness_and_contrast():
+    pixels = rgb() // 4
+    brighter = pixels * 2 + 50
+    a, b = normalised("per_image", "tf", pixels), normalised("per_image", "tf", brighter)
+    assert a == pytest.approx(b, abs=1e-2)
+    assert a.mean(axis=(1, 2, 3)) == pytest.approx([0, 0], abs=1e-4)
+    assert a.std(axis=(1, 2, 3)) == pytest.approx([1, 1], abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])
+@pytest.mark.parametrize("name", ["VGG16", "ResNet50V2", "MobileNetV3Small", "ConvNeXtTiny"])
+def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind):
+    keras.utils.set_random_seed(1)
+    model = build(name, {**SETTINGS, "normalisation": kind}, 5, None, ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0]))
+    answer = np.asarray(model(rgb()))
+    assert answer.shape == (2, 5)
+    assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert np.asarray(loaded(rgb())) == pytest.approx(answer, abs=1e-6)
+
+
+def test_the_seed_decides_random_weights():
+    def first_kernel(seed):
+        keras.utils.set_random_seed(seed)
+        return np.asarray(build("MobileNetV3Small", SETTINGS, 5, None).weights[0])
+
+    assert np.array_equal(first_kernel(1), first_kernel(1))
+    assert not np.array_equal(first_kernel(1), first_kernel(2))
+
+
+def steps(settings, count=3):
+    """A backbone before and after a few training steps: name of each weight and whether it changed."""
+    keras.utils.set_random_seed(1)
+    model = build("MobileNetV3Small", {**SETTINGS, **settings}, 5, None)
+    network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    before = [np.array(weight) for weight in network.weights]
+    model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy())
+    model.fit(rgb(count=8), np.arange(8) % 5, batch_size=4, epochs=count, verbose=0)
+    changed = {
+        weight.path: not np.array_equal(old, np.asarray(weight))
+        for weight, old in zip(network.weights, before, strict=True)
+    }
+    return network, changed
+
+
+def test_freeze_layers_all_keeps_every_weight_and_statistic():
+    _, changed = steps({"freeze_layers": "all", "batch_norm": "train"})
+    assert not any(changed.values())
+
+
+def test_freeze_layers_zero_trains_every_kernel():
+    _, changed = steps({"freeze_layers": 0})
+    kernels = [path for path in changed if path.endswith("kernel")]
+    assert len(kernels) > 20
+    assert all(changed[path] for path in kernels)
+
+
+@pytest.mark.parametrize("batch_norm", ["inference", "train"])
+def test_freeze_layers_n_keeps_just_those_and_their_statistics(batch_norm):
+    """The article's freezing was never applied, and BatchNorm of frozen layers went on learning."""
+    network, changed = steps({"freeze_layers": 60, "batch_norm": batch_norm})
+    frozen = {weight.path for layer in network.layers[:60] for weight in layer.weights}
+    assert len(frozen) > 20
+    assert not any(changed[path] for path in frozen)
+    rest = [path for path in changed if path not in frozen]
+    assert any(changed[path] for path in rest if path.endswith("kernel"))
+    assert any(changed[path] for path in rest if "moving" in path) == (batch_norm == "train")
+
+
+def test_more_layers_than_there_are():
+    with pytest.raises(RetinaflowError, match="freeze_layers: 99 of vgg16, which has 19 layers"):
+        freeze(load_backbone("VGG16", 32, None), 99, statistics_too=True)
+
+
+def test_weights_come_from_the_file(tmp_path):
+    source = load_backbone("MobileNetV3Small", 32, None)
+    source.save_weights(tmp_path / "a.weights.h5")
+    loaded = load_backbone("MobileNetV3Small", 64, tmp_path / "a.weights.h5")
+    for old, new in zip(source.weights, loaded.weights, strict=True):
+        assert np.array_equal(old, new)
+
+
+@pytest.mark.parametrize("content", ["other backbone", "html", "truncated", "empty"])
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_weights_that_do_not_fit(tmp_path, content, suffix):
+    path = tmp_path / f"a{suffix}"
+    if content == "html":
+        path.write_text("<html>404 not found</html>")
+    elif content == "empty":
+        path.touch()
+    else:
+        source = load_backbone("VGG16" if content == "other backbone" else "MobileNetV3Small", 32, None)
+        if suffix == ".h5":
+            source.save(path)
+        else:
+            source.save_weights(path)
+        if content == "truncated":
+            path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RetinaflowError, match="do not fit MobileNetV3Small"):
+        load_backbone("MobileNetV3Small", 32, path)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("VGG16", "vgg16_notop_imagenet_fp16.weights.h5"),
+        ("InceptionV3", "inception_v3_notop_imagenet_fp16.weights.h5"),
+        ("ResNet50", "resnet50_v1.5_notop_imagenet_fp16.weights.h5"),
+    ],
+)
+def test_imagenet_weights_load(real_data, name, file):
+    network = load_backbone(name, 96, real_data / "weights" / file)
+    kernels = [np.asarray(weight) for weight in network.weights if weight.path.endswith("kernel")]
+    assert all(np.isfinite(kernel).all() and kernel.std() > 0 for kernel in kernels)

@@ -1,0 +1,33 @@
+"""The backbones that can be named in the configuration. Imports nothing heavy: read when the Snakefile is."""
+
+from typing import NamedTuple
+
+
+class Backbone(NamedTuple):
+    """A network of ``keras.applications``.
+
+    ``constructor``: its name there. ``input_mode``: what its ImageNet weights expect of RGB values 0 to 255:
+    ``caffe`` (BGR less the ImageNet channel means), ``tf`` (scaled to -1..1) or ``builtin`` (the network does it
+    itself). ``minimum_size``: least side of its input in pixels.
+    """
+
+    constructor: str
+    input_mode: str
+    minimum_size: int = 32
+
+
+# https://keras.io/api/applications/ lists the input each network expects and its least size.
+BACKBONES = {
+    "VGG16": Backbone("VGG16", "caffe"),
+    "ResNet50": Backbone("ResNet50", "caffe"),
+    "ResNet50V2": Backbone("ResNet50V2", "tf"),
+    "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75),
+    "EfficientNetV2B0": Backbone("EfficientNetV2B0", "builtin"),
+    "EfficientNetV2B1": Backbone("EfficientNetV2B1", "builtin"),
+    "EfficientNetV2B2": Backbone("EfficientNetV2B2", "builtin"),
+    "EfficientNetV2B3": Backbone("EfficientNetV2B3", "builtin"),
+    "EfficientNetV2S": Backbone("EfficientNetV2S", "builtin"),
+    "MobileNetV3Small": Backbone("MobileNetV3Small", "builtin"),
+    "MobileNetV3Large": Backbone("MobileNetV3Large", "builtin"),
+    "ConvNeXtTiny": Backbone("ConvNeXtTiny", "builtin"),
+}

@@ -1,0 +1,51 @@
+"""Set up the device that Keras runs on and say what it is. The one place that knows which backend that is."""
+
+import platform
+from importlib import import_module, metadata
+from typing import Any
+
+import keras
+
+
+def prepare(seed: int, threads: int) -> None:
+    """Seed Keras, keep to ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        tf = import_module("tensorflow")
+        # Otherwise the order of parallel sums, and with it the metrics, differs from run to run.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def has_gpu() -> bool:
+    """Whether Keras computes on a GPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return bool(import_module("tensorflow").config.list_physical_devices("GPU"))
+    if backend == "jax":
+        return import_module("jax").default_backend() == "gpu"
+    return bool(import_module("torch").cuda.is_available())
+
+
+def compiles() -> bool:
+    """Whether to let Keras compile the steps of training with XLA.
+
+    JAX always does. With TensorFlow, Keras cannot while operations are held to one order of sums; on a CPU the compiler
+    also takes longer than it saves.
+    """
+    return keras.backend.backend() == "jax"
+
+
+def describe() -> dict[str, Any]:
+    """What computed a result: backend, device, machine and the versions of the packages that decide it."""
+    packages = ("keras", keras.backend.backend(), "numpy", "opencv-python-headless", "scikit-learn", "pandas")
+    return {
+        "backend": keras.backend.backend(),
+        "device": "GPU" if has_gpu() else "CPU",
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {package: metadata.version(package) for package in packages},
+    }

@@ -1,0 +1,135 @@
+"""Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from retinaflow import augment
+from retinaflow.errors import RetinaflowError
+from retinaflow.shards import read_shard
+from retinaflow.tables import read_table
+
+
+class Photographs:
+    """The labelled photographs of one or more parts, in the order of their names.
+
+    ``images``: names; ``filenames``; ``levels``: int64 (n,). Pixels stay in the memory-mapped shards until asked for.
+    The order does not depend on how photographs are spread over shards, so neither does anything drawn from a seed.
+    """
+
+    def __init__(self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], classes: Sequence[str]) -> None:
+        """Join the index tables of the parts with their shards, each a pair of pixel file and row table.
+
+        Raises ``RetinaflowError`` if an image of an index has no pixels or its class is unknown.
+        """
+        labelled = {row["image"]: row for index in indices for row in read_table(index, ("image", "filename", "class"))}
+        self._pixels: list[np.ndarray] = []
+        places: dict[str, tuple[int, int]] = {}
+        for number, (pixels, rows) in enumerate(shards):
+            array, names = read_shard(pixels, rows)
+            self._pixels.append(array)
+            places.update((name, (number, row)) for row, name in enumerate(names))
+        self.images = sorted(labelled)
+        if not self.images:
+            raise RetinaflowError(f"{', '.join(map(str, indices))}: no photograph listed; expected at least one.")
+        missing = [image for image in self.images if image not in places]
+        if missing:
+            raise RetinaflowError(
+                f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
+                "Delete the shards of this part and run again."
+            )
+        self.filenames = [labelled[image]["filename"] for image in self.images]
+        unknown = {row["class"] for row in labelled.values()} - set(classes)
+        if unknown:
+            raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
+        levels = {name: level for level, name in enumerate(classes)}
+        self.levels = np.array([levels[labelled[image]["class"]] for image in self.images], dtype=np.int64)
+        self._places = np.array([places[image] for image in self.images], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """Side of the photographs in pixels."""
+        return int(self._pixels[0].shape[1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Pixels of one photograph: uint8 RGB (size, size, 3), read-only."""
+        shard, row = self._places[number]
+        return self._pixels[shard][row]
+
+    def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each channel over all pixels: two float64 (3,), in values 0 to 255."""
+        # Sums of integers: exact, so the order of the photographs cannot change the result.
+        total, squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        for number in range(len(self)):
+            values = self[number].reshape(-1, 3).astype(np.int64)
+            total += values.sum(axis=0)
+            squares += np.einsum("ij,ij->j", values, values)
+        pixels = len(self) * self.size**2
+        mean = total / pixels
+        return mean, np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
+
+    With ``seed`` the photographs are shuffled anew each epoch and, with ``augmentation`` (``train.augment`` of the
+    configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
+    number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
+    with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
+    own.
+    """
+
+    def __init__(
+        self,
+        photographs: Photographs,
+        batch_size: int,
+        threads: int = 1,
+        seed: int | None = None,
+        augmentation: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Describe the batches; nothing is read yet."""
+        # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
+        super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
+        self.photographs = photographs
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = augmentation
+        self.start_epoch(0)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.photographs) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch ``index`` of the current epoch."""
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        size = self.photographs.size
+        pixels = np.empty((len(chosen), size, size, 3), np.uint8)
+        for place, number in enumerate(chosen):
+            if self.augmentation is None:
+                pixels[place] = self.photographs[number]
+            else:
+                rng = np.random.default_rng((self.seed or 0, self.epoch, int(number)))
+                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), pixels[place])
+        return pixels, self.photographs.levels[chosen]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Turn to ``epoch``, counted from 0. No worker may be reading."""
+        self.epoch = epoch
+        count = len(self.photographs)
+        if self.seed is None:
+            self._order = np.arange(count)
+        else:
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(count)
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """A callback for ``fit`` that turns to each epoch before its first batch is read."""
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.start_epoch(epoch))  # noqa: ARG005

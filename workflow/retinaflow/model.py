@@ -1,0 +1,119 @@
+"""Build a grader: raw uint8 RGB pixels in, one probability a class out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from retinaflow.backbones import BACKBONES
+from retinaflow.errors import RetinaflowError
+
+# Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
+CAFFE_MEANS = (103.939, 116.779, 123.68)
+
+
+def build(
+    backbone: str,
+    settings: Mapping[str, Any],
+    classes: int,
+    weights: str | os.PathLike[str] | None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> keras.Model:
+    """A model from uint8 RGB (n, size, size, 3) to float32 probabilities (n, ``classes``).
+
+    ``settings`` is one backbone's ``train`` section of the configuration. ``weights`` is a weights file for the
+    backbone without its top, or None for random ones, which follow from Keras's random seed. ``statistics`` are the
+    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``.
+
+    Normalisation happens inside, with layers that Keras itself has: the saved file needs neither this library nor
+    anything known about how the pixels were treated in training.
+
+    Raises ``RetinaflowError`` if the weights do not fit or there are fewer layers than should be frozen.
+    """
+    size = settings["image_size"]
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    network = load_backbone(backbone, size, weights, normalised=settings["normalisation"] == "imagenet")
+    freeze(network, settings["freeze_layers"], statistics_too=settings["batch_norm"] == "inference")
+    x = normalise(pixels, settings["normalisation"], BACKBONES[backbone].input_mode, statistics)
+    x = network(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    for number, units in enumerate(settings["dense_units"], start=1):
+        x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
+        x = keras.layers.Dropout(settings["dropout"], name=f"dropout_{number}")(x)
+    # float32 whatever the precision of the rest: probabilities and loss need it.
+    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(pixels, probabilities, name=backbone)
+
+
+def load_backbone(
+    backbone: str, size: int, weights: str | os.PathLike[str] | None, normalised: bool = True
+) -> keras.Model:
+    """The network of ``keras.applications`` without its top, for inputs (n, size, size, 3).
+
+    ``normalised`` keeps the input scaling that some networks have built in.
+    """
+    description = BACKBONES[backbone]
+    options: dict[str, Any] = {} if description.input_mode != "builtin" else {"include_preprocessing": normalised}
+    constructor = getattr(keras.applications, description.constructor)
+    try:
+        return constructor(
+            include_top=False,
+            weights=None if weights is None else os.fspath(weights),
+            input_shape=(size, size, 3),
+            **options,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        if weights is None:
+            raise
+        raise RetinaflowError(
+            f"{weights}: these weights do not fit {backbone} without its top ({error}). Expected a .h5 or .weights.h5 "
+            "file that Keras saved for that network; set `weights` to one, or to 'imagenet' or 'random'."
+        ) from error
+
+
+def freeze(network: keras.Model, layers: int | str, statistics_too: bool) -> None:
+    """Keep the weights of the first ``layers`` layers, or of ``all``, as they are.
+
+    A frozen BatchNormalization layer uses its stored statistics. With ``statistics_too`` all of them do, wherever
+    they stand: calling the network with ``training=False`` would not see to it, as ``fit`` of the model around it
+    overrides that.
+
+    Raises ``RetinaflowError`` if the network has fewer layers.
+    """
+    count = len(network.layers) if layers == "all" else int(layers)
+    if count > len(network.layers):
+        raise RetinaflowError(
+            f"freeze_layers: {count} of {network.name}, which has {len(network.layers)} layers; "
+            "expected at most that number, or 'all'."
+        )
+    for number, layer in enumerate(network.layers):
+        if number < count or (statistics_too and isinstance(layer, keras.layers.BatchNormalization)):
+            layer.trainable = False
+
+
+def normalise(
+    pixels: keras.KerasTensor,
+    kind: str,
+    input_mode: str,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> keras.KerasTensor:
+    """Pixel values 0 to 255 to what the backbone takes; ``kind`` as ``train.normalisation`` of the configuration."""
+    if kind == "per_image":
+        x = keras.layers.Rescaling(1.0, name="to_float")(pixels)
+        return keras.layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, name="normalise")(x)
+    if kind == "dataset":
+        if statistics is None:
+            raise ValueError("normalisation 'dataset' needs the statistics of the training photographs")
+        mean, deviation = statistics
+        # A channel without any variation carries nothing; a deviation of 1 keeps it finite.
+        deviation = [value or 1.0 for value in deviation]
+        return keras.layers.Rescaling(
+            [1 / d for d in deviation], offset=[-m / d for m, d in zip(mean, deviation, strict=True)], name="normalise"
+        )(pixels)
+    if input_mode == "caffe":
+        bgr = keras.ops.flip(pixels, axis=-1)
+        return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], name="normalise")(bgr)
+    if input_mode == "tf":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
+    return keras.layers.Rescaling(1.0, name="to_float")(pixels)
