@@ -1,0 +1,44 @@
+# make demo: try everything on drawn photographs.   make test: pass the tests.   Both set up .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Only what the pins name, each file checked against its hash.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
+
+.PHONY: setup demo test lint pins clean
+
+setup: $(VENV)/.workflow
+
+demo: $(VENV)/.workflow
+	$(BIN)/snakemake --configfile config/demo.yaml
+	@echo
+	@cat results/demo/comparison/comparison.md
+	@echo
+	@echo "Drawn photographs, small images, $$(grep -c . results/demo/models/VGG16/history.csv | xargs -I{} expr {} - 1) epochs, no pretrained weights:"
+	@echo "this shows that every stage works, not how well the networks grade."
+	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.development
+	$(BIN)/python -m pytest tests/test_lint.py
+
+$(VENV)/.workflow: envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "retinaflow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) envs/requirements.txt
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
+	$(INSTALL) envs/requirements-dev.txt
+	@touch $@
+
+# Newest versions that fit together, for every supported Python; needs uv.
+pins:
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" envs/requirements.in --output-file envs/requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .snakemake

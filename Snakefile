@@ -1,0 +1,41 @@
+# From a folder of fundus photographs and a label table to graders of diabetic retinopathy, trained, scored and compared.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A file named with --configfile takes the place of the default one: merged with it, a demo would pick up somebody's
+# photographs and a single backbone would bring the other two along.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/unpack.smk"
+include: "workflow/rules/inventory.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/organize.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/weights.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/compare.smk"
+
+
+localrules:
+    all,
+    weights,
+
+
+rule all:
+    default_target: True
+    input:
+        final_output(),
+
+
+rule weights:
+    input:
+        fetched_weights(),

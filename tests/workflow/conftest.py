@@ -1,0 +1,144 @@
+"""Run the real workflow in copies of the project, on a handful of drawn photographs and the smallest networks."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from retinaflow.demo import draw_collection
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Project:
+    """A copy of the project in ``folder``, with a configuration of its own."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def create(cls, folder: Path, config: dict[str, Any]) -> "Project":
+        """Copy what the project consists of, not what lies around in its folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "Snakefile", folder)
+        for name in ("workflow", "profiles", "envs"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        return cls(folder, config)
+
+    def copy(self, folder: Path) -> "Project":
+        """The same state elsewhere, times included."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        for source in self.folder.rglob("*"):
+            if source.is_dir() and not source.is_symlink():
+                shutil.copystat(source, folder / source.relative_to(self.folder))
+        return Project(folder, yaml.safe_load(yaml.safe_dump(self.config)))
+
+    def snakemake(self, *arguments: str, check: bool = True) -> str:
+        """Run snakemake with this project's configuration and return all it printed."""
+        (self.folder / "config").mkdir(exist_ok=True)
+        (self.folder / "config/config.yaml").write_text(
+            yaml.safe_dump(self.config, allow_unicode=True), encoding="utf-8"
+        )
+        result = subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        if check:
+            assert result.returncode == 0, result.stdout
+        else:
+            assert result.returncode != 0, result.stdout
+        return result.stdout
+
+    def planned(self, *arguments: str) -> Counter[str]:
+        """The jobs of a dry run: rule names with the wildcards that tell its jobs apart, and how often each comes."""
+        jobs: Counter[str] = Counter()
+        for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", *arguments))[1:]:
+            rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
+            wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or [""])[0]))
+            which = [value for name, value in wildcards.items() if name not in ("recipe", "shard")]
+            if rule != "all":
+                jobs[" ".join([rule, *which])] += 1
+        return jobs
+
+    def read(self, name: str) -> str:
+        """Text of a file of the project."""
+        return (self.folder / name).read_text(encoding="utf-8")
+
+
+SMALLEST = {
+    "data": {
+        "train": {"images": "my photographs", "labels": "labels train.csv"},
+        "test": {"images": "test", "labels": "labels test.csv"},
+    },
+    "preprocess": {"shard_size": 16},
+    "train": {
+        "image_size": 32,
+        "weights": "random",
+        "batch_norm": "train",
+        "dense_units": [8, 4],
+        "batch_size": 16,
+        "epochs": 1,
+    },
+    "backbones": {"MobileNetV3Small": {}, "VGG16": {}},
+}
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with drawn photographs and label tables, as ``SMALLEST`` names them."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_collection(folder / "my photographs", folder / "labels train.csv", 24, 1, 64, 7)
+    draw_collection(folder / "test", folder / "labels test.csv", 16, 1001, 64, 7)
+    return folder
+
+
+@pytest.fixture
+def fresh(drawn: Path, tmp_path: Path) -> Callable[..., Project]:
+    """Make a project with photographs that has not run yet; sections of the configuration can be replaced."""
+
+    def make(**sections: Any) -> Project:
+        project = Project.create(tmp_path / "project", yaml.safe_load(yaml.safe_dump({**SMALLEST, **sections})))
+        shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_once(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that ran to its end. Do not change it: copy it."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "project", SMALLEST)
+    shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def finished(finished_once: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy of a project that ran to its end."""
+    project = finished_once.copy(tmp_path / "project")
+    yield project
+    shutil.rmtree(tmp_path / "project", ignore_errors=True)
+
+
+@pytest.fixture
+def photograph() -> bytes:
+    """One more photograph, encoded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    return bytes(cv2.imencode(".jpg", pixels)[1])

@@ -1,0 +1,191 @@
+"""What runs again after what: every line of the table in DESIGN.md, in real dry runs and, where it matters, runs."""
+
+import os
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+BACKBONES = ("MobileNetV3Small", "VGG16")
+# 48 photographs of the training set in shards of 16: three of 38.4 and one of 9.6; 32 of the test set: two.
+SHARDS = {"train": 3, "validation": 1, "test": 2}
+
+
+def jobs(*names, shards=()):
+    return Counter({**dict.fromkeys(names, 1), **{f"preprocess {part}": SHARDS[part] for part in shards}})
+
+
+def trained(*backbones):
+    return [f"{stage} {backbone}" for stage in ("train", "score") for backbone in backbones]
+
+
+TABLES = ["inventory train", "problems", "split", "organize train", "organize validation"]
+TRAINING_SET = jobs(*TABLES, *trained(*BACKBONES), "compare", shards=("train", "validation"))
+
+
+def test_nothing(finished):
+    assert not finished.planned()
+
+
+def test_touched_tables_folders_photographs_folder_and_code(finished):
+    time.sleep(1.1)
+    for name in ("labels train.csv", "labels test.csv", "my photographs", "test", "workflow/retinaflow/split.py"):
+        os.utime(finished.folder / name)
+    assert not finished.planned()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.01},
+        {"epochs": 2},
+        {"dense_units": [9, 4]},
+        {"class_weights": "none"},
+        {"augment": {"rotation": 10}},
+        {"normalisation": "per_image"},
+    ],
+)
+def test_a_training_setting(finished, change):
+    finished.config["train"].update(change)
+    assert finished.planned() == jobs(*trained(*BACKBONES), "compare")
+
+
+def test_one_backbones_own_setting(finished):
+    finished.config["backbones"]["VGG16"] = {"learning_rate": 0.01}
+    assert finished.planned() == jobs(*trained("VGG16"), "compare")
+
+
+def test_the_same_setting_said_of_one_backbone_is_no_change(finished):
+    finished.config["backbones"]["VGG16"] = {"epochs": 1, "image_size": 32}
+    assert not finished.planned()
+
+
+def test_a_backbone_added(finished):
+    finished.config["backbones"]["ResNet50"] = {}
+    assert finished.planned() == jobs(*trained("ResNet50"), "compare")
+
+
+def test_a_backbone_removed(finished):
+    del finished.config["backbones"]["VGG16"]
+    assert finished.planned() == jobs("compare")
+
+
+def test_a_metric_option(finished):
+    finished.config["score"] = {"referable_level": 3}
+    assert finished.planned() == jobs(*[f"score {backbone}" for backbone in BACKBONES], "compare")
+
+
+def test_a_photograph_added(finished, photograph):
+    (finished.folder / "my photographs/900_left.jpeg").write_bytes(photograph)
+    with open(finished.folder / "labels train.csv", "a") as table:
+        table.write("900_left,0\n")
+    assert finished.planned() == TRAINING_SET
+    finished.snakemake()
+    assert decoded(finished) == {"train": [0, 0, 1], "validation": [0]}
+    assert not finished.planned()
+
+
+def test_a_label_corrected(finished):
+    table = finished.folder / "labels train.csv"
+    # From 0 to 1: whatever the worst grade of the patient, few others can change sides.
+    table.write_text(re.sub(r"^(\w+),0$", r"\1,1", table.read_text(), count=1, flags=re.MULTILINE))
+    assert finished.planned() == TRAINING_SET
+    before = shard_rows(finished)
+    finished.snakemake()
+    moved = sum((shard_rows(finished) - before).values())
+    # Nothing is decoded but what changed sides between training and validation.
+    assert sum(map(sum, decoded(finished).values())) == moved <= 4
+
+
+def test_a_label_corrected_of_the_test_set(finished):
+    table = finished.folder / "labels test.csv"
+    table.write_text(re.sub(r"^(\w+),0$", r"\1,1", table.read_text(), count=1, flags=re.MULTILINE))
+    expected = jobs(
+        "inventory test",
+        "problems",
+        "organize test",
+        *[f"score {name}" for name in BACKBONES],
+        "compare",
+        shards=["test"],
+    )
+    assert finished.planned() == expected
+    finished.snakemake()
+    assert decoded(finished, ["test"]) == {"test": [0, 0]}
+
+
+def test_a_photograph_replaced_under_its_name(finished, photograph):
+    (finished.folder / "my photographs/1_left.jpeg").write_bytes(photograph)
+    assert finished.planned() == TRAINING_SET
+    finished.snakemake("--until", "preprocess")
+    assert sum(map(sum, decoded(finished).values())) == 1
+
+
+@pytest.mark.parametrize("change", [("train", "image_size", 40), ("preprocess", "crop", "none")])
+def test_size_and_crop(finished, change):
+    section, key, value = change
+    finished.config[section][key] = value
+    assert finished.planned() == jobs(*trained(*BACKBONES), "compare", shards=SHARDS)
+
+
+def test_size_of_one_backbone(finished):
+    finished.config["backbones"]["VGG16"] = {"image_size": 40}
+    assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
+
+
+STAGES = ["inventory", "problems", "split", "organize", "preprocess", "train", "score", "compare"]
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("demo", []),
+        ("inventory", STAGES),
+        ("split", ["split", "organize", "preprocess", "train", "score", "compare"]),
+        ("organize", ["organize", "preprocess", "train", "score", "compare"]),
+        ("recipe", ["preprocess", "train", "score", "compare"]),
+        ("augment", ["train", "score", "compare"]),
+        ("train", ["train", "score", "compare"]),
+        ("metrics", ["score", "compare"]),
+        ("compare", ["compare"]),
+    ],
+)
+def test_a_library_module(finished, module, stages):
+    """The stages that reach the module run again, and whatever reads what they make."""
+    with open(finished.folder / f"workflow/retinaflow/{module}.py", "a") as file:
+        file.write("\n# changed\n")
+    assert {job.split()[0] for job in finished.planned()} == set(stages)
+
+
+def test_a_script(finished):
+    with open(finished.folder / "workflow/scripts/compare.py", "a") as file:
+        file.write("\n# changed\n")
+    assert finished.planned() == jobs("compare")
+
+
+def test_what_only_decides_speed(finished):
+    assert not finished.planned("--cores", "1")
+    assert not finished.planned("--set-threads", "train=1", "preprocess=1")
+    assert not finished.planned("--set-resources", "train:runtime=5", "train:gpu=0", "train:mem_mb=100")
+    assert not finished.planned("--resources", "gpu=4")
+
+
+def shard_rows(project):
+    """Which image lies in which shard, whatever its label."""
+    return Counter(
+        (str(path.parent.name), path.stem, row)
+        for path in (project.folder / "results/shards").glob("*/*/*.csv")
+        for row in path.read_text().splitlines()[1:]
+    )
+
+
+def decoded(project, parts=("train", "validation")):
+    """How many photographs each shard's last job decoded, sorted, as its log says."""
+    logs = project.folder / "results/logs/preprocess"
+    return {
+        part: sorted(
+            int(re.search(r"(\d+) decoded", log.read_text()).group(1)) for log in Path(logs).glob(f"*/{part}/*.log")
+        )
+        for part in parts
+    }

@@ -1,0 +1,235 @@
+"""Check the configuration and work out what each stage needs of it. Imports nothing heavy: a dry run does."""
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import jsonschema.exceptions
+
+from retinaflow.archives import split_archive
+from retinaflow.backbones import BACKBONES
+from retinaflow.errors import RetinaflowError
+from retinaflow.labels import count_labels
+from retinaflow.recipe import Recipe
+
+Config = dict[str, Any]
+
+
+def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise one ``RetinaflowError`` that lists everything wrong with a configuration by itself, files not looked at.
+
+    ``schema`` is the content of ``workflow/schemas/config.schema.yaml``.
+    """
+    problems = list(_schema_problems(config, schema, schema))
+    if not problems:
+        problems = [*_training_problems(config, schema), *_combination_problems(with_defaults(config, schema), schema)]
+    _raise(problems)
+
+
+def check_files(config: Config) -> None:
+    """Raise one ``RetinaflowError`` that names each key whose folder or file is missing.
+
+    ``config`` is complete (``with_defaults``). The photographs of a demo are drawn later and not looked for.
+    """
+    problems = []
+    if "demo" not in config:
+        for dataset, source in datasets(config).items():
+            for number, images in enumerate(source["images"]):
+                key = f"data.{dataset}.images" + (f"[{number}]" if len(source["images"]) > 1 else "")
+                archive = split_archive(images)
+                if archive and not archive[0].is_file():
+                    problems.append(f"{key}: there is no archive {str(archive[0])!r}")
+                if not archive and not Path(images).is_dir():
+                    problems.append(
+                        f"{key}: {images!r} is not a folder; expected a folder of photographs or a .zip archive"
+                    )
+            archive = split_archive(source["labels"])
+            if not (archive[0] if archive else Path(source["labels"])).is_file():
+                problems.append(f"data.{dataset}.labels: there is no file {source['labels']!r}")
+    for name in config["backbones"]:
+        weights = training(config, name)["weights"]
+        if weights not in ("imagenet", "random") and not Path(weights).is_file():
+            problems.append(
+                f"weights of {name}: there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
+            )
+    _raise(problems)
+
+
+def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
+    """A copy of ``config`` in which every key of the schema has a value, each backbone's training settings too."""
+    full: Config = copy.deepcopy(dict(config))
+    _fill(full, schema)
+    shared = full["train"]
+    for name, own in full["backbones"].items():
+        full["backbones"][name] = _merged(shared, own or {})
+        _fill(full["backbones"][name], schema["$defs"]["training"])
+    return _ordered(full)
+
+
+def training(config: Config, backbone: str) -> Config:
+    """Training settings of one backbone of a complete configuration (``with_defaults``)."""
+    settings: Config = config["backbones"][backbone]
+    return settings
+
+
+def datasets(config: Config) -> dict[str, Config]:
+    """``train`` and, where there is one, ``test``: each with ``images`` (a list), ``labels`` and ``exclude``."""
+    return {
+        name: {
+            "images": [source["images"]] if isinstance(source["images"], str) else source["images"],
+            "labels": source["labels"],
+            "exclude": source.get("exclude", []),
+        }
+        for name in ("train", "test")
+        if (source := config["data"][name])
+    }
+
+
+def held_out_parts(config: Config) -> list[str]:
+    """Names of the parts that the training set is split into: ``train, validation`` or ``fold-1 ... fold-k``."""
+    folds = config["split"]["folds"]
+    return [f"fold-{i}" for i in range(1, folds + 1)] if folds else ["train", "validation"]
+
+
+def recipe(config: Config, backbone: str) -> Recipe:
+    """How the photographs of one backbone are preprocessed."""
+    how = config["preprocess"]
+    return Recipe(training(config, backbone)["image_size"], how["crop"], how["aspect"], how["enhance"])
+
+
+def shard_counts(config: Config) -> dict[str, int]:
+    """Number of shards of each part, at least 1.
+
+    Known before any photograph was looked at, so that a first dry run already shows every job: it follows from the
+    number of labels (of drawn photographs for a demo) and the share that goes into the part.
+    """
+    size = config["preprocess"]["shard_size"]
+    folds = config["split"]["folds"]
+    labelled = {name: _photographs(config, name) for name in datasets(config)}
+    held_out = 1 / folds if folds else config["split"]["validation"]
+    shares = dict.fromkeys(held_out_parts(config), held_out)
+    if not folds:
+        shares["train"] = 1 - held_out
+    counts = {part: labelled["train"] * share for part, share in shares.items()}
+    if "test" in labelled:
+        counts["test"] = labelled["test"]
+    # Rounded first, so that 0.2 * 5 photographs, 1.0000000000000002 in floating point, stay one.
+    return {part: max(1, math.ceil(round(count / size, 6))) for part, count in counts.items()}
+
+
+def _photographs(config: Config, dataset: str) -> int:
+    if "demo" in config:
+        return 2 * int(config["demo"][f"{dataset}_patients"])
+    return count_labels(datasets(config)[dataset]["labels"])
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise RetinaflowError(
+            f"The configuration cannot be used:\n{listed}\nEvery key is explained in config/README.md."
+        )
+
+
+def _schema_problems(
+    instance: Any, part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = ""
+) -> Iterable[str]:
+    validator = jsonschema.Draft202012Validator(
+        {**part, "$defs": schema["$defs"]}, format_checker=jsonschema.FormatChecker()
+    )
+    for error in sorted(validator.iter_errors(instance), key=lambda error: [str(step) for step in error.absolute_path]):
+        yield _describe(jsonschema.exceptions.best_match([error]), prefix)
+
+
+def _describe(error: jsonschema.exceptions.ValidationError, prefix: str) -> str:
+    steps = [prefix] if prefix else []
+    for step in error.absolute_path:
+        if isinstance(step, int) and steps:
+            steps[-1] += f"[{step}]"
+        else:
+            steps.append(str(step))
+    key = ".".join(steps)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(name for name in error.instance if name not in known)
+        near = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"{'.'.join([*steps, str(unknown)])}: unknown key; {hint}"
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return f"{'.'.join([*steps, missing])}: this key is required and missing"
+    return f"{key or 'configuration'}: {error.message}"
+
+
+def _training_problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[str]:
+    part = schema["$defs"]["training"]
+    yield from _schema_problems(config.get("train", {}), part, schema, "train")
+    for name, own in (config.get("backbones") or {}).items():
+        yield from _schema_problems(own or {}, part, schema, f"backbones.{name}")
+
+
+def _combination_problems(config: Config, schema: Mapping[str, Any]) -> Iterable[str]:
+    classes = len(config["data"]["classes"])
+    for name, settings in config["backbones"].items():
+        key = f"backbones.{name}"
+        if name not in BACKBONES:
+            near = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"{key}: unknown backbone; {hint}Known: {', '.join(BACKBONES)}"
+            continue
+        if list(_schema_problems(settings, schema["$defs"]["training"], schema)):
+            continue
+        least = BACKBONES[name].minimum_size
+        if settings["image_size"] < least:
+            yield f"{key}.image_size: {settings['image_size']} px; {name} needs at least {least}"
+        weights = settings["class_weights"]
+        if isinstance(weights, list) and len(weights) != classes:
+            yield (f"{key}.class_weights: {len(weights)} weights for the {classes} classes of data.classes")
+        if settings["minimum_learning_rate"] > settings["learning_rate"]:
+            yield (
+                f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
+                f"learning_rate {settings['learning_rate']}"
+            )
+        zoom = settings["augment"]["zoom"]
+        if zoom[0] > zoom[1]:
+            yield f"{key}.augment.zoom: {zoom} has its lower end above its upper end"
+        if settings["weights"] == "random" and settings["freeze_layers"] != 0:
+            yield f"{key}.freeze_layers: {settings['freeze_layers']} would freeze random weights; set it to 0"
+    if config["split"]["folds"] == 1:
+        yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
+    if config["score"]["referable_level"] >= classes:
+        yield (
+            f"score.referable_level: {config['score']['referable_level']} is no level of the {classes} classes of "
+            f"data.classes; expected 1 to {classes - 1}"
+        )
+    if "patient" not in re.compile(config["data"]["patient"]).groupindex:
+        yield f"data.patient: {config['data']['patient']!r} has no group (?P<patient>...)"
+    if "demo" in config and not config["data"]["test"]:
+        yield "data.test: the demo draws a test set; say where, as for data.train"
+
+
+def _fill(instance: Config, part: Mapping[str, Any]) -> None:
+    for key, rule in part.get("properties", {}).items():
+        if "default" in rule:
+            instance.setdefault(key, copy.deepcopy(rule["default"]))
+        if isinstance(instance.get(key), dict):
+            _fill(instance[key], rule)
+
+
+def _merged(base: Config, own: Config) -> Config:
+    merged = copy.deepcopy(base)
+    for key, value in own.items():
+        merged[key] = (
+            _merged(merged[key], value) if isinstance(merged.get(key), dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _ordered(value: Any) -> Any:
+    """Keys in alphabetical order all the way down: the order in a file must not look like a change of a setting."""
+    return {key: _ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value

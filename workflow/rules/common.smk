@@ -1,0 +1,239 @@
+# Paths, wildcards and everything that rules look up in the configuration. Imports nothing heavy: a dry run reads this.
+
+import ast
+import functools
+import os
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+WORKFLOW = Path(workflow.basedir, "workflow")
+# For this file and for the scripts, which run in processes of their own.
+sys.path.insert(0, str(WORKFLOW))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
+
+from retinaflow import archives, settings
+from retinaflow.errors import RetinaflowError
+from retinaflow.files import digest_files
+
+SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
+
+
+def checked(config):
+    """The configuration with all its defaults, or a WorkflowError that lists what is wrong with it."""
+    try:
+        settings.check(config, SCHEMA)
+        complete = settings.with_defaults(config, SCHEMA)
+        settings.check_files(complete)
+        return complete, settings.shard_counts(complete)
+    except RetinaflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+CONFIG, SHARDS = checked(config)
+RESULTS = CONFIG["results"]
+CLASSES = CONFIG["data"]["classes"]
+FOLDS = CONFIG["split"]["folds"]
+DATASETS = settings.datasets(CONFIG)
+# What a model is scored on: its held-out part, and the test set where there is one.
+SCORED = ["validation", *(["test"] if "test" in DATASETS else [])]
+
+
+def runs(backbone):
+    """One training run, or one a fold."""
+    return [f"{backbone}/fold-{i}" for i in range(1, FOLDS + 1)] if FOLDS else [backbone]
+
+
+RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    part="|".join(SHARDS),
+    recipe="|".join(sorted({settings.recipe(CONFIG, backbone).name for backbone in CONFIG["backbones"]})),
+    shard=r"\d+",
+    number=r"\d+",
+    run="|".join(RUNS),
+    backbone="|".join(CONFIG["backbones"]),
+
+
+def path(*steps):
+    """A path below the results folder."""
+    return Path(RESULTS, *steps).as_posix()
+
+
+# Code ---------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def imported(file):
+    """The modules of the library that a Python file imports itself."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "retinaflow":
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    modules = (WORKFLOW.joinpath(*name.split(".")).with_suffix(".py") for name in found)
+    return [module for module in modules if module.is_file()]
+
+
+def code(script):
+    """The library modules that a script reaches: Snakemake tracks the script itself, not what it imports."""
+    reached, todo = set(), [WORKFLOW / "scripts" / script]
+    while todo:
+        new = set(imported(todo.pop())) - reached
+        reached |= new
+        todo.extend(new)
+    return sorted(os.path.relpath(module) for module in reached)
+
+
+# Photographs and labels ---------------------------------------------------------------------------------------------
+
+
+def photograph_folders(wildcards):
+    """The folders with the photographs of a data set, where archives are unpacked to for those that are archives."""
+    return [
+        (path("unpacked", f"{wildcards.dataset}-{number}") if archives.split_archive(images) else images)
+        for number, images in enumerate(DATASETS[wildcards.dataset]["images"])
+    ]
+
+
+def made_folders(wildcards):
+    """Those that this workflow makes itself. The user's own are no inputs: their mtime says nothing of their content."""
+    if "demo" in CONFIG:
+        return photograph_folders(wildcards)
+    return [folder for folder in photograph_folders(wildcards) if folder not in DATASETS[wildcards.dataset]["images"]]
+
+
+def listings(wildcards):
+    """A digest of each user's folder that changes with its photographs and not when it is merely touched."""
+    made = made_folders(wildcards)
+    return [archives.listing(folder) for folder in photograph_folders(wildcards) if folder not in made]
+
+
+def archive_source(wildcards):
+    """The archive, or folder inside one, that a data set's photographs come from."""
+    return DATASETS[wildcards.dataset]["images"][int(wildcards.number)]
+
+
+def archive_file(wildcards):
+    """The file of that archive."""
+    return str(archives.split_archive(archive_source(wildcards))[0])
+
+
+def label_table(wildcards):
+    """The label table of a data set as the configuration names it, perhaps inside an archive."""
+    return DATASETS[wildcards.dataset]["labels"]
+
+
+def label_file(wildcards):
+    """The file that holds it."""
+    archive = archives.split_archive(label_table(wildcards))
+    return str(archive[0]) if archive else label_table(wildcards)
+
+
+def label_digest(wildcards):
+    """A digest of the file's content; of a demo's, none, as it may not be drawn yet."""
+    return None if "demo" in CONFIG else digest_files([label_file(wildcards)])
+
+
+# Parts and shards ---------------------------------------------------------------------------------------------------
+
+
+def split_tables(part):
+    """Where split writes `part`, train or validation: one table, or one a fold."""
+    if FOLDS:
+        return [path("split", f"fold-{i}", f"{part}.csv") for i in range(1, FOLDS + 1)]
+    return [path("split", f"{part}.csv")]
+
+
+def part_table(wildcards):
+    """The table that lists the photographs of a part."""
+    if wildcards.part == "test":
+        return path("inventory", "test.csv")
+    # A fold is stored once, as what it holds out; the others train on it from there.
+    return path("split", wildcards.part, "validation.csv") if FOLDS else path("split", f"{wildcards.part}.csv")
+
+
+def backbone_of(run):
+    """The backbone of a run."""
+    return run.split("/")[0]
+
+
+def training_settings(wildcards):
+    """The training settings of a run's backbone."""
+    return settings.training(CONFIG, backbone_of(wildcards.run))
+
+
+def parts_of(run, use):
+    """The stored parts that a run trains on, validates on or is tested on."""
+    if use == "test" or not FOLDS:
+        return [use]
+    held_out = run.split("/")[1]
+    folds = settings.held_out_parts(CONFIG)
+    return [held_out] if use == "validation" else [fold for fold in folds if fold != held_out]
+
+
+def indices(use):
+    """Input function: index tables of the photographs a run uses so."""
+
+    def tables(wildcards):
+        return [path("organized", part, "index.csv") for part in parts_of(wildcards.run, use)]
+
+    return tables
+
+
+def shards(use, suffix):
+    """Input function: shard files of the photographs a run uses so, `npy` pixels or `csv` rows."""
+
+    def files(wildcards):
+        recipe = settings.recipe(CONFIG, backbone_of(wildcards.run)).name
+        return [
+            path("shards", recipe, part, f"{i}.{suffix}")
+            for part in parts_of(wildcards.run, use)
+            for i in range(SHARDS[part])
+        ]
+
+    return files
+
+
+# Weights, scores and targets ----------------------------------------------------------------------------------------
+
+
+def weights_of(backbone):
+    """The weights file that a backbone starts from, if any."""
+    weights = settings.training(CONFIG, backbone)["weights"]
+    if weights == "random":
+        return []
+    return [path("weights", f"{backbone}.h5") if weights == "imagenet" else weights]
+
+
+def fetched_weights():
+    """The weights files that have to be fetched."""
+    return [
+        file
+        for backbone in CONFIG["backbones"]
+        for file in weights_of(backbone)
+        if file == path("weights", f"{backbone}.h5")
+    ]
+
+
+def out_of_fold_tables(wildcards):
+    """Predictions of all folds of a backbone on what each held out."""
+    return [path("scores", run, "validation", "predictions.csv") for run in runs(wildcards.backbone)]
+
+
+def all_metrics():
+    """Every metrics file that the comparison reads."""
+    files = [path("scores", run, part, "metrics.json") for run in RUNS for part in SCORED]
+    pooled = CONFIG["backbones"] if FOLDS else []
+    return files + [path("scores", backbone, "out-of-fold", "metrics.json") for backbone in pooled]
+
+
+def final_output():
+    """What `snakemake` makes when nothing else is asked for."""
+    return [path("comparison", "comparison.csv"), path("inventory", "problems.csv")]

@@ -1,0 +1,25 @@
+# Draw synthetic photographs, for trying the workflow without any of one's own.
+
+if "demo" in CONFIG:
+
+    for dataset, first_patient in (("train", 1), ("test", 100_001)):
+
+        rule:
+            name:
+                f"draw_{dataset}"
+            input:
+                code=code("demo.py"),
+            output:
+                images=directory(DATASETS[dataset]["images"][0]),
+                labels=DATASETS[dataset]["labels"],
+            log:
+                path("logs", "demo", f"{dataset}.log"),
+            conda:
+                "../../envs/retinaflow.yaml"
+            params:
+                patients=CONFIG["demo"][f"{dataset}_patients"],
+                first_patient=first_patient,
+                size=CONFIG["demo"]["photograph_size"],
+                seed=CONFIG["seed"],
+            script:
+                "../scripts/demo.py"

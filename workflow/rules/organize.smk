@@ -1,0 +1,19 @@
+# Stage 2: a tree of class folders for each part, and beside it the index that later stages read.
+
+
+rule organize:
+    input:
+        table=part_table,
+        code=code("organize.py"),
+    output:
+        folders=[directory(path("organized", "{part}", name)) for name in CLASSES],
+        index=path("organized", "{part}", "index.csv"),
+    log:
+        path("logs", "organize", "{part}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        classes=CLASSES,
+        mode=CONFIG["organize"]["mode"],
+    script:
+        "../scripts/organize.py"

@@ -1,0 +1,19 @@
+# Stage 3: decode, crop and resize once; uint8 RGB arrays that every backbone of the same image size shares.
+
+
+rule preprocess:
+    input:
+        index=path("organized", "{part}", "index.csv"),
+        code=code("preprocess.py"),
+    output:
+        pixels=path("shards", "{recipe}", "{part}", "{shard}.npy"),
+        rows=path("shards", "{recipe}", "{part}", "{shard}.csv"),
+    log:
+        path("logs", "preprocess", "{recipe}", "{part}", "{shard}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: 4
+    params:
+        shards=lambda wildcards: SHARDS[wildcards.part],
+    script:
+        "../scripts/preprocess.py"

@@ -1,0 +1,22 @@
+# Stage 1: which patients train and which validate.
+
+
+rule split:
+    input:
+        inventory=path("inventory", "train.csv"),
+        code=code("split.py"),
+    output:
+        train=split_tables("train"),
+        validation=split_tables("validation"),
+    log:
+        path("logs", "split.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        classes=CLASSES,
+        validation=None if FOLDS else CONFIG["split"]["validation"],
+        folds=FOLDS,
+        unit=CONFIG["split"]["unit"],
+        seed=CONFIG["seed"],
+    script:
+        "../scripts/split.py"

@@ -1,0 +1,33 @@
+# Stage 4: fine-tune each backbone, on each fold where there are folds.
+
+
+rule train:
+    input:
+        train_indices=indices("train"),
+        train_pixels=shards("train", "npy"),
+        train_rows=shards("train", "csv"),
+        validation_indices=indices("validation"),
+        validation_pixels=shards("validation", "npy"),
+        validation_rows=shards("validation", "csv"),
+        weights=lambda wildcards: weights_of(backbone_of(wildcards.run)),
+        code=code("train.py"),
+    output:
+        model=path("models", "{run}", "model.keras"),
+        history=path("models", "{run}", "history.csv"),
+        class_indices=path("models", "{run}", "class_indices.json"),
+        record=path("models", "{run}", "run.json"),
+    log:
+        path("logs", "train", "{run}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        backbone=lambda wildcards: backbone_of(wildcards.run),
+        settings=training_settings,
+        classes=CLASSES,
+        seed=CONFIG["seed"],
+        checkpoint=path("checkpoints", "{run}", "best.weights.h5"),
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,19 @@
+# Unpack archives of photographs, as they were downloaded.
+
+
+rule unpack:
+    input:
+        archive=ancient(archive_file),
+        code=code("unpack.py"),
+    output:
+        folder=directory(path("unpacked", "{dataset}-{number}")),
+    log:
+        path("logs", "unpack", "{dataset}-{number}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        source=archive_source,
+        listing=lambda wildcards: archives.listing(archive_source(wildcards)),
+        limit=CONFIG["data"]["unpack_limit"],
+    script:
+        "../scripts/unpack.py"

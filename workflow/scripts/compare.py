@@ -1,0 +1,14 @@
+"""Rank all backbones."""
+
+from pathlib import Path
+
+from retinaflow.compare import compare
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    compare(
+        [Path(metrics) for metrics in snakemake.input.scores],
+        Path(snakemake.output.table),
+        Path(snakemake.output.markdown),
+        Path(snakemake.output.figure),
+    )

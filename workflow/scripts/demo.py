@@ -1,0 +1,16 @@
+"""Draw one data set of the demo."""
+
+from pathlib import Path
+
+from retinaflow.demo import draw_collection
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    draw_collection(
+        Path(snakemake.output.images),
+        Path(snakemake.output.labels),
+        snakemake.params.patients,
+        snakemake.params.first_patient,
+        snakemake.params.size,
+        snakemake.params.seed,
+    )

@@ -1,0 +1,27 @@
+"""Join the photographs of a data set with its labels and list what is wrong."""
+
+import shutil
+from pathlib import Path
+
+from retinaflow.files import whole_file
+from retinaflow.inventory import take_inventory
+from retinaflow.labels import read_labels
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    data = snakemake.params.data
+    take_inventory(
+        snakemake.wildcards.dataset,
+        [Path(folder) for folder in snakemake.params.folders],
+        read_labels(snakemake.params.labels, data["image_column"], data["level_column"]),
+        data["classes"],
+        data["patient"],
+        data["on_problem"],
+        snakemake.params.exclude,
+        data["exclude_limit"],
+        Path(snakemake.output.inventory),
+        Path(snakemake.log.problems),
+        snakemake.threads,
+    )
+    with whole_file(snakemake.output.problems) as part:
+        shutil.copyfile(snakemake.log.problems, part)

@@ -1,0 +1,9 @@
+"""Fetch the ImageNet weights of one backbone."""
+
+from pathlib import Path
+
+from retinaflow.logs import job_log
+from retinaflow.weights import fetch
+
+with job_log(snakemake.log[0]):
+    fetch(snakemake.wildcards.backbone, Path(snakemake.output[0]))
