@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: setup demo test lint pins clean
+.PHONY: setup demo test lint pins reference clean
 
 setup: $(VENV)/.workflow
 
@@ -39,6 +39,10 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 pins:
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" envs/requirements.in --output-file envs/requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
+
+# The tables of config/README.md, from the schema.
+reference: $(VENV)/.workflow
+	PYTHONPATH=workflow $(BIN)/python -m retinaflow.reference
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -121,6 +121,17 @@ def fresh(drawn: Path, tmp_path: Path) -> Callable[..., Project]:
 
 
 @pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """Make a project without photographs; sections of the configuration can be replaced."""
+
+    def make(**sections: Any) -> Project:
+        config = yaml.safe_load(yaml.safe_dump({**SMALLEST, **sections}))
+        return Project.create(tmp_path_factory.mktemp("bare") / "project", config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def finished_once(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that ran to its end. Do not change it: copy it."""
     project = Project.create(tmp_path_factory.mktemp("finished") / "project", SMALLEST)

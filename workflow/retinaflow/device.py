@@ -40,7 +40,7 @@ def compiles() -> bool:
 
 def describe() -> dict[str, Any]:
     """What computed a result: backend, device, machine and the versions of the packages that decide it."""
-    packages = ("keras", keras.backend.backend(), "numpy", "opencv-python-headless", "scikit-learn", "pandas")
+    packages = ("keras", keras.backend.backend(), "numpy", "opencv-python-headless", "scikit-learn")
     return {
         "backend": keras.backend.backend(),
         "device": "GPU" if has_gpu() else "CPU",

@@ -1,0 +1,623 @@
+"""Whole chains of real jobs, from photographs to the comparison: what every file must hold."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, log_loss, recall_score, roc_auc_score
+
+from retinaflow.files import digest, digest_files
+from retinaflow.preprocess import prepare
+from retinaflow.recipe import Recipe
+from retinaflow.tables import read_table, write_table
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+RECIPE = "32-trim-keep-none"
+
+# Models of these settings tell photographs apart after an epoch, so that a row out of place shows in the scores.
+TELLING = {
+    "image_size": 32,
+    "weights": "start.weights.h5",
+    "normalisation": "per_image",
+    "dense_units": [32, 16],
+    "dropout": 0.0,
+    "learning_rate": 0.001,
+    "batch_size": 16,
+    "epochs": 2,
+}
+
+# Whoever gets a model has Keras and nothing of ours.
+PLAIN_KERAS = """
+import importlib.util, json, sys
+import keras, numpy as np
+assert importlib.util.find_spec("retinaflow") is None
+result = {}
+for job in json.load(sys.stdin):
+    if "tree" in job:
+        data = keras.utils.image_dataset_from_directory(job["tree"], image_size=(32, 32), verbose=False)
+        labels = np.concatenate([labels for _, labels in data])
+        result[job["tree"]] = {"classes": data.class_names, "counts": np.bincount(labels).tolist()}
+    else:
+        model = keras.saving.load_model(job["model"], safe_mode=True)
+        assert model.input.dtype == "uint8"
+        result[job["model"]] = model.predict(np.load(job["pixels"]), verbose=0).tolist()
+json.dump(result, sys.stdout)
+"""
+
+
+def plain_keras(jobs):
+    """Do ``jobs`` in a process that does not know this library; each names a model and pixels, or a tree."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PLAIN_KERAS],
+        input=json.dumps(jobs, default=os.fspath),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def contents(folder):
+    """Every file below ``folder``: its name and a digest of what it holds."""
+    return {
+        path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def rows_of(project, name):
+    return read_table(project.folder / "results" / name)
+
+
+def json_of(project, name):
+    return json.loads(project.read(f"results/{name}"))
+
+
+def images_of(rows):
+    return [row["image"] for row in rows]
+
+
+def patients_of(rows):
+    return {row["patient"] for row in rows}
+
+
+def pixels_of(project, part):
+    """Pixels of each image of a part, wherever its shard puts it."""
+    found = {}
+    for pixels in sorted((project.folder / "results/shards" / RECIPE / part).glob("[0-9]*.npy")):
+        array = np.load(pixels)
+        assert array.dtype == np.uint8
+        names = images_of(read_table(pixels.with_suffix(".csv")))
+        assert array.shape == (len(names), 32, 32, 3)
+        assert not found.keys() & set(names)
+        found.update(zip(names, array, strict=True))
+    return found
+
+
+def predictions_of(project, run, part):
+    """Columns, file names, actual and predicted class indices and probabilities, read without this library."""
+    path = project.folder / "results/scores" / run / part / "predictions.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    actual = np.array([int(row[2]) for row in rows])
+    predicted = np.array([int(row[4]) for row in rows])
+    return header, [row[0] for row in rows], actual, predicted, np.array([list(map(float, row[5:])) for row in rows])
+
+
+def check_scores(project, run, part, classes, index):
+    """Predictions are of the photographs of ``index`` and in their classes; metrics are what scikit-learn makes of them."""
+    header, names, actual, predicted, probabilities = predictions_of(project, run, part)
+    assert header == [
+        "filename",
+        "actual_class",
+        "actual_class_index",
+        "pred_class",
+        "pred_class_index",
+        *(f"probability_{name}" for name in classes),
+    ]
+    rows = read_table(project.folder / "results/scores" / run / part / "predictions.csv")
+    assert {row["filename"]: row["actual_class"] for row in rows} == {row["filename"]: row["class"] for row in index}
+    assert len(names) == len(index)
+    assert [classes[level] for level in actual] == [row["actual_class"] for row in rows]
+    assert [classes[level] for level in predicted] == [row["pred_class"] for row in rows]
+    assert predicted.tolist() == probabilities.argmax(axis=1).tolist()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+    metrics = json_of(project, f"scores/{run}/{part}/metrics.json")
+    levels = np.arange(len(classes))
+    assert (metrics["run"], metrics["part"], metrics["classes"]) == (run, part, classes)
+    assert metrics["images"] == len(names)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
+    kappa = cohen_kappa_score(actual, predicted, labels=levels, weights="quadratic")
+    assert metrics["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
+    assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=levels), rel=1e-6)
+    assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=levels).tolist()
+    aucs = [roc_auc_score(actual == level, probabilities[:, level]) for level in levels]
+    assert metrics["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
+    referable = metrics["referable"]
+    level = referable["level"]
+    assert referable["auc"] == pytest.approx(
+        roc_auc_score(actual >= level, probabilities[:, level:].sum(axis=1)), abs=1e-9
+    )
+    for name, positive in (("sensitivity", True), ("specificity", False)):
+        recall = recall_score(actual >= level, predicted >= level, pos_label=positive)
+        assert referable[name] == pytest.approx(recall)
+    assert metrics["baseline"] == {
+        "class": classes[0],
+        "accuracy": pytest.approx(np.mean(actual == 0)),
+        "quadratic_weighted_kappa": 0.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Weights for VGG16 that keep signals of one size through all its layers (He et al. 2015), unlike random ones."""
+    import keras
+
+    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    rng = np.random.default_rng(0)
+    network.set_weights(
+        [
+            rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape) if weight.ndim > 1 else weight
+            for weight in network.get_weights()
+        ]
+    )
+    path = tmp_path_factory.mktemp("weights") / "start.weights.h5"
+    network.save_weights(path)
+    return path
+
+
+# A project of the smallest configuration that ran to its end ---------------------------------------------------------
+
+
+def test_inventory_is_of_the_photographs_and_labels_as_they_are(finished_once, drawn):
+    for dataset, folder, labels in (("train", "my photographs", "labels train"), ("test", "test", "labels test")):
+        with open(drawn / f"{labels}.csv") as table:
+            levels = {row["image"]: row["level"] for row in csv.DictReader(table)}
+        rows = rows_of(finished_once, f"inventory/{dataset}.csv")
+        assert {row["path"] for row in rows} == {f"{folder}/{path.name}" for path in (drawn / folder).iterdir()}
+        assert {row["image"]: row["level"] for row in rows} == levels
+        for row in rows:
+            content = (drawn / row["path"]).read_bytes()
+            assert (row["bytes"], row["digest"]) == (str(len(content)), digest(content))
+            assert row["image"] == Path(row["path"]).stem == f"{row['patient']}_{row['eye']}"
+            assert (row["width"], row["height"], row["problem"]) == ("64", "48", "")
+    assert rows_of(finished_once, "inventory/problems.csv") == []
+
+
+def test_split_keeps_patients_together_and_all_photographs(finished_once):
+    inventory = rows_of(finished_once, "inventory/train.csv")
+    train, validation = (rows_of(finished_once, f"split/{part}.csv") for part in ("train", "validation"))
+    assert sorted(images_of(train) + images_of(validation)) == sorted(images_of(inventory))
+    assert not patients_of(train) & patients_of(validation)
+    assert 0.1 < len(validation) / len(inventory) < 0.3
+    for part in (train, validation):
+        assert {row["level"] for row in part} == set("01234")
+        assert all({**row, "problem": ""} in inventory for row in part)
+
+
+def test_organized_trees_are_relative_links_to_the_originals(finished_once):
+    tables = {"train": "split/train.csv", "validation": "split/validation.csv", "test": "inventory/test.csv"}
+    for part, table in tables.items():
+        tree = finished_once.folder / "results/organized" / part
+        rows = {row["image"]: row for row in rows_of(finished_once, table)}
+        index = read_table(tree / "index.csv")
+        assert images_of(index) == list(rows)
+        links = {path for path in tree.rglob("*") if path.parent != tree and not path.name.startswith(".")}
+        assert links == {tree / row["class"] / row["filename"] for row in index}
+        assert {path.name for path in tree.iterdir() if path.is_dir()} == set(CLASSES)
+        for row in index:
+            link, original = tree / row["class"] / row["filename"], rows[row["image"]]
+            assert row["class"] == f"class{original['level']}"
+            assert not Path(os.readlink(link)).is_absolute()
+            assert link.resolve() == (finished_once.folder / original["path"]).resolve()
+            assert row["digest"] == original["digest"]
+
+
+def test_shards_hold_the_pixels_of_the_images_that_their_rows_name(finished_once):
+    for part in ("train", "validation", "test"):
+        index = {row["image"]: row for row in rows_of(finished_once, f"organized/{part}/index.csv")}
+        pixels = pixels_of(finished_once, part)
+        assert pixels.keys() == index.keys()
+        for image, row in index.items():
+            photograph = finished_once.folder / "results/organized" / part / row["class"] / row["filename"]
+            expected = prepare(photograph.read_bytes(), 64, 48, Recipe.parse(RECIPE))
+            np.testing.assert_array_equal(pixels[image], expected)
+
+
+@pytest.mark.parametrize("backbone", ["MobileNetV3Small", "VGG16"])
+def test_what_lies_beside_a_model(finished_once, backbone):
+    history = rows_of(finished_once, f"models/{backbone}/history.csv")
+    figures = ["loss", "accuracy", "quadratic_weighted_kappa"]
+    assert list(history[0]) == [
+        "epoch", *figures, *(f"val_{name}" for name in figures), "learning_rate", "seconds"
+    ]  # fmt: skip
+    assert [row["epoch"] for row in history] == ["1"]
+    assert json_of(finished_once, f"models/{backbone}/class_indices.json") == {
+        name: level for level, name in enumerate(CLASSES)
+    }
+    record = json_of(finished_once, f"models/{backbone}/run.json")
+    assert (record["run"], record["backbone"], record["seed"], record["classes"]) == (backbone, backbone, 2015, CLASSES)
+    assert record["settings"].items() >= finished_once.config["train"].items()
+    # Defaults are there too: with the file one knows all that was decided.
+    assert record["settings"]["monitor"] == "val_loss"
+    assert record["settings"]["augment"]["rotation"] == 20
+    assert record["environment"]["device"] in ("CPU", "GPU")
+    assert {"keras", "numpy"} <= record["environment"]["packages"].keys()
+    parts = ("train", "validation")
+    indices = {part: finished_once.folder / f"results/organized/{part}/index.csv" for part in parts}
+    assert record["digests"] == {
+        **{f"{part}_index": digest_files([index]) for part, index in indices.items()},
+        "weights": None,
+    }
+    assert record["photographs"] == {part: len(read_table(index)) for part, index in indices.items()}
+    assert record["seconds"] > 0
+
+
+def test_plain_keras_reads_the_trees_and_the_models(finished_once):
+    results = finished_once.folder / "results"
+    trees = [results / "organized" / part for part in ("train", "validation", "test")]
+    models = [results / "models" / backbone / "model.keras" for backbone in ("MobileNetV3Small", "VGG16")]
+    pixels = results / f"shards/{RECIPE}/test/0.npy"
+    got = plain_keras([{"tree": tree} for tree in trees] + [{"model": model, "pixels": pixels} for model in models])
+    for tree in trees:
+        classes = [row["class"] for row in read_table(tree / "index.csv")]
+        assert got[str(tree)] == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
+    images = images_of(read_table(pixels.with_suffix(".csv")))
+    for model in models:
+        _, names, _, _, probabilities = predictions_of(finished_once, model.parent.name, "test")
+        said = dict(zip(names, probabilities, strict=True))
+        np.testing.assert_allclose(got[str(model)], [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+
+
+def test_scores_follow_from_the_predictions(finished_once):
+    for backbone in ("MobileNetV3Small", "VGG16"):
+        for part in ("validation", "test"):
+            check_scores(finished_once, backbone, part, CLASSES, rows_of(finished_once, f"organized/{part}/index.csv"))
+
+
+def test_figures_are_images(finished_once):
+    figures = {path.relative_to(finished_once.folder / "results") for path in finished_once.folder.rglob("*.png")}
+    runs = [Path("scores", backbone) for backbone in ("MobileNetV3Small", "VGG16")]
+    assert figures == {
+        Path("comparison/comparison.png"),
+        *(run / "learning_curves.png" for run in runs),
+        *(run / part / "confusion_matrix.png" for run in runs for part in ("validation", "test")),
+    }
+    for figure in figures:
+        image = cv2.imread(str(finished_once.folder / "results" / figure))
+        assert image is not None
+        assert min(image.shape[:2]) > 200
+        assert image.std() > 1
+
+
+def test_nothing_is_left_half_done(finished_once):
+    names = [path.name for path in (finished_once.folder / "results").rglob("*")]
+    assert not [name for name in names if name.startswith(".part-")]
+    assert "best.weights.h5" not in names
+
+
+def test_the_photographs_are_as_they_were(finished_once, drawn):
+    for folder in ("my photographs", "test"):
+        assert contents(finished_once.folder / folder) == contents(drawn / folder)
+
+
+def test_the_comparison_ranks_by_validation_kappa(finished):
+    comparison = rows_of(finished, "comparison/comparison.csv")
+    assert [(row["backbone"], row["part"]) for row in comparison] == [
+        (backbone, part) for backbone in ("MobileNetV3Small", "VGG16") for part in ("validation", "test")
+    ]
+    for row in comparison:
+        metrics = json_of(finished, f"scores/{row['run']}/{row['part']}/metrics.json")
+        assert float(row["quadratic_weighted_kappa"]) == metrics["quadratic_weighted_kappa"]
+        assert float(row["accuracy"]) == metrics["accuracy"]
+        assert float(row["baseline_accuracy"]) == metrics["baseline"]["accuracy"]
+        assert int(row["images"]) == metrics["images"]
+
+    # One epoch of random weights leaves all kappas 0: let the second be better on validation and worse on test.
+    for part, kappa in (("validation", 0.5), ("test", -0.5)):
+        file = finished.folder / f"results/scores/VGG16/{part}/metrics.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "quadratic_weighted_kappa": kappa}))
+    finished.snakemake()
+    ranks = {row["backbone"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
+    assert ranks == {"VGG16": "1", "MobileNetV3Small": "2"}
+    table = [line for line in finished.read("results/comparison/comparison.md").splitlines() if line[:3] in "| 1| 2"]
+    assert ["VGG16" in line for line in table] == [True, False]
+
+
+# The article's own layout ---------------------------------------------------------------------------------------------
+
+
+def article_photographs(drawn, folder):
+    """The drawn photographs as the Kaggle 2015 download has them, unpacked: the layout of config/eyepacs.yaml."""
+    shutil.copytree(drawn / "my photographs", folder / "resized train 15")
+    shutil.copytree(drawn / "test", folder / "resized test 15")
+    (folder / "labels").mkdir()
+    shutil.copy(drawn / "labels train.csv", folder / "labels/trainLabels15.csv")
+    with open(drawn / "labels test.csv") as table:
+        rows = [{**row, "Usage": "Private"} for row in csv.DictReader(table)]
+    write_table(folder / "labels/testLabels15.csv", ("image", "level", "Usage"), rows)
+    return folder
+
+
+def zipped(archive, folder, names):
+    with ZipFile(archive, "w") as file:
+        for name in names:
+            for path in sorted((folder / name).rglob("*")) or [folder / name]:
+                file.write(path, path.relative_to(folder).as_posix())
+
+
+@pytest.fixture(scope="module")
+def article(bare, drawn, start, tmp_path_factory):
+    """A finished project that began with one archive of everything."""
+    photographs = article_photographs(drawn, tmp_path_factory.mktemp("article"))
+    project = bare(
+        data={
+            dataset: {
+                "images": f"data/archive.zip/resized {dataset} 15",
+                "labels": f"data/archive.zip/labels/{dataset}Labels15.csv",
+            }
+            for dataset in ("train", "test")
+        },
+        train=TELLING,
+        backbones={"VGG16": {}},
+    )
+    (project.folder / "data").mkdir()
+    zipped(project.folder / "data/archive.zip", photographs, ["resized train 15", "resized test 15", "labels"])
+    shutil.copy(start, project.folder)
+    project.snakemake()
+    return project
+
+
+def without_paths(rows):
+    return [{name: value for name, value in row.items() if name != "path"} for row in rows]
+
+
+def test_the_articles_archive_gives_what_its_folders_give(article, bare, drawn):
+    project = bare(data=yaml.safe_load((ROOT / "config/eyepacs.yaml").read_text())["data"], train=TELLING)
+    project.config["train"] = {**TELLING, "weights": "random"}
+    article_photographs(drawn, project.folder / "data")
+    project.snakemake("--until", "preprocess")
+    for table in ("inventory/train", "inventory/test", "split/train", "split/validation"):
+        expected = without_paths(rows_of(project, f"{table}.csv"))
+        assert without_paths(rows_of(article, f"{table}.csv")) == expected
+        assert expected
+    shards = sorted((project.folder / "results/shards").glob(f"{RECIPE}/*/[0-9]*.npy"))
+    assert len(shards) == 6
+    for shard in shards:
+        same = article.folder / shard.relative_to(project.folder)
+        assert shard.read_bytes() == same.read_bytes()
+        assert shard.with_suffix(".csv").read_bytes() == same.with_suffix(".csv").read_bytes()
+
+
+def test_archives_one_by_one_give_the_same(article, bare, drawn, tmp_path):
+    photographs = article_photographs(drawn, tmp_path)
+    project = bare(
+        data={
+            "train": {"images": "data/resized train 15.zip", "labels": "data/trainLabels15.csv.zip"},
+            "test": {"images": "data/resized test 15.zip", "labels": "data/testLabels15.csv"},
+        }
+    )
+    data = project.folder / "data"
+    data.mkdir()
+    zipped(data / "resized train 15.zip", photographs, ["resized train 15"])
+    zipped(data / "resized test 15.zip", photographs, ["resized test 15"])
+    zipped(data / "trainLabels15.csv.zip", photographs / "labels", ["trainLabels15.csv"])
+    shutil.copy(photographs / "labels/testLabels15.csv", data)
+    project.snakemake("--until", "split", "inventory")
+    for table in ("inventory/test", "split/train", "split/validation"):
+        assert without_paths(rows_of(project, f"{table}.csv")) == without_paths(rows_of(article, f"{table}.csv"))
+
+
+def test_the_articles_archive_trains_and_scores(article):
+    for part in ("validation", "test"):
+        check_scores(article, "VGG16", part, CLASSES, rows_of(article, f"organized/{part}/index.csv"))
+    record = json_of(article, "models/VGG16/run.json")
+    assert record["digests"]["weights"] == digest_files([article.folder / "start.weights.h5"])
+    assert len(rows_of(article, "models/VGG16/history.csv")) == record["epochs_run"] == 2
+    assert not article.planned()
+
+
+def test_each_prediction_is_of_the_photograph_it_names(article):
+    results = article.folder / "results"
+    _, names, _, _, probabilities = predictions_of(article, "VGG16", "test")
+    assert probabilities.std(axis=0).max() > 1e-3
+    said = dict(zip(names, probabilities, strict=True))
+    model = results / "models/VGG16/model.keras"
+    shards = sorted((results / "shards" / RECIPE / "test").glob("[0-9]*.npy"))
+    for shard in shards:
+        got = plain_keras([{"model": model, "pixels": shard}])[str(model)]
+        images = images_of(read_table(shard.with_suffix(".csv")))
+        np.testing.assert_allclose(got, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+
+
+# Folds, no test set, and every choice of names ------------------------------------------------------------------------
+
+GRADES = ["none", "Mild_to.moderate", "severe or worse"]
+LEVELS = {"0": 0, "1": 1, "2": 1, "3": 2, "4": 2}
+AWKWARD = dict(
+    enumerate(
+        [
+            "-1",
+            "two  blanks",
+            "qu'o\"te",
+            "Größe 眼",
+            "new\nline",
+            "car\rriage",
+            "br{ace}s",
+            "comma, semi;",
+            "#50% & $HOME `x`",
+            "*glob?[a]",
+            "back~tick",
+            "a.b.jpeg",
+        ],
+        start=1,
+    )
+)
+FOLDERS = ["-left {eyes} of 'é\"\n*", "right/eyes"]
+
+
+@pytest.fixture(scope="module")
+def folds(bare, drawn, start):
+    """A finished project of three folds without a test set, with unusual names wherever names can be chosen."""
+    project = bare(
+        data={
+            "train": {"images": FOLDERS, "labels": "labels {of} \"all'.csv"},
+            "image_column": "Bild Name",
+            "level_column": "Diagnose",
+            "classes": GRADES,
+        },
+        split={"folds": 3},
+        organize={"mode": "copy"},
+        score={"referable_level": 1},
+        train={**TELLING, "epochs": 1},
+        backbones={"VGG16": {}},
+    )
+    rows = []
+    for folder in FOLDERS:
+        (project.folder / folder / "deeper").mkdir(parents=True)
+    with open(drawn / "labels train.csv") as table:
+        for row in csv.DictReader(table):
+            patient, eye = row["image"].split("_")
+            name = f"{AWKWARD.get(int(patient), patient)}_{eye}"
+            folder = FOLDERS[0] if eye == "left" else f"{FOLDERS[1]}/deeper"
+            shutil.copy(drawn / f"my photographs/{row['image']}.jpeg", project.folder / folder / f"{name}.jpeg")
+            rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[LEVELS[row["level"]]]})
+    write_table(project.folder / "labels {of} \"all'.csv", ("rest", "Bild Name", "Diagnose"), rows)
+    shutil.copy(start, project.folder)
+    project.before = {folder: contents(project.folder / folder) for folder in FOLDERS}
+    project.snakemake()
+    return project
+
+
+def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds):
+    inventory = rows_of(folds, "inventory/train.csv")
+    assert len(inventory) == 48
+    assert len(patients_of(inventory)) == 24
+    held_out = []
+    for fold in (1, 2, 3):
+        train, validation = (rows_of(folds, f"split/fold-{fold}/{part}.csv") for part in ("train", "validation"))
+        assert sorted(images_of(train) + images_of(validation)) == sorted(images_of(inventory))
+        assert not patients_of(train) & patients_of(validation)
+        assert {row["level"] for row in train} == {row["level"] for row in validation} == set("012")
+        held_out += images_of(validation)
+        # What the fold's training says it read.
+        record = json_of(folds, f"models/VGG16/fold-{fold}/run.json")
+        indices = [folds.folder / f"results/organized/fold-{other}/index.csv" for other in (1, 2, 3) if other != fold]
+        assert record["photographs"] == {"train": len(train), "validation": len(validation)}
+        assert record["digests"]["train_index"] == digest_files(indices)
+        assert sorted(images_of(row for index in indices for row in read_table(index))) == sorted(images_of(train))
+    assert sorted(held_out) == sorted(images_of(inventory))
+
+
+def test_out_of_fold_scores_pool_the_predictions_of_the_folds(folds):
+    pooled = rows_of(folds, "scores/VGG16/out-of-fold/predictions.csv")
+    by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/predictions.csv") for fold in (1, 2, 3)]
+    assert pooled == [row for rows in by_fold for row in rows]
+    indices = [rows_of(folds, f"organized/fold-{fold}/index.csv") for fold in (1, 2, 3)]
+    for fold, index in enumerate(indices, start=1):
+        check_scores(folds, f"VGG16/fold-{fold}", "validation", GRADES, index)
+    check_scores(folds, "VGG16", "out-of-fold", GRADES, [row for index in indices for row in index])
+
+
+def test_the_comparison_has_the_pooled_row_and_the_folds(folds):
+    comparison = rows_of(folds, "comparison/comparison.csv")
+    assert [(row["rank"], row["run"], row["part"], row["images"]) for row in comparison] == [
+        ("1", "VGG16", "out-of-fold", "48"),
+        *(
+            ("", f"VGG16/fold-{fold}", "validation", str(len(rows_of(folds, f"organized/fold-{fold}/index.csv"))))
+            for fold in (1, 2, 3)
+        ),
+    ]
+    assert "out-of-fold" in folds.read("results/comparison/comparison.md")
+
+
+def test_without_a_test_set_nothing_is_made_for_one(folds):
+    assert not list((folds.folder / "results").rglob("test*"))
+    assert "test" not in folds.read("results/comparison/comparison.md").replace("never on test", "")
+
+
+def test_names_survive_from_the_folder_to_the_predictions(folds):
+    on_disk = {path.name for folder in FOLDERS for path in (folds.folder / folder).rglob("*.jpeg")}
+    assert len(on_disk) == 48
+    assert {f"{name}_left.jpeg" for name in AWKWARD.values()} <= on_disk
+    with open(folds.folder / "results/scores/VGG16/out-of-fold/predictions.csv", newline="", encoding="utf-8") as file:
+        assert {row["filename"] for row in csv.DictReader(file)} == on_disk
+    assert json_of(folds, "models/VGG16/fold-2/class_indices.json") == {name: i for i, name in enumerate(GRADES)}
+
+
+def test_copies_are_files_of_their_own_with_the_same_content(folds):
+    sources = {row["image"]: row for row in rows_of(folds, "inventory/train.csv")}
+    for fold in (1, 2, 3):
+        tree = folds.folder / f"results/organized/fold-{fold}"
+        for row in read_table(tree / "index.csv"):
+            copy, source = tree / row["class"] / row["filename"], folds.folder / sources[row["image"]]["path"]
+            status = copy.lstat()
+            assert stat.S_ISREG(status.st_mode)
+            assert status.st_nlink == 1
+            assert copy.read_bytes() == source.read_bytes()
+            assert row["class"] == GRADES[int(sources[row["image"]]["level"])]
+    assert {folder: contents(folds.folder / folder) for folder in FOLDERS} == folds.before
+
+
+def test_names_change_nothing_about_what_runs_again(folds):
+    assert not folds.planned()
+
+
+# Choices that need no training ----------------------------------------------------------------------------------------
+
+
+def test_hard_links_and_a_split_by_image(fresh):
+    project = fresh(
+        data={"train": {"images": "my photographs", "labels": "labels train.csv"}},
+        split={"unit": "image", "validation": 0.3},
+        organize={"mode": "hardlink"},
+    )
+    project.snakemake("--until", "organize")
+    train, validation = (rows_of(project, f"split/{part}.csv") for part in ("train", "validation"))
+    assert sorted(images_of(train) + images_of(validation)) == sorted(
+        images_of(rows_of(project, "inventory/train.csv"))
+    )
+    # Which is what this unit is warned of.
+    assert patients_of(train) & patients_of(validation)
+    for part, rows in (("train", train), ("validation", validation)):
+        paths = {row["image"]: project.folder / row["path"] for row in rows}
+        tree = project.folder / "results/organized" / part
+        for row in read_table(tree / "index.csv"):
+            link = tree / row["class"] / row["filename"]
+            assert not link.is_symlink()
+            assert link.samefile(paths[row["image"]])
+
+
+def test_the_seed_decides_the_split_and_neither_cores_nor_shards_change_anything(fresh, finished_once):
+    project = fresh(preprocess={"shard_size": 5})
+    project.snakemake("--cores", "1", "--until", "preprocess")
+    for table in ("split/train.csv", "split/validation.csv", "organized/train/index.csv"):
+        assert project.read(f"results/{table}") == finished_once.read(f"results/{table}")
+    shards = {part: len(list(project.folder.glob(f"results/shards/*/{part}/[0-9]*.npy"))) for part in ("train", "test")}
+    assert shards == {"train": 8, "test": 7}
+    for part in ("train", "validation", "test"):
+        ours, theirs = pixels_of(project, part), pixels_of(finished_once, part)
+        assert ours.keys() == theirs.keys()
+        for image, pixels in ours.items():
+            np.testing.assert_array_equal(pixels, theirs[image])
+
+    project.config["seed"] = 1
+    project.snakemake("--until", "split")
+    other = images_of(rows_of(project, "split/validation.csv"))
+    assert set(other) != set(images_of(rows_of(finished_once, "split/validation.csv")))
