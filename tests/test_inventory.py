@@ -323,7 +323,7 @@ def test_patients_and_eyes(setup: Setup) -> None:
 
 @pytest.mark.parametrize("pattern", ["(.+)_left", "(?P<patient>"])
 def test_pattern_that_names_no_patient_is_an_error(setup: Setup, pattern: str) -> None:
-    with pytest.raises(RetinaflowError, match=r"data\.patient_pattern"):
+    with pytest.raises(RetinaflowError, match=r"data\.patient"):
         setup.take(patient_pattern=pattern)
 
 

@@ -42,7 +42,7 @@ def test_touched_tables_folders_photographs_folder_and_code(finished):
         {"learning_rate": 0.01},
         {"epochs": 2},
         {"dense_units": [9, 4]},
-        {"class_weights": "none"},
+        {"class_weights": "inverse"},
         {"augment": {"rotation": 10}},
         {"normalisation": "per_image"},
     ],

@@ -127,12 +127,13 @@ def usable(rows: Iterable[Row]) -> list[Row]:
 
 def _identifier(pattern: str) -> Callable[[str], tuple[str, str]]:
     try:
-        compiled = re.compile(pattern)
+        # A name may hold any character, and `.` is meant to stand for each.
+        compiled = re.compile(pattern, re.DOTALL)
     except re.error as error:
-        raise RetinaflowError(f"data.patient_pattern: {pattern!r} is no regular expression ({error}).") from error
+        raise RetinaflowError(f"data.patient: {pattern!r} is no regular expression ({error}).") from error
     if "patient" not in compiled.groupindex:
         raise RetinaflowError(
-            f"data.patient_pattern: {pattern!r} has no group named 'patient', expected one as in "
+            f"data.patient: {pattern!r} has no group named 'patient', expected one as in "
             "'(?P<patient>.+)_(?P<eye>left|right)'."
         )
 
