@@ -55,6 +55,10 @@ def relabel(project, **levels):
             {"backbones": {"VGG16": {"weights": "mine.h5"}}},
             ["weights of VGG16: there is no file 'mine.h5'"],
         ),
+        (
+            {"results": "of {dataset}"},
+            ["results: 'of {dataset}' has a brace, which Snakemake takes for the start of a wildcard"],
+        ),
     ],
 )
 def test_what_is_wrong_with_the_configuration_is_said_before_anything_runs(fresh, sections, messages):

@@ -209,7 +209,8 @@ def _markdown(summaries: Sequence[dict[str, Any]], referable_class: str) -> str:
     always = f"always {summaries[0]['baseline_class']}"
     ranked_on = summaries[0]["part"]
     baselines = " and ".join(f"{row['baseline_accuracy']:.4f} on {part}" for part, row in parts.items())
-    deviation = "; test figures are mean ± standard deviation over the folds" if ranked_on == "out-of-fold" else ""
+    over_folds = ranked_on == "out-of-fold" and "test" in parts
+    deviation = "; test figures are mean ± standard deviation over the folds" if over_folds else ""
     header = ["rank", "backbone"]
     for part in parts:
         header += [f"kappa, {part}", f"accuracy, {part}", always, f"referable AUC, {part}"]

@@ -8,7 +8,11 @@ import keras
 
 
 def prepare(seed: int, threads: int) -> None:
-    """Seed Keras, keep to ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made."""
+    """Seed Keras, keep to ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made.
+
+    On one machine, the same seed and number of threads give the same result to the last bit. Another number of threads
+    adds up in another order: its results differ by rounding, which training amplifies.
+    """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         tf = import_module("tensorflow")

@@ -21,7 +21,7 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int) -> k
     device.prepare(seed, threads)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib
         raise RetinaflowError(
             f"{path}: Keras cannot load this model safely ({error}). Delete it and run again to train it anew."
         ) from error

@@ -32,11 +32,15 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def check_files(config: Config) -> None:
-    """Raise one ``RetinaflowError`` that names each key whose folder or file is missing.
+    """Raise one ``RetinaflowError`` that names each key whose folder or file is missing or cannot be tracked.
 
     ``config`` is complete (``with_defaults``). The photographs of a demo are drawn later and not looked for.
     """
-    problems = []
+    problems = [
+        f"{key}: {name!r} has a brace, which Snakemake takes for the start of a wildcard; give it another name"
+        for key, name in _tracked(config)
+        if "{" in name or "}" in name
+    ]
     if "demo" not in config:
         for dataset, source in datasets(config).items():
             for number, images in enumerate(source["images"]):
@@ -58,6 +62,18 @@ def check_files(config: Config) -> None:
                 f"weights of {name}: there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
             )
     _raise(problems)
+
+
+def _tracked(config: Config) -> Iterable[tuple[str, str]]:
+    """Key and name of everything that becomes an input or output of a rule as it is called."""
+    yield "results", config["results"]
+    for dataset, source in datasets(config).items():
+        yield f"data.{dataset}.labels", source["labels"]
+        # Photographs that are there already are none: only their listing is looked at.
+        made = [images for images in source["images"] if "demo" in config or split_archive(images)]
+        yield from ((f"data.{dataset}.images", images) for images in made)
+    for name in config["backbones"]:
+        yield f"weights of {name}", training(config, name)["weights"]
 
 
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:

@@ -92,6 +92,7 @@ def train(
         ],
     ).history
     if not checkpoint.exists() or not all(map(math.isfinite, history["loss"])):
+        checkpoint.unlink(missing_ok=True)
         raise RetinaflowError(
             f"{backbone}: the loss is no longer finite in epoch {len(history['loss'])}. "
             f"Lower learning_rate (now {settings['learning_rate']}) or check class_weights ({balance})."
@@ -150,6 +151,7 @@ def train_job(
             "backbone": backbone,
             "settings": dict(settings),
             "seed": seed,
+            "threads": threads,
             "classes": list(classes),
             **decided,
             "digests": {

@@ -1,0 +1,59 @@
+import json
+import platform
+import subprocess
+import sys
+from importlib import import_module
+
+import keras
+import numpy as np
+
+from conftest import ROOT
+from retinaflow import device
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+device.prepare(seed=0, threads=1)
+
+
+def drawn(seed: int) -> list[np.ndarray]:
+    """Random numbers of Keras and the first weights of a layer."""
+    device.prepare(seed, threads=1)
+    layer = keras.layers.Dense(4)
+    layer.build((None, 3))
+    return [np.asarray(keras.random.normal((4,))), np.asarray(layer.kernel)]
+
+
+def test_the_seed_decides_what_is_drawn():
+    for one, other, another in zip(drawn(1), drawn(1), drawn(2), strict=True):
+        assert np.array_equal(one, other)
+        assert not np.array_equal(one, another)
+
+
+def test_threads_are_those_asked_for():
+    """In a process of its own, as only the first tensor fixes their number."""
+    code = (
+        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1); import tensorflow;"
+        "print(tensorflow.config.threading.get_intra_op_parallelism_threads())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["3"]
+
+
+def test_what_it_says_can_be_compiled_trains():
+    """XLA and operations held to one order exclude each other in TensorFlow."""
+    device.prepare(seed=1, threads=1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=device.compiles())
+    history = model.fit(np.ones((8, 4)), np.zeros(8), epochs=2, verbose=0).history
+    assert history["loss"][1] < history["loss"][0]
+
+
+def test_description_names_what_computed():
+    described = device.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["backend"] == keras.backend.backend()
+    assert described["device"] == ("GPU" if device.has_gpu() else "CPU")
+    assert described["python"] == platform.python_version()
+    for package in ("keras", "numpy", described["backend"]):
+        assert described["packages"][package] == import_module(package).__version__

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from conftest import CLASSES
+from retinaflow import device
+from retinaflow.errors import RetinaflowError
+from retinaflow.loader import Photographs
+from retinaflow.score import BATCH, load_model, predict
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+device.prepare(seed=0, threads=1)
+
+
+def grader(classes: int = 5) -> keras.Model:
+    """A model whose answers differ from photograph to photograph."""
+    keras.utils.set_random_seed(1)
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax")(x))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    grader().save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("number", [1, BATCH, 2 * BATCH + 6])
+def test_each_photograph_gets_its_own_answer(make_part, saved, shards, number):
+    pixels = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * number, shards), CLASSES)
+    model = load_model(saved, CLASSES, seed=0, threads=1)
+    probabilities = predict(model, photographs, threads=3)
+    assert probabilities.dtype == np.float64
+    assert probabilities.shape == (number, 5)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(number), abs=1e-12)
+    assert len(np.unique(probabilities, axis=0)) == number
+    for image, row in zip(photographs.images, probabilities, strict=True):
+        place = int(image.removeprefix("test").removesuffix("_left"))
+        assert row == pytest.approx(np.asarray(grader()(pixels[place : place + 1]))[0], abs=1e-5)
+
+
+def test_half_precision_still_sums_to_one(make_part):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
+    model = grader()
+    half = keras.Model(model.inputs, keras.ops.cast(model.output, "float16"))
+    assert predict(half, photographs, threads=1).sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
+
+
+@pytest.mark.parametrize("left", [0, 1, 20, 1000, -1000, -20, -1])
+def test_a_truncated_model_is_refused(saved, left):
+    saved.write_bytes(saved.read_bytes()[:left])
+    with pytest.raises(RetinaflowError, match=r"model\.keras: Keras cannot load this model safely .*Delete it"):
+        load_model(saved, CLASSES, seed=0, threads=1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404 not found</html>", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + bytes(90)]
+)
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_what_is_no_model_is_refused(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RetinaflowError, match="Keras cannot load this model safely"):
+        load_model(tmp_path / name, CLASSES, seed=0, threads=1)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(RetinaflowError, match=r"model\.keras: Keras cannot load"):
+        load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
+
+
+def test_any_damaged_byte_is_found_or_harmless(saved):
+    """Archives carry checksums: a damaged one never loads as a model that answers otherwise."""
+    content = saved.read_bytes()
+    weights = grader().get_weights()
+    for place in np.random.default_rng(0).integers(0, len(content), 25):
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            loaded = load_model(saved, CLASSES, seed=0, threads=1)
+        except RetinaflowError:
+            continue
+        assert all(np.array_equal(a, b) for a, b in zip(loaded.get_weights(), weights, strict=True))
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_another_number_of_classes_is_refused(tmp_path, classes):
+    grader(classes).save(tmp_path / "model.keras")
+    with pytest.raises(RetinaflowError, match=f"the model has {classes} classes, expected the 5 of data.classes"):
+        load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_code_inside_a_model_is_refused_and_not_run(tmp_path, name):
+    mark = str(tmp_path / "ran")
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Lambda(lambda x: __import__("pathlib").Path(mark).touch() or x)(pixels)
+    x = keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(x))
+    keras.Model(pixels, x).save(tmp_path / name)
+    Path(mark).unlink()
+    with pytest.raises(RetinaflowError, match="cannot load this model safely"):
+        load_model(tmp_path / name, CLASSES, seed=0, threads=1)
+    assert not Path(mark).exists()
+    # It would have run.
+    keras.saving.load_model(tmp_path / name, compile=False, safe_mode=False)
+    assert Path(mark).exists()

@@ -1,0 +1,360 @@
+import io
+import json
+import logging
+import math
+import multiprocessing
+import os
+import pty
+import re
+import sys
+import termios
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from conftest import Part
+from retinaflow import device
+from retinaflow.backbones import BACKBONES, Backbone
+from retinaflow.errors import RetinaflowError
+from retinaflow.files import digest_files
+from retinaflow.loader import Photographs
+from retinaflow.tables import read_table
+from retinaflow.train import HISTORY_COLUMNS, class_weights, train, train_job
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+device.prepare(seed=0, threads=1)
+
+THREE = ["none", "mild", "severe"]
+AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
+SETTINGS = {
+    "image_size": 32,
+    "normalisation": "imagenet",
+    "freeze_layers": 0,
+    "batch_norm": "train",
+    "dense_units": [16, 8],
+    "dropout": 0.1,
+    "class_weights": "inverse",
+    "batch_size": 8,
+    "epochs": 3,
+    "learning_rate": 0.01,
+    "monitor": "val_loss",
+    "reduce_lr_factor": 0.5,
+    "reduce_lr_patience": 3,
+    "minimum_learning_rate": 1e-6,
+    "early_stopping_patience": 10,
+    "augment": AUGMENT,
+}
+
+
+def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:
+    """A network that Keras compiles in a second, where the smallest registered one takes twenty."""
+    assert not include_top
+    assert weights is None
+    pixels = keras.Input(input_shape)
+    x = keras.layers.Conv2D(16, 5, strides=4, use_bias=False)(pixels)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+    return keras.Model(pixels, x, name="tiny")
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+
+
+def register(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(BACKBONES, "Tiny", Backbone("Tiny", "tf"))
+    patch.setattr(keras.applications, "Tiny", tiny, raising=False)
+
+
+def planted(number: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
+    """Photographs of three classes, none of them as frequent as another, that their brightness tells apart."""
+    rng = np.random.default_rng(seed)
+    levels = [(0, 1, 2, 0, 1, 0)[place % 6] for place in range(number)]
+    pixels = 20 + 80 * np.array(levels)[:, None, None, None] + rng.integers(0, 40, (number, 32, 32, 3))
+    return pixels.astype(np.uint8), levels
+
+
+@pytest.fixture
+def parts(make_part) -> tuple[Part, Part]:
+    """36 photographs to train on, 21 to validate on: batches of 8 fit neither."""
+    return make_part("train", *planted(36), classes=THREE), make_part("validation", *planted(21, seed=1), classes=THREE)
+
+
+def fit(folder: Path, training: Part, validation: Part, seed: int = 1, **changes: Any):
+    return train(
+        "Tiny",
+        {**SETTINGS, **changes},
+        THREE,
+        Photographs(*training, THREE),
+        Photographs(*validation, THREE),
+        None,
+        seed,
+        1,
+        folder / "kept.weights.h5",
+    )
+
+
+def judged(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[str, float]:
+    """Loss and accuracy over all of a part at once, as Keras computes them from plain arrays."""
+    photographs = Photographs(*validation, THREE)
+    plain = keras.Model(model.inputs, model.outputs)
+    plain.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    return plain.evaluate(pixels, photographs.levels, batch_size=batch_size, verbose=0, return_dict=True)
+
+
+def test_it_learns(tmp_path, parts):
+    _, history, decided = fit(tmp_path, *parts, epochs=6)
+    assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert all(tuple(row) == HISTORY_COLUMNS for row in history)
+    assert all(math.isfinite(value) for row in history for value in row.values())
+    assert decided["epochs_run"] == 6
+    assert decided["photographs"] == {"train": 36, "validation": 21}
+    assert list(tmp_path.glob("*.h5")) == []
+
+
+@pytest.mark.parametrize(
+    ("monitor", "better"), [("val_loss", min), ("val_accuracy", max), ("val_quadratic_weighted_kappa", max)]
+)
+def test_the_epoch_that_validates_best_is_kept_and_its_figures_are_exact(tmp_path, make_part, parts, monitor, better):
+    """Validation labels turned round: the more is learnt, the worse it gets, so that the last epoch is not the best.
+
+    That the figures come out again from plain pixels says that validation neither changes, repeats nor drops any.
+    """
+    pixels, levels = planted(21, seed=1)
+    opposed = make_part("opposed", pixels, [2 - level for level in levels], classes=THREE)
+    model, history, decided = fit(
+        tmp_path, parts[0], opposed, monitor=monitor, epochs=20, early_stopping_patience=4, learning_rate=0.003
+    )
+    values = [row[monitor] for row in history]
+    best = values.index(better(values))
+    assert decided["best_epoch"] == best + 1
+    assert len(history) == best + 1 + 4 < 20
+    figures = judged(model, opposed)
+    assert figures["loss"] == pytest.approx(history[best]["val_loss"], rel=1e-4)
+    assert figures["accuracy"] == pytest.approx(history[best]["val_accuracy"], abs=1e-6)
+    assert figures["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-2)
+
+
+def test_a_plateau_halves_the_learning_rate_down_to_the_floor_and_then_ends_the_training(tmp_path, parts):
+    """Steps too small to change a weight: no epoch gains on the first."""
+    _, history, decided = fit(
+        tmp_path,
+        *parts,
+        epochs=30,
+        batch_norm="inference",
+        monitor="val_accuracy",
+        learning_rate=1e-12,
+        minimum_learning_rate=3e-13,
+        early_stopping_patience=10,
+    )
+    rates = [row["learning_rate"] for row in history]
+    assert rates == pytest.approx([1e-12] * 4 + [5e-13] * 3 + [3e-13] * 4, rel=1e-6, abs=0)
+    assert decided["best_epoch"] == 1
+
+
+def test_class_weights_by_hand():
+    levels = np.array([0] * 6 + [1] * 3 + [2])
+    assert class_weights("none", levels, THREE) is None
+    inverse = class_weights("inverse", levels, THREE)
+    assert inverse == pytest.approx({0: 10 / 18, 1: 10 / 9, 2: 10 / 3})
+    assert np.mean([inverse[level] for level in levels]) == pytest.approx(1)
+    assert class_weights([1, 2.5, 0], levels, THREE) == {0: 1.0, 1: 2.5, 2: 0.0}
+
+
+def test_class_weights_reach_the_loss(tmp_path, parts):
+    """A class that weighs nothing is never answered; the others are learnt."""
+    model, _, decided = fit(tmp_path, *parts, class_weights=[1, 1, 0], epochs=5)
+    photographs = Photographs(*parts[1], THREE)
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    guesses = model.predict(pixels, verbose=0).argmax(axis=1)
+    assert set(guesses) == {0, 1}
+    assert (guesses == photographs.levels)[photographs.levels < 2].mean() > 0.8
+    assert decided["class_weights"] == {"none": 1.0, "mild": 1.0, "severe": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["none", "inverse", [1, 1, 1]])
+def test_a_class_without_photographs_is_named(tmp_path, make_part, parts, kind):
+    pixels, levels = planted(12)
+    without = make_part("without", pixels, [min(level, 1) for level in levels], classes=THREE)
+    with pytest.raises(RetinaflowError, match=r"no photograph of severe\. Add some, or leave the class out"):
+        fit(tmp_path, without, parts[1], class_weights=kind)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_even_where_an_earlier_run_left_its_checkpoint(tmp_path, parts):
+    left = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    left.save_weights(tmp_path / "kept.weights.h5")
+    with pytest.raises(RetinaflowError, match=r"Tiny: the loss is no longer finite in epoch 1\. Lower learning_rate"):
+        fit(tmp_path, *parts, learning_rate=1e30)
+    assert list(tmp_path.glob("*.h5")) == []
+
+
+def test_a_loss_that_stops_being_finite_after_good_epochs_is_an_error(tmp_path, parts, monkeypatch):
+    class Diverging(keras.losses.SparseCategoricalCrossentropy):
+        """Infinite from the third epoch on, by a weight that every call counts up."""
+
+        def __init__(self):
+            super().__init__()
+            self.calls = keras.Variable(0.0, trainable=False)
+
+        def call(self, y_true, y_pred):
+            self.calls.assign_add(1.0)
+            return super().call(y_true, y_pred) / keras.ops.cast(self.calls <= 2 * (5 + 3), "float32")
+
+    monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", Diverging)
+    with pytest.raises(RetinaflowError, match="no longer finite in epoch 3"):
+        fit(tmp_path, *parts)
+    assert list(tmp_path.glob("*.h5")) == []
+
+
+def test_what_an_earlier_run_left_is_not_used(tmp_path, parts):
+    (tmp_path / "kept.weights.h5").write_bytes(b"half a file of a job that was killed")
+    model, history, decided = fit(tmp_path, *parts)
+    assert judged(model, parts[1])["loss"] == pytest.approx(history[decided["best_epoch"] - 1]["val_loss"], rel=1e-4)
+
+
+def job(folder: Path, parts: tuple[Part, Part], seed: int, threads: int, **changes: Any) -> Path:
+    """Train in ``folder`` as the workflow does."""
+    train_job(
+        "Tiny",
+        "Tiny",
+        {**SETTINGS, **changes},
+        THREE,
+        seed,
+        *parts,
+        None,
+        threads,
+        *(folder / name for name in ("model.keras", "history.csv", "class_indices.json", "run.json")),
+        folder / "kept.weights.h5",
+    )
+    return folder
+
+
+def job_elsewhere(folder: Path, parts: tuple[Part, Part], seed: int, threads: int) -> Path:
+    """``job`` in a new process."""
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        return job(folder, parts, seed, threads)
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
+    """History but for the seconds, and weights, of a trained model."""
+    history = [{**row, "seconds": ""} for row in read_table(folder / "history.csv")]
+    return history, keras.saving.load_model(folder / "model.keras").get_weights()
+
+
+def test_the_seed_decides_everything(tmp_path, parts):
+    """To the last bit with as many threads, in whatever process; another number of them rounds sums otherwise."""
+    runs = [("one", 1, 1), ("another seed", 2, 1), ("more threads", 1, 3)]
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(job_elsewhere, tmp_path / name, parts, *rest) for name, *rest in runs]
+        one, another_seed, more_threads = [outcome(job.result()) for job in jobs]
+    here = outcome(job(tmp_path / "here", parts, 1, 1))
+    assert here[0] == one[0]
+    assert all(np.array_equal(a, b) for a, b in zip(here[1], one[1], strict=True))
+
+    assert another_seed[0] != one[0]
+    assert not np.array_equal(another_seed[1][0], one[1][0])
+
+    for row, their_row in zip(one[0], more_threads[0], strict=True):
+        assert float(their_row["loss"]) == pytest.approx(float(row["loss"]), rel=1e-3)
+
+
+def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
+    with caplog.at_level(logging.INFO):
+        folder = job(tmp_path / "models" / "Tiny", parts, seed=7, threads=1, normalisation="dataset")
+    assert {path.name for path in folder.iterdir()} == {"model.keras", "history.csv", "class_indices.json", "run.json"}
+    assert json.loads((folder / "class_indices.json").read_text()) == {"none": 0, "mild": 1, "severe": 2}
+    history = read_table(folder / "history.csv", HISTORY_COLUMNS)
+    assert len(history) == 3
+
+    record = json.loads((folder / "run.json").read_text())
+    assert record["run"] == record["backbone"] == "Tiny"
+    assert record["settings"] == {**SETTINGS, "normalisation": "dataset"}
+    assert (record["seed"], record["threads"]) == (7, 1)
+    assert record["classes"] == THREE
+    assert record["digests"] == {
+        "train_index": digest_files(parts[0][0]),
+        "validation_index": digest_files(parts[1][0]),
+        "weights": None,
+    }
+    assert record["environment"] == device.describe()
+    assert record["seconds"] > sum(float(row["seconds"]) for row in history) > 0
+    mean, _ = Photographs(*parts[0], THREE).channel_statistics()
+    assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
+    losses = [float(row["val_loss"]) for row in history]
+    assert record["best_epoch"] == losses.index(min(losses)) + 1
+
+    model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    assert not model.compiled
+    assert record["parameters"] == model.count_params()
+    assert record["parameters"] - record["trainable_parameters"] == 2 * 16  # mean and variance of each filter
+    assert judged(model, parts[1])["loss"] == pytest.approx(min(losses), rel=1e-4)
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        assert re.match(rf"epoch {epoch}/3: [\d.]+ images/s, at most \d+ s left: .*val_loss [\d.e-]+", line)
+    assert "at most 0 s left" in lines[-1]
+
+
+def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts, monkeypatch):
+    path = tmp_path / "tiny.weights.h5"
+    source = tiny(False, None, (32, 32, 3))
+    source.save_weights(path)
+
+    def from_file(include_top: bool, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
+        network = tiny(include_top, None, input_shape)
+        network.load_weights(weights)
+        return network
+
+    monkeypatch.setattr(keras.applications, "Tiny", from_file)
+    settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
+    outputs = [tmp_path / "run" / name for name in ("model.keras", "history.csv", "class_indices.json", "run.json")]
+    train_job("Tiny", "Tiny", settings, THREE, 1, *parts, path, 1, *outputs, tmp_path / "kept.weights.h5")
+    assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
+    trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
+    for old, new in zip(source.get_weights(), trained, strict=True):
+        assert np.array_equal(old, new)
+
+
+def shown_on_terminal(work: Callable[[], object]) -> str:
+    """What ``work`` prints on standard error where that is a terminal; Linux keeps 4 kB until it is read."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    with os.fdopen(leader, "rb") as reader, os.fdopen(follower, "w") as terminal:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", terminal)
+            work()
+        terminal.write("END")
+        terminal.flush()
+        shown = b""
+        while not shown.endswith(b"END"):
+            shown += reader.read1()
+    return shown.decode()
+
+
+def test_progress(tmp_path, parts, caplog, monkeypatch):
+    """A bar on a terminal alone; in the log, a line for each half minute of an epoch, here of every batch."""
+    minutes = count(step=60)
+    monkeypatch.setattr("retinaflow.train.time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    with caplog.at_level(logging.INFO):
+        shown = shown_on_terminal(lambda: fit(tmp_path, *parts, epochs=1))
+    assert re.search(r"epoch 1/1: +0%.* 0/36 \[", shown)
+    assert re.search(r"epoch 1/1: +\d+%.* (8|16|24|32|36)/36 \[.*img/s", shown)
+    lines = [message for message in caplog.messages if "images/s" in message]
+    assert re.match(r"8/36 images, 0\.1 images/s, 210 s left, loss [\d.]+$", lines[0])
+    assert [line.split("/")[0] for line in lines[:-1]] == ["8", "16", "24", "32", "36"]
+
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", plain)
+    fit(tmp_path, *parts, epochs=1)
+    assert "epoch" not in plain.getvalue()
