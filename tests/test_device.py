@@ -40,13 +40,12 @@ def test_threads_are_those_asked_for():
     assert result.stdout.split() == ["3"]
 
 
-def test_what_it_says_can_be_compiled_trains():
-    """XLA and operations held to one order exclude each other in TensorFlow."""
+def test_training_is_compiled_where_keras_itself_would():
+    """Which is not where operations are held to one order of sums, as ``prepare`` has TensorFlow do."""
     device.prepare(seed=1, threads=1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=device.compiles())
-    history = model.fit(np.ones((8, 4)), np.zeros(8), epochs=2, verbose=0).history
-    assert history["loss"][1] < history["loss"][0]
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile="auto")
+    assert device.compiles() == model.jit_compile
 
 
 def test_description_names_what_computed():

@@ -198,20 +198,27 @@ def test_a_loss_that_is_not_finite_is_an_error_even_where_an_earlier_run_left_it
     assert list(tmp_path.glob("*.h5")) == []
 
 
-def test_a_loss_that_stops_being_finite_after_good_epochs_is_an_error(tmp_path, parts, monkeypatch):
-    class Diverging(keras.losses.SparseCategoricalCrossentropy):
-        """Infinite from the third epoch on, by a weight that every call counts up."""
+@pytest.mark.parametrize(("finite", "infinite", "epoch"), [(16, math.inf, 3), (5, 3, 1)])
+def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, finite, infinite, epoch):
+    """After two good epochs, or in the validation of the first alone.
 
-        def __init__(self):
+    Keras takes the first epoch for the best so far whatever its figures, and nothing is less than NaN.
+    """
+
+    class Diverging(keras.losses.SparseCategoricalCrossentropy):
+        """Infinite for some batches, which a weight counts."""
+
+        def __init__(self) -> None:
             super().__init__()
             self.calls = keras.Variable(0.0, trainable=False)
 
-        def call(self, y_true, y_pred):
+        def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
             self.calls.assign_add(1.0)
-            return super().call(y_true, y_pred) / keras.ops.cast(self.calls <= 2 * (5 + 3), "float32")
+            well = (self.calls <= finite) | (self.calls > finite + infinite)
+            return super().call(y_true, y_pred) / keras.ops.cast(well, "float32")
 
     monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", Diverging)
-    with pytest.raises(RetinaflowError, match="no longer finite in epoch 3"):
+    with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
         fit(tmp_path, *parts)
     assert list(tmp_path.glob("*.h5")) == []
 
@@ -253,20 +260,15 @@ def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
 
 
 def test_the_seed_decides_everything(tmp_path, parts):
-    """To the last bit with as many threads, in whatever process; another number of them rounds sums otherwise."""
-    runs = [("one", 1, 1), ("another seed", 2, 1), ("more threads", 1, 3)]
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(job_elsewhere, tmp_path / name, parts, *rest) for name, *rest in runs]
-        one, another_seed, more_threads = [outcome(job.result()) for job in jobs]
-    here = outcome(job(tmp_path / "here", parts, 1, 1))
-    assert here[0] == one[0]
-    assert all(np.array_equal(a, b) for a, b in zip(here[1], one[1], strict=True))
-
-    assert another_seed[0] != one[0]
-    assert not np.array_equal(another_seed[1][0], one[1][0])
-
-    for row, their_row in zip(one[0], more_threads[0], strict=True):
-        assert float(their_row["loss"]) == pytest.approx(float(row["loss"]), rel=1e-3)
+    """To the last bit, in whatever process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        elsewhere = pool.submit(job_elsewhere, tmp_path / "elsewhere", parts, 1, 1)
+        here, another_seed = (outcome(job(tmp_path / str(seed), parts, seed, 1)) for seed in (1, 2))
+        history, weights = outcome(elsewhere.result())
+    assert history == here[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, here[1], strict=True))
+    assert history != another_seed[0]
+    assert not np.array_equal(weights[0], another_seed[1][0])
 
 
 def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):

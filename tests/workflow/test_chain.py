@@ -42,22 +42,22 @@ PLAIN_KERAS = """
 import importlib.util, json, sys
 import keras, numpy as np
 assert importlib.util.find_spec("retinaflow") is None
-result = {}
+results = []
 for job in json.load(sys.stdin):
     if "tree" in job:
         data = keras.utils.image_dataset_from_directory(job["tree"], image_size=(32, 32), verbose=False)
         labels = np.concatenate([labels for _, labels in data])
-        result[job["tree"]] = {"classes": data.class_names, "counts": np.bincount(labels).tolist()}
+        results.append({"classes": data.class_names, "counts": np.bincount(labels).tolist()})
     else:
         model = keras.saving.load_model(job["model"], safe_mode=True)
         assert model.inputs[0].dtype == "uint8"
-        result[job["model"]] = model.predict(np.load(job["pixels"]), verbose=0).tolist()
-json.dump(result, sys.stdout)
+        results.append(model.predict(np.load(job["pixels"]), verbose=0).tolist())
+json.dump(results, sys.stdout)
 """
 
 
 def plain_keras(jobs):
-    """Do ``jobs`` in a process that does not know this library; each names a model and pixels, or a tree."""
+    """Results of ``jobs`` in a process without this library; each names a model and pixels, or a tree."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", PLAIN_KERAS],
@@ -270,14 +270,14 @@ def test_plain_keras_reads_the_trees_and_the_models(finished_once):
     models = [results / "models" / backbone / "model.keras" for backbone in ("MobileNetV3Small", "VGG16")]
     pixels = results / f"shards/{RECIPE}/test/0.npy"
     got = plain_keras([{"tree": tree} for tree in trees] + [{"model": model, "pixels": pixels} for model in models])
-    for tree in trees:
+    for tree, found in zip(trees, got, strict=False):
         classes = [row["class"] for row in read_table(tree / "index.csv")]
-        assert got[str(tree)] == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
+        assert found == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
     images = images_of(read_table(pixels.with_suffix(".csv")))
-    for model in models:
+    for model, found in zip(models, got[len(trees) :], strict=True):
         _, names, _, _, probabilities = predictions_of(finished_once, model.parent.name, "test")
         said = dict(zip(names, probabilities, strict=True))
-        np.testing.assert_allclose(got[str(model)], [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+        np.testing.assert_allclose(found, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
 
 
 def test_scores_follow_from_the_predictions(finished_once):
@@ -439,10 +439,9 @@ def test_each_prediction_is_of_the_photograph_it_names(article):
     said = dict(zip(names, probabilities, strict=True))
     model = results / "models/VGG16/model.keras"
     shards = sorted((results / "shards" / RECIPE / "test").glob("[0-9]*.npy"))
-    for shard in shards:
-        got = plain_keras([{"model": model, "pixels": shard}])[str(model)]
+    for shard, found in zip(shards, plain_keras([{"model": model, "pixels": shard} for shard in shards]), strict=True):
         images = images_of(read_table(shard.with_suffix(".csv")))
-        np.testing.assert_allclose(got, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+        np.testing.assert_allclose(found, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
 
 
 # Folds, no test set, and every choice of names ------------------------------------------------------------------------

@@ -26,9 +26,10 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     ``schema`` is the content of ``workflow/schemas/config.schema.yaml``.
     """
     problems = list(_schema_problems(config, schema, schema))
-    if not problems:
-        problems = [*_training_problems(config, schema), *_combination_problems(with_defaults(config, schema), schema)]
+    if all(isinstance(config.get(key, {}), Mapping) for key in ("train", "backbones")):
+        problems += _training_problems(config, schema)
     _raise(problems)
+    _raise(list(_combination_problems(with_defaults(config, schema))))
 
 
 def check_files(config: Config) -> None:
@@ -189,7 +190,7 @@ def _training_problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> 
         yield from _schema_problems(own or {}, part, schema, f"backbones.{name}")
 
 
-def _combination_problems(config: Config, schema: Mapping[str, Any]) -> Iterable[str]:
+def _combination_problems(config: Config) -> Iterable[str]:
     classes = len(config["data"]["classes"])
     for name, settings in config["backbones"].items():
         key = f"backbones.{name}"
@@ -197,8 +198,6 @@ def _combination_problems(config: Config, schema: Mapping[str, Any]) -> Iterable
             near = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
             yield f"{key}: unknown backbone; {hint}Known: {', '.join(BACKBONES)}"
-            continue
-        if list(_schema_problems(settings, schema["$defs"]["training"], schema)):
             continue
         least = BACKBONES[name].minimum_size
         if settings["image_size"] < least:

@@ -91,10 +91,12 @@ def train(
             clock,
         ],
     ).history
-    if not checkpoint.exists() or not all(map(math.isfinite, history["loss"])):
+    losses = zip(history["loss"], history["val_loss"], strict=True)
+    diverged = [epoch for epoch, both in enumerate(losses, start=1) if not all(map(math.isfinite, both))]
+    if diverged:
         checkpoint.unlink(missing_ok=True)
         raise RetinaflowError(
-            f"{backbone}: the loss is no longer finite in epoch {len(history['loss'])}. "
+            f"{backbone}: the loss is no longer finite in epoch {diverged[0]}. "
             f"Lower learning_rate (now {settings['learning_rate']}) or check class_weights ({balance})."
         )
     model.load_weights(checkpoint)
@@ -141,7 +143,7 @@ def train_job(
     trained, rows, decided = train(backbone, settings, classes, parts[0], parts[1], weights, seed, threads, checkpoint)
     with whole_file(model) as part:
         # Without the compiled metrics and the optimiser, the file loads wherever Keras does and is a third of the size.
-        keras.Model(trained.inputs, trained.outputs, name=backbone).save(part)
+        keras.Model(trained.input, trained.output, name=backbone).save(part)
     write_table(history, HISTORY_COLUMNS, rows)
     write_json(class_indices, {name: level for level, name in enumerate(classes)})
     write_json(
