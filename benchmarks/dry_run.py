@@ -66,7 +66,9 @@ def main() -> None:
             rows += stub_photographs(project / dataset, labels, stub)
             data[dataset] = {"images": dataset, "labels": str(labels)}
         (project / "config").mkdir()
-        (project / "config/config.yaml").write_text(yaml.safe_dump({"data": data, "train": {"weights": "random"}}))
+        (project / "config/config.yaml").write_text(
+            yaml.safe_dump({"data": data, "train": {"weights": "random", "batch_norm": "train"}})
+        )
         inventory, _, _ = snakemake(project, "--until", "inventory")
         runs = [snakemake(project, "-n") for _ in range(rounds)]
     result = {

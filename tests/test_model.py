@@ -52,8 +52,17 @@ def test_least_size_is_the_one_of_keras(name):
         load_backbone(name, least - 1, None)
 
 
+@pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])
+def test_caffe_weights_get_bgr_whatever_the_normalisation(kind):
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
+    pixels[..., 0] = 200
+    mean = normalised(kind, "caffe", pixels, ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0])).mean(axis=(0, 1, 2))
+    assert mean.argmax() == 2
+
+
 def test_dataset_normalisation_has_mean_zero_and_deviation_one():
-    pixels = rgb()
+    # Channels that differ, so that statistics of the wrong one would show.
+    pixels = rgb() // np.array([1, 2, 4], dtype=np.uint8)
     flat = pixels.reshape(-1, 3).astype(float)
     result = normalised("dataset", "caffe", pixels, (flat.mean(axis=0).tolist(), flat.std(axis=0).tolist())).reshape(
         -1, 3
@@ -118,7 +127,7 @@ def test_freeze_layers_all_keeps_every_weight_and_statistic():
 
 
 def test_freeze_layers_zero_trains_every_kernel():
-    _, changed = steps({"freeze_layers": 0})
+    _, changed = steps({"freeze_layers": 0, "batch_norm": "train"})
     kernels = [path for path in changed if path.endswith("kernel")]
     assert len(kernels) > 20
     assert all(changed[path] for path in kernels)

@@ -13,6 +13,7 @@ from retinaflow.settings import check, check_files, held_out_parts, recipe, shar
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+DEMO = {"train_patients": 15, "test_patients": 15}
 DATA = {"train": {"images": "photographs", "labels": "labels.csv"}}
 
 
@@ -71,6 +72,7 @@ def message(wrong):
         (config(train__class_weights=[1, 2]), "class_weights: 2 weights for the 5 classes"),
         (config(train__minimum_learning_rate=1), "minimum_learning_rate: 1 is above learning_rate 0.0001"),
         (config(backbones__VGG16={"weights": "random", "freeze_layers": "all"}), "would freeze random weights"),
+        (config(train__weights="random"), "backbones.VGG16.batch_norm: random weights have no statistics"),
         (config(backbones={}), "backbones: {} should be non-empty"),
         (config(backbones__Resnet50={}), "backbones.Resnet50: unknown backbone; did you mean 'ResNet50'?"),
         (
@@ -84,7 +86,7 @@ def message(wrong):
         ),
         (config(train__image_size=64), "backbones.InceptionV3.image_size: 64 px; InceptionV3 needs at least 75"),
         (config(score__referable_level=5), "score.referable_level: 5 is no level of the 5 classes"),
-        (config(demo={"train_patients": 1, "test_patients": 1}), "data.test: the demo draws a test set"),
+        (config(demo={"train_patients": 15, "test_patients": 15}), "data.test: the demo draws a test set"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):
@@ -92,9 +94,9 @@ def test_a_mistake_is_named(wrong, expected):
 
 
 def test_all_mistakes_are_named_at_once():
-    text = message(config(seed=-1, split__unit="eye"))
-    assert "seed" in text
-    assert "split.unit" in text
+    text = message({**config(seed=-1, split__unit="eye", train__lr=1), "data": {"train": {}}, "foo": 1, "bar": 2})
+    for key in ("seed", "split.unit", "train.lr", "data.train.images", "data.train.labels", "foo", "bar"):
+        assert text.count(f"- {key}:") == 1
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "eyepacs.yaml"])
@@ -173,6 +175,11 @@ def test_a_missing_file_is_named(tmp_path, changes, expected):
     assert expected in str(caught.value)
 
 
+def test_results_inside_the_photographs_are_refused(tmp_path):
+    with pytest.raises(RetinaflowError, match="holds the results folder"):
+        check_files(files(tmp_path, results=str(tmp_path / "photographs" / "results")))
+
+
 def test_files_that_are_there_are_accepted(tmp_path):
     check_files(files(tmp_path))
 
@@ -195,9 +202,11 @@ def test_number_of_shards_follows_from_the_labels(tmp_path):
 def test_a_demo_needs_no_files():
     demo = config(
         demo={"train_patients": 50, "test_patients": 20},
-        data__test={"images": "a", "labels": "b"},
+        data__train={"images": "results/a", "labels": "results/a.csv"},
+        data__test={"images": "results/b", "labels": "results/b.csv"},
         preprocess__shard_size=10,
     )
+    check(demo, SCHEMA)
     full = with_defaults(demo, SCHEMA)
     check_files(full)
     assert shard_counts(full) == {"train": 8, "validation": 2, "test": 4}

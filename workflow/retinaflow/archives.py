@@ -16,6 +16,7 @@ from retinaflow.errors import RetinaflowError
 # What zipfile and its decompressors raise at a damaged, encrypted or exotic archive.
 UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
 CHUNK = 1 << 20
+TABLE_BYTES = 2**30
 
 Parts = tuple[str, ...]
 
@@ -128,7 +129,11 @@ def read_member(source: str) -> bytes:
                 f"{', ...' if len(tables) > 10 else ''}. Name the one to read, as in "
                 f"{path}/{tables[0] if tables else 'name.csv'}"
             )
-        return b"".join(_chunks(path, archive, members[wanted[0]]))
+        member = members[wanted[0]]
+        # Python's zipfile never yields more than a member declares.
+        if member.file_size > TABLE_BYTES:
+            raise _too_large(path, member, TABLE_BYTES)
+        return b"".join(_chunks(path, archive, member))
 
 
 def _locate(source: str) -> tuple[Path, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from retinaflow import augment
 from retinaflow.errors import RetinaflowError
+from retinaflow.files import digest
 from retinaflow.shards import read_shard
 from retinaflow.tables import read_table
 
@@ -100,7 +101,11 @@ class Batches(keras.utils.PyDataset):
         self.photographs = photographs
         self.batch_size = batch_size
         self.seed = seed
+        if augmentation is not None and seed is None:
+            raise ValueError("augmentation needs a seed")
         self.augmentation = augmentation
+        # By name and not by place, so that one more photograph does not change what happens to the others.
+        self._names = [int(digest(image.encode("utf-8", "surrogateescape")), 16) for image in photographs.images]
         self.start_epoch(0)
 
     @property
@@ -114,10 +119,10 @@ class Batches(keras.utils.PyDataset):
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         for place, number in enumerate(chosen):
-            if self.augmentation is None:
+            if self.augmentation is None or self.seed is None:
                 pixels[place] = self.photographs[number]
             else:
-                rng = np.random.default_rng((self.seed or 0, self.epoch, int(number)))
+                rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
                 augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), pixels[place])
         return pixels, self.photographs.levels[chosen]
 

@@ -98,22 +98,29 @@ def normalise(
     input_mode: str,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> keras.KerasTensor:
-    """Pixel values 0 to 255 to what the backbone takes; ``kind`` as ``train.normalisation`` of the configuration."""
+    """Pixel values 0 to 255 to what the backbone takes; ``kind`` as ``train.normalisation`` of the configuration.
+
+    The order of the channels belongs to the weights, whatever the normalisation: BGR for ``caffe``.
+    """
+    bgr = input_mode == "caffe"
+    x = keras.ops.flip(pixels, axis=-1) if bgr else pixels
     if kind == "per_image":
-        x = keras.layers.Rescaling(1.0, name="to_float")(pixels)
+        x = keras.layers.Rescaling(1.0, name="to_float")(x)
         return keras.layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, name="normalise")(x)
     if kind == "dataset":
         if statistics is None:
             raise ValueError("normalisation 'dataset' needs the statistics of the training photographs")
-        mean, deviation = statistics
         # A channel without any variation carries nothing; a deviation of 1 keeps it finite.
-        deviation = [value or 1.0 for value in deviation]
-        return keras.layers.Rescaling(
-            [1 / d for d in deviation], offset=[-m / d for m, d in zip(mean, deviation, strict=True)], name="normalise"
-        )(pixels)
-    if input_mode == "caffe":
-        bgr = keras.ops.flip(pixels, axis=-1)
-        return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], name="normalise")(bgr)
+        channels = [(mean, deviation or 1.0) for mean, deviation in zip(*statistics, strict=True)]
+        if bgr:
+            channels.reverse()
+        scale, offset = (
+            [1 / deviation for _, deviation in channels],
+            [-mean / deviation for mean, deviation in channels],
+        )
+        return keras.layers.Rescaling(scale, offset=offset, name="normalise")(x)
+    if bgr:
+        return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], name="normalise")(x)
     if input_mode == "tf":
-        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
-    return keras.layers.Rescaling(1.0, name="to_float")(pixels)
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(x)
+    return keras.layers.Rescaling(1.0, name="to_float")(x)

@@ -40,13 +40,21 @@ def organize(table: Path, classes: Sequence[str], mode: str, tree: Path, index: 
     write_table(index, INDEX_COLUMNS, ({column: entry[column] for column in INDEX_COLUMNS} for entry in entries))
 
 
+# Snakemake leaves it in each folder that a job of this workflow made: one of a class that has since been renamed.
+MADE_BY_US = ".snakemake_timestamp"
+
+
 def _class_folders(tree: Path, classes: Sequence[str]) -> list[Path]:
     for name in classes:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise RetinaflowError(f"classes: {name!r} cannot be the name of a folder. Give the class another name.")
     tree.mkdir(parents=True, exist_ok=True)
     for entry in sorted(tree.iterdir()):
-        if entry.is_dir() and entry.name not in classes and not entry.name.startswith("."):
+        if not entry.is_dir() or entry.name in classes or entry.name.startswith("."):
+            continue
+        if (entry / MADE_BY_US).exists():
+            shutil.rmtree(entry)
+        else:
             raise RetinaflowError(
                 f"{tree}: holds the folder {entry.name!r}, which is none of the classes "
                 f"{', '.join(map(repr, classes))} and would be taken for one by whatever reads the tree. "

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import jsonschema.exceptions
+import jsonschema.validators
 
 from retinaflow.archives import split_archive
 from retinaflow.backbones import BACKBONES
@@ -49,6 +50,10 @@ def check_files(config: Config) -> None:
                 archive = split_archive(images)
                 if archive and not archive[0].is_file():
                     problems.append(f"{key}: there is no archive {str(archive[0])!r}")
+                if not archive and Path(config["results"]).resolve().is_relative_to(Path(images).resolve()):
+                    problems.append(
+                        f"{key}: {images!r} holds the results folder {config['results']!r}; move that out of it"
+                    )
                 if not archive and not Path(images).is_dir():
                     problems.append(
                         f"{key}: {images!r} is not a folder; expected a folder of photographs or a .zip archive"
@@ -153,34 +158,45 @@ def _raise(problems: list[str]) -> None:
         )
 
 
+# JSON Schema takes 224.0 for an integer and knows no infinity; both would fail later, inside a job.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ).redefine(
+        "number",
+        lambda _, value: isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+    ),
+)
+
+
 def _schema_problems(
     instance: Any, part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = ""
 ) -> Iterable[str]:
-    validator = jsonschema.Draft202012Validator(
-        {**part, "$defs": schema["$defs"]}, format_checker=jsonschema.FormatChecker()
-    )
+    validator = _Validator({**part, "$defs": schema["$defs"]}, format_checker=jsonschema.FormatChecker())
     for error in sorted(validator.iter_errors(instance), key=lambda error: [str(step) for step in error.absolute_path]):
-        yield _describe(jsonschema.exceptions.best_match([error]), prefix)
+        yield from _describe(jsonschema.exceptions.best_match([error]), prefix)
 
 
-def _describe(error: jsonschema.exceptions.ValidationError, prefix: str) -> str:
+def _describe(error: jsonschema.exceptions.ValidationError, prefix: str) -> Iterable[str]:
     steps = [prefix] if prefix else []
     for step in error.absolute_path:
         if isinstance(step, int) and steps:
             steps[-1] += f"[{step}]"
         else:
             steps.append(str(step))
-    key = ".".join(steps)
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
-        unknown = next(name for name in error.instance if name not in known)
-        near = difflib.get_close_matches(str(unknown), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"{'.'.join([*steps, str(unknown)])}: unknown key; {hint}"
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        return f"{'.'.join([*steps, missing])}: this key is required and missing"
-    return f"{key or 'configuration'}: {error.message}"
+        for unknown in sorted(str(name) for name in error.instance if name not in known):
+            near = difflib.get_close_matches(unknown, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+            yield f"{'.'.join([*steps, unknown])}: unknown key; {hint}"
+    elif error.validator == "required":
+        # The one key that this error is about stands in its message alone.
+        missing = next(name for name in error.validator_value if error.message.startswith(repr(name)))
+        yield f"{'.'.join([*steps, missing])}: this key is required and missing"
+    else:
+        yield f"{'.'.join(steps) or 'configuration'}: {error.message}"
 
 
 def _training_problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[str]:
@@ -215,6 +231,8 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield f"{key}.augment.zoom: {zoom} has its lower end above its upper end"
         if settings["weights"] == "random" and settings["freeze_layers"] != 0:
             yield f"{key}.freeze_layers: {settings['freeze_layers']} would freeze random weights; set it to 0"
+        if settings["weights"] == "random" and settings["batch_norm"] != "train":
+            yield f"{key}.batch_norm: random weights have no statistics to go by; set it to train"
     if config["split"]["folds"] == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
     if config["score"]["referable_level"] >= classes:
@@ -224,8 +242,24 @@ def _combination_problems(config: Config) -> Iterable[str]:
         )
     if "patient" not in re.compile(config["data"]["patient"]).groupindex:
         yield f"data.patient: {config['data']['patient']!r} has no group (?P<patient>...)"
-    if "demo" in config and not config["data"]["test"]:
+    if "demo" in config:
+        yield from _demo_problems(config)
+
+
+def _demo_problems(config: Config) -> Iterable[str]:
+    if not config["data"]["test"]:
         yield "data.test: the demo draws a test set; say where, as for data.train"
+    if len(config["data"]["classes"]) != 5:
+        yield f"data.classes: the demo draws 5 grades, found {len(config['data']['classes'])} classes"
+    results = Path(config["results"]).resolve()
+    for dataset, source in datasets(config).items():
+        if len(source["images"]) > 1:
+            yield f"data.{dataset}.images: the demo draws one folder, found {len(source['images'])}"
+        for key, names in (("images", source["images"]), ("labels", [source["labels"]])):
+            for name in names:
+                # What the demo draws is replaced at will; photographs of the user must never be.
+                if results not in Path(name).resolve().parents:
+                    yield f"data.{dataset}.{key}: {name!r} is not below {config['results']!r}, where the demo draws to"
 
 
 def _fill(instance: Config, part: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ def fetch(backbone: str, target: Path) -> None:
         except Exception as error:
             raise RetinaflowError(
                 f"The ImageNet weights of {backbone} could not be fetched: {error}\n"
-                f"Run `snakemake weights` on a machine with internet and copy {target.parent} here, or set `weights` "
+                f"Run `snakemake weights` again where there is internet, or set `weights` "
                 f"of {backbone} to the path of a weights file, or to 'random'."
             ) from error
         (fetched,) = Path(home, "models").glob("*.h5")

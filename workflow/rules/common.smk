@@ -16,7 +16,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.env
 
 from retinaflow import archives, settings
 from retinaflow.errors import RetinaflowError
-from retinaflow.files import digest_files
+from retinaflow.files import digest
 
 SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
@@ -137,8 +137,11 @@ def label_file(wildcards):
 
 
 def label_digest(wildcards):
-    """A digest of the file's content; of a demo's, none, as it may not be drawn yet."""
-    return None if "demo" in CONFIG else digest_files([label_file(wildcards)])
+    """A digest of the table's content; of a demo's, none, as it may not be drawn yet."""
+    if "demo" in CONFIG:
+        return None
+    table = label_table(wildcards)
+    return digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
 
 
 # Parts and shards ---------------------------------------------------------------------------------------------------
