@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import CLASSES, DATA, Part
 from retinaflow.files import digest
 from retinaflow.tables import write_table
-
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
-CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 
 # Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,9 +21,6 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real photographs at {DATA}; set RETINAFLOW_DATA to their folder")
     return DATA
-
-
-Part = tuple[list[Path], list[tuple[Path, Path]]]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from conftest import CLASSES, ROOT
+from common import CLASSES, ROOT
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError

@@ -7,7 +7,7 @@ from importlib import import_module
 import keras
 import numpy as np
 
-from conftest import ROOT
+from common import ROOT
 from retinaflow import device
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from conftest import ROOT
+from common import ROOT
 
 ENVS = ROOT / "envs"
 

@@ -1,6 +1,6 @@
 import yaml
 
-from conftest import ROOT
+from common import ROOT
 from retinaflow.reference import SECTIONS, reference, section_of
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from conftest import CLASSES
+from common import CLASSES
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Photographs

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 
-from conftest import Part
+from common import Part
 from retinaflow import device
 from retinaflow.backbones import BACKBONES, Backbone
 from retinaflow.errors import RetinaflowError

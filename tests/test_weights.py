@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from common import ROOT
 from retinaflow.errors import RetinaflowError
 from retinaflow.model import load_backbone
 from retinaflow.weights import fetch

@@ -389,7 +389,7 @@ def without_paths(rows):
 
 def test_the_articles_archive_gives_what_its_folders_give(article, bare, drawn):
     project = bare(data=yaml.safe_load((ROOT / "config/eyepacs.yaml").read_text())["data"], train=TELLING)
-    project.config["train"] = {**TELLING, "weights": "random"}
+    project.config["train"] = {**TELLING, "weights": "random", "batch_norm": "train"}
     article_photographs(drawn, project.folder / "data")
     project.snakemake("--until", "preprocess")
     for table in ("inventory/train", "inventory/test", "split/train", "split/validation"):

@@ -1,0 +1,11 @@
+"""What several test files name. Not in conftest.py: tests/workflow has one too, and a new process would find either."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
+CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+
+# Index tables of a part, and its shards as (pixels, rows).
+Part = tuple[list[Path], list[tuple[Path, Path]]]
