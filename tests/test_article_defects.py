@@ -57,7 +57,7 @@ def test_each_channel_is_its_own_and_none_wraps_round():
     pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert np.array_equal(prepared(pixels), pixels)
     inputs = keras.Input((32, 32, 3), dtype="uint8")
-    normalised = np.asarray(keras.Model(inputs, normalise(inputs, "per_image", "caffe"))(pixels[None]))[0]
+    normalised = np.asarray(keras.Model(inputs, normalise(inputs, "per_image", "tf"))(pixels[None]))[0]
     assert normalised == pytest.approx((pixels - pixels.mean()) / pixels.std(), abs=0.01)
 
 
