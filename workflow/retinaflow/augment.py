@@ -1,5 +1,6 @@
 """Random geometric changes to training photographs, each photograph warped once."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,17 +38,16 @@ def draw(settings: Mapping[str, Any], size: int, rng: np.random.Generator) -> Tr
 
 def sampling_matrix(transform: Transform, size: int) -> np.ndarray:
     """The 2 x 3 float64 matrix that takes each (x, y) of the result to the place it is sampled from."""
-    angle = np.deg2rad(transform.theta)
-    # In Keras's order: rotation, then shift, then zoom, about the middle of the photograph.
-    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    shift = np.array([[1, 0, transform.tx], [0, 1, transform.ty], [0, 0, 1]])
-    zoom = np.diag([transform.zx, transform.zy, 1.0])
-    # A flip of the finished picture is a flip of the coordinates before anything else.
-    flip = np.diag([-1.0 if transform.flip_horizontal else 1.0, -1.0 if transform.flip_vertical else 1.0, 1.0])
+    # In Keras's order, rotation, then shift, then zoom, about the middle; a flip of the result comes before anything.
+    angle = math.radians(transform.theta)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    zx = -transform.zx if transform.flip_horizontal else transform.zx
+    zy = -transform.zy if transform.flip_vertical else transform.zy
     middle = (size - 1) / 2
-    to_middle = np.array([[1, 0, middle], [0, 1, middle], [0, 0, 1]])
-    from_middle = np.array([[1, 0, -middle], [0, 1, -middle], [0, 0, 1]])
-    return (to_middle @ rotation @ shift @ zoom @ flip @ from_middle)[:2]
+    a, b, c, d = cosine * zx, -sine * zy, sine * zx, cosine * zy
+    x = cosine * transform.tx - sine * transform.ty + middle - middle * (a + b)
+    y = sine * transform.tx + cosine * transform.ty + middle - middle * (c + d)
+    return np.array([[a, b, x], [c, d, y]])
 
 
 def apply(photograph: np.ndarray, transform: Transform, out: np.ndarray) -> None:

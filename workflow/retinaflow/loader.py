@@ -1,24 +1,30 @@
 """Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
 
-from collections.abc import Mapping, Sequence
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 
 from retinaflow import augment
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
-from retinaflow.shards import read_shard
+from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import read_table
+
+# Batches. Photographs of a batch lie anywhere in the shards; a disk reads them twice as fast if told beforehand.
+READ_AHEAD = 2
 
 
 class Photographs:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,). Pixels stay in the memory-mapped shards until asked for.
-    The order does not depend on how photographs are spread over shards, so neither does anything drawn from a seed.
+    ``images``: names; ``filenames``; ``levels``: int64 (n,). Pixels stay in the shards until asked for, and are read
+    and not mapped: mapped pages count as memory of the process, however many photographs there are. The order does not depend on how photographs are spread over shards, so neither does anything drawn from a seed.
     """
 
     def __init__(self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], classes: Sequence[str]) -> None:
@@ -27,11 +33,12 @@ class Photographs:
         Raises ``RetinaflowError`` if an image of an index has no pixels or its class is unknown.
         """
         labelled = {row["image"]: row for index in indices for row in read_table(index, ("image", "filename", "class"))}
-        self._pixels: list[np.ndarray] = []
+        self._shards: list[tuple[io.FileIO, int]] = []
         places: dict[str, tuple[int, int]] = {}
         for number, (pixels, rows) in enumerate(shards):
             array, names = read_shard(pixels, rows)
-            self._pixels.append(array)
+            self.size = int(array.shape[1])
+            self._shards.append((open(pixels, "rb", buffering=0), array.offset))
             places.update((name, (number, row)) for row, name in enumerate(names))
         self.images = sorted(labelled)
         if not self.images:
@@ -54,15 +61,32 @@ class Photographs:
         """Number of photographs."""
         return len(self.images)
 
-    @property
-    def size(self) -> int:
-        """Side of the photographs in pixels."""
-        return int(self._pixels[0].shape[1])
-
     def __getitem__(self, number: int) -> np.ndarray:
-        """Pixels of one photograph: uint8 RGB (size, size, 3), read-only."""
+        """Pixels of one photograph: uint8 RGB (size, size, 3)."""
+        pixels = np.empty((self.size, self.size, 3), np.uint8)
+        self.read_into(pixels, number)
+        return pixels
+
+    def read_into(self, out: np.ndarray, number: int) -> None:
+        """Read the pixels of one photograph to ``out``, uint8 (size, size, 3) and contiguous.
+
+        Raises ``RetinaflowError`` if the shard has become shorter since it was opened.
+        """
+        file, offset = self._locate(number)
+        if os.preadv(file.fileno(), [out], offset) != out.nbytes:
+            raise RetinaflowError(f"{file.name}: became shorter while it was read. {REBUILD}")
+
+    def expect(self, numbers: Iterable[int]) -> None:
+        """Have the system begin to read the pixels of photographs that will be asked for soon."""
+        if hasattr(os, "posix_fadvise"):
+            for number in numbers:
+                file, offset = self._locate(number)
+                os.posix_fadvise(file.fileno(), offset, 3 * self.size**2, os.POSIX_FADV_WILLNEED)
+
+    def _locate(self, number: int) -> tuple[io.FileIO, int]:
         shard, row = self._places[number]
-        return self._pixels[shard][row]
+        file, start = self._shards[shard]
+        return file, start + int(row) * 3 * self.size**2
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel over all pixels: two float64 (3,), in values 0 to 255."""
@@ -98,6 +122,7 @@ class Batches(keras.utils.PyDataset):
         """Describe the batches; nothing is read yet."""
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
+        cv2.setNumThreads(1)  # the workers each have a batch of their own
         self.photographs = photographs
         self.batch_size = batch_size
         self.seed = seed
@@ -115,16 +140,20 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch ``index`` of the current epoch."""
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self._chosen(index)
+        self.photographs.expect(self._chosen(index + READ_AHEAD))
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
-        for place, number in enumerate(chosen):
+        for number, out in zip(chosen, pixels, strict=True):
             if self.augmentation is None or self.seed is None:
-                pixels[place] = self.photographs[number]
+                self.photographs.read_into(out, number)
             else:
                 rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
-                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), pixels[place])
+                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
         return pixels, self.photographs.levels[chosen]
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to ``epoch``, counted from 0. No worker may be reading."""
