@@ -91,7 +91,10 @@ def test_names_lose_their_whole_extension(tmp_path):
         (tmp_path / name).write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
     labels = [LabelRow(name.split(".")[0], str(level), level + 2) for level, name in enumerate(names)]
     tables = tmp_path / "inventory.csv", tmp_path / "problems.csv"
-    take_inventory("train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", {}, [], 0.0, *tables, 1)
+    kept = tmp_path / "kept.json"
+    take_inventory(
+        "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", {}, [], 0.0, *tables, kept, "code", 1
+    )
     found = {Path(row["path"]).name: (row["image"], row["level"]) for row in read_table(tables[0])}
     assert found == {name: (name.split(".")[0], str(level)) for level, name in enumerate(names)}
 

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,8 @@ class Setup:
             "exclude_limit": 1.0,
             "inventory": self.inventory,
             "problems": self.problems,
+            "kept": self.inventory.parent / ".kept" / "train.json",
+            "code": "as it is",
             "threads": 2,
         }
         return take_inventory(**(settings | options))
@@ -347,3 +350,85 @@ def test_full_size_originals(setup: Setup) -> None:
         with Image.open(path) as image:
             assert (int(row["width"]), int(row["height"])) == image.size
             assert int(row["bytes"]) == Path(path).stat().st_size
+
+
+HOUR_AGO = 1_000_000_000 * (int(time.time()) - 3600)
+
+
+def replace_unseen(path: Path, content: bytes, changed: int = HOUR_AGO) -> None:
+    """Other content that only a reader of the file would notice."""
+    assert len(content) == path.stat().st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(changed, changed))
+
+
+@pytest.fixture
+def taken(setup: Setup) -> tuple[Setup, Path, bytes]:
+    """An inventory of one photograph, and other bytes for it of the same length."""
+    path = setup.add("1_left.jpeg")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.take(("1_left", "0"))
+    other = bytearray(path.read_bytes())
+    other[-3] ^= 1
+    return setup, path, bytes(other)
+
+
+def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+    setup, path, other = taken
+    before = setup.rows()
+    replace_unseen(path, other)
+    setup.add("1_right.jpeg")
+    setup.take(("1_left", "0"), ("1_right", "0"))
+    assert setup.rows()[str(path)] == before[str(path)]
+    assert setup.rows()[str(path)]["digest"] != digest(other)
+
+
+@pytest.mark.parametrize("reason", ["changed", "code", "not JSON", "other JSON", "gone"])
+def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path, bytes], reason: str) -> None:
+    setup, path, other = taken
+    kept = setup.inventory.parent / ".kept" / "train.json"
+    replace_unseen(path, other, HOUR_AGO + (reason == "changed"))
+    if reason == "not JSON":
+        kept.write_bytes(b"\xff")
+    elif reason == "other JSON":
+        kept.write_text('{"code": "as it is", "headers": {"a": [1]}}')
+    elif reason == "gone":
+        kept.unlink()
+    setup.take(("1_left", "0"), code="another" if reason == "code" else "as it is")
+    assert setup.rows()[str(path)]["digest"] == digest(other)
+
+
+def test_a_photograph_of_just_now_is_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+    setup, path, other = taken
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
+    setup.take(("1_left", "0"))
+    replace_unseen(path, other, now)
+    setup.take(("1_left", "0"))
+    assert setup.rows()[str(path)]["digest"] == digest(other)
+
+
+def test_what_could_not_be_read_is_tried_again(setup: Setup) -> None:
+    content = picture()
+    path = setup.add("1_left.jpeg", bytes(len(content)))
+    setup.add("2_left.jpeg")
+    labels = ("1_left", "0"), ("2_left", "0")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.take(*labels)
+    replace_unseen(path, content)
+    setup.take(*labels)
+    assert setup.rows()[str(path)]["problem"] == ""
+
+
+def test_names_that_are_not_utf8_are_remembered(setup: Setup) -> None:
+    path = Path(os.fsdecode(os.fsencode(setup.folder) + b"/\xff_left.jpeg"))
+    path.write_bytes(picture())
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    image = os.fsdecode(b"\xff_left")
+    setup.take((image, "0"))
+    before = setup.rows()
+    other = bytearray(path.read_bytes())
+    other[-3] ^= 1
+    replace_unseen(path, bytes(other))
+    setup.take((image, "0"))
+    assert setup.rows() == before

@@ -1,8 +1,10 @@
 """Find the photographs of a data set, join them with their labels and say what is wrong with which."""
 
 import io
+import json
 import logging
 import re
+import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import NamedTuple
 
 from retinaflow.archives import files_below
 from retinaflow.errors import RetinaflowError
-from retinaflow.files import digest
+from retinaflow.files import digest, whole_file
 from retinaflow.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_level
 from retinaflow.tables import Row, write_table
 
@@ -33,6 +35,7 @@ NAMED = "named in exclude"
 # WebP goes by the extension of another format often enough, and OpenCV decodes it.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXAMPLES = 5
+SETTLED = 2_000_000_000  # nanoseconds: some file systems count in steps of two seconds
 
 
 class InventoryReport(NamedTuple):
@@ -62,6 +65,13 @@ class Header(NamedTuple):
     fault: str
 
 
+class State(NamedTuple):
+    """What tells a file from what it was before: size in bytes and time of its last change in ns since 1970."""
+
+    size: int
+    changed: int
+
+
 def take_inventory(
     dataset: str,
     folders: Sequence[Path],
@@ -73,9 +83,14 @@ def take_inventory(
     exclude_limit: float,
     inventory: Path,
     problems: Path,
+    kept: Path,
+    code: str,
     threads: int,
 ) -> InventoryReport:
     """Write the tables ``inventory`` (a row for each photograph) and ``problems`` of the data set called ``dataset``.
+
+    ``kept`` remembers what was read: a photograph of the same path, size and time of change is not read again as long
+    as ``code``, a digest of this library, is the same.
 
     Photographs are looked for in ``folders`` and all folders below; files and labels meet by image name (case counts).
     ``patient_pattern`` is matched against whole image names, its groups ``patient`` and, optionally, ``eye`` are kept;
@@ -90,7 +105,7 @@ def take_inventory(
     photographs, others = _find_photographs(dataset, folders)
     excluded = _excluded(dataset, exclude, set(photographs.values()) | {label.image for label in labels})
     judged, repeated = _judge_labels(labels, classes)
-    headers = _read_headers(list(photographs), threads)
+    headers = _read_headers(list(photographs), kept, code, threads)
     faults = _find_faults(photographs, headers, judged, excluded)
 
     rows: list[Row] = []
@@ -192,7 +207,57 @@ def _judge_labels(labels: Sequence[LabelRow], classes: Sequence[str]) -> tuple[d
     return judged, repeated
 
 
-def _read_headers(paths: Sequence[str], threads: int) -> list[Header]:
+def _read_headers(paths: Sequence[str], kept: Path, code: str, threads: int) -> list[Header]:
+    start = time.time_ns()
+    states = [_state(path) for path in paths]
+    known = _recall(kept, code)
+    headers = [
+        known[path][1] if path in known and known[path][0] == state else None
+        for path, state in zip(paths, states, strict=True)
+    ]
+    unknown = [number for number, header in enumerate(headers) if header is None]
+    if unknown:
+        for number, header in zip(unknown, _read([paths[number] for number in unknown], threads), strict=True):
+            headers[number] = header
+        # A file that changed just now may change again within the same tick of the clock.
+        settled = start - SETTLED
+        _remember(
+            kept,
+            code,
+            {
+                path: (state, header)
+                for path, state, header in zip(paths, states, headers, strict=True)
+                if state and header and state.changed < settled and not header.fault
+            },
+        )
+    return [header for header in headers if header]
+
+
+def _state(path: str) -> State | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return State(status.st_size, status.st_mtime_ns)
+
+
+def _recall(kept: Path, code: str) -> dict[str, tuple[State, Header]]:
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if content["code"] != code:
+            return {}
+        return {path: (State(*state), Header(*header)) for path, (state, header) in content["headers"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or not what this function wrote
+        return {}
+
+
+def _remember(kept: Path, code: str, headers: Mapping[str, tuple[State, Header]]) -> None:
+    with whole_file(kept) as part:
+        # Escaped, as file names need not be UTF-8.
+        part.write_text(json.dumps({"code": code, "headers": headers}), encoding="ascii")
+
+
+def _read(paths: Sequence[str], threads: int) -> list[Header]:
     # Here, because split and organize use this module and should not wait for Pillow.
     from PIL import Image
 

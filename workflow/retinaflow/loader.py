@@ -23,8 +23,10 @@ READ_AHEAD = 2
 class Photographs:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,). Pixels stay in the shards until asked for, and are read
-    and not mapped: mapped pages count as memory of the process, however many photographs there are. The order does not depend on how photographs are spread over shards, so neither does anything drawn from a seed.
+    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``size``: side of the photographs in pixels. Pixels
+    stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
+    however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
+    does anything drawn from a seed.
     """
 
     def __init__(self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], classes: Sequence[str]) -> None:
@@ -38,7 +40,7 @@ class Photographs:
         for number, (pixels, rows) in enumerate(shards):
             array, names = read_shard(pixels, rows)
             self.size = int(array.shape[1])
-            self._shards.append((open(pixels, "rb", buffering=0), array.offset))
+            self._shards.append((io.FileIO(pixels), array.offset))
             places.update((name, (number, row)) for row, name in enumerate(names))
         self.images = sorted(labelled)
         if not self.images:
@@ -73,7 +75,7 @@ class Photographs:
         Raises ``RetinaflowError`` if the shard has become shorter since it was opened.
         """
         file, offset = self._locate(number)
-        if os.preadv(file.fileno(), [out], offset) != out.nbytes:
+        if os.preadv(file.fileno(), [out.data], offset) != out.nbytes:
             raise RetinaflowError(f"{file.name}: became shorter while it was read. {REBUILD}")
 
     def expect(self, numbers: Iterable[int]) -> None:

@@ -267,7 +267,7 @@ def _fill(
 
 
 def _write_at(descriptor: int, offset: int, pixels: np.ndarray) -> None:
-    left = memoryview(pixels).cast("B")
+    left = pixels.data.cast("B")
     while left:  # short of space, the system writes a part before it says so
         written = os.pwrite(descriptor, left, offset)
         offset, left = offset + written, left[written:]

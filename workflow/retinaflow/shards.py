@@ -29,7 +29,7 @@ def shard_of(image: str, shards: int) -> int:
     return shard
 
 
-def read_shard(pixels: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
+def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
     """The pixels of a shard, uint8 RGB (n, size, size, 3), mapped read-only from the file, and its n image names.
 
     Raises ``RetinaflowError`` naming the file if either is missing, truncated or not what this workflow writes, or if
@@ -39,8 +39,8 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
         array = np.load(pixels, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy has no one exception for a file that is not an array
         raise RetinaflowError(f"{pixels}: cannot be read as an array of pixels ({error}). {REBUILD}") from error
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
+    if not isinstance(array, np.memmap) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.memmap) else "an archive of arrays"
         raise RetinaflowError(f"{pixels}: found {found}; expected uint8 (n, size, size, 3). {REBUILD}")
     try:
         names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]

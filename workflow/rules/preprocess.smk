@@ -12,7 +12,8 @@ rule preprocess:
         path("logs", "preprocess", "{recipe}", "{part}", "{shard}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: 4
+    # Shards side by side use all cores; threads in one would share Python's lock.
+    threads: 1
     params:
         shards=lambda wildcards: SHARDS[wildcards.part],
     script:

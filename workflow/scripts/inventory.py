@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from retinaflow.files import whole_file
+from retinaflow.files import digest_files, whole_file
 from retinaflow.inventory import take_inventory
 from retinaflow.labels import read_labels
 from retinaflow.logs import job_log
@@ -21,6 +21,8 @@ with job_log(snakemake.log[0]):
         data["exclude_limit"],
         Path(snakemake.output.inventory),
         Path(snakemake.log.problems),
+        Path(snakemake.params.kept),
+        digest_files(snakemake.input.code),
         snakemake.threads,
     )
     with whole_file(snakemake.output.problems) as part:
