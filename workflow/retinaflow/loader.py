@@ -1,5 +1,6 @@
 """Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
 
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,6 @@ import numpy as np
 
 from retinaflow import augment
 from retinaflow.errors import RetinaflowError
-from retinaflow.files import digest
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import read_table
 
@@ -132,7 +132,7 @@ class Batches(keras.utils.PyDataset):
             raise ValueError("augmentation needs a seed")
         self.augmentation = augmentation
         # By name and not by place, so that one more photograph does not change what happens to the others.
-        self._names = [int(digest(image.encode("utf-8", "surrogateescape")), 16) for image in photographs.images]
+        self._names = [_number(image) for image in photographs.images]
         self.start_epoch(0)
 
     @property
@@ -143,7 +143,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch ``index`` of the current epoch."""
         chosen = self._chosen(index)
-        self.photographs.expect(self._chosen(index + READ_AHEAD))
+        if self.seed is not None:  # in the order of their names the system reads ahead by itself
+            self.photographs.expect(self._chosen(index + READ_AHEAD))
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         for number, out in zip(chosen, pixels, strict=True):
@@ -169,3 +170,8 @@ class Batches(keras.utils.PyDataset):
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.start_epoch(epoch))  # noqa: ARG005
+
+
+def _number(image: str) -> int:
+    name = image.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")

@@ -1,6 +1,7 @@
 """Turn photographs as the camera left them into shards of square RGB pixels, all made by one recipe."""
 
 import io
+import itertools
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, whole_file, write_json
 from retinaflow.recipe import Recipe
 from retinaflow.shards import ROW_COLUMNS, read_shard, shard_of
-from retinaflow.tables import Row, read_table, write_table
+from retinaflow.tables import Row, read_table, stream_table, write_table
 
 JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -41,6 +42,8 @@ SPECKS = 0.02
 # What surrounds the retina after each enhancement, and so what pads it.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 
+AT_ONCE = 16  # photographs that a thread takes on
+
 Key = tuple[str, str]  # image and digest
 
 INDEX_COLUMNS = ("image", "filename", "class", "width", "height", "digest")
@@ -61,7 +64,7 @@ def prepare(content: bytes, width: int, height: int, recipe: Recipe) -> np.ndarr
     ``height`` the pixels its header tells. Returns uint8 RGB (size, size, 3), upright as EXIF says and without alpha.
     Raises ``RetinaflowError``, without a file name, if ``content`` cannot be decoded.
     """
-    denominator = _estimate_denominator(width, height, recipe) if content.startswith(JPEG_START) else 1
+    denominator = reduced_scale(width, height, recipe) if content.startswith(JPEG_START) else 1
     photograph = _crop(_decode(content, denominator), recipe.crop)
     deciding_side = max if recipe.aspect == "keep" else min
     while denominator > 1 and deciding_side(photograph.shape[:2]) < recipe.size:
@@ -71,7 +74,8 @@ def prepare(content: bytes, width: int, height: int, recipe: Recipe) -> np.ndarr
     return cv2.cvtColor(_pad(small, recipe.size, SURROUND[recipe.enhance]), cv2.COLOR_BGR2RGB)
 
 
-def _estimate_denominator(width: int, height: int, recipe: Recipe) -> int:
+def reduced_scale(width: int, height: int, recipe: Recipe) -> int:
+    """The largest divisor of its sides, 1, 2, 4 or 8, by which to decode a JPEG so that enough pixels are left."""
     # A retina's disc fits the height of the photograph, however wide the black to its left and right.
     whole_width_counts = recipe.crop == "none" and recipe.aspect == "keep"
     side = max(width, height) if whole_width_counts else min(width, height)
@@ -213,7 +217,7 @@ def build_shard(
     cannot be decoded.
     """
     cv2.setNumThreads(1)  # the threads below each have a photograph of their own to decode
-    members = (row for row in read_table(index, INDEX_COLUMNS) if shard_of(row["image"], shards) == number)
+    members = (row for row in stream_table(index, INDEX_COLUMNS) if shard_of(row["image"], shards) == number)
     wanted = sorted(members, key=lambda row: row["image"])
     keys = [_key(row) for row in wanted]
     maker = {"code": code, "recipe": recipe.name, "opencv": cv2.__version__}
@@ -244,19 +248,23 @@ def _fill(
         file.flush()
         start, photograph_bytes = file.tell(), math.prod(shape[1:])
 
-        def place(position: int) -> str | None:
-            row = wanted[position]
-            path = index.parent / row["class"] / row["filename"]
-            pixels = kept.get(_key(row))
-            try:
-                pixels = _load(path, row, recipe) if pixels is None else pixels
-            except RetinaflowError as error:
-                return str(error)
-            _write_at(file.fileno(), start + position * photograph_bytes, pixels)
-            return None
+        def place(positions: range) -> list[str]:
+            failures = []
+            for position in positions:
+                row = wanted[position]
+                pixels = kept.get(_key(row))
+                try:
+                    if pixels is None:
+                        pixels = _load(index.parent / row["class"] / row["filename"], row, recipe)
+                except RetinaflowError as error:
+                    failures.append(str(error))
+                else:
+                    _write_at(file.fileno(), start + position * photograph_bytes, pixels)
+            return failures
 
+        some = [range(first, min(first + AT_ONCE, len(wanted))) for first in range(0, len(wanted), AT_ONCE)]
         with ThreadPoolExecutor(threads) as pool:
-            failures = [failure for failure in pool.map(place, range(len(wanted))) if failure]
+            failures = list(itertools.chain.from_iterable(pool.map(place, some)))
     if failures:
         raise RetinaflowError(
             f"{index}: {len(failures)} of its photographs cannot be used:\n"

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from retinaflow.errors import RetinaflowError
@@ -19,6 +19,11 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> lis
 
     Raises ``RetinaflowError`` if one of ``columns`` is missing or a row is shorter or longer than the header.
     """
+    return list(stream_table(path, columns))
+
+
+def stream_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows that ``read_table`` reads, one after the other: for those who need few of many."""
     with open(path, newline="", **ENCODING) as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
@@ -27,14 +32,13 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> lis
                 f"{path}: column {missing[0]!r} is missing; found {', '.join(reader.fieldnames or ['an empty file'])}. "
                 "Delete the file and run again to rebuild it."
             )
-        rows = list(reader)
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise RetinaflowError(
-                f"{path}: row {number} does not have the {len(reader.fieldnames or ())} values of the header. "
-                "Delete the file and run again to rebuild it."
-            )
-    return rows
+        for number, row in enumerate(reader, start=1):
+            if None in row or None in row.values():
+                raise RetinaflowError(
+                    f"{path}: row {number} does not have the {len(reader.fieldnames or ())} values of the header. "
+                    "Delete the file and run again to rebuild it."
+                )
+            yield row
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:

@@ -1,0 +1,243 @@
+"""What the benchmarks share: photographs to measure with, rounds that alternate, one kind of table."""
+
+import csv
+import io
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from retinaflow.demo import draw_collection  # noqa: E402
+from retinaflow.files import digest, whole_file, write_json  # noqa: E402
+from retinaflow.preprocess import INDEX_COLUMNS, build_shard  # noqa: E402
+from retinaflow.recipe import Recipe  # noqa: E402
+from retinaflow.shards import ROW_COLUMNS  # noqa: E402
+from retinaflow.tables import write_table  # noqa: E402
+
+DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
+TARGET = ROOT / "results" / "benchmarks"
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+PACKAGES = ("snakemake", "keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
+
+
+class Row(NamedTuple):
+    """One line of the table: ours and the other side in ``unit``, medians of the rounds.
+
+    ``figure`` is what the target is about, as a text: usually a ratio. ``reached`` is None where there is no target.
+    """
+
+    measured: str
+    against: str
+    ours: float
+    other: float
+    unit: str
+    figure: str
+    target: str
+    reached: bool | None
+
+
+HEADER = ("measured", "against", "ours", "other", "unit", "figure", "target", "reached")
+
+
+def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Seconds of each side in each round, divided by what the side returns: how many of a thing it got through.
+
+    Sides take turns, so that a slow moment of the machine meets all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        order = list(sides) if number % 2 == 0 else list(reversed(sides))
+        for name in order:
+            start = time.perf_counter()
+            count = sides[name]()
+            seconds[name].append((time.perf_counter() - start) / (count or 1))
+    return seconds
+
+
+def rates(
+    measured: str, seconds: Mapping[str, list[float]], targets: Mapping[str, float | None], unit: str
+) -> list[Row]:
+    """Rows that compare the side ``ours`` of ``seconds`` with each side of ``targets``: how many times its rate.
+
+    The figure is the median of the ratios within the rounds, which whatever else the machine does disturbs less than a
+    ratio of medians.
+    """
+    rows = []
+    for side, least in targets.items():
+        pairs = zip(seconds["ours"], seconds[side], strict=True)
+        ratio = statistics.median(other / ours for ours, other in pairs)
+        ours, other = (1 / statistics.median(seconds[name]) for name in ("ours", side))
+        wanted, reached = ("", None) if least is None else (f"at least {least:g}", ratio >= least)
+        rows.append(Row(measured, side, ours, other, unit, f"{ratio:.2f} x", wanted, reached))
+    return rows
+
+
+def publish(name: str, rows: list[Row], notes: Mapping[str, Any]) -> None:
+    """Print the rows as a Markdown table and write them with the machine and ``notes`` to ``{name}.json``."""
+    print(f"\n## {name}\n\n{markdown(rows)}\n", flush=True)
+    for key, value in notes.items():
+        print(f"- {key}: {value}")
+    content = {"rounds": ROUNDS, "notes": dict(notes), "machine": machine(), "rows": [row._asdict() for row in rows]}
+    write_json(TARGET / f"{name}.json", content)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    words = {None: "", True: "yes", False: "no"}
+    lines = [HEADER, ["---"] * len(HEADER)]
+    lines += [(*row[:2], f"{row.ours:.4g}", f"{row.other:.4g}", *row[4:7], words[row.reached]) for row in rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and versions."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = models[0] if models else processor
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+class Collection(NamedTuple):
+    """Photographs with their levels, and where they are from."""
+
+    name: str
+    paths: list[Path]
+    levels: list[str]
+
+
+def collection() -> Collection:
+    """960 EyePACS photographs of 1024 px where there are any, or else as many drawn ones."""
+    folder = DATA / "eyepacs-1024"
+    if folder.is_dir():
+        return _read("EyePACS, 1024 px", folder / "resized train 15", folder / "labels.csv")
+    drawn = TARGET / "drawn"
+    if not (drawn / "labels.csv").is_file():
+        draw_collection(drawn / "images", drawn / "labels.csv", 480, 1, 1024, 1)
+    return _read("drawn, 1024 px", drawn / "images", drawn / "labels.csv")
+
+
+def originals() -> Collection | None:
+    """Ten EyePACS photographs as the cameras left them, where there are any."""
+    folder = DATA / "eyepacs-original"
+    return _read("EyePACS, original", folder / "images", folder / "labels.csv") if folder.is_dir() else None
+
+
+def _read(name: str, images: Path, labels: Path) -> Collection:
+    with open(labels, newline="", encoding="utf-8") as file:
+        levels = {row["image"]: row["level"] for row in csv.DictReader(file)}
+    paths = sorted(path for path in images.iterdir() if path.stem in levels)
+    return Collection(name, paths, [levels[path.stem] for path in paths])
+
+
+def index(photographs: Collection, folder: Path) -> Path:
+    """The index table of all photographs, which are linked below ``folder``, as `organize` leaves it."""
+    rows: list[dict[str, object]] = []
+    for path, level in zip(photographs.paths, photographs.levels, strict=True):
+        content = path.read_bytes()
+        width, height = Image.open(io.BytesIO(content)).size
+        name = f"class{level}"
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / path.name).symlink_to(path.resolve())
+        values = (path.stem, path.name, name, width, height, digest(content))
+        rows.append(dict(zip(INDEX_COLUMNS, values, strict=True)))
+    write_table(folder / "index.csv", INDEX_COLUMNS, rows)
+    return folder / "index.csv"
+
+
+def shards(
+    photographs: Collection, size: int, shard_size: int, folder: Path
+) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """Index tables, and shards as (pixels, rows), of all photographs at ``size`` px, as the workflow makes them."""
+    table = index(photographs, folder / "organized")
+    count = -(-len(photographs.paths) // shard_size)
+    files = [(folder / f"{number}.npy", folder / f"{number}.csv") for number in range(count)]
+    for number, (pixels, rows) in enumerate(files):
+        build_shard(table, number, count, Recipe(size, "trim", "keep", "none"), pixels, rows, "benchmark", 2)
+    return [table], files
+
+
+def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """Index table and shards of ``count`` photographs: ``pixels``, uint8 (n, size, size, 3), again and again."""
+    names = [f"{number}_left" for number in range(count)]
+    rows = [{"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}"} for n, name in enumerate(names)]
+    write_table(folder / "index.csv", ("image", "filename", "class"), rows)
+    files = []
+    for start in range(0, count, 1000):
+        some = names[start : start + 1000]
+        np.save(folder / f"{start}.npy", np.resize(pixels, (len(some), *pixels.shape[1:])))
+        write_table(folder / f"{start}.csv", ROW_COLUMNS, [{"image": name, "digest": ""} for name in some])
+        files.append((folder / f"{start}.npy", folder / f"{start}.csv"))
+    return [folder / "index.csv"], files
+
+
+def stand_in(photographs: Collection, count: int, images: Path, labels: Path) -> None:
+    """A collection of any size: the same photographs again and again, as both eyes of ever new patients."""
+    images.mkdir(parents=True)
+    with whole_file(labels) as part:
+        lines = ["image,level"]
+        for number in range(count):
+            place = number % len(photographs.paths)
+            name = f"{number // 2}_{'right' if number % 2 else 'left'}"
+            lines.append(f"{name},{photographs.levels[place]}")
+            _link(photographs.paths[place], images / f"{name}.jpeg")
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copyfile(source, target)
+
+
+def project(folder: Path, config: Mapping[str, Any]) -> Path:
+    """A copy of the workflow in ``folder``, configured by ``config``."""
+    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("workflow", "profiles", "envs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> tuple[float, float, str]:
+    """Seconds, peak resident MB and output of one call in ``folder``; ends the benchmark if it fails."""
+    # The command and not the module: that would search the folder, with all its photographs, for packages.
+    command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = process.stdout.read().decode() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(output)
+    return time.perf_counter() - start, usage.ru_maxrss / 1024, output

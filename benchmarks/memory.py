@@ -1,0 +1,122 @@
+"""Peak memory of preprocessing, feeding and scoring, against the same with ten times the photographs.
+
+Each is done in a process of its own, whose largest resident size the system tells.
+
+    python benchmarks/memory.py
+"""
+
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import common
+
+COUNT, TIMES, SIZE = 400, 10, 224
+CLASSES = [f"class{level}" for level in range(5)]
+
+
+def prepare(what: str, count: int, folder: Path) -> None:
+    """What the work starts from; made beforehand, as it takes memory itself."""
+    if what == "preprocess":
+        few = common.collection()
+        names = [folder / "photographs" / f"{number}.jpeg" for number in range(count)]
+        names[0].parent.mkdir()
+        for name, source in zip(names, cycle(few.paths), strict=False):
+            name.symlink_to(source.resolve())
+        common.index(common.Collection(few.name, names, list(islice(cycle(few.levels), count))), folder)
+    else:
+        common.repeated(np.zeros((100, SIZE, SIZE, 3), np.uint8), count, folder)
+
+
+def preprocess(folder: Path) -> None:
+    """All shards of ``COUNT`` photographs or so, one after the other."""
+    from retinaflow.preprocess import build_shard
+    from retinaflow.recipe import Recipe
+    from retinaflow.tables import stream_table
+
+    table = folder / "index.csv"
+    shards = sum(1 for _ in stream_table(table)) // COUNT
+    for number in range(shards):
+        files = folder / f"{number}.npy", folder / f"{number}.csv"
+        build_shard(table, number, shards, Recipe(SIZE, "trim", "keep", "none"), *files, "benchmark", 1)
+
+
+def photographs(folder: Path) -> Any:
+    """All photographs below ``folder``."""
+    from retinaflow.loader import Photographs
+
+    return Photographs(
+        [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], CLASSES
+    )
+
+
+def feed(folder: Path) -> None:
+    """An epoch of augmented batches, by two workers."""
+    from retinaflow.loader import Batches
+
+    augmentation = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
+    batches = Batches(photographs(folder), 32, 2, 1, augmentation)
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, batches.num_batches, 8):
+            for batch in pool.map(batches.__getitem__, range(start, min(start + 8, batches.num_batches))):
+                del batch
+
+
+def score(folder: Path) -> None:
+    """Predictions of a model that does next to nothing."""
+    import keras
+
+    from retinaflow import device
+    from retinaflow.score import predict
+
+    device.prepare(1, 2)
+    pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(len(CLASSES), activation="softmax")(means))
+    predict(model, photographs(folder), 2)
+
+
+WORK: dict[str, Callable[[Path], None]] = {"preprocess": preprocess, "feed": feed, "score": score}
+
+
+def peak(what: str, folder: Path) -> float:
+    """Largest resident size in MB of a process that does ``what`` with the photographs of ``folder``."""
+    process = subprocess.Popen([sys.executable, __file__, what, str(folder)], stderr=subprocess.PIPE)
+    errors = process.stderr.read().decode() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(errors)
+    return usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = []
+    for what in WORK:
+        peaks = {}
+        for count in (COUNT, COUNT * TIMES):
+            with tempfile.TemporaryDirectory() as name:
+                prepare(what, count, Path(name))
+                peaks[count] = [peak(what, Path(name)) for _ in range(common.ROUNDS)]
+        few, many = (float(np.median(peaks[count])) for count in peaks)
+        measured, against = (f"{what}, peak memory, {count} photographs" for count in (COUNT * TIMES, COUNT))
+        figure = f"{many / few - 1:+.1%}"
+        rows.append(common.Row(measured, against, many, few, "MB", figure, "within 10 %", many <= 1.1 * few))
+    common.publish("memory", rows, {})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        WORK[sys.argv[1]](Path(sys.argv[2]))
+    else:
+        main()
