@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: setup demo test lint pins reference clean
+.PHONY: setup demo test lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
@@ -23,6 +23,10 @@ test: $(VENV)/.development
 
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
+
+# All of it takes about half an hour on two cores, which should do nothing else. See benchmarks/README.md.
+bench: $(VENV)/.workflow
+	$(BIN)/python benchmarks/run.py
 
 $(VENV)/.workflow: envs/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

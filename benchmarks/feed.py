@@ -1,9 +1,9 @@
 """How fast training batches of 224 px come out of the shards, against what else one would feed Keras with.
 
-Two workers on two cores, batches of 32, nothing consumes them. Everybody reads photographs that are already 224 px: ours
-and `tf.data` from shards, the others from JPEG files in class folders, as the article leaves them. The augmentation is
-the article's (flips, shifts of 10 %, zoom of 20 %, rotation of 20 degrees), fused into one warp here, one step after the
-other in Keras's layers.
+Two workers on two cores, batches of 32, nothing consumes them. Everybody reads photographs that are already 224 px:
+ours and `tf.data` from shards, the others from JPEG files in class folders, as the article leaves them. The
+augmentation is the article's (flips, shifts of 10 %, zoom of 20 %, rotation of 20 degrees), fused into one warp here,
+one step after the other in Keras's layers.
 
     python benchmarks/feed.py
 """

@@ -48,9 +48,8 @@ from PIL import Image
 from common import ROOT, TARGET, Collection, Row, alternate, collection, machine, publish, rates, repeated
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
-from retinaflow.kappa import QuadraticWeightedKappa
 from retinaflow.loader import Batches, Photographs
-from retinaflow.model import build
+from retinaflow.model import build, compile_model
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 
@@ -171,12 +170,7 @@ def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.M
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
     keras.config.set_dtype_policy(precision)
     model = build(case.backbone, settings, len(CLASSES), None)
-    model.compile(
-        optimizer=keras.optimizers.Adam(settings["learning_rate"]),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), QuadraticWeightedKappa(len(CLASSES))],
-        jit_compile=device.compiles(),
-    )
+    compile_model(model, settings["learning_rate"])
     keras.config.set_dtype_policy("float32")
     return model
 

@@ -1,8 +1,8 @@
 """How fast photographs become pixels of a shard, against the bare decode and against what others would write.
 
 The limit is libjpeg-turbo alone: `cv2.imdecode` of the same bytes at the reduced scale that we choose. The others crop
-nothing. Ours is `build_shard` as the workflow runs it: reading the file, checking its digest, decoding, cropping, resizing
-and writing. All on one core, except for the rows that say otherwise.
+nothing. Ours is `build_shard` as the workflow runs it: reading the file, checking its digest, decoding, cropping,
+resizing and writing. All on one core, except for the rows that say otherwise.
 
     python benchmarks/preprocess.py
 """

@@ -1,3 +1,5 @@
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -54,6 +56,22 @@ def test_rows_of_a_shard_that_the_index_does_not_name_are_not_used(make_part):
     lines = indices[0].read_text().splitlines(keepends=True)
     indices[0].write_text("".join(lines[:-1]))
     assert Photographs(indices, shards, CLASSES).images == ["a0_left", "a1_left", "a2_left"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+def test_a_shard_that_became_shorter_is_named(make_part, settings):
+    indices, shards = make_part("a", numbered(4), [0] * 4, shards=1)
+    batches = Batches(Photographs(indices, shards, CLASSES), 4, **settings)
+    os.truncate(shards[0][0], shards[0][0].stat().st_size - 1)
+    with pytest.raises(RetinaflowError, match=r"0\.npy: became shorter while it was read"):
+        batches[0]
+
+
+def test_systems_without_advice_on_files_will_do(photographs, monkeypatch):
+    with_advice = epoch(Batches(photographs, 4, seed=1))
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    for (pixels, _), (others, _) in zip(with_advice, epoch(Batches(photographs, 4, seed=1)), strict=True):
+        assert np.array_equal(pixels, others)
 
 
 def test_an_image_without_pixels_is_named(make_part):

@@ -1,12 +1,14 @@
 """Preprocessing: every kind of file becomes the same upright RGB square, and a rebuilt shard equals a fresh one."""
 
 import contextlib
+import errno
 import io
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -291,6 +293,46 @@ def test_reduced_decoding_looks_like_the_full_one(size: int) -> None:
     expected = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
     small = prepare(content, 640, 480, Recipe(size, "none", "squash", "none"))
     assert np.abs(small.astype(float) - expected).mean() < 1
+
+
+def shrunk(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`picture` as BGR PNG, so decoded in full, squashed to `width` and padded: the rows that are not padding."""
+    content = cv2.imencode(".png", picture)[1].tobytes()
+    small = prepare(content, picture.shape[1], picture.shape[0], Recipe(width, "none", "keep", "none"))
+    top = (width - height) // 2
+    return small[top : top + height, :, ::-1].astype(float)
+
+
+SHRINKING = [1.02, 1.1, 1.2, 1.25, 1.26, 1.4, 1.6, 1.99, 2.0, 2.24, 2.26, 2.7, 3.5, 5.0, 9.3]
+
+
+@pytest.mark.parametrize("factor", SHRINKING)
+def test_shrinking_averages_areas(factor: float) -> None:
+    """Against the plain implementation, OpenCV's INTER_AREA in floating point."""
+    width, height = 600, 450
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = cv2.GaussianBlur(noise, (0, 0), 3 * factor) * 4.0
+    picture = np.clip(picture - picture.mean() + 128, 0, 255).astype(np.uint8)
+    target = round(width / factor), round(height * round(width / factor) / width)
+    expected = cv2.resize(picture.astype(np.float32), target, interpolation=cv2.INTER_AREA)
+    difference = np.abs(shrunk(picture, *target) - expected)
+    assert picture.std() > 2
+    assert difference.mean() < 0.4  # rounding alone is 0.25
+    assert difference.max() < 4
+
+
+@pytest.mark.parametrize("factor", SHRINKING)
+def test_shrinking_aliases_no_more_than_the_average_of_areas(factor: float) -> None:
+    """Stripes too fine for the result, of every frequency: what is left of them is false."""
+    width = 720
+    target = round(width / factor), 64
+    left = []
+    for frequency in np.arange(0.5 / factor + 0.005, 0.5, 0.01):
+        row = 128 + 100 * np.sin(2 * np.pi * frequency * np.arange(width) + 0.3)
+        picture = np.broadcast_to(row.round().astype(np.uint8)[None, :, None], (round(64 * factor), width, 3)).copy()
+        areas = cv2.resize(picture, target, interpolation=cv2.INTER_AREA).astype(float)
+        left.append((shrunk(picture, *target)[20, :, 0].std() - areas[20, :, 0].std()) / row.std())
+    assert max(left, default=0) < 0.15
 
 
 def bounds(picture: np.ndarray) -> tuple[int, int, int, int]:
@@ -598,6 +640,26 @@ def test_a_failed_build_leaves_what_was_kept(tree: Tree) -> None:
         tree.build()
     tree.rows.pop("broken")
     assert tree.build() == (5, 0, 5)
+
+
+def test_pixels_that_the_system_takes_in_pieces_arrive_whole(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, left, offset: whole(descriptor, left[:50], offset))
+    tree.build()
+    tree.check()
+
+
+def test_a_full_disk_leaves_no_shard_and_what_was_kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.build()
+    tree.add("9_left", 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            tree.build()
+    assert not tree.pixels.exists()
+    assert not list(tree.pixels.parent.glob(".part-*"))
+    assert tree.build() == (6, 1, 5)
+    tree.check()
 
 
 def test_names_of_any_kind(tmp_path: Path) -> None:

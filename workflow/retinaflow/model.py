@@ -6,8 +6,10 @@ from typing import Any
 
 import keras
 
+from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
+from retinaflow.kappa import QuadraticWeightedKappa
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
@@ -44,6 +46,16 @@ def build(
     # float32 whatever the precision of the rest: probabilities and loss need it.
     probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(pixels, probabilities, name=backbone)
+
+
+def compile_model(model: keras.Model, learning_rate: float) -> None:
+    """Give ``model`` the optimiser, loss and metrics that it is trained with."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), QuadraticWeightedKappa(model.output_shape[-1])],
+        jit_compile=device.compiles(),
+    )
 
 
 def load_backbone(

@@ -16,9 +16,8 @@ from tqdm import tqdm
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest_files, whole_file, write_json
-from retinaflow.kappa import QuadraticWeightedKappa
 from retinaflow.loader import Batches, Photographs
-from retinaflow.model import build
+from retinaflow.model import build, compile_model
 from retinaflow.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -54,12 +53,7 @@ def train(
         statistics = (mean.tolist(), deviation.tolist())
     balance = class_weights(settings["class_weights"], training.levels, classes)
     model = build(backbone, settings, len(classes), weights, statistics)
-    model.compile(
-        optimizer=keras.optimizers.Adam(settings["learning_rate"]),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), QuadraticWeightedKappa(len(classes))],
-        jit_compile=device.compiles(),
-    )
+    compile_model(model, settings["learning_rate"])
     log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
     monitor = settings["monitor"]
     mode = "min" if monitor == "val_loss" else "max"

@@ -1,0 +1,73 @@
+"""How long a training epoch takes on the CPU, against the same model fed with no input work at all.
+
+Both sides call `fit` on the same compiled model with the same number of photographs: ours reads shards and augments,
+the other has all batches in memory.
+
+    python benchmarks/training.py
+"""
+
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import common
+from retinaflow import device, settings
+from retinaflow.loader import Batches, Photographs
+from retinaflow.model import build, compile_model
+
+CASES = ("InceptionV3", "ResNet50")
+SIZE, COUNT, THREADS = 224, 96, 2
+CLASSES = [f"class{level}" for level in range(5)]
+
+
+def configured() -> dict[str, Any]:
+    """What `train` is set to unless one says otherwise, with random weights: they are as fast."""
+    schema = yaml.safe_load((common.ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    data = {"train": {"images": "photographs", "labels": "labels.csv"}}
+    config = settings.with_defaults({"data": data, "backbones": {"VGG16": {}}}, schema)
+    return settings.training(config, "VGG16") | {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
+
+
+def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
+    """One backbone, an epoch each."""
+    model = build(backbone, chosen, len(CLASSES), None)
+    compile_model(model, chosen["learning_rate"])
+    batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"])
+    pixels = np.stack([photographs[number] for number in range(COUNT)])
+    model.train_on_batch(pixels[: chosen["batch_size"]], photographs.levels[: chosen["batch_size"]])
+
+    def ours() -> int:
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[batches.follow_epochs()])
+        return COUNT
+
+    def memory() -> int:
+        model.fit(pixels, photographs.levels, batch_size=chosen["batch_size"], shuffle=False, verbose=0)
+        return COUNT
+
+    ours(), memory()
+    seconds = common.alternate({"ours": ours, "the same model, batches in memory": memory})
+    return common.rates(
+        f"training epoch, {backbone}, {SIZE} px, CPU", seconds, {"the same model, batches in memory": 0.97}, "images/s"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    device.prepare(1, THREADS)
+    chosen = configured()
+    collection = common.collection()
+    some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = Photographs(*common.shards(some, SIZE, COUNT, Path(folder)), CLASSES)
+        rows = [row for backbone in CASES for row in compare(backbone, photographs, chosen)]
+    common.publish("training", rows, {"epoch": f"{COUNT} photographs in batches of {chosen['batch_size']}"})
+
+
+if __name__ == "__main__":
+    main()
