@@ -198,9 +198,9 @@ def test_a_loss_that_is_not_finite_is_an_error_even_where_an_earlier_run_left_it
     assert list(tmp_path.glob("*.h5")) == []
 
 
-@pytest.mark.parametrize(("finite", "infinite", "epoch"), [(16, math.inf, 3), (5, 3, 1)])
+@pytest.mark.parametrize(("finite", "infinite", "epoch"), [(17, math.inf, 3), (6, 3, 1)])
 def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, finite, infinite, epoch):
-    """After two good epochs, or in the validation of the first alone.
+    """After two good epochs, or in the validation of the first alone; one batch is validated before.
 
     Keras takes the first epoch for the best so far whatever its figures, and nothing is less than NaN.
     """
@@ -221,6 +221,14 @@ def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monk
     with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
         fit(tmp_path, *parts)
     assert list(tmp_path.glob("*.h5")) == []
+
+
+def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, *data: traced.append(1) or step(model, *data))
+    fit(tmp_path, *parts)
+    assert len(traced) == 1
 
 
 def test_what_an_earlier_run_left_is_not_used(tmp_path, parts):

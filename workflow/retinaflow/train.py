@@ -61,9 +61,13 @@ def train(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.unlink(missing_ok=True)
     batches = Batches(training, settings["batch_size"], threads, seed, settings["augment"])
+    held_out = Batches(validation, settings["batch_size"], threads)
+    # TensorFlow traces a step again if variables were made in it: those of the optimiser and the metrics, if not before.
+    model.optimizer.build(model.trainable_variables)
+    model.evaluate(held_out, steps=1, verbose=0)
     history = model.fit(
         batches,
-        validation_data=Batches(validation, settings["batch_size"], threads),
+        validation_data=held_out,
         epochs=settings["epochs"],
         class_weight=balance,
         shuffle=False,
