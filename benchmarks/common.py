@@ -82,17 +82,25 @@ def rates(
         pairs = zip(seconds["ours"], seconds[side], strict=True)
         ratio = statistics.median(other / ours for ours, other in pairs)
         ours, other = (1 / statistics.median(seconds[name]) for name in ("ours", side))
-        wanted, reached = ("", None) if least is None else (f"at least {least:g}", ratio >= least)
-        rows.append(Row(measured, side, ours, other, unit, f"{ratio:.2f} x", wanted, reached))
+        rows.append(Row(measured, side, ours, other, unit, f"{ratio:.3g} x", *judged(ratio, least)))
     return rows
 
 
-def publish(name: str, rows: list[Row], notes: Mapping[str, Any]) -> None:
+def judged(ratio: float, least: float | None) -> tuple[str, bool | None]:
+    """The target in words, and whether it is reached; a ``least`` of 1 means ahead of the other side."""
+    if least is None:
+        return "", None
+    return ("ahead", ratio > 1) if least == 1 else (f"at least {least:g}", ratio >= least)
+
+
+def publish(name: str, rows: list[Row], notes: Mapping[str, Any], rounds: int = ROUNDS) -> None:
     """Print the rows as a Markdown table and write them with the machine and ``notes`` to ``{name}.json``."""
     print(f"\n## {name}\n\n{markdown(rows)}\n", flush=True)
     for key, value in notes.items():
         print(f"- {key}: {value}")
-    content = {"rounds": ROUNDS, "notes": dict(notes), "machine": machine(), "rows": [row._asdict() for row in rows]}
+    now = time.strftime("%Y-%m-%d %H:%M")
+    content = {"date": now, "rounds": rounds, "notes": dict(notes), "machine": machine()}
+    content["rows"] = [row._asdict() for row in rows]
     write_json(TARGET / f"{name}.json", content)
 
 
@@ -230,14 +238,12 @@ def project(folder: Path, config: Mapping[str, Any]) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str) -> tuple[float, float, str]:
-    """Seconds, peak resident MB and output of one call in ``folder``; ends the benchmark if it fails."""
+def snakemake(folder: Path, *arguments: str) -> tuple[float, str]:
+    """Seconds and output of one call in ``folder``; ends the benchmark if it fails."""
     # The command and not the module: that would search the folder, with all its photographs, for packages.
     command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output = process.stdout.read().decode() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(output)
-    return time.perf_counter() - start, usage.ru_maxrss / 1024, output
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    return time.perf_counter() - start, done.stdout

@@ -10,12 +10,32 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import common
 from retinaflow.files import whole_file, write_json
 
 # The GPU's is not among them: it has a machine of its own.
 NAMES = ("preprocess", "feed", "training", "scoring", "memory", "workflow", "chain")
+# Made by scripts that take long or need a GPU, and joined if they are there.
+OTHERS = ("chain-heavy", "gpu")
+
+
+def section(name: str, result: dict[str, Any]) -> str:
+    """The table of one benchmark, when and where it was made."""
+    lines = [f"## {name}", "", common.markdown([common.Row(**row) for row in result["rows"]]), ""]
+    lines.append(f"{result['date']}, median of {result['rounds']} rounds. " + described(result["machine"]))
+    lines += [f"{key}: {value}." for key, value in result["notes"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def described(machine: dict[str, Any]) -> str:
+    """The machine in one line."""
+    versions = ", ".join(f"{package} {number}" for package, number in machine["packages"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, "
+        f"Python {machine['python']}, {versions}."
+    )
 
 
 def main() -> None:
@@ -27,16 +47,13 @@ def main() -> None:
         name for name in chosen if subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")]).returncode
     ]
     results = {}
-    for name in NAMES:
+    for name in (*NAMES, *OTHERS):
         file = common.TARGET / f"{name}.json"
         if file.is_file() and name not in failed:
             results[name] = json.loads(file.read_text(encoding="utf-8"))
     write_json(common.TARGET / "benchmarks.json", results)
-    rows = [common.Row(**row) for result in results.values() for row in result["rows"]]
-    lines = [f"- {key}: {value}" for key, value in common.machine().items()]
-    notes = [f"- {name}: {key}: {value}" for name, result in results.items() for key, value in result["notes"].items()]
     with whole_file(common.TARGET / "benchmarks.md") as part:
-        part.write_text("\n".join([common.markdown(rows), "", *lines, *notes]) + "\n", encoding="utf-8")
+        part.write_text("\n".join(section(name, result) for name, result in results.items()), encoding="utf-8")
     print((common.TARGET / "benchmarks.md").read_text(encoding="utf-8"))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from retinaflow.augment import Transform, apply, draw
+from retinaflow.augment import Transform, apply, draw, sampling_matrix
 
 ARTICLE = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
 SIZE = 64
@@ -49,6 +49,33 @@ def test_the_same_parameters_give_the_image_of_keras(transform):
     # OpenCV interpolates at 1/32 pixel and rounds to whole values.
     assert difference.max() <= 3
     assert difference.mean() < 0.6
+
+
+@given(
+    st.builds(
+        Transform,
+        st.floats(-180, 180),
+        st.floats(-20, 20),
+        st.floats(-20, 20),
+        st.floats(0.5, 2),
+        st.floats(0.5, 2),
+        st.booleans(),
+        st.booleans(),
+    ),
+    st.integers(1, 600),
+)
+def test_the_matrix_is_the_product_of_its_steps(transform, size):
+    angle = np.deg2rad(transform.theta)
+    middle = (size - 1) / 2
+    steps = [
+        [[1, 0, middle], [0, 1, middle], [0, 0, 1]],
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]],
+        [[1, 0, transform.tx], [0, 1, transform.ty], [0, 0, 1]],
+        np.diag([transform.zx, transform.zy, 1.0]),
+        np.diag([-1.0 if transform.flip_horizontal else 1.0, -1.0 if transform.flip_vertical else 1.0, 1.0]),
+        [[1, 0, -middle], [0, 1, -middle], [0, 0, 1]],
+    ]
+    assert np.allclose(sampling_matrix(transform, size), np.linalg.multi_dot(steps)[:2], rtol=0, atol=1e-9)
 
 
 def test_a_wrong_sign_would_be_seen():

@@ -420,6 +420,16 @@ def test_what_could_not_be_read_is_tried_again(setup: Setup) -> None:
     assert setup.rows()[str(path)]["problem"] == ""
 
 
+def test_an_inventory_that_cannot_be_remembered_is_taken(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    path = setup.add("1_left.jpeg")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.add("in the way")
+    caplog.set_level("INFO")
+    setup.take(("1_left", "0"), kept=setup.folder / "in the way" / "train.json")
+    assert str(path) in setup.rows()
+    assert "not kept for the next time" in caplog.text
+
+
 def test_names_that_are_not_utf8_are_remembered(setup: Setup) -> None:
     path = Path(os.fsdecode(os.fsencode(setup.folder) + b"/\xff_left.jpeg"))
     path.write_bytes(picture())

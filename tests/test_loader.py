@@ -1,4 +1,6 @@
+import errno
 import os
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -65,6 +67,41 @@ def test_a_shard_that_became_shorter_is_named(make_part, settings):
     os.truncate(shards[0][0], shards[0][0].stat().st_size - 1)
     with pytest.raises(RetinaflowError, match=r"0\.npy: became shorter while it was read"):
         batches[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1, "augmentation": AUGMENT}])
+def test_pixels_that_the_system_hands_out_in_pieces_arrive_whole(photographs, monkeypatch, settings):
+    expected = epoch(Batches(photographs, 4, **settings))
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:50]], offset))
+    for (pixels, _), (others, _) in zip(expected, epoch(Batches(photographs, 4, **settings)), strict=True):
+        assert np.array_equal(pixels, others)
+
+
+def test_a_shard_that_cannot_be_read_is_named(photographs, monkeypatch):
+    monkeypatch.setattr(os, "preadv", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(RetinaflowError, match=r"\.npy: cannot be read \(Input/output error\)"):
+        photographs[0]
+
+
+def test_shards_of_two_sizes_are_an_error(make_part):
+    first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
+    with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
+        Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+
+
+def test_the_shuffle_is_uniform_over_shards(make_part):
+    """Every photograph is as likely at every place of an epoch, whatever shard it lies in."""
+    count, epochs = 20, 2000
+    batches = Batches(Photographs(*make_part("a", numbered(count), [0] * count, shards=4), CLASSES), 4, seed=1)
+    seen = np.zeros((count, count))  # photograph, place
+    for number in range(epochs):
+        batches.start_epoch(number)
+        order = np.concatenate([pixels[:, 0, 0, 0] for pixels, _ in epoch(batches)])
+        seen[order, np.arange(count)] += 1
+    surplus = ((seen - epochs / count) ** 2 / (epochs / count)).sum()
+    degrees = (count - 1) ** 2
+    assert abs(surplus - degrees) < 5 * (2 * degrees) ** 0.5
 
 
 def test_systems_without_advice_on_files_will_do(photographs, monkeypatch):

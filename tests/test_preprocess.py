@@ -317,7 +317,7 @@ def test_shrinking_averages_areas(factor: float) -> None:
     expected = cv2.resize(picture.astype(np.float32), target, interpolation=cv2.INTER_AREA)
     difference = np.abs(shrunk(picture, *target) - expected)
     assert picture.std() > 2
-    assert difference.mean() < 0.4  # rounding alone is 0.25
+    assert difference.mean() < 0.5  # rounding alone is 0.25; bilinear interpolation alone comes to 0.67
     assert difference.max() < 4
 
 

@@ -58,8 +58,14 @@ def test_read_shard_gives_back_what_was_written(tmp_path: Path, count: int) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4, 1), np.uint8)],
-    ids=["dtype", "dimensions", "channels"],
+    [
+        np.zeros((2, 4, 4, 3), np.float32),
+        np.zeros((2, 4, 4), np.uint8),
+        np.zeros((2, 4, 4, 1), np.uint8),
+        np.zeros((2, 4, 5, 3), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8, order="F"),
+    ],
+    ids=["dtype", "dimensions", "channels", "not square", "order"],
 )
 def test_read_shard_refuses_other_arrays(tmp_path: Path, wrong: np.ndarray) -> None:
     pixels, rows = write_shard(tmp_path, ["a", "b"])

@@ -90,7 +90,7 @@ def take_inventory(
     """Write the tables ``inventory`` (a row for each photograph) and ``problems`` of the data set called ``dataset``.
 
     ``kept`` remembers what was read: a photograph of the same path, size and time of change is not read again as long
-    as ``code``, a digest of this library, is the same.
+    as ``code``, which stands for what reads them, is the same.
 
     Photographs are looked for in ``folders`` and all folders below; files and labels meet by image name (case counts).
     ``patient_pattern`` is matched against whole image names, its groups ``patient`` and, optionally, ``eye`` are kept;
@@ -252,9 +252,12 @@ def _recall(kept: Path, code: str) -> dict[str, tuple[State, Header]]:
 
 
 def _remember(kept: Path, code: str, headers: Mapping[str, tuple[State, Header]]) -> None:
-    with whole_file(kept) as part:
-        # Escaped, as file names need not be UTF-8.
-        part.write_text(json.dumps({"code": code, "headers": headers}), encoding="ascii")
+    try:
+        with whole_file(kept) as part:
+            # Escaped, as file names need not be UTF-8.
+            part.write_text(json.dumps({"code": code, "headers": headers}), encoding="ascii")
+    except OSError as error:
+        log.info("%s: what was read is not kept for the next time (%s)", kept, error)
 
 
 def _read(paths: Sequence[str], threads: int) -> list[Header]:

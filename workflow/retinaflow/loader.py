@@ -1,9 +1,10 @@
 """Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
 
+import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,6 @@ from retinaflow import augment
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import read_table
-
-# Batches. Photographs of a batch lie anywhere in the shards; a disk reads them twice as fast if told beforehand.
-READ_AHEAD = 2
 
 
 class Photographs:
@@ -35,13 +33,16 @@ class Photographs:
         Raises ``RetinaflowError`` if an image of an index has no pixels or its class is unknown.
         """
         labelled = {row["image"]: row for index in indices for row in read_table(index, ("image", "filename", "class"))}
-        self._shards: list[tuple[io.FileIO, int]] = []
-        places: dict[str, tuple[int, int]] = {}
+        self.size = 0
+        self._files: list[io.FileIO] = []
+        places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
         for number, (pixels, rows) in enumerate(shards):
             array, names = read_shard(pixels, rows)
+            if self.size not in (0, array.shape[1]):
+                raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            self._shards.append((io.FileIO(pixels), array.offset))
-            places.update((name, (number, row)) for row, name in enumerate(names))
+            self._files.append(io.FileIO(pixels))
+            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(names))
         self.images = sorted(labelled)
         if not self.images:
             raise RetinaflowError(f"{', '.join(map(str, indices))}: no photograph listed; expected at least one.")
@@ -74,21 +75,22 @@ class Photographs:
 
         Raises ``RetinaflowError`` if the shard has become shorter since it was opened.
         """
-        file, offset = self._locate(number)
-        if os.preadv(file.fileno(), [out.data], offset) != out.nbytes:
-            raise RetinaflowError(f"{file.name}: became shorter while it was read. {REBUILD}")
+        shard, offset = self._places[number]
+        file, left = self._files[shard], out.data.cast("B")
+        try:
+            while left:  # nearly always once: network file systems may hand out less
+                if not (count := os.preadv(file.fileno(), [left], offset)):
+                    raise RetinaflowError(f"{file.name}: became shorter while it was read. {REBUILD}")
+                offset, left = offset + count, left[count:]
+        except OSError as error:
+            raise RetinaflowError(f"{file.name}: cannot be read ({error.strerror}). Run again.") from error
 
-    def expect(self, numbers: Iterable[int]) -> None:
+    def expect(self, numbers: np.ndarray) -> None:
         """Have the system begin to read the pixels of photographs that will be asked for soon."""
         if hasattr(os, "posix_fadvise"):
-            for number in numbers:
-                file, offset = self._locate(number)
-                os.posix_fadvise(file.fileno(), offset, 3 * self.size**2, os.POSIX_FADV_WILLNEED)
-
-    def _locate(self, number: int) -> tuple[io.FileIO, int]:
-        shard, row = self._places[number]
-        file, start = self._shards[shard]
-        return file, start + int(row) * 3 * self.size**2
+            for shard, offset in self._places[numbers]:
+                with contextlib.suppress(OSError):  # advice that a file system need not take
+                    os.posix_fadvise(self._files[shard].fileno(), offset, 3 * self.size**2, os.POSIX_FADV_WILLNEED)
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel over all pixels: two float64 (3,), in values 0 to 255."""
@@ -110,7 +112,7 @@ class Batches(keras.utils.PyDataset):
     configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
     with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
-    own.
+    own. Each worker has a core to itself: OpenCV is told to start no threads.
     """
 
     def __init__(
@@ -143,8 +145,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch ``index`` of the current epoch."""
         chosen = self._chosen(index)
-        if self.seed is not None:  # in the order of their names the system reads ahead by itself
-            self.photographs.expect(self._chosen(index + READ_AHEAD))
+        # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
+        if self.seed is not None:
+            self.photographs.expect(self._chosen(index + self.workers))
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         for number, out in zip(chosen, pixels, strict=True):

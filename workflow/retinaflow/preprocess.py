@@ -155,13 +155,13 @@ def _shrink(photograph: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     """The means of the areas that the pixels of ``target`` (width, height) cover, nearly as INTER_AREA finds them.
 
     OpenCV averages blocks of whole pixels several times faster than areas that cut pixels. So each side is brought to a
-    whole multiple first, by interpolation that shrinks it by a fifth at most and so hardly aliases more than an average.
+    whole multiple first, by interpolation that shrinks it by a fifth at most and hardly aliases more than an average.
     """
     height, width = photograph.shape[:2]
     multiples = [max(1, math.ceil(side / end - 1 / 4)) for side, end in zip((width, height), target, strict=True)]
     whole = (target[0] * multiples[0], target[1] * multiples[1])
     photograph = cv2.resize(photograph, whole, interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(photograph, target, interpolation=cv2.INTER_AREA)
+    return photograph if whole == target else cv2.resize(photograph, target, interpolation=cv2.INTER_AREA)
 
 
 def _enhance(content: np.ndarray, enhance: str) -> np.ndarray:
@@ -269,8 +269,8 @@ def _fill(
         raise RetinaflowError(
             f"{index}: {len(failures)} of its photographs cannot be used:\n"
             + "\n".join(failures)
-            + "\nRemove what cannot be decoded, or list it under `exclude` of its data set; where one is missing "
-            "or has changed, take the inventory again. Then run again."
+            + "\nRemove what cannot be decoded, or list it under `exclude` of its data set; put back what is missing; "
+            "`touch` what has changed, for the inventory to read it again. Then run again."
         )
 
 

@@ -39,9 +39,9 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
         array = np.load(pixels, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy has no one exception for a file that is not an array
         raise RetinaflowError(f"{pixels}: cannot be read as an array of pixels ({error}). {REBUILD}") from error
-    if not isinstance(array, np.memmap) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+    if not isinstance(array, np.memmap) or array.dtype != np.uint8 or not _square(array):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.memmap) else "an archive of arrays"
-        raise RetinaflowError(f"{pixels}: found {found}; expected uint8 (n, size, size, 3). {REBUILD}")
+        raise RetinaflowError(f"{pixels}: found {found}; expected uint8 (n, size, size, 3) in C order. {REBUILD}")
     try:
         names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
     except (OSError, csv.Error) as error:
@@ -52,3 +52,7 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
             "Delete both files and run again to rebuild them."
         )
     return array, names
+
+
+def _square(array: np.ndarray) -> bool:
+    return array.ndim == 4 and array.shape[1] == array.shape[2] and array.shape[3] == 3 and array.flags.c_contiguous

@@ -62,7 +62,7 @@ def train(
     checkpoint.unlink(missing_ok=True)
     batches = Batches(training, settings["batch_size"], threads, seed, settings["augment"])
     held_out = Batches(validation, settings["batch_size"], threads)
-    # TensorFlow traces a step again if variables were made in it: those of the optimiser and the metrics, if not before.
+    # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     model.optimizer.build(model.trainable_variables)
     model.evaluate(held_out, steps=1, verbose=0)
     history = model.fit(

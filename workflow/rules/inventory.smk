@@ -21,8 +21,6 @@ rule inventory:
         listings=listings,
         labels=label_table,
         label_digest=label_digest,
-        # Snakemake deletes outputs before the job; this one outlives it.
-        kept=path("inventory", ".kept", "{dataset}.json"),
         exclude=lambda wildcards: DATASETS[wildcards.dataset]["exclude"],
         data={
             key: CONFIG["data"][key]

@@ -12,8 +12,8 @@ rule preprocess:
         path("logs", "preprocess", "{recipe}", "{part}", "{shard}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    # Shards side by side use all cores; threads in one would share Python's lock.
-    threads: 1
+    # Shards side by side use all cores without sharing Python's lock; few shards take threads to do so.
+    threads: lambda wildcards: max(1, 4 // SHARDS[wildcards.part])
     params:
         shards=lambda wildcards: SHARDS[wildcards.part],
     script:

@@ -1,6 +1,7 @@
 """Join the photographs of a data set with its labels and list what is wrong."""
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 from retinaflow.files import digest_files, whole_file
@@ -21,8 +22,9 @@ with job_log(snakemake.log[0]):
         data["exclude_limit"],
         Path(snakemake.output.inventory),
         Path(snakemake.log.problems),
-        Path(snakemake.params.kept),
-        digest_files(snakemake.input.code),
+        # Snakemake deletes outputs before the job; this one outlives it.
+        Path(snakemake.output.inventory).parent / ".kept" / f"{snakemake.wildcards.dataset}.json",
+        f"{digest_files(snakemake.input.code)} {version('pillow')}",
         snakemake.threads,
     )
     with whole_file(snakemake.output.problems) as part:
