@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from retinaflow import augment
+from retinaflow.allocator import keep_freed_memory
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import read_table
@@ -127,6 +128,7 @@ class Batches(keras.utils.PyDataset):
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
         cv2.setNumThreads(1)  # the workers each have a batch of their own
+        keep_freed_memory()
         self.photographs = photographs
         self.batch_size = batch_size
         self.seed = seed

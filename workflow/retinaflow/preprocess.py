@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from retinaflow.allocator import keep_freed_memory
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, whole_file, write_json
 from retinaflow.recipe import Recipe
@@ -217,6 +218,7 @@ def build_shard(
     cannot be decoded.
     """
     cv2.setNumThreads(1)  # the threads below each have a photograph of their own to decode
+    keep_freed_memory()
     members = (row for row in stream_table(index, INDEX_COLUMNS) if shard_of(row["image"], shards) == number)
     wanted = sorted(members, key=lambda row: row["image"])
     keys = [_key(row) for row in wanted]
