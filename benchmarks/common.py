@@ -2,6 +2,7 @@
 
 import csv
 import io
+import multiprocessing
 import os
 import platform
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +70,36 @@ def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUND
             count = sides[name]()
             seconds[name].append((time.perf_counter() - start) / (count or 1))
     return seconds
+
+
+Sides = Mapping[str, Callable[[], int]]
+
+
+class Elsewhere:
+    """Sides of a comparison in a process of their own, as nobody there has told OpenCV or malloc what suits us."""
+
+    def __init__(self, make: Callable[..., Sides], *arguments: object) -> None:
+        """``make`` with ``arguments``, all picklable, gives the sides by name."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        context.Process(target=_serve, args=(there, make, arguments), daemon=True).start()
+        self.names: list[str] = self._pipe.recv()
+
+    def sides(self) -> dict[str, Callable[[], int]]:
+        """What runs each of them, for ``alternate``."""
+        return {name: partial(self._run, name) for name in self.names}
+
+    def _run(self, name: str) -> int:
+        self._pipe.send(name)
+        count: int = self._pipe.recv()
+        return count
+
+
+def _serve(pipe: Connection, make: Callable[..., Sides], arguments: tuple[object, ...]) -> None:
+    sides = make(*arguments)
+    pipe.send(list(sides))
+    while True:
+        pipe.send(sides[pipe.recv()]())
 
 
 def rates(

@@ -137,48 +137,54 @@ def write_tree(photographs: Photographs, tree: Path) -> None:
         cv2.imwrite(str(folder / f"{image}.jpeg"), photographs[number][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def training(photographs: Photographs, arrays: list[np.ndarray], folder: Path) -> list[common.Row]:
-    """Augmented batches, ours against everybody."""
-    write_tree(photographs, folder)
-    ours = Batches(photographs, BATCH, WORKERS, 1, AUGMENT)
-    generator = image_data_generator(folder)
-    pipelines = [iter(from_directory(folder)), *(iter(from_shards(photographs, warp)) for warp in (False, True))]
+def open_shards(folder: Path) -> tuple[Photographs, list[tuple[Path, Path]]]:
+    """The photographs below ``folder``, and their shards as files."""
+    shards = [(pixels, pixels.with_suffix(".csv")) for pixels in sorted(folder.glob("*.npy"))]
+    return Photographs([folder / "organized" / "index.csv"], shards, CLASSES), shards
+
+
+def others(folder: Path) -> dict[str, Callable[[], int]]:
+    """What feeds the same photographs elsewhere."""
+    set_up()
+    photographs, shards = open_shards(folder)
+    write_tree(photographs, folder / "tree")
+    generator = image_data_generator(folder / "tree")
+    pipelines = [
+        iter(from_directory(folder / "tree")),
+        *(iter(from_shards(photographs, warp)) for warp in (False, True)),
+    ]
     for pipeline in pipelines:
         drain(pipeline, 10)
-    order = np.random.default_rng(1).permutation(len(photographs))
-    targets = {
-        "ImageDataGenerator.flow_from_directory, two workers": 40.0,
-        "ImageDataGenerator.flow_from_directory, one worker, as fit has unless told": 40.0,
-        "image_dataset_from_directory + Keras layers": 1.0,
-        "tf.data on the shards + Keras layers": 1.0,
-        "tf.data on the shards + our warp": 1.0,
-        "plain memory-mapped gather, one thread (limit)": None,
-    }
-    work = (
-        lambda: consume(ours, 120),
-        lambda: consume(generator, 12),
-        lambda: consume(generator, 6, 1),
-        lambda: drain(pipelines[0], 20),
-        lambda: drain(pipelines[1], 20),
-        lambda: drain(pipelines[2], 60),
-        lambda: gather(arrays, np.resize(order, 120 * BATCH)),
-    )
-    seconds = common.alternate(dict(zip(("ours", *targets), work, strict=True)))
-    return common.rates("augmented training batches, 224 px, two cores", seconds, targets, "images/s")
-
-
-def evaluation(photographs: Photographs, shards: list[tuple[Path, Path]]) -> list[common.Row]:
-    """Plain batches in the order of the names, one thread on both sides."""
-    ours = Batches(photographs, BATCH, WORKERS)
     read = [read_shard(*files) for files in shards]
+    arrays = [array for array, _ in read]
     names = [name for _, some in read for name in some]
-    order = np.argsort(names)  # where each photograph lies, in the order of the names
-    sides = {
-        "ours": lambda: sum(len(ours[number][0]) for number in range(ours.num_batches)),
-        "plain memory-mapped gather": lambda: gather([array for array, _ in read], order),
+    shuffled = np.resize(np.random.default_rng(1).permutation(len(names)), 120 * BATCH)
+    in_order = np.argsort(names)  # where each photograph lies, in the order of the names
+    return {
+        "ImageDataGenerator.flow_from_directory, two workers": lambda: consume(generator, 12),
+        "ImageDataGenerator.flow_from_directory, one worker as in fit": lambda: consume(generator, 6, 1),
+        "image_dataset_from_directory + Keras layers": lambda: drain(pipelines[0], 20),
+        "tf.data on the shards + Keras layers": lambda: drain(pipelines[1], 20),
+        "tf.data on the shards + our warp": lambda: drain(pipelines[2], 60),
+        "plain memory-mapped gather, one thread (limit)": lambda: gather(arrays, shuffled),
+        "plain memory-mapped gather": lambda: gather(arrays, in_order),
     }
-    seconds = common.alternate(sides)
-    return common.rates("evaluation batches, 224 px", seconds, {"plain memory-mapped gather": 0.7}, "images/s")
+
+
+def compare(folder: Path) -> list[common.Row]:
+    """Augmented batches against everybody, plain ones against a gather in the same order."""
+    photographs, _ = open_shards(folder)
+    elsewhere = common.Elsewhere(others, folder)
+    *names, plain = elsewhere.names
+    limit = names[-1]
+    augmented, evaluation = Batches(photographs, BATCH, WORKERS, 1, AUGMENT), Batches(photographs, BATCH, WORKERS)
+    sides = elsewhere.sides()
+    one = {"ours": lambda: sum(len(evaluation[number][0]) for number in range(evaluation.num_batches))}
+    seconds = common.alternate({**one, plain: sides.pop(plain)})
+    rows = common.rates("evaluation batches, 224 px, one thread", seconds, {plain: 0.7}, "images/s")
+    targets = dict.fromkeys(names, 1.0) | dict.fromkeys(names[:2], 40.0) | {limit: None}
+    seconds = common.alternate({"ours": lambda: consume(augmented, 120), **sides})
+    return common.rates("augmented training batches, 224 px, two cores", seconds, targets, "images/s") + rows
 
 
 def cold(photographs: Photographs, shards: list[tuple[Path, Path]]) -> list[common.Row]:
@@ -206,19 +212,22 @@ def cold(photographs: Photographs, shards: list[tuple[Path, Path]]) -> list[comm
     return common.rates("photographs from a cold disk, shuffled, told beforehand", seconds, targets, "images/s")
 
 
-def main() -> None:
-    """Measure and print."""
+def set_up() -> None:
+    """Seed, and as many threads as there are workers."""
     keras.utils.set_random_seed(1)
     tf.config.threading.set_intra_op_parallelism_threads(WORKERS)
     tf.config.threading.set_inter_op_parallelism_threads(WORKERS)
+
+
+def main() -> None:
+    """Measure and print."""
     collection = common.collection()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        indices, shards = common.shards(collection, SIZE, 250, folder)
-        photographs = Photographs(indices, shards, CLASSES)
+        common.shards(collection, SIZE, 250, folder)
+        photographs, shards = open_shards(folder)
         rows = cold(photographs, shards)  # before anything maps the shards: what is mapped stays in memory
-        arrays = [read_shard(*files)[0] for files in shards]
-        rows = training(photographs, arrays, folder / "tree") + evaluation(photographs, shards) + rows
+        rows = compare(folder) + rows
     common.publish("feed", rows, {"photographs": f"{len(photographs)} of {collection.name}, in {len(shards)} shards"})
 
 

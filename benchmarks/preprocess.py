@@ -14,6 +14,7 @@ import io
 import multiprocessing
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -29,40 +30,37 @@ from retinaflow.tables import read_table
 AT_MOST = 480  # photographs a round: a second or so
 
 
-class Case:
-    """Some photographs of a collection and the index of them."""
+def few(photographs: common.Collection) -> common.Collection:
+    """As many as a round takes."""
+    return common.Collection(photographs.name, photographs.paths[:AT_MOST], photographs.levels[:AT_MOST])
 
-    def __init__(self, photographs: common.Collection, folder: Path) -> None:
-        """Write the index to ``folder``."""
-        some = common.Collection(photographs.name, photographs.paths[:AT_MOST], photographs.levels[:AT_MOST])
-        self.index = common.index(some, folder)
-        self.paths = some.paths
-        self.contents = [path.read_bytes() for path in self.paths]
-        self.sizes = [Image.open(io.BytesIO(content)).size for content in self.contents]
 
-    def limit(self, recipe: Recipe) -> Callable[[], int]:
-        """The bare decode of the same bytes at the same scales."""
-        jobs = [
-            (np.frombuffer(content, np.uint8), DECODE_FLAGS[reduced_scale(width, height, recipe)])
-            for content, (width, height) in zip(self.contents, self.sizes, strict=True)
-        ]
+def others(paths: list[Path], size: int) -> dict[str, Callable[[], int]]:
+    """What reads the same photographs elsewhere; the limit has their bytes in memory already."""
+    cv2.setNumThreads(1)
+    recipe = Recipe(size, "trim", "keep", "none")
+    contents = [path.read_bytes() for path in paths]
+    jobs = []
+    for content in contents:
+        flag = DECODE_FLAGS[reduced_scale(*Image.open(io.BytesIO(content)).size, recipe)]
+        jobs.append((np.frombuffer(content, np.uint8), flag))
 
-        def decode() -> int:
-            for content, flag in jobs:
-                cv2.imdecode(content, flag)
-            return len(jobs)
+    def limit() -> int:
+        for content, flag in jobs:
+            cv2.imdecode(content, flag)
+        return len(jobs)
 
-        return decode
+    def each(convert: Callable[[bytes], object]) -> int:
+        for path in paths:
+            convert(path.read_bytes())
+        return len(paths)
 
-    def each(self, convert: Callable[[bytes], object]) -> Callable[[], int]:
-        """Read each file and convert it."""
-
-        def run() -> int:
-            for path in self.paths:
-                convert(path.read_bytes())
-            return len(self.paths)
-
-        return run
+    return {
+        "bare reduced decode (limit)": limit,
+        "full decode + resize (article)": partial(each, article(size)),
+        "tf.io.decode_jpeg + tf.image.resize": partial(each, tensorflow(size)),
+        "Pillow draft + resize": partial(each, pillow(size)),
+    }
 
 
 def article(size: int) -> Callable[[bytes], object]:
@@ -96,20 +94,13 @@ def pillow(size: int) -> Callable[[bytes], object]:
 
 def compare(photographs: common.Collection, size: int, folder: Path) -> list[common.Row]:
     """One core, ours against everybody."""
-    case, recipe = Case(photographs, folder), Recipe(size, "trim", "keep", "none")
-    sides = {
-        "ours": lambda: build(case.index, recipe),
-        "bare reduced decode (limit)": case.limit(recipe),
-        "full decode + resize (article)": case.each(article(size)),
-        "tf.io.decode_jpeg + tf.image.resize": case.each(tensorflow(size)),
-        "Pillow draft + resize": case.each(pillow(size)),
-    }
-    seconds = common.alternate(sides)
-    least = 3.0 if photographs.name.endswith("original") else 1.0
-    targets = dict.fromkeys(list(sides)[1:], 1.0) | {
-        "bare reduced decode (limit)": 0.85,
-        "full decode + resize (article)": least,
-    }
+    some, recipe = few(photographs), Recipe(size, "trim", "keep", "none")
+    index = common.index(some, folder)
+    elsewhere = common.Elsewhere(others, some.paths, size)
+    targets = dict.fromkeys(elsewhere.names, 1.0) | {"bare reduced decode (limit)": 0.85}
+    if photographs.name.endswith("original"):
+        targets["full decode + resize (article)"] = 3.0
+    seconds = common.alternate({"ours": lambda: build(index, recipe), **elsewhere.sides()})
     return common.rates(f"{photographs.name} to {size} px, one core", seconds, targets, "images/s")
 
 
@@ -136,15 +127,15 @@ def both(work: Callable[..., int], *arguments: object) -> int:
 
 def scaling(photographs: common.Collection, folder: Path) -> list[common.Row]:
     """Two shards side by side in two processes, as the workflow runs them, against one after the other in one."""
-    case, recipe = Case(photographs, folder), Recipe(224, "trim", "keep", "none")
-    halves = [(case.index, recipe, number, 2) for number in range(2)]
+    index, recipe = common.index(few(photographs), folder), Recipe(224, "trim", "keep", "none")
+    halves = [(index, recipe, number, 2) for number in range(2)]
     rows = []
     with multiprocessing.get_context("spawn").Pool(2, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         pool.starmap(decode, halves, chunksize=1)
         for name, work, least in (("two cores", build, 1.85), ("bare decode, two cores: what they give", decode, None)):
             sides = {
                 "ours": lambda work=work: sum(pool.starmap(work, halves, chunksize=1)),
-                "one core": lambda work=work: pool.apply(both, (work, case.index, recipe)),
+                "one core": lambda work=work: pool.apply(both, (work, index, recipe)),
             }
             seconds = common.alternate(sides)
             rows += common.rates(f"{photographs.name} to 224 px, {name}", seconds, {"one core": least}, "images/s")
@@ -153,7 +144,6 @@ def scaling(photographs: common.Collection, folder: Path) -> list[common.Row]:
 
 def main() -> None:
     """Measure and print."""
-    cv2.setNumThreads(1)
     rows: list[common.Row] = []
     cases = [(common.collection(), 224)]
     originals = common.originals()

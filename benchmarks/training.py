@@ -22,7 +22,7 @@ from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
 
 CASES = ("InceptionV3", "ResNet50")
-SIZE, COUNT, THREADS = 224, 96, 2
+SIZE, COUNT, THREADS = 224, 64, 2
 CLASSES = [f"class{level}" for level in range(5)]
 
 
