@@ -1,5 +1,6 @@
 """What the benchmarks share: photographs to measure with, rounds that alternate, one kind of table."""
 
+import contextlib
 import csv
 import io
 import multiprocessing
@@ -98,8 +99,9 @@ class Elsewhere:
 def _serve(pipe: Connection, make: Callable[..., Sides], arguments: tuple[object, ...]) -> None:
     sides = make(*arguments)
     pipe.send(list(sides))
-    while True:
-        pipe.send(sides[pipe.recv()]())
+    with contextlib.suppress(EOFError):  # whoever asked has ended
+        while True:
+            pipe.send(sides[pipe.recv()]())
 
 
 def rates(
