@@ -24,7 +24,7 @@ test: $(VENV)/.development
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
 
-# All of it takes about half an hour on two cores, which should do nothing else. See benchmarks/README.md.
+# About 25 minutes on two cores, which should do nothing else. See benchmarks/README.md.
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
 
