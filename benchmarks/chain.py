@@ -47,7 +47,6 @@ import yaml
 
 import common
 
-CLASSES = [f"class{level}" for level in range(5)]
 BATCH_SIZE = 32
 DENSE_UNITS = (512, 256)
 DROPOUT = 0.5
@@ -163,7 +162,7 @@ def recipe_prepare(images: Path, labels: Path, folder: Path, size: int) -> None:
     random.Random(2015).shuffle(photographs)  # noqa: S311 - as `train_test_split` would, not a secret
     cut = round(0.8 * len(photographs))
     for part, those in (("train", photographs[:cut]), ("validation", photographs[cut:])):
-        for name in CLASSES:
+        for name in common.CLASSES:
             (folder / part / name).mkdir(parents=True)
         for path in those:
             # The article moves them. These belong to both sides and may be links to the only copy there is.
@@ -182,14 +181,7 @@ def recipe_train(folder: Path, case: Case, epochs: int) -> list[float]:
     from sklearn.utils.class_weight import compute_class_weight
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    augmented = ImageDataGenerator(
-        horizontal_flip=True,
-        vertical_flip=True,
-        width_shift_range=0.1,
-        height_shift_range=0.1,
-        zoom_range=0.2,
-        rotation_range=20,
-    )
+    augmented = ImageDataGenerator(**common.ARTICLE)
     square = (case.size, case.size)
     training = augmented.flow_from_directory(folder / "train", square, batch_size=BATCH_SIZE)
     validation = ImageDataGenerator().flow_from_directory(
@@ -233,7 +225,7 @@ def recipe_model(case: Case) -> Any:
     for units in DENSE_UNITS:
         x = keras.layers.Dense(units, activation="relu")(x)
         x = keras.layers.Dropout(DROPOUT)(x)
-    x = keras.layers.Dense(len(CLASSES), activation="softmax")(x)
+    x = keras.layers.Dense(len(common.CLASSES), activation="softmax")(x)
     model = keras.Model(network.input, x)
     model.compile(keras.optimizers.Adam(LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
     return model
@@ -267,7 +259,7 @@ def network_alone(case: Case, count: int) -> float:
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (BATCH_SIZE, case.size, case.size, 3)).astype(np.float32)
-    answers = keras.utils.to_categorical(rng.integers(0, len(CLASSES), BATCH_SIZE), len(CLASSES))
+    answers = keras.utils.to_categorical(rng.integers(0, len(common.CLASSES), BATCH_SIZE), len(common.CLASSES))
     model = recipe_model(case)
     total = 0.0
     for step, share in ((model.train_on_batch, 0.8), (model.test_on_batch, 0.2)):

@@ -39,6 +39,19 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 PACKAGES = ("snakemake", "keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
 
 
+CLASSES = [f"class{level}" for level in range(5)]
+# The article's augmentation, in the words of Keras's ImageDataGenerator and in ours.
+ARTICLE = {
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "width_shift_range": 0.1,
+    "height_shift_range": 0.1,
+    "zoom_range": 0.2,
+    "rotation_range": 20,
+}
+AUGMENT = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
+
+
 class Row(NamedTuple):
     """One line of the table: ours and the other side in ``unit``, medians of the rounds.
 

@@ -30,8 +30,6 @@ from retinaflow.loader import Batches, Photographs
 from retinaflow.shards import read_shard
 
 SIZE, BATCH, WORKERS, QUEUE = 224, 32, 2, 8
-CLASSES = [f"class{level}" for level in range(5)]
-AUGMENT = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
 
 
 def consume(batches: Any, count: int, workers: int = WORKERS) -> int:
@@ -53,14 +51,7 @@ def drain(batches: Iterator[Any], count: int) -> int:
 
 def image_data_generator(tree: Path) -> Any:
     """Keras's ImageDataGenerator with the article's augmentation."""
-    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
-        horizontal_flip=True,
-        vertical_flip=True,
-        width_shift_range=0.1,
-        height_shift_range=0.1,
-        zoom_range=0.2,
-        rotation_range=20,
-    )
+    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(**common.ARTICLE)
     return generator.flow_from_directory(tree, (SIZE, SIZE), batch_size=BATCH, class_mode="sparse", seed=1)
 
 
@@ -100,7 +91,7 @@ def from_shards(photographs: Photographs, augmented: bool) -> Any:
         if not augmented:
             return pixels
         out = np.empty_like(pixels)
-        augment.apply(pixels, augment.draw(AUGMENT, SIZE, random), out)
+        augment.apply(pixels, augment.draw(common.AUGMENT, SIZE, random), out)
         return out
 
     def read(number: Any) -> Any:
@@ -132,7 +123,7 @@ def gather(arrays: list[np.ndarray], order: np.ndarray) -> int:
 def write_tree(photographs: Photographs, tree: Path) -> None:
     """The same pixels as JPEG files in class folders."""
     for number, image in enumerate(photographs.images):
-        folder = tree / CLASSES[photographs.levels[number]]
+        folder = tree / common.CLASSES[photographs.levels[number]]
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{image}.jpeg"), photographs[number][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
@@ -140,7 +131,7 @@ def write_tree(photographs: Photographs, tree: Path) -> None:
 def open_shards(folder: Path) -> tuple[Photographs, list[tuple[Path, Path]]]:
     """The photographs below ``folder``, and their shards as files."""
     shards = [(pixels, pixels.with_suffix(".csv")) for pixels in sorted(folder.glob("*.npy"))]
-    return Photographs([folder / "organized" / "index.csv"], shards, CLASSES), shards
+    return Photographs([folder / "organized" / "index.csv"], shards, common.CLASSES), shards
 
 
 def others(folder: Path) -> dict[str, Callable[[], int]]:
@@ -177,7 +168,10 @@ def compare(folder: Path) -> list[common.Row]:
     elsewhere = common.Elsewhere(others, folder)
     *names, plain = elsewhere.names
     limit = names[-1]
-    augmented, evaluation = Batches(photographs, BATCH, WORKERS, 1, AUGMENT), Batches(photographs, BATCH, WORKERS)
+    augmented, evaluation = (
+        Batches(photographs, BATCH, WORKERS, 1, common.AUGMENT),
+        Batches(photographs, BATCH, WORKERS),
+    )
     sides = elsewhere.sides()
     one = {"ours": lambda: sum(len(evaluation[number][0]) for number in range(evaluation.num_batches))}
     seconds = common.alternate({**one, plain: sides.pop(plain)})

@@ -45,7 +45,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from common import ROOT, TARGET, Collection, Row, alternate, collection, machine, publish, rates, repeated
+from common import CLASSES, ROOT, TARGET, Collection, Row, alternate, collection, machine, publish, rates, repeated
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.loader import Batches, Photographs
@@ -55,7 +55,6 @@ from retinaflow.recipe import Recipe
 
 CASES = (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512))
 PRECISIONS = ("mixed_bfloat16", "float32")
-CLASSES = [f"class{level}" for level in range(5)]
 SEED = 1
 CORES: int = machine()["cores"]
 

@@ -22,7 +22,6 @@ import numpy as np
 import common
 
 COUNT, TIMES, SIZE = 400, 10, 224
-CLASSES = [f"class{level}" for level in range(5)]
 
 
 def prepare(what: str, count: int, folder: Path) -> None:
@@ -55,7 +54,7 @@ def photographs(folder: Path) -> Any:
     from retinaflow.loader import Photographs
 
     return Photographs(
-        [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], CLASSES
+        [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], common.CLASSES
     )
 
 
@@ -63,8 +62,7 @@ def feed(folder: Path) -> None:
     """An epoch of augmented batches, by two workers."""
     from retinaflow.loader import Batches
 
-    augmentation = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
-    batches = Batches(photographs(folder), 32, 2, 1, augmentation)
+    batches = Batches(photographs(folder), 32, 2, 1, common.AUGMENT)
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, batches.num_batches, 8):
             for batch in pool.map(batches.__getitem__, range(start, min(start + 8, batches.num_batches))):
@@ -81,7 +79,7 @@ def score(folder: Path) -> None:
     device.prepare(1, 2)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
-    model = keras.Model(pixels, keras.layers.Dense(len(CLASSES), activation="softmax")(means))
+    model = keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(means))
     predict(model, photographs(folder), 2)
 
 

@@ -20,7 +20,6 @@ from retinaflow.loader import Photographs
 from retinaflow.score import BATCH, predict
 
 ROWS, SIZE, THREADS = 10_000, 96, 2
-CLASSES = [f"class{level}" for level in range(5)]
 
 
 def network() -> keras.Model:
@@ -28,7 +27,7 @@ def network() -> keras.Model:
     backbone = keras.applications.MobileNetV3Small(input_shape=(SIZE, SIZE, 3), include_top=False, weights=None)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     features = keras.layers.GlobalAveragePooling2D()(backbone(keras.layers.Rescaling(1.0)(pixels)))
-    return keras.Model(pixels, keras.layers.Dense(len(CLASSES), activation="softmax")(features))
+    return keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(features))
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
     model = network()
     with tempfile.TemporaryDirectory() as name:
         pixels = np.random.default_rng(1).integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)
-        photographs = Photographs(*common.repeated(pixels, ROWS, Path(name)), CLASSES)
+        photographs = Photographs(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
         predict(model, photographs, THREADS)

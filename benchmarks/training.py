@@ -23,7 +23,6 @@ from retinaflow.model import build, compile_model
 
 CASES = ("InceptionV3", "ResNet50")
 SIZE, COUNT, THREADS = 224, 64, 2
-CLASSES = [f"class{level}" for level in range(5)]
 
 
 def configured() -> dict[str, Any]:
@@ -36,7 +35,7 @@ def configured() -> dict[str, Any]:
 
 def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
     """One backbone, an epoch each."""
-    model = build(backbone, chosen, len(CLASSES), None)
+    model = build(backbone, chosen, len(common.CLASSES), None)
     compile_model(model, chosen["learning_rate"])
     batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"])
     pixels = np.stack([photographs[number] for number in range(COUNT)])
@@ -64,7 +63,7 @@ def main() -> None:
     collection = common.collection()
     some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])
     with tempfile.TemporaryDirectory() as folder:
-        photographs = Photographs(*common.shards(some, SIZE, COUNT, Path(folder)), CLASSES)
+        photographs = Photographs(*common.shards(some, SIZE, COUNT, Path(folder)), common.CLASSES)
         rows = [row for backbone in CASES for row in compare(backbone, photographs, chosen)]
     common.publish("training", rows, {"epoch": f"{COUNT} photographs in batches of {chosen['batch_size']}"})
 

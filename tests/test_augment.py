@@ -11,6 +11,16 @@ from retinaflow.augment import Transform, apply, draw, sampling_matrix
 
 ARTICLE = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
 SIZE = 64
+TRANSFORMS = st.builds(
+    Transform,
+    st.floats(-180, 180),
+    st.floats(-20, 20),
+    st.floats(-20, 20),
+    st.floats(0.5, 2),
+    st.floats(0.5, 2),
+    st.booleans(),
+    st.booleans(),
+)
 
 
 def photograph(size=SIZE):
@@ -31,18 +41,7 @@ def by_keras(transform, image):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.builds(
-        Transform,
-        st.floats(-180, 180),
-        st.floats(-20, 20),
-        st.floats(-20, 20),
-        st.floats(0.5, 2),
-        st.floats(0.5, 2),
-        st.booleans(),
-        st.booleans(),
-    )
-)
+@given(TRANSFORMS)
 def test_the_same_parameters_give_the_image_of_keras(transform):
     image = photograph()
     difference = np.abs(warped(transform, image).astype(float) - by_keras(transform, image))
@@ -51,19 +50,7 @@ def test_the_same_parameters_give_the_image_of_keras(transform):
     assert difference.mean() < 0.6
 
 
-@given(
-    st.builds(
-        Transform,
-        st.floats(-180, 180),
-        st.floats(-20, 20),
-        st.floats(-20, 20),
-        st.floats(0.5, 2),
-        st.floats(0.5, 2),
-        st.booleans(),
-        st.booleans(),
-    ),
-    st.integers(1, 600),
-)
+@given(TRANSFORMS, st.integers(1, 600))
 def test_the_matrix_is_the_product_of_its_steps(transform, size):
     angle = np.deg2rad(transform.theta)
     middle = (size - 1) / 2

@@ -209,28 +209,19 @@ def _judge_labels(labels: Sequence[LabelRow], classes: Sequence[str]) -> tuple[d
 
 def _read_headers(paths: Sequence[str], kept: Path, code: str, threads: int) -> list[Header]:
     start = time.time_ns()
-    states = [_state(path) for path in paths]
-    known = _recall(kept, code)
-    headers = [
-        known[path][1] if path in known and known[path][0] == state else None
-        for path, state in zip(paths, states, strict=True)
-    ]
-    unknown = [number for number, header in enumerate(headers) if header is None]
-    if unknown:
-        for number, header in zip(unknown, _read([paths[number] for number in unknown], threads), strict=True):
-            headers[number] = header
-        # A file that changed just now may change again within the same tick of the clock.
-        settled = start - SETTLED
-        _remember(
-            kept,
-            code,
-            {
-                path: (state, header)
-                for path, state, header in zip(paths, states, headers, strict=True)
-                if state and header and state.changed < settled and not header.fault
-            },
-        )
-    return [header for header in headers if header]
+    states = {path: _state(path) for path in paths}
+    headers = {path: header for path, (state, header) in _recall(kept, code).items() if states.get(path) == state}
+    unread = [path for path in paths if path not in headers]
+    if unread:
+        headers.update(zip(unread, _read(unread, threads), strict=True))
+        settled = {
+            path: (state, headers[path])
+            for path, state in states.items()
+            # A file that changed just now may change again within the same tick of the clock.
+            if state and state.changed < start - SETTLED and not headers[path].fault
+        }
+        _remember(kept, code, settled)
+    return [headers[path] for path in paths]
 
 
 def _state(path: str) -> State | None:
