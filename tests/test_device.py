@@ -6,6 +6,7 @@ from importlib import import_module
 
 import keras
 import numpy as np
+import pytest
 
 from common import ROOT
 from retinaflow import device
@@ -56,3 +57,11 @@ def test_description_names_what_computed():
     assert described["python"] == platform.python_version()
     for package in ("keras", "numpy", described["backend"]):
         assert described["packages"][package] == import_module(package).__version__
+
+
+def test_what_the_backend_says_of_too_little_memory_is_recognised():
+    with pytest.raises(Exception, match=r"OOM|RESOURCE_EXHAUSTED|memory") as error:
+        keras.ops.zeros((2**22, 2**22), "float32") + 1  # 70 TB
+    assert device.out_of_memory(error.value)
+    assert device.out_of_memory(MemoryError())
+    assert not device.out_of_memory(ValueError("RESOURCE_EXHAUSTED"))

@@ -21,12 +21,14 @@ import pytest
 
 from common import Part
 from retinaflow import device
+from retinaflow import train as train_module
 from retinaflow.backbones import BACKBONES, Backbone
+from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest_files
-from retinaflow.loader import Photographs
+from retinaflow.loader import Batches, Photographs
 from retinaflow.tables import read_table
-from retinaflow.train import HISTORY_COLUMNS, class_weights, train, train_job
+from retinaflow.train import HISTORY_COLUMNS, OutOfTimeError, class_weights, train, train_job
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
@@ -42,6 +44,8 @@ SETTINGS = {
     "dropout": 0.1,
     "class_weights": "inverse",
     "batch_size": 8,
+    "on_out_of_memory": "error",
+    "cpu_threads": 1,
     "epochs": 3,
     "learning_rate": 0.01,
     "monitor": "val_loss",
@@ -97,7 +101,7 @@ def fit(folder: Path, training: Part, validation: Part, seed: int = 1, **changes
         None,
         seed,
         1,
-        folder / "kept.weights.h5",
+        Checkpoint(folder / "checkpoints", "key"),
     )
 
 
@@ -113,13 +117,12 @@ def judged(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[s
 def test_it_learns(tmp_path, parts):
     _, history, decided = fit(tmp_path, *parts, epochs=6)
     assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
-    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert history[-1]["loss"] < history[0]["loss"] / 1.5
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
     assert all(tuple(row) == HISTORY_COLUMNS for row in history)
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert decided["epochs_run"] == 6
     assert decided["photographs"] == {"train": 36, "validation": 21}
-    assert list(tmp_path.glob("*.h5")) == []
 
 
 @pytest.mark.parametrize(
@@ -190,12 +193,10 @@ def test_a_class_without_photographs_is_named(tmp_path, make_part, parts, kind):
         fit(tmp_path, without, parts[1], class_weights=kind)
 
 
-def test_a_loss_that_is_not_finite_is_an_error_even_where_an_earlier_run_left_its_checkpoint(tmp_path, parts):
-    left = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    left.save_weights(tmp_path / "kept.weights.h5")
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path, parts):
     with pytest.raises(RetinaflowError, match=r"Tiny: the loss is no longer finite in epoch 1\. Lower learning_rate"):
         fit(tmp_path, *parts, learning_rate=1e30)
-    assert list(tmp_path.glob("*.h5")) == []
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(("finite", "infinite", "epoch"), [(17, math.inf, 3), (6, 3, 1)])
@@ -220,7 +221,7 @@ def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monk
     monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", Diverging)
     with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
         fit(tmp_path, *parts)
-    assert list(tmp_path.glob("*.h5")) == []
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
@@ -231,34 +232,30 @@ def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
     assert len(traced) == 1
 
 
-def test_what_an_earlier_run_left_is_not_used(tmp_path, parts):
-    (tmp_path / "kept.weights.h5").write_bytes(b"half a file of a job that was killed")
-    model, history, decided = fit(tmp_path, *parts)
-    assert judged(model, parts[1])["loss"] == pytest.approx(history[decided["best_epoch"] - 1]["val_loss"], rel=1e-4)
+OUTPUTS = ("model.keras", "history.csv", "class_indices.json", "run.json")
 
 
-def job(folder: Path, parts: tuple[Part, Part], seed: int, threads: int, **changes: Any) -> Path:
+def job(
+    folder: Path, parts: tuple[Part, Part], seed: int = 1, code: str = "", minutes: float | None = None, **changes: Any
+) -> Path:
     """Train in ``folder`` as the workflow does."""
+    outputs = [folder / name for name in OUTPUTS]
+    settings = {**SETTINGS, **changes}
     train_job(
-        "Tiny",
-        "Tiny",
-        {**SETTINGS, **changes},
-        THREE,
-        seed,
-        *parts,
-        None,
-        threads,
-        *(folder / name for name in ("model.keras", "history.csv", "class_indices.json", "run.json")),
-        folder / "kept.weights.h5",
-    )
+        "Tiny", "Tiny", settings, THREE, seed, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder)
+    )  # fmt: skip
     return folder
 
 
-def job_elsewhere(folder: Path, parts: tuple[Part, Part], seed: int, threads: int) -> Path:
+def checkpoints_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-checkpoints")
+
+
+def job_elsewhere(folder: Path, parts: tuple[Part, Part], seed: int) -> Path:
     """``job`` in a new process."""
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
-        return job(folder, parts, seed, threads)
+        return job(folder, parts, seed)
 
 
 def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
@@ -270,8 +267,8 @@ def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
 def test_the_seed_decides_everything(tmp_path, parts):
     """To the last bit, in whatever process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        elsewhere = pool.submit(job_elsewhere, tmp_path / "elsewhere", parts, 1, 1)
-        here, another_seed = (outcome(job(tmp_path / str(seed), parts, seed, 1)) for seed in (1, 2))
+        elsewhere = pool.submit(job_elsewhere, tmp_path / "elsewhere", parts, 1)
+        here, another_seed = (outcome(job(tmp_path / str(seed), parts, seed)) for seed in (1, 2))
         history, weights = outcome(elsewhere.result())
     assert history == here[0]
     assert all(np.array_equal(a, b) for a, b in zip(weights, here[1], strict=True))
@@ -281,8 +278,9 @@ def test_the_seed_decides_everything(tmp_path, parts):
 
 def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     with caplog.at_level(logging.INFO):
-        folder = job(tmp_path / "models" / "Tiny", parts, seed=7, threads=1, normalisation="dataset")
-    assert {path.name for path in folder.iterdir()} == {"model.keras", "history.csv", "class_indices.json", "run.json"}
+        folder = job(tmp_path / "models" / "Tiny", parts, seed=7, normalisation="dataset")
+    assert {path.name for path in folder.iterdir()} == set(OUTPUTS)
+    assert not checkpoints_of(folder).exists()
     assert json.loads((folder / "class_indices.json").read_text()) == {"none": 0, "mild": 1, "severe": 2}
     history = read_table(folder / "history.csv", HISTORY_COLUMNS)
     assert len(history) == 3
@@ -290,7 +288,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     record = json.loads((folder / "run.json").read_text())
     assert record["run"] == record["backbone"] == "Tiny"
     assert record["settings"] == {**SETTINGS, "normalisation": "dataset"}
-    assert (record["seed"], record["threads"]) == (7, 1)
+    assert (record["seed"], record["batch_size"]) == (7, 8)
     assert record["classes"] == THREE
     assert record["digests"] == {
         "train_index": digest_files(parts[0][0]),
@@ -298,7 +296,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
         "weights": None,
     }
     assert record["environment"] == device.describe()
-    assert record["seconds"] > sum(float(row["seconds"]) for row in history) > 0
+    assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
     mean, _ = Photographs(*parts[0], THREE).channel_statistics()
     assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
     losses = [float(row["val_loss"]) for row in history]
@@ -316,24 +314,167 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     assert "at most 0 s left" in lines[-1]
 
 
-def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts, monkeypatch):
+def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
     path = tmp_path / "tiny.weights.h5"
     source = tiny(False, None, (32, 32, 3))
     source.save_weights(path)
-
-    def from_file(include_top: bool, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
-        network = tiny(include_top, None, input_shape)
-        network.load_weights(weights)
-        return network
-
-    monkeypatch.setattr(keras.applications, "Tiny", from_file)
     settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
-    outputs = [tmp_path / "run" / name for name in ("model.keras", "history.csv", "class_indices.json", "run.json")]
-    train_job("Tiny", "Tiny", settings, THREE, 1, *parts, path, 1, *outputs, tmp_path / "kept.weights.h5")
+    outputs = [tmp_path / "run" / name for name in OUTPUTS]
+    train_job("Tiny", "Tiny", settings, THREE, 1, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints")
     assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
     trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
     for old, new in zip(source.get_weights(), trained, strict=True):
         assert np.array_equal(old, new)
+
+
+class Killed(BaseException):
+    """What no part of the training may catch, as nothing can catch a kill."""
+
+
+# Half of the units dropped, a learning rate that falls and a training that stops by itself: all that has a state.
+LIVELY = {
+    "dropout": 0.5,
+    "epochs": 12,
+    "monitor": "val_accuracy",
+    "reduce_lr_patience": 1,
+    "early_stopping_patience": 4,
+    "learning_rate": 0.003,
+}
+
+
+def cut_short(patch: pytest.MonkeyPatch, folder: Path, parts: tuple[Part, Part], after: int, **settings: Any) -> None:
+    """A job that is killed once it has kept ``after`` epochs, in its next step."""
+    train_step = keras.callbacks.CallbackList.on_train_batch_end
+    kept = checkpoints_of(folder) / f"epoch-{after}.weights.h5"
+
+    def kill(callbacks: keras.callbacks.CallbackList, batch: int, logs: dict[str, float] | None = None) -> None:
+        if kept.exists():
+            raise Killed
+        train_step(callbacks, batch, logs)
+
+    with patch.context() as only:
+        only.setattr(keras.callbacks.CallbackList, "on_train_batch_end", kill)
+        with pytest.raises(Killed):
+            job(folder, parts, **settings)
+
+
+def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch, caplog):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **LIVELY))
+    rates = [float(row["learning_rate"]) for row in undisturbed[0]]
+    assert len(set(rates)) > 2, "the learning rate falls"
+    assert len(rates) < LIVELY["epochs"], "and the training stops by itself"
+    for epochs in range(1, len(rates)):
+        cut_short(monkeypatch, tmp_path / "killed", parts, epochs, **LIVELY)
+        assert len(list(checkpoints_of(tmp_path / "killed").glob("*.h5"))) <= 2
+    with caplog.at_level(logging.INFO):
+        history, weights = outcome(job(tmp_path / "killed", parts, **LIVELY))
+    assert f"going on after epoch {len(rates) - 1}" in caplog.messages
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    assert not checkpoints_of(tmp_path / "killed").exists()
+
+
+def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(tmp_path, parts, monkeypatch):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts))
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "write_table", kill)
+        with pytest.raises(Killed):
+            job(tmp_path / "killed", parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", None)
+        history, weights = outcome(job(tmp_path / "killed", parts))
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("setting", "left by other data, settings or code"),
+        ("code", "left by other data, settings or code"),
+        ("pixels", "left by other data, settings or code"),
+        ("label", "left by other data, settings or code"),
+        ("damage", "is damaged"),
+        ("state", "cannot be used"),
+    ],
+)
+def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monkeypatch, caplog, change, said):
+    folder = tmp_path / "killed"
+    cut_short(monkeypatch, folder, parts, 2)
+    changes: dict[str, Any] = {}
+    shard, index = parts[0][1][0][0], parts[0][0][0]
+    if change == "setting":
+        changes["learning_rate"] = 0.02
+    elif change == "code":
+        changes["code"] = "another"
+    elif change == "pixels":
+        np.save(shard, np.load(shard)[:, ::-1])
+    elif change == "label":
+        index.write_text(index.read_text().replace("mild", "none", 1))
+    elif change == "damage":
+        weights = checkpoints_of(folder) / "epoch-2.weights.h5"
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    else:
+        (checkpoints_of(folder) / "state.json").write_text("[]")
+    with caplog.at_level(logging.INFO):
+        went_on = outcome(job(folder, parts, **changes))
+    assert said in caplog.text
+    assert "going on" not in caplog.text
+    anew = outcome(job(tmp_path / "anew", parts, **changes))
+    assert went_on[0] == anew[0]
+    assert all(np.array_equal(a, b) for a, b in zip(went_on[1], anew[1], strict=True))
+
+
+def test_before_its_time_is_over_a_job_ends_after_an_epoch_and_goes_on_the_next_time(tmp_path, parts):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts))
+    for epochs in (1, 2):
+        with pytest.raises(OutOfTimeError, match=rf"within epoch {epochs + 1}\. The {epochs} epochs so far are kept"):
+            job(tmp_path / "limited", parts, minutes=1)  # less than what is put aside
+    assert outcome(job(tmp_path / "limited", parts, minutes=1))[0] == undisturbed[0]
+    assert outcome(job(tmp_path / "enough", parts, minutes=60))[0] == undisturbed[0]
+
+
+def memory_for(patch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let the device find no memory for batches of more than ``limit`` photographs."""
+    plenty = train_module._fit
+
+    def scarce(model: keras.Model, settings: dict[str, Any], seed: int, batches: Batches, *others: Any) -> None:
+        if batches.batch_size > limit:
+            raise MemoryError
+        plenty(model, settings, seed, batches, *others)
+
+    patch.setattr(train_module, "_fit", scarce)
+
+
+def test_out_of_memory_is_an_error_that_says_what_to_change(tmp_path, parts, monkeypatch):
+    memory_for(monkeypatch, 4)
+    with pytest.raises(RetinaflowError) as error:
+        fit(tmp_path, *parts)
+    assert "Tiny: out of memory with batches of 8 photographs of 32 x 32 pixels. Lower batch_size" in str(error.value)
+
+
+def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, monkeypatch, caplog):
+    small = outcome(job(tmp_path / "small", parts, batch_size=2))
+    memory_for(monkeypatch, 3)
+    # The next run knows at once.
+    cut_short(monkeypatch, tmp_path / "halved", parts, 1, on_out_of_memory="halve")
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    halved = outcome(job(tmp_path / "halved", parts, on_out_of_memory="halve"))
+    assert "going on after epoch 1" in caplog.text
+    assert "out of memory" not in caplog.text
+    assert halved[0] == small[0]
+    assert all(np.array_equal(a, b) for a, b in zip(halved[1], small[1], strict=True))
+    assert json.loads((tmp_path / "halved/run.json").read_text())["batch_size"] == 2
+    memory_for(monkeypatch, 0)
+    with pytest.raises(RetinaflowError, match="batches of 1 photographs"):
+        fit(tmp_path, *parts, on_out_of_memory="halve")
 
 
 def shown_on_terminal(work: Callable[[], object]) -> str:

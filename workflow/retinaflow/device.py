@@ -8,10 +8,10 @@ import keras
 
 
 def prepare(seed: int, threads: int) -> None:
-    """Seed Keras, keep to ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made.
+    """Seed Keras, compute in ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made.
 
-    On one machine, the same seed and number of threads give the same result to the last bit. Another number of threads
-    adds up in another order: its results differ by rounding, which training amplifies.
+    On one machine, the same seed and number of threads give the same result to the last bit, on however many cores.
+    Another number of threads adds up in another order: its results differ by rounding, which training amplifies.
     """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
@@ -31,6 +31,18 @@ def has_gpu() -> bool:
     if backend == "jax":
         return import_module("jax").default_backend() == "gpu"
     return bool(import_module("torch").cuda.is_available())
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the device, or the machine, has not enough memory."""
+    if isinstance(error, MemoryError):
+        return True
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return isinstance(error, import_module("tensorflow").errors.ResourceExhaustedError)
+    if backend == "torch":
+        return isinstance(error, import_module("torch").OutOfMemoryError)
+    return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def compiles() -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from retinaflow import device
+from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
-from retinaflow.files import digest_files, whole_file, write_json
+from retinaflow.files import digest, digest_files, whole_file, write_json
 from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
 from retinaflow.tables import write_table
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 
 FIGURES = ("loss", "accuracy", "quadratic_weighted_kappa")
 HISTORY_COLUMNS = ("epoch", *FIGURES, *(f"val_{name}" for name in FIGURES), "learning_rate", "seconds")
+MARGIN = 120  # seconds: for what comes before the first epoch and after the last one, and for epochs that take longer
+
+
+class OutOfTimeError(RetinaflowError):
+    """The time limit of the job would pass within the next epoch; what is done so far is kept."""
 
 
 def train(
@@ -34,86 +40,125 @@ def train(
     validation: Photographs,
     weights: Path | None,
     seed: int,
-    threads: int,
-    checkpoint: Path,
+    workers: int,
+    checkpoint: Checkpoint,
+    deadline: float = math.inf,
 ) -> tuple[keras.Model, list[dict[str, float]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
-    The model holds the weights of the epoch with the best ``monitor``; they pass through ``checkpoint``, a
-    ``.weights.h5`` file that is removed at the end. The history has a row an epoch with ``HISTORY_COLUMNS``. The third
-    value is for ``run.json``: class weights, channel statistics, best epoch, parameters.
+    The model holds the weights of the epoch with the best ``monitor``. The history has a row an epoch with
+    ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel statistics, batch size, best epoch,
+    parameters.
 
-    Raises ``RetinaflowError`` if a class has no training photograph, the weights do not fit or the loss is no longer
-    finite.
+    Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
+    if it had never been cut short. ``workers`` threads read batches ahead. Where the memory of the device does not
+    suffice and ``on_out_of_memory`` is ``halve``, training starts anew with batches of half the size.
+
+    Raises ``RetinaflowError`` if a class has no training photograph, the weights do not fit, the loss is no longer
+    finite or memory does not suffice; ``OutOfTimeError`` where ``deadline``, on the clock of ``time.monotonic``, would
+    pass before another epoch has ended.
     """
-    device.prepare(seed, threads)
+    balance = class_weights(settings["class_weights"], training.levels, classes)
     statistics = None
     if settings["normalisation"] == "dataset":
         mean, deviation = training.channel_statistics()
         statistics = (mean.tolist(), deviation.tolist())
-    balance = class_weights(settings["class_weights"], training.levels, classes)
-    model = build(backbone, settings, len(classes), weights, statistics)
+    if not checkpoint.batch_size:
+        checkpoint.restart(settings["batch_size"])
+    while True:
+        batch_size = checkpoint.batch_size
+        device.prepare(seed, settings["cpu_threads"])
+        try:
+            model = build(backbone, settings, len(classes), weights, statistics)
+            log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
+            batches = Batches(training, batch_size, workers, seed, settings["augment"])
+            held_out = Batches(validation, batch_size, workers)
+            _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+            break
+        except Exception as error:
+            if not device.out_of_memory(error):
+                raise
+            if settings["on_out_of_memory"] == "error" or batch_size == 1:
+                raise RetinaflowError(
+                    f"{backbone}: out of memory with batches of {batch_size} photographs of {settings['image_size']} x "
+                    f"{settings['image_size']} pixels. Lower batch_size or image_size of {backbone}, or set its "
+                    "on_out_of_memory to halve. Other programs on the same device take memory, too."
+                ) from error
+        checkpoint.restart(batch_size // 2)
+        log.warning("%s: out of memory; starting anew with batches of %d photographs", backbone, batch_size // 2)
+        keras.utils.clear_session(free_memory=True)
+    rows = checkpoint.rows
+    best = _best_epoch(rows, settings["monitor"])
+    checkpoint.load(model, best)
+    decided = {
+        "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
+        "channel_statistics": statistics,
+        "batch_size": batch_size,
+        "epochs_run": len(rows),
+        "best_epoch": best,
+        "parameters": model.count_params(),
+        "trainable_parameters": _trainable(model),
+        "photographs": {"train": len(training), "validation": len(validation)},
+    }
+    return model, rows, decided
+
+
+def _fit(
+    model: keras.Model,
+    settings: Mapping[str, Any],
+    seed: int,
+    batches: Batches,
+    held_out: Batches,
+    balance: dict[int, float] | None,
+    checkpoint: Checkpoint,
+    deadline: float,
+) -> None:
+    """Train ``model`` from where ``checkpoint`` stands until nothing is left to do."""
+    if checkpoint.finished:
+        return
     compile_model(model, settings["learning_rate"])
-    log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-    monitor = settings["monitor"]
-    mode = "min" if monitor == "val_loss" else "max"
-    clock = _Progress(len(training), settings["batch_size"], settings["epochs"])
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.unlink(missing_ok=True)
-    batches = Batches(training, settings["batch_size"], threads, seed, settings["augment"])
-    held_out = Batches(validation, settings["batch_size"], threads)
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     model.optimizer.build(model.trainable_variables)
+    done = len(checkpoint.rows)
+    if done:
+        checkpoint.load(model, done)
+        log.info("going on after epoch %d", done)
     model.evaluate(held_out, steps=1, verbose=0)
-    history = model.fit(
+    monitor = settings["monitor"]
+    mode = "min" if monitor == "val_loss" else "max"
+    deciding = [
+        keras.callbacks.ReduceLROnPlateau(
+            monitor,
+            factor=settings["reduce_lr_factor"],
+            patience=settings["reduce_lr_patience"],
+            min_lr=settings["minimum_learning_rate"],
+            mode=mode,
+        ),
+        keras.callbacks.EarlyStopping(monitor, patience=settings["early_stopping_patience"], mode=mode),
+    ]
+    clock = _Progress(len(batches.photographs), batches.batch_size, settings["epochs"])
+    model.fit(
         batches,
         validation_data=held_out,
         epochs=settings["epochs"],
+        initial_epoch=done,
         class_weight=balance,
         shuffle=False,
         verbose=0,
         callbacks=[
             batches.follow_epochs(),
             keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.ModelCheckpoint(
-                checkpoint, monitor=monitor, mode=mode, save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.ReduceLROnPlateau(
-                monitor,
-                factor=settings["reduce_lr_factor"],
-                patience=settings["reduce_lr_patience"],
-                min_lr=settings["minimum_learning_rate"],
-                mode=mode,
-            ),
-            keras.callbacks.EarlyStopping(monitor, patience=settings["early_stopping_patience"], mode=mode),
+            *deciding,
             clock,
+            _Keep(settings, seed, checkpoint, deciding, clock, deadline),
         ],
-    ).history
-    losses = zip(history["loss"], history["val_loss"], strict=True)
-    diverged = [epoch for epoch, both in enumerate(losses, start=1) if not all(map(math.isfinite, both))]
-    if diverged:
-        checkpoint.unlink(missing_ok=True)
-        raise RetinaflowError(
-            f"{backbone}: the loss is no longer finite in epoch {diverged[0]}. "
-            f"Lower learning_rate (now {settings['learning_rate']}) or check class_weights ({balance})."
-        )
-    model.load_weights(checkpoint)
-    checkpoint.unlink()
-    rows = [
-        {"epoch": epoch + 1, **{name: history[name][epoch] for name in HISTORY_COLUMNS[1:-1]}, "seconds": seconds}
-        for epoch, seconds in enumerate(clock.seconds)
-    ]
-    pick = min if mode == "min" else max
-    decided = {
-        "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
-        "channel_statistics": statistics,
-        "epochs_run": len(rows),
-        "best_epoch": pick(rows, key=lambda row: row[monitor])["epoch"],
-        "parameters": model.count_params(),
-        "trainable_parameters": _trainable(model),
-        "photographs": {"train": len(training), "validation": len(validation)},
-    }
-    return model, rows, decided
+    )
+
+
+def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
+    """The first epoch, from 1, with the best figure."""
+    pick = min if monitor == "val_loss" else max
+    return int(pick(rows, key=lambda row: row[monitor])["epoch"])
 
 
 def train_job(
@@ -125,44 +170,51 @@ def train_job(
     training: tuple[Sequence[Path], Sequence[tuple[Path, Path]]],
     validation: tuple[Sequence[Path], Sequence[tuple[Path, Path]]],
     weights: Path | None,
-    threads: int,
+    code: str,
+    workers: int,
+    minutes: float | None,
     model: Path,
     history: Path,
     class_indices: Path,
     record: Path,
-    checkpoint: Path,
+    checkpoints: Path,
 ) -> None:
     """Train from the files of earlier stages and write the four files of a trained model.
 
-    ``training`` and ``validation`` are each the index tables of a part and its shards as (pixels, rows).
+    ``training`` and ``validation`` are each the index tables of a part and its shards as (pixels, rows). In the folder
+    ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
+    ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
+    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done.
     """
     start = time.monotonic()
+    deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
     parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
-    trained, rows, decided = train(backbone, settings, classes, parts[0], parts[1], weights, seed, threads, checkpoint)
+    decisive = {
+        "run": run,
+        "backbone": backbone,
+        "settings": dict(settings),
+        "seed": seed,
+        "classes": list(classes),
+        "digests": {
+            "train_index": digest_files(training[0]),
+            "validation_index": digest_files(validation[0]),
+            "weights": None if weights is None else digest_files([weights]),
+        },
+        "environment": device.describe(),
+    }
+    # Shards are too large to read them for this alone; they are written once and never changed.
+    written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
+    checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
+    trained, rows, decided = train(
+        backbone, settings, classes, parts[0], parts[1], weights, seed, workers, checkpoint, deadline
+    )
     with whole_file(model) as part:
         # Without the compiled metrics and the optimiser, the file loads wherever Keras does and is a third of the size.
         keras.Model(trained.input, trained.output, name=backbone).save(part)
     write_table(history, HISTORY_COLUMNS, rows)
     write_json(class_indices, {name: level for level, name in enumerate(classes)})
-    write_json(
-        record,
-        {
-            "run": run,
-            "backbone": backbone,
-            "settings": dict(settings),
-            "seed": seed,
-            "threads": threads,
-            "classes": list(classes),
-            **decided,
-            "digests": {
-                "train_index": digest_files(training[0]),
-                "validation_index": digest_files(validation[0]),
-                "weights": None if weights is None else digest_files([weights]),
-            },
-            "environment": device.describe(),
-            "seconds": round(time.monotonic() - start, 1),
-        },
-    )
+    write_json(record, {**decisive, **decided, "seconds": round(sum(row["seconds"] for row in rows), 1)})
+    checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 
 
@@ -186,6 +238,53 @@ def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequ
 
 def _trainable(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+class _Keep(keras.callbacks.Callback):
+    """Keeps each finished epoch, and takes up those that an earlier run kept."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        seed: int,
+        checkpoint: Checkpoint,
+        deciding: Sequence[keras.callbacks.Callback],
+        clock: "_Progress",
+        deadline: float,
+    ) -> None:
+        super().__init__()
+        self.settings, self.seed, self.checkpoint = settings, seed, checkpoint
+        self.deciding, self.clock, self.deadline = deciding, clock, deadline
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        # What they decide follows from the epochs so far, the learning rate included.
+        self.model.optimizer.learning_rate = self.settings["learning_rate"]
+        for epoch, row in enumerate(self.checkpoint.rows):
+            for callback in self.deciding:
+                callback.on_epoch_end(epoch, dict(row))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        # Dropout draws from a state that no weights file holds: anew each epoch, it need not be kept.
+        states = [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
+        for number, state in enumerate(states):
+            state.assign(np.random.SeedSequence((self.seed, epoch, number)).generate_state(2))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
+            self.checkpoint.remove()
+            raise RetinaflowError(
+                f"{self.model.name}: the loss is no longer finite in epoch {epoch + 1}. Lower learning_rate (now "
+                f"{self.settings['learning_rate']}) or check class_weights ({self.settings['class_weights']})."
+            )
+        figures = {name: float(logs[name]) for name in HISTORY_COLUMNS[1:-1]}
+        rows = [*self.checkpoint.rows, {"epoch": epoch + 1, **figures, "seconds": self.clock.seconds[-1]}]
+        finished = self.model.stop_training or len(rows) == self.settings["epochs"]
+        self.checkpoint.save(self.model, rows, _best_epoch(rows, self.settings["monitor"]), finished)
+        if not finished and time.monotonic() + max(self.clock.seconds) > self.deadline:
+            raise OutOfTimeError(
+                f"{self.model.name}: the time limit would pass within epoch {epoch + 2}. The {epoch + 1} epochs so far "
+                "are kept: run again to go on after them, or let `retries` do it."
+            )
 
 
 class _Progress(keras.callbacks.Callback):

@@ -25,7 +25,7 @@ rule score:
         path("logs", "score", "{run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: 8
+    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
         gpu=1,
     params:
@@ -34,6 +34,7 @@ rule score:
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
         seed=CONFIG["seed"],
+        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
     script:
         "../scripts/score.py"
 

@@ -20,7 +20,7 @@ rule train:
         path("logs", "train", "{run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: 8
+    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
         gpu=1,
     params:
@@ -28,6 +28,7 @@ rule train:
         settings=training_settings,
         classes=CLASSES,
         seed=CONFIG["seed"],
-        checkpoint=path("checkpoints", "{run}", "best.weights.h5"),
+        # No output: Snakemake deletes outputs before a job, and this is there to outlive a job that was cut short.
+        checkpoints=path("checkpoints", "{run}"),
     script:
         "../scripts/train.py"

@@ -13,7 +13,7 @@ from retinaflow.tables import read_table
 with job_log(snakemake.log[0]):
     run, classes, threads = snakemake.wildcards.run, snakemake.params.classes, snakemake.threads
     files, output = snakemake.input, snakemake.output
-    model = load_model(Path(files.model), classes, snakemake.params.seed, threads)
+    model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads)
     for part in snakemake.params.parts:
         shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
         photographs = Photographs(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.files import digest_files
 from retinaflow.logs import job_log
 from retinaflow.train import train_job
 
@@ -23,10 +24,12 @@ with job_log(snakemake.log[0]):
         part("train"),
         part("validation"),
         Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
+        digest_files(snakemake.input.code),
         snakemake.threads,
+        snakemake.resources.get("runtime"),
         Path(snakemake.output.model),
         Path(snakemake.output.history),
         Path(snakemake.output.class_indices),
         Path(snakemake.output.record),
-        Path(snakemake.params.checkpoint),
+        Path(snakemake.params.checkpoints),
     )

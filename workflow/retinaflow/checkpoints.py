@@ -1,0 +1,106 @@
+"""Where a training goes on after it was cut short: the weights and figures of its last finished epoch."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from retinaflow.files import digest_files, whole_file, write_json
+
+log = logging.getLogger(__name__)
+
+STATE = "state.json"
+WEIGHTS = "epoch-{}.weights.h5"
+
+
+class Checkpoint:
+    """The state of one training in ``folder``: its epochs so far, and the weights of the last and of the best one.
+
+    ``key`` stands for everything that decides the outcome: what another key left is removed, and so is what does not
+    hold together. ``rows`` are the figures of each finished epoch, ``batch_size`` what was trained with (0 before
+    anything was), ``finished`` whether no further epoch is wanted.
+
+    The state file names the weights that belong to it, with their digests, and is replaced after they are whole: a
+    kill at any moment leaves the epoch before or this one, never a mixture.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Take up what is in ``folder``, or nothing."""
+        self.folder = folder
+        self.key = key
+        self.rows: list[dict[str, float]] = []
+        self.batch_size = 0
+        self.finished = False
+        self._weights: dict[str, str] = {}
+        try:
+            state = self._read()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s: what an earlier run left cannot be used (%s); training starts anew", folder / STATE, error)
+            state = None
+        if state:
+            self.rows, self.batch_size, self.finished = state["rows"], state["batch_size"], state["finished"]
+            self._weights = state["weights"]
+        self._tidy()
+
+    def _read(self) -> dict[str, Any] | None:
+        path = self.folder / STATE
+        if not path.exists():
+            return None
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if state["key"] != self.key:
+            log.info("%s: left by other data, settings or code; training starts anew", path)
+            return None
+        for name, digest in state["weights"].items():
+            if digest_files([self.folder / name]) != digest:
+                raise ValueError(f"{name} is damaged")
+        return state
+
+    def save(self, model: keras.Model, rows: Sequence[Mapping[str, float]], best: int, finished: bool) -> None:
+        """Keep ``model``, optimiser included, as of the last epoch of ``rows``; ``best`` is the best epoch, from 1."""
+        last = WEIGHTS.format(len(rows))
+        with whole_file(self.folder / last) as part:
+            model.save_weights(part)
+        kept = {name: digest for name, digest in self._weights.items() if name == WEIGHTS.format(best)}
+        self._weights = {**kept, last: digest_files([self.folder / last])}
+        self.rows, self.finished = [dict(row) for row in rows], finished
+        self._write()
+
+    def restart(self, batch_size: int) -> None:
+        """Begin at the first epoch, with batches of ``batch_size``."""
+        self.rows, self.batch_size, self.finished, self._weights = [], batch_size, False, {}
+        self._write()
+
+    def _write(self) -> None:
+        write_json(
+            self.folder / STATE,
+            {
+                "key": self.key,
+                "batch_size": self.batch_size,
+                "finished": self.finished,
+                "rows": self.rows,
+                "weights": self._weights,
+            },
+        )
+        self._tidy()
+
+    def load(self, model: keras.Model, epoch: int) -> None:
+        """Give ``model``, optimiser included, the weights of ``epoch``: the last one or the best one, from 1."""
+        model.load_weights(self.folder / WEIGHTS.format(epoch))
+
+    def _tidy(self) -> None:
+        """Remove the weights that the state does not name, and the state if it is of no use."""
+        if not self.batch_size:
+            (self.folder / STATE).unlink(missing_ok=True)
+        for path in [*self.folder.glob(WEIGHTS.format("*")), *self.folder.glob(f".part-{WEIGHTS.format('*')}")]:
+            if path.name not in self._weights:
+                path.unlink()
+
+    def remove(self) -> None:
+        """Remove all of it: the training is done, or not worth going on with."""
+        self.batch_size, self._weights = 0, {}
+        self._tidy()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):  # with folds, other runs have folders in here
+            self.folder.rmdir()
