@@ -25,6 +25,10 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/compare.smk"
 
 
+onstart:
+    claim_results()
+
+
 localrules:
     all,
     weights,

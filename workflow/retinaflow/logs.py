@@ -1,32 +1,143 @@
-"""Log of a job: to its file and to the terminal, with the traceback of whatever ended it."""
+"""Log of a job: to its file and to the terminal, with whatever ended it."""
 
+import errno
+import faulthandler
 import logging
+import os
+import select
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from types import FrameType
+from typing import TextIO
 
 from retinaflow.errors import RetinaflowError
+
+# Name of the variable with the number of the process that started the job and without which it should not go on.
+PARENT = "RETINAFLOW_PARENT"
+
+CURES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EROFS: "choose a results folder that can be written to",
+    errno.EACCES: "see to it that you may read or write there",
+    errno.EPERM: "see to it that you may read or write there",
+}
 
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
     """Send log lines to ``path`` and to standard error; turn an exception into a logged one and exit status 1.
 
-    A ``RetinaflowError`` shows its message alone on the terminal, since nobody has to read our code to act on it.
+    A ``RetinaflowError`` shows its message alone on the terminal, since nobody has to read our code to act on it; so
+    does what the system says of full disks and missing permissions. SIGTERM and an interrupt end the job with a line
+    in the log. A crash leaves the traceback of all threads there.
+
+    Snakemake deletes a log before it tries again. So the file has a second name, ``path`` with ``.attempt-1`` and so on
+    before its suffix, that only success removes.
     """
-    file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    path = Path(path)
+    attempt, stream = _open_attempt(path)
     terminal = logging.StreamHandler(sys.stderr)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[file, terminal], force=True
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[logging.StreamHandler(stream), terminal],
+        force=True,
     )
+    logging.raiseExceptions = False  # a log on a full disk must not hide why the job ended
+    faulthandler.enable(stream)
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
+    _end_with(os.environ.get(PARENT))
     try:
         yield
     except RetinaflowError as error:
-        logging.error("error: %s", error)
-        logging.getLogger().removeHandler(terminal)
-        logging.error("raised here:", exc_info=True)
+        _explain(str(error), terminal)
         raise SystemExit(1) from None
-    except Exception:
-        logging.exception("unexpected error")
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal:
+            _explain(refusal, terminal)
+        else:
+            logging.exception("unexpected error")
         raise SystemExit(1) from None
+    else:
+        path.unlink(missing_ok=True)
+        attempt.rename(path)
+    finally:
+        faulthandler.disable()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(OSError):
+            stream.close()
+
+
+def _open_attempt(path: Path) -> tuple[Path, TextIO]:
+    """The log of this attempt, and a file to write it to that ``path`` is another name of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        attempt = path.with_name(f"{path.stem}.attempt-{number}{path.suffix}")
+        with suppress(FileExistsError):
+            stream = open(attempt, "x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            break
+    path.unlink(missing_ok=True)
+    try:
+        os.link(attempt, path)
+    except OSError:  # a file system without hard links
+        path.symlink_to(attempt.name)
+    return attempt, stream
+
+
+def _explain(message: str, terminal: logging.Handler) -> None:
+    logging.error("error: %s", message)
+    logging.getLogger().removeHandler(terminal)
+    logging.error("raised here:", exc_info=True)
+
+
+def _refusal(error: BaseException | None) -> str:
+    """What the system refused and what to do about it, if that is at the root of ``error``; otherwise nothing."""
+    while error:
+        for number, cure in CURES.items():
+            # h5py puts what the system said into a text.
+            if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
+                name = getattr(error, "filename", None)
+                place = f"{os.fspath(name)}: " if name else ""
+                return f"{place}{os.strerror(number)}. Nothing that was finished is lost: {cure} and run again."
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    name = signal.Signals(number).name
+    logging.error("ended by %s; run again to go on", name)
+    raise SystemExit(128 + number)
+
+
+def _end_with(parent: str | None) -> None:
+    """End this process at once when the process ``parent`` is gone: nobody would know what it goes on to write."""
+    if not parent:
+        return
+
+    def watch() -> None:
+        _wait_for_end(int(parent))
+        logging.error("ended, because the snakemake that started this job was killed; run again to go on")
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _wait_for_end(process: int) -> None:
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            select.select([os.pidfd_open(process)], [], [])
+            return
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(1)
