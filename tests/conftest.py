@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from common import CLASSES, DATA, Part
 from retinaflow.files import digest
@@ -13,6 +14,15 @@ from retinaflow.tables import write_table
 
 # Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# More cases than a change should wait for: HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough.
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the workflow is killed all through."""
+    parser.addoption("--rounds", type=int, default=1, help="rounds of kills, of about twelve each")
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_names_lose_their_whole_extension(tmp_path):
     tables = tmp_path / "inventory.csv", tmp_path / "problems.csv"
     kept = tmp_path / "kept.json"
     take_inventory(
-        "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", {}, [], 0.0, *tables, kept, "code", 1
+        "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", [], 1, None, *tables, kept, "code", 1
     )
     found = {Path(row["path"]).name: (row["image"], row["level"]) for row in read_table(tables[0])}
     assert found == {name: (name.split(".")[0], str(level)) for level, name in enumerate(names)}

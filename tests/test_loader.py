@@ -5,8 +5,11 @@ from unittest.mock import Mock
 import keras
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import CLASSES
+from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Batches, Photographs
 
@@ -126,6 +129,22 @@ def test_an_unknown_class_is_named(make_part):
 def test_an_empty_part_is_an_error(make_part):
     with pytest.raises(RetinaflowError, match="no photograph listed"):
         Photographs(*make_part("a", numbered(0), []), CLASSES)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_files_are_refused_or_every_photograph_can_be_read(make_part, data):
+    indices, shards = make_part("a", numbered(4), [0, 1, 2, 3])  # the same files anew
+    path = data.draw(st.sampled_from([*indices, *shards[0], *shards[1]]))
+    path.write_bytes(data.draw(mutated([path.read_bytes()], header=200)))
+    try:
+        photographs = Photographs(indices, shards, CLASSES)
+        read = [photographs[number] for number in range(len(photographs))]
+    except RetinaflowError as error:
+        assert str(path.parent) in str(error)  # noqa: PT017
+    else:
+        assert len(read) == len(photographs.levels) == len(photographs.filenames) > 0
+        assert {pixels.shape for pixels in read} == {(8, 8, 3)}
 
 
 def test_every_photograph_once_an_epoch_last_batch_smaller(photographs):

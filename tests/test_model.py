@@ -1,7 +1,12 @@
+import pickle  # only to write what must never be read
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
+from common import ROOT
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.model import build, freeze, load_backbone, normalise
@@ -158,24 +163,107 @@ def test_weights_come_from_the_file(tmp_path):
         assert np.array_equal(old, new)
 
 
-@pytest.mark.parametrize("content", ["other backbone", "html", "truncated", "empty"])
+@pytest.fixture(scope="module")
+def weights_files(tmp_path_factory):
+    """Files as somebody may name them in `weights`, MobileNetV3Small's own among them."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, network in {
+        "own": load_backbone("MobileNetV3Small", 32, None),
+        "other": load_backbone("VGG16", 32, None),
+        "sibling": load_backbone("MobileNetV3Large", 32, None),
+        "top": keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3), classes=5),
+    }.items():
+        network.save(folder / f"{name}.h5")
+        network.save_weights(folder / f"{name}.weights.h5")
+    load_backbone("MobileNetV3Small", 32, None).save(folder / "model.keras")
+    for suffix in (".h5", ".weights.h5"):
+        content = (folder / f"own{suffix}").read_bytes()
+        for percent in (10, 50, 90):
+            (folder / f"cut{percent}{suffix}").write_bytes(content[: len(content) * percent // 100])
+        (folder / f"signature{suffix}").write_bytes(content[:8])
+        (folder / f"noise{suffix}").write_bytes(content[:48] + bytes(len(content) - 48))
+        (folder / f"html{suffix}").write_text("\n<!DOCTYPE html><html><title>404</title></html>")
+        (folder / f"empty{suffix}").touch()
+        (folder / f"model{suffix}").write_bytes((folder / "model.keras").read_bytes())
+        (folder / f"pickle{suffix}").write_bytes(pickle.dumps({"weights": [1.0]}))
+        (folder / f"folder{suffix}").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("other", "these weights do not fit MobileNetV3Small without its top"),
+        ("sibling", "these weights do not fit MobileNetV3Small without its top"),
+        ("cut10", r"is cut off after \d+ of \d+ bytes"),
+        ("cut50", r"is cut off after \d+ of \d+ bytes"),
+        ("cut90", r"is cut off after \d+ of \d+ bytes"),
+        ("signature", "is cut off after 8 of"),
+        ("noise", "these weights do not fit"),
+        ("html", "found an HTML page"),
+        ("empty", "found an empty file"),
+        ("model", "found a zip archive, such as a .keras model"),
+        ("pickle", "found the bytes"),
+        ("folder", "Is a directory"),
+        ("missing", "No such file"),
+    ],
+)
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
-def test_weights_that_do_not_fit(tmp_path, content, suffix):
-    path = tmp_path / f"a{suffix}"
-    if content == "html":
-        path.write_text("<html>404 not found</html>")
-    elif content == "empty":
-        path.touch()
-    else:
-        source = load_backbone("VGG16" if content == "other backbone" else "MobileNetV3Small", 32, None)
-        if suffix == ".h5":
-            source.save(path)
-        else:
-            source.save_weights(path)
-        if content == "truncated":
-            path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(RetinaflowError, match="do not fit MobileNetV3Small"):
+def test_what_is_no_weights_file_of_the_backbone_is_refused(weights_files, name, found, suffix):
+    path = weights_files / f"{name}{suffix}"
+    with pytest.raises(
+        RetinaflowError, match=rf"{path.name}: .*{found}.*; expected a \.h5 or .*Set `weights`"
+    ) as caught:
         load_backbone("MobileNetV3Small", 32, path)
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_model_is_no_weights_file(weights_files):
+    with pytest.raises(RetinaflowError, match=r"model\.keras: has another extension than \.h5"):
+        load_backbone("MobileNetV3Small", 32, weights_files / "model.keras")
+
+
+def test_weights_with_the_top_are_refused_unless_every_layer_is_found_by_name(weights_files):
+    with pytest.raises(RetinaflowError, match=r"top\.h5: these weights do not fit .*Layer count mismatch"):
+        load_backbone("MobileNetV3Small", 32, weights_files / "top.h5")
+    loaded = load_backbone("MobileNetV3Small", 32, weights_files / "top.weights.h5")
+    whole = keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3), classes=5)
+    whole.load_weights(weights_files / "top.weights.h5")
+    for found, expected in zip(loaded.weights, whole.weights, strict=False):
+        assert np.array_equal(found, expected)
+
+
+def test_damaged_weights_are_refused_or_loaded_but_never_end_the_process(weights_files):
+    """In a process of its own, as libraries in C could end it. Damaged is what describes the numbers, not they."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from retinaflow.errors import RetinaflowError
+from retinaflow.model import load_backbone
+random = np.random.default_rng(0)
+for path in map(Path, sys.argv[1:]):
+    content, refused = path.read_bytes(), 0
+    for place in random.integers(8, 3000, 5):
+        damaged = bytearray(content)
+        damaged[place : place + 4] = random.bytes(4)
+        broken = path.with_name(f"damaged-{path.name}")
+        broken.write_bytes(damaged)
+        try:
+            load_backbone("MobileNetV3Small", 32, broken)
+        except RetinaflowError:
+            refused += 1
+    print(refused)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(weights_files / name for name in ("own.h5", "own.weights.h5"))],
+        cwd=ROOT / "workflow",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(int(refused) > 0 for refused in done.stdout.split())
 
 
 @pytest.mark.real

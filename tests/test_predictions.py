@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.metrics import evaluate
 from retinaflow.predictions import pool, read_predictions, write_predictions, write_scores
@@ -59,15 +60,23 @@ def test_what_is_written_is_read(entries):
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
+    ("column", "value", "expected"),
     [
-        ("probability_mild", "high"),
-        ("probability_mild", ""),
-        ("actual_class_index", "1.5"),
-        ("actual_class_index", "x"),
+        ("probability_mild", "high", "could not convert string to float: 'high'; expected a class 0 to 2"),
+        ("probability_mild", "", "could not convert string to float: ''"),
+        ("probability_mild", "0,5", "could not convert string to float: '0,5'"),
+        ("actual_class_index", "1.5", "'1.5'; expected a class 0 to 2"),
+        ("actual_class_index", "x", "'x'; expected a class 0 to 2"),
+        ("actual_class_index", "3", "'3'; expected a class 0 to 2"),
+        ("actual_class_index", "-1", "'-1'; expected a class 0 to 2"),
+        ("actual_class_index", "9" * 5000, "'999.*; expected a class 0 to 2"),
+        ("probability_mild", "nan", r"\[0.25, nan, 0.25\]; expected numbers from 0 to 1"),
+        ("probability_mild", "inf", r"\[0.25, inf, 0.25\]"),
+        ("probability_mild", "0.6", r"\[0.25, 0.6, 0.25\]"),
+        ("probability_mild", "-0.5", r"\[0.25, -0.5, 0.25\]"),
     ],
 )
-def test_what_is_no_number_is_refused(tmp_path, column, value):
+def test_what_is_no_answer_of_a_model_is_refused(tmp_path, column, value, expected):
     path = tmp_path / "predictions.csv"
     write_predictions(path, NAMES, ACTUAL, PROBABILITIES, CLASSES)
     with open(path, newline="") as file:
@@ -77,8 +86,35 @@ def test_what_is_no_number_is_refused(tmp_path, column, value):
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)
-    with pytest.raises(RetinaflowError, match=r"predictions\.csv: .*expected numbers\. Delete the file"):
+    with pytest.raises(RetinaflowError, match=rf"predictions\.csv: .*row 3 .*{expected}.*Delete the file") as caught:
         read_predictions(path, CLASSES)
+    assert len(str(caught.value)) < 500
+
+
+def test_probabilities_below_0_are_refused_even_if_they_add_up(tmp_path):
+    write_predictions(tmp_path / "p.csv", NAMES[:1], ACTUAL[:1], np.array([[1.25, -0.25, 0.0]]), CLASSES)
+    with pytest.raises(RetinaflowError, match=r"row 1 are \[1.25, -0.25, 0.0\]; expected numbers from 0 to 1"):
+        read_predictions(tmp_path / "p.csv", CLASSES)
+
+
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictions") / "predictions.csv"
+    write_predictions(path, NAMES, ACTUAL, PROBABILITIES, CLASSES)
+    return path
+
+
+@given(st.data())
+def test_a_damaged_table_is_refused_or_holds_answers(tmp_path_factory, data):
+    path = written(tmp_path_factory)
+    path.write_bytes(data.draw(mutated([path.read_bytes()])))
+    try:
+        names, actual, probabilities = read_predictions(path, CLASSES)
+    except RetinaflowError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+    else:
+        assert len(names) == len(actual) == len(probabilities)
+        assert ((actual >= 0) & (actual < 3)).all()
+        assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(names)), abs=1e-6)
 
 
 def test_predictions_of_other_classes_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from fuzz import mutated
 from retinaflow import preprocess
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
@@ -149,6 +151,34 @@ def test_channels_are_neither_swapped_nor_copies_of_the_first() -> None:
 def test_what_cannot_be_decoded_is_an_error(content: bytes) -> None:
     with pytest.raises(RetinaflowError, match=f"cannot be decoded, found {len(content)} bytes"):
         prepare(content, 160, 120, Recipe(32, "none", "keep", "none"))
+
+
+def header_size(content: bytes) -> tuple[int, int] | None:
+    """What the inventory reads; None of what it would not pass on."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+            return image.size if image.width * image.height < 10**7 else None
+    except Exception:  # Pillow raises nearly anything
+        return None
+
+
+@settings(deadline=None)
+@given(
+    content=st.one_of(mutated(list(ENCODED.values()), header=100), mutated(list(ENCODED.values()))),
+    recipe=st.sampled_from(["32-trim-keep-none", "200-circle-squash-clahe", "64-none-keep-ben_graham"]),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, recipe: str) -> None:
+    size = header_size(content)
+    if size is None:
+        return
+    try:
+        pixels = prepare(content, *size, Recipe.parse(recipe))
+    except RetinaflowError as error:
+        assert str(error).startswith("cannot be decoded")  # noqa: PT017
+    else:
+        assert pixels.shape == (Recipe.parse(recipe).size,) * 2 + (3,)
+        assert pixels.dtype == np.uint8
 
 
 @settings(deadline=None, max_examples=150)

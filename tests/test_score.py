@@ -55,7 +55,7 @@ def test_half_precision_still_sums_to_one(make_part):
 @pytest.mark.parametrize("left", [0, 1, 20, 1000, -1000, -20, -1])
 def test_a_truncated_model_is_refused(saved, left):
     saved.write_bytes(saved.read_bytes()[:left])
-    with pytest.raises(RetinaflowError, match=r"model\.keras: Keras cannot load this model safely .*Delete it"):
+    with pytest.raises(RetinaflowError, match=r"model\.keras: Keras cannot load this model safely .*Delete the model"):
         load_model(saved, CLASSES, seed=0, threads=1)
 
 
@@ -91,6 +91,65 @@ def test_any_damaged_byte_is_found_or_harmless(saved):
 def test_another_number_of_classes_is_refused(tmp_path, classes):
     grader(classes).save(tmp_path / "model.keras")
     with pytest.raises(RetinaflowError, match=f"the model has {classes} classes, expected the 5 of data.classes"):
+        load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
+
+
+def other(pixels: keras.KerasTensor, outputs: int = 1) -> keras.Model:
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
+    answers = [keras.layers.Dense(5, activation="softmax")(x) for _ in range(outputs)]
+    return keras.Model(pixels, answers if outputs > 1 else answers[0])
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built:UserWarning")
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (lambda: other(keras.Input((8, 8, 3))), r"takes float32 \(None, 8, 8, 3\), expected uint8 RGB"),
+        (lambda: other(keras.Input((8, 8, 1), dtype="uint8")), r"takes uint8 \(None, 8, 8, 1\)"),
+        (lambda: other(keras.Input((8, 9, 3), dtype="uint8")), r"takes uint8 \(None, 8, 9, 3\)"),
+        (lambda: other(keras.Input((24, 8), dtype="uint8")), r"takes uint8 \(None, 24, 8\)"),
+        (lambda: other(keras.Input((8, 8, 3), dtype="uint8"), outputs=2), "one input and one output"),
+        (lambda: keras.Sequential([keras.layers.Dense(5)]), "one input and one output"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1.0)]), "3 classes"),
+    ],
+)
+def test_a_model_that_is_no_grader_is_refused(tmp_path, model, found):
+    model().save(tmp_path / "model.keras")
+    with pytest.raises(RetinaflowError, match=rf"model\.keras: .*{found}.*Delete the model"):
+        load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
+
+
+def test_a_model_for_photographs_of_another_size_is_refused(make_part, saved):
+    pixels = np.zeros((2, 9, 9, 3), np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0, 1]), CLASSES)
+    with pytest.raises(RetinaflowError, match="takes photographs of 8 px, those of the shards have 9"):
+        predict(load_model(saved, CLASSES, seed=0, threads=1), photographs, threads=1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])
+def test_answers_that_are_no_probabilities_are_refused(make_part, value):
+    photographs = Photographs(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
+    constant = keras.initializers.Constant(value)
+    model = keras.Model(pixels, keras.layers.Dense(5, kernel_initializer="zeros", bias_initializer=constant)(x))
+    found = rf"2 of 2 photographs are no probabilities, first \[{value}, .* to 'test0_left'"
+    with pytest.raises(RetinaflowError, match=found):
+        predict(model, photographs, threads=1)
+
+
+class Custom(keras.layers.Layer):
+    """A layer that Keras does not have, in a module that could be imported."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return inputs
+
+
+def test_a_layer_that_keras_does_not_have_is_refused(tmp_path):
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(Custom()(keras.layers.Rescaling(1.0)(pixels)))
+    keras.Model(pixels, keras.layers.Dense(5)(x)).save(tmp_path / "model.keras")
+    with pytest.raises(RetinaflowError, match=r"model\.keras: Keras cannot load this model safely .*Custom"):
         load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
 
 

@@ -1,6 +1,9 @@
 """The configuration: defaults, overrides, and one message for each mistake."""
 
 import copy
+import datetime
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings import check, check_files, held_out_parts, recipe, shard_counts, with_defaults
+from retinaflow.settings import check, check_files, check_text, held_out_parts, recipe, shard_counts, with_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
@@ -53,7 +56,7 @@ def message(wrong):
         (config(data__patient=".*"), "data.patient: '.*' has no group (?P<patient>...)"),
         (config(data__on_problem__unreadable="skip"), "data.on_problem.unreadable: 'skip' is not one of"),
         (config(data__exclude_limit=5), "data.exclude_limit: 5 is greater than the maximum of 1"),
-        (config(data__train__images=[]), "data.train.images"),
+        (config(data__train__images=[]), "data.train.images: [] should be non-empty"),
         (config(split__validation=1.0), "split.validation: 1.0 is greater than or equal to the maximum of 1"),
         (config(split__validation=0), "split.validation: 0 is less than or equal to the minimum of 0"),
         (config(split__unit="eye"), "split.unit: 'eye' is not one of ['patient', 'image']"),
@@ -68,7 +71,11 @@ def message(wrong):
         (config(train__dense_units=[10]), "train.dense_units: [10] is too short"),
         (config(train__augment__zoom=[1.2, 0.8]), "augment.zoom: [1.2, 0.8] has its lower end above its upper end"),
         (config(train__augment__rotate=3), "train.augment.rotate: unknown key; did you mean 'rotation'?"),
-        (config(train__freeze_layers="some"), "train.freeze_layers"),
+        (
+            config(train__freeze_layers="some"),
+            "train.freeze_layers: 'some' is not of type 'integer', and 'all' was expected",
+        ),
+        (config(train__freeze_layers=-1), "train.freeze_layers: -1 is less than the minimum of 0"),
         (config(train__class_weights=[1, 2]), "class_weights: 2 weights for the 5 classes"),
         (config(train__minimum_learning_rate=1), "minimum_learning_rate: 1 is above learning_rate 0.0001"),
         (config(backbones__VGG16={"weights": "random", "freeze_layers": "all"}), "would freeze random weights"),
@@ -87,10 +94,92 @@ def message(wrong):
         (config(train__image_size=64), "backbones.InceptionV3.image_size: 64 px; InceptionV3 needs at least 75"),
         (config(score__referable_level=5), "score.referable_level: 5 is no level of the 5 classes"),
         (config(demo={"train_patients": 15, "test_patients": 15}), "data.test: the demo draws a test set"),
+        (config(seed=2**32), "seed: 4294967296 is above 4294967295, the largest that NumPy takes"),
+        (config(seed=True), "seed: True is not of type 'integer' (YAML reads yes, no, on and off as true and false"),
+        (config(seed=None), "seed: None is not of type 'integer' (nothing stands there: give it a value or delete"),
+        (config(results=None), "results: None is not of type 'string' (nothing stands there"),
+        (config(results=""), "results: '' should be non-empty"),
+        (config(results=datetime.date(2015, 2, 17)), "is not of type 'string' (put it in quotes)"),
+        (config(data=None), "data: None is not of type 'object' (nothing stands there"),
+        (config(train=None), "train: None is not of type 'object' (nothing stands there"),
+        (config(split=["patient"]), "split: ['patient'] is not of type 'object' (a list; expected a section"),
+        (
+            config(backbones=["VGG16"]),
+            "backbones: ['VGG16'] is not of type 'object' (a list; expected a section",
+        ),
+        (config(backbones="VGG16"), "backbones: 'VGG16' is not of type 'object'"),
+        (config(backbones={"VGG16": {}, 16: {}}), "backbones.16: YAML reads this key as int, expected text"),
+        ({**config(), True: 1}, "True: YAML reads this key as bool, expected text"),
+        (
+            config(backbones__VGG16=[]),
+            "backbones.VGG16: [] is not of type 'object', 'null' (a list; expected a section",
+        ),
+        (config(data__train="photographs"), "data.train: 'photographs' is not of type 'object'"),
+        (config(data__train__images=["a", "a"]), "data.train.images: ['a', 'a'] has non-unique elements"),
+        (config(data__train__images=[2015]), "data.train.images[0]: 2015 is not of type 'string' (put it in quotes)"),
+        (config(data__train__exclude="10_left"), "data.train.exclude: '10_left' is not of type 'array'"),
+        (config(data__train__exclude=[17]), "data.train.exclude[0]: 17 is not of type 'string' (put it in quotes)"),
+        (config(data__test={"images": "x"}), "data.test.labels: this key is required and missing"),
+        (config(data__image_column=1), "data.image_column: 1 is not of type 'string' (put it in quotes)"),
+        (config(data__level_column="image"), "data.level_column: 'image' is data.image_column, too"),
+        (config(data__classes=[0, 1]), "data.classes[0]: 0 is not of type 'string' (put it in quotes)"),
+        (config(data__classes=[False, "yes"]), "data.classes[0]: False is not of type 'string' (YAML reads yes, no"),
+        (config(data__classes=["none", "None", "x"]), "data.classes: 'none' and 'None' differ in case only"),
+        (config(data__classes=["a", "index.csv"]), "data.classes[1]: 'index.csv' does not match"),
+        (config(data__classes=["a", ".."]), "data.classes[1]: '..' does not match"),
+        (config(data__classes=["a", "b" * 300]), "data.classes: 'bbbbbbbbbbbbbbbbbbbb...' has 300 characters"),
+        (
+            config(data__patient="(?P<patient>a{9999999999})"),
+            "data.patient: '(?P<patient>a{9999999999})' is not a 'regex'",
+        ),
+        (config(data__patient="(" * 5000), "is not a 'regex'"),
+        (config(data__exclude_limit=5), "greater than the maximum of 1 (it is a share: 5 % is 0.05)"),
+        (config(data__exclude_limit=float("nan")), "data.exclude_limit: nan is not of type 'number'"),
+        (config(data__unpack_limit=0), "data.unpack_limit: 0 is less than the minimum of 1"),
+        (config(data__unpack_limit="200 GiB"), "data.unpack_limit: '200 GiB' is not of type 'integer'"),
+        (
+            config(split__validation=20),
+            "split.validation: 20 is greater than or equal to the maximum of 1 (it is a share",
+        ),
+        (config(split__validation="0.2"), "split.validation: '0.2' is not of type 'number' (this is text: take off"),
+        (config(split__folds=-1), "split.folds: -1 is less than the minimum of 0"),
+        (config(split__folds=1000), "split.folds: 1000 is greater than the maximum of 100"),
+        (
+            config(preprocess__crop=False),
+            "preprocess.crop: False is not one of ['none', 'trim', 'circle'] (YAML reads yes, no",
+        ),
+        (
+            config(preprocess__enhance=None),
+            "preprocess.enhance: None is not one of ['none', 'ben_graham', 'clahe'] (nothing",
+        ),
+        (config(preprocess__image_size=224), "preprocess.image_size: unknown key"),
+        (config(train__learning_rate="1e-4"), "train.learning_rate: '1e-4' is not of type 'number' (this is text"),
+        (config(train__learning_rate="fast"), "train.learning_rate: 'fast' is not of type 'number'"),
+        (config(train__learning_rate=float("inf")), "train.learning_rate: inf is not of type 'number'"),
+        (config(train__image_size=4096), "train.image_size: 4096 is greater than the maximum of 2048"),
+        (config(train__image_size=224.0), "train.image_size: 224.0 is not of type 'integer'"),
+        (config(train__image_size=[224, 224]), "train.image_size: [224, 224] is not of type 'integer'"),
+        (
+            config(train__dropout=50),
+            "train.dropout: 50 is greater than or equal to the maximum of 1 (it is a share: 50 %",
+        ),
+        (config(train__class_weights=[0, 0, 0, 0, 0]), "class_weights: [0, 0, 0, 0, 0] are all 0"),
+        (config(train__class_weights=[1, 1, 1, 1, -1]), "train.class_weights[4]: -1 is less than the minimum of 0"),
+        (config(train__class_weights="balanced"), "train.class_weights: 'balanced' is not one of ['none', 'inverse']"),
+        (config(train__weights=None), "train.weights: None is not of type 'string' (nothing stands there"),
+        (config(train__monitor="kappa"), "train.monitor: 'kappa' is not one of"),
+        (config(train__augment__flip_vertical="yes"), "train.augment.flip_vertical: 'yes' is not of type 'boolean'"),
+        (config(train__augment__rotation=360), "train.augment.rotation: 360 is greater than the maximum of 180"),
+        (config(train__augment=True), "train.augment: True is not of type 'object'"),
+        (config(score__referable_level=0), "score.referable_level: 0 is less than the minimum of 1"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):
     assert expected in message(wrong)
+
+
+def test_a_long_value_does_not_bury_the_message():
+    assert len(message(config(data__train__exclude="x" * 10**6))) < 1000
 
 
 def test_all_mistakes_are_named_at_once():
@@ -175,6 +264,159 @@ def test_a_missing_file_is_named(tmp_path, changes, expected):
     assert expected in str(caught.value)
 
 
+HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "found an empty file"),
+        (HTML, "found an HTML page"),
+        (b"PK\x03\x04 a model", "found a zip archive, such as a .keras model"),
+        (b"\x80\x04\x95\x0b", r"found the bytes b'\\x80\\x04\\x95\\x0b'"),
+        (b"\x89HDF\r\n\x1a\n", "is cut off after 8 of"),
+        (b"\x89HDF\r\n\x1a\n\0" + bytes(31) + (10**6).to_bytes(8, "little"), "is cut off after 48 of 1000000 bytes"),
+        (b"\x89HDF\r\n\x1a\n\2" + bytes(19) + (10**6).to_bytes(8, "little"), "is cut off after 36 of 1000000 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_before_anything_runs(tmp_path, content, found):
+    path = tmp_path / "w.h5"
+    path.write_bytes(content)
+    message = rf"weights of VGG16: '{path}': {found}.*; expected a \.h5 .*'imagenet' or 'random'"
+    with pytest.raises(RetinaflowError, match=message):
+        check_files(files(tmp_path, backbones={"VGG16": {"weights": str(path)}}))
+
+
+def test_weights_of_another_format_are_refused(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(RetinaflowError, match=r"w\.pt': has another extension than \.h5"):
+        check_files(files(tmp_path, backbones={"VGG16": {"weights": str(tmp_path / "w.pt")}}))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 5000, "/".join("x" * 500), "nowhere.zip", "y" * 300 + ".zip"])
+def test_paths_that_no_disk_takes_are_not_there(tmp_path, name):
+    with pytest.raises(
+        RetinaflowError, match=r"(?s)data.test.images: .*data.test.labels: there is no file.*weights of VGG16"
+    ):
+        check_files(
+            files(tmp_path, data__test={"images": name, "labels": name}, backbones={"VGG16": {"weights": name}})
+        )
+
+
+@pytest.mark.parametrize("key", ["results", "data__train__labels", "train__weights"])
+@pytest.mark.parametrize(("name", "found"), [("a\0b", "NUL"), ("{part}", "brace")])
+def test_names_that_mean_something_else_are_refused(tmp_path, key, name, found):
+    full = files(tmp_path)
+    if key == "results":
+        full["results"] = name
+    elif key == "train__weights":
+        full["backbones"]["VGG16"]["weights"] = name
+    else:
+        full["data"]["train"]["labels"] = name
+    with pytest.raises(RetinaflowError, match=found):
+        check_files(full)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "loop"])
+def test_results_that_cannot_be_a_folder_are_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RetinaflowError, match=rf"results: '{tmp_path}/\w+' is not a folder"):
+        check_files(files(tmp_path, results=str(tmp_path / name)))
+
+
+def test_results_that_may_not_be_written_are_refused(tmp_path):
+    full = files(tmp_path, results=str(tmp_path / "closed" / "results"))
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.access(tmp_path / "closed", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    with pytest.raises(RetinaflowError, match="closed' may not be written to"):
+        check_files(full)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("a", "a"),
+        ("a", "a/b"),
+        ("a/b", "a"),
+        ("a", "link"),
+        ("link", "a/../a/b"),
+        (["c", "a"], ["a/b"]),
+        (["a", "a/b"], "c"),
+        ("x.zip", "x.zip"),
+        ("x.zip/t", "x.zip"),
+        ("x.zip/t", "x.zip/t/u"),
+    ],
+)
+def test_photographs_that_would_count_twice_are_refused(tmp_path, train, test):
+    full = files(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("t/u/1.jpeg", b"x")
+
+    def source(names):
+        names = [str(tmp_path / name) for name in ([names] if isinstance(names, str) else names)]
+        return {**full["data"]["train"], "images": names}
+
+    full["data"].update(train=source(train), test=source(test))
+    with pytest.raises(RetinaflowError, match="are one folder, or one lies inside the other"):
+        check_files(full)
+
+
+def test_photographs_that_are_apart_are_accepted(tmp_path):
+    full = files(tmp_path)
+    for name in ("a", "ab"):
+        (tmp_path / name).mkdir()
+    for name in ("a/x.zip", "y.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("t/1.jpeg", b"x")
+    train = [str(tmp_path / name) for name in ("a", "a/x.zip/t")]
+    test = [str(tmp_path / name) for name in ("ab", "a/x.zip/tt", "y.zip/t")]
+    labels = full["data"]["train"]["labels"]
+    full["data"].update(train={"images": train, "labels": labels}, test={"images": test, "labels": labels})
+    check_files(full)
+
+
+def test_an_archive_that_is_none_is_named(tmp_path):
+    (tmp_path / "x.zip").write_bytes(HTML)
+    with pytest.raises(RetinaflowError, match=r"x\.zip' is no \.zip archive, or not all of one"):
+        check_files(
+            files(tmp_path, data__test={"images": str(tmp_path / "x.zip"), "labels": str(tmp_path / "labels.csv")})
+        )
+
+
+def test_labels_that_cannot_be_used_are_named_before_anything_runs(tmp_path):
+    full = files(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,level\n/x,1\n")
+    with pytest.raises(RetinaflowError, match="row 2 names the image '/x'"):
+        shard_counts(full)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed: 1\ndata: {}\nseed: 2\n", "seed stands in line 1 and again in line 3"),
+        ("train:\n  epochs: 1\n  lr: 2\n  epochs: 3\n", "train.epochs stands in line 2 and again in line 4"),
+        ("a:\n- {b: 1, b: 2}\n", "a.b stands in line 2 and again in line 2"),
+        ('{"seed": 1,\n"seed": 2}', "seed stands in line 1 and again in line 2"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named(tmp_path, text, expected):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RetinaflowError, match=rf"config\.yaml: {expected}"):
+        check_text([ROOT / "config/config.yaml", tmp_path / "config.yaml"])
+
+
+def test_keys_that_stand_once_are_accepted(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: &a\n  b: 1\n  c: *a\nd:\n  b: 1\n  <<: *a\ne: *a\n")
+    (tmp_path / "config.json").write_text('{\n\t"a": {\n\t\t"b": 1}}')
+    (tmp_path / "empty.yaml").touch()
+    check_text([*(ROOT / "config").glob("*.yaml"), *tmp_path.iterdir()])
+
+
 def test_results_inside_the_photographs_are_refused(tmp_path):
     with pytest.raises(RetinaflowError, match="holds the results folder"):
         check_files(files(tmp_path, results=str(tmp_path / "photographs" / "results")))
@@ -218,8 +460,11 @@ def test_recipe_of_a_backbone():
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers() | st.booleans(), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -1,5 +1,6 @@
 """Shards: a stable place for every image, and no shard that is not what it should be."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import ROW_COLUMNS, read_shard, shard_of
 from retinaflow.tables import write_table
@@ -103,6 +105,24 @@ def test_read_shard_names_the_file_that_is_missing_or_empty(tmp_path: Path, name
         read_shard(pixels, rows)
 
 
+@pytest.mark.parametrize("change", [-1, 1, 48])
+def test_read_shard_refuses_pixels_that_are_more_or_less_than_the_header_says(tmp_path: Path, change: int) -> None:
+    pixels, rows = write_shard(tmp_path, ["a", "b"])
+    os.truncate(pixels, pixels.stat().st_size + change)
+    with pytest.raises(RetinaflowError, match=r"0\.npy: .*Delete"):
+        read_shard(pixels, rows)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # inside NumPy
+def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    pixels, rows = write_shard(tmp_path, ["a"])
+    for shape in ((2**40, 4, 4, 3), (1, 2**20, 2**20, 3), (-1, 4, 4, 3), (2**62, 2**62, 4, 3)):
+        with open(pixels, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        with pytest.raises(RetinaflowError, match=r"0\.npy: .*Delete"):
+            read_shard(pixels, rows)
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_read_shard_of_damaged_files_is_refused_or_whole(
@@ -111,15 +131,11 @@ def test_read_shard_of_damaged_files_is_refused_or_whole(
     folder = tmp_path_factory.mktemp("damaged")
     pixels, rows = write_shard(folder, ["a", "b"])
     path = data.draw(st.sampled_from([pixels, rows]))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        content[data.draw(st.integers(0, min(len(content), 130) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    path.write_bytes(data.draw(mutated([path.read_bytes()], header=140)))
     try:
         array, names = read_shard(pixels, rows)
     except RetinaflowError as error:
         assert path.name in str(error)  # noqa: PT017
     else:
-        assert len(array) == len(names)
+        assert array.shape == (len(names), 4, 4, 3)
         assert array.dtype == np.uint8
-        assert array.shape[3] == 3

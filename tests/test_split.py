@@ -171,8 +171,16 @@ def test_written_folds_are_each_validated_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("levels", "folds", "message"),
     [
-        ({"a": [0], "b": [1], "c": [0], "d": [1]}, 0, r"the inventory has no .*'moderate' \(level 2\).* 0 patients"),
-        ({"a": [0], "b": [1], "c": [0], "d": [1], "e": [2]}, 0, r"validation part has no .*'moderate'.* 1 patients"),
+        (
+            {"a": [0], "b": [1], "c": [0], "d": [1]},
+            0,
+            r"the inventory has no .*'moderate' \(level 2\).* 0 patients with one. Add .*, or take it out",
+        ),
+        (
+            {"a": [0], "b": [1], "c": [0], "d": [1], "e": [2]},
+            0,
+            r"validation part has no .*'moderate'.* 1 patients.*another seed",
+        ),
         ({str(n): [n % 3] for n in range(9)}, 4, r"part of fold \d has no .* 3 patients.*fewer folds"),
     ],
 )

@@ -1,7 +1,7 @@
 """Photographs and label tables inside .zip archives, and what tells one state of a folder or archive from another."""
 
 import hashlib
-import lzma
+import itertools
 import os
 import re
 import shutil
@@ -9,14 +9,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from retinaflow.errors import RetinaflowError
 
 # What zipfile and its decompressors raise at a damaged, encrypted or exotic archive.
-UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
+UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error)
 CHUNK = 1 << 20
-TABLE_BYTES = 2**30
+TABLE_BYTES = 2**26  # a label table of three million photographs
 
 Parts = tuple[str, ...]
 
@@ -29,7 +29,8 @@ def split_archive(path: str) -> tuple[Path, str] | None:
     parts = PurePath(path).parts
     for end, part in enumerate(parts, start=1):
         archive = Path(*parts[:end])
-        if part.lower().endswith(".zip") and not archive.is_dir():
+        # Path.is_dir raises at a path that is too long or may not be looked at.
+        if part.lower().endswith(".zip") and not os.path.isdir(archive):  # noqa: PTH112
             return archive, "/".join(parts[end:])
     return None
 
@@ -55,7 +56,8 @@ def files_below(
     if here in _above:
         return
     for entry in entries:
-        if entry.is_dir():
+        # Nor may a link that leads to itself, or where one may not look, end the search.
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):  # noqa: PTH112
             for name, file in files_below(entry.path, _above | {here}):
                 yield f"{entry.name}/{name}", file
         else:
@@ -74,7 +76,7 @@ def listing(path: str) -> str:
         entries = []
         for name, entry in files_below(path):
             # A broken link has no target to ask.
-            status = entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists())
+            status = entry.stat(follow_symlinks=not entry.is_symlink() or os.path.exists(entry.path))  # noqa: PTH110
             entries.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0")
     else:
         with _open(located[0]) as archive:
@@ -93,23 +95,24 @@ def unpack(source: str, target: Path, max_bytes: int) -> int:
     ``max_bytes`` in total.
     """
     path, inner = _locate(source)
-    part = target.with_name(f".part-{target.name}")
-    if part.exists():
-        shutil.rmtree(part)
+    part, former = target.with_name(f".part-{target.name}"), target.with_name(f".former-{target.name}")
+    for left_behind in (part, former):
+        if left_behind.exists():
+            shutil.rmtree(left_behind)
     with _open(path) as archive:
         members = _members(archive, inner)
         _check_members(path, inner, members, max_bytes)
         try:
             left = max_bytes
             for parts, member in members:
-                file = part.joinpath(*parts)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                left -= _write(path, archive, member, file, left)
+                left -= _write(path, archive, member, part.joinpath(*parts), left)
+            # Moved out of the way first: a kill while it is deleted must not leave half of it.
             if target.exists():
-                shutil.rmtree(target)
+                os.replace(target, former)
             os.replace(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(former, ignore_errors=True)
     return len(members)
 
 
@@ -130,6 +133,7 @@ def read_member(source: str) -> bytes:
                 f"{path}/{tables[0] if tables else 'name.csv'}"
             )
         member = members[wanted[0]]
+        _check_member(path, member)
         # Python's zipfile never yields more than a member declares.
         if member.file_size > TABLE_BYTES:
             raise _too_large(path, member, TABLE_BYTES)
@@ -175,23 +179,25 @@ def _check_members(path: Path, inner: str, members: list[tuple[Parts, ZipInfo]],
         place = f"below {inner!r} in the archive" if inner else "in the archive"
         raise RetinaflowError(f"{path}: no file {place}. Give the path as it is inside: {path}/folder/with/photographs")
     for _, member in members:
-        if fault := _fault(member):
+        _check_member(path, member)
+    # In this order, whatever would lie below a file follows it at once.
+    for parts, following in itertools.pairwise(sorted(parts for parts, _ in members)):
+        if following[: len(parts)] == parts:
             raise RetinaflowError(
-                f"{path}: member {member.orig_filename!r} {fault}, which is not unpacked. Expected ordinary files with "
-                "names relative to the archive: make the archive anew, or unpack it yourself and name the folder."
-            )
-    files = [parts for parts, _ in members]
-    folders = {parts[:end] for parts in files for end in range(1, len(parts))}
-    seen = set(folders)
-    for parts in files:
-        if parts in seen:
-            raise RetinaflowError(
-                f"{path}: two members would become {'/'.join(parts)!r}, expected one of each name: "
+                f"{path}: two members would become {'/'.join(parts)[:200]!r}, expected one of each name: "
                 "make the archive anew."
             )
-        seen.add(parts)
     if sum(member.file_size for _, member in members) > max_bytes:
         raise _too_large(path, max(members, key=lambda item: item[1].file_size)[1], max_bytes)
+
+
+def _check_member(path: Path, member: ZipInfo) -> None:
+    if fault := _fault(member):
+        raise RetinaflowError(
+            f"{path}: member {member.orig_filename[:200]!r} {fault}, which is not unpacked. Expected ordinary files, "
+            "stored or deflated, with names relative to the archive: make the archive anew, or unpack it yourself and "
+            "name what was in it."
+        )
 
 
 def _fault(member: ZipInfo) -> str:
@@ -206,18 +212,28 @@ def _fault(member: ZipInfo) -> str:
         return "is a link or another special file"
     if member.flag_bits & 1:
         return "is encrypted"
+    # The other methods that zipfile knows decompress without a limit: 1 MiB can take 20 GiB of memory.
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        return f"is compressed by method {member.compress_type}"
     return ""
 
 
 def _write(path: Path, archive: ZipFile, member: ZipInfo, target: Path, max_bytes: int) -> int:
     written = 0
-    with open(target, "xb") as file:
-        for chunk in _chunks(path, archive, member):
-            written += len(chunk)
-            # What a member declares may be a lie.
-            if written > max_bytes:
-                raise _too_large(path, member, max_bytes)
-            file.write(chunk)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as file:
+            for chunk in _chunks(path, archive, member):
+                written += len(chunk)
+                # What a member declares may be a lie.
+                if written > max_bytes:
+                    raise _too_large(path, member, max_bytes)
+                file.write(chunk)
+    except OSError as error:
+        raise RetinaflowError(
+            f"{path}: member {member.orig_filename[:200]!r} cannot be written ({error.strerror}). If "
+            "the disk is full, make room; otherwise unpack the archive yourself and name the folder."
+        ) from error
     return written
 
 
@@ -228,13 +244,13 @@ def _chunks(path: Path, archive: ZipFile, member: ZipInfo) -> Iterator[bytes]:
                 yield chunk
     except UNREADABLE as error:
         raise RetinaflowError(
-            f"{path}: member {member.orig_filename!r} cannot be read ({error or type(error).__name__}). The archive "
-            "may be incomplete or damaged: fetch or copy it again."
+            f"{path}: member {member.orig_filename[:200]!r} cannot be read ({error or type(error).__name__}). The "
+            "archive may be incomplete or damaged: fetch or copy it again."
         ) from error
 
 
 def _too_large(path: Path, member: ZipInfo, max_bytes: int) -> RetinaflowError:
     return RetinaflowError(
-        f"{path}: unpacks to more than the {max_bytes} bytes allowed; member {member.orig_filename!r} declares "
+        f"{path}: unpacks to more than the {max_bytes} bytes allowed; member {member.orig_filename[:200]!r} declares "
         f"{member.file_size}. If that is right, raise the limit, or unpack it yourself and name the folder."
     )

@@ -1,17 +1,19 @@
 """Read a label table, CSV as people and programs export it, plain or inside a .zip archive."""
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from retinaflow.archives import read_member, split_archive
+from retinaflow.archives import TABLE_BYTES, read_member, split_archive
 from retinaflow.errors import RetinaflowError
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 DELIMITERS = (",", ";", "\t")
+DRIVE = re.compile(r"\s*[A-Za-z]:")
+SHOWN = 10
 
 
 class LabelRow(NamedTuple):
@@ -28,63 +30,49 @@ def image_name(filename: str) -> str:
     What follows a dot and is no such extension belongs to the name, as in ``a.v2``.
     """
     name = filename.strip()
-    for extension in IMAGE_EXTENSIONS:
-        if name.lower().endswith(extension):
-            return name[: -len(extension)].strip()
+    if name.lower().endswith(IMAGE_EXTENSIONS):
+        return name[: name.rindex(".")].strip()
     return name
 
 
 def read_labels(path: str, image_column: str, level_column: str) -> list[LabelRow]:
-    """Read image names and levels from a CSV table (UTF-8; comma, semicolon or tab), or ``x.zip`` with one inside.
+    """Read image names and levels from a CSV table (comma, semicolon or tab), or ``x.zip`` with one inside.
 
-    Other columns and blank rows are passed over; levels stay text, for ``parse_level``.
-    Raises ``RetinaflowError`` if the table cannot be read or is empty, lacks a column or has it twice, or an image name
-    is missing or a path.
+    UTF-8, or what Excel calls Unicode text (UTF-16 with a byte order mark). Columns go by name, in any case if no
+    other spelling is there. Of a relative path, the last component names the image. Other columns and blank rows are
+    passed over; levels stay text, for ``parse_level``.
+    Raises ``RetinaflowError`` if the table cannot be read, is empty or too large, lacks a column or has it twice, or an
+    image name is missing, an absolute path or one that leads upwards.
     """
     text = _read_text(path)
-    headers = {delimiter: _header(path, text, delimiter) for delimiter in DELIMITERS}
-    fitting = [one for one in DELIMITERS if headers[one].count(image_column) == headers[one].count(level_column) == 1]
-    if not fitting:
-        found = max(headers.values(), key=len)
-        raise RetinaflowError(
-            f"{path}: expected the columns {image_column!r} and {level_column!r}, each once; found "
-            f"{', '.join(map(repr, found))}. Correct the header row, or the names of the columns in the configuration."
-        )
-    header = headers[fitting[0]]
-    image, level = header.index(image_column), header.index(level_column)
+    delimiter, header, image, level = _columns(path, text, image_column, level_column)
     labels = []
-    for number, cells in _data_rows(path, text, fitting[0]):
-        if any(cell.strip() for cell in cells[len(header) :]):
-            raise RetinaflowError(
-                f"{path}: row {number} has {len(cells)} values, expected {len(header)} as in the header: put a value "
-                "that contains the delimiter in quotes."
-            )
-        cells += [""] * (len(header) - len(cells))
+    for number, cells in _data_rows(path, text, delimiter):
+        if len(cells) != header:
+            if any(cell.strip() for cell in cells[header:]):
+                raise RetinaflowError(
+                    f"{path}: row {number} has {len(cells)} values, expected {header} as in the header: put a value "
+                    "that contains the delimiter in quotes."
+                )
+            cells += [""] * (header - len(cells))
         labels.append(LabelRow(_checked_name(path, number, cells[image]), cells[level].strip(), number))
     if not labels:
-        raise RetinaflowError(f"{path}: no row below the header, expected one for each photograph.")
+        raise RetinaflowError(f"{path}: no row below the header, expected one for each photograph. Add them.")
     return labels
 
 
-def count_labels(path: str) -> int:
-    """Number of rows that ``read_labels`` finds, without looking at what is in them.
-
-    Raises ``RetinaflowError`` if the table cannot be read.
-    """
-    text = _read_text(path)
-    delimiter = max(DELIMITERS, key=lambda delimiter: len(_header(path, text, delimiter)))
-    return len(_data_rows(path, text, delimiter))
-
-
 def parse_level(text: str, classes: Sequence[str]) -> int | None:
-    """Level 0..k-1 that ``text`` names among k ``classes``: by the class's name or as a number (``2``, ``2.0``).
+    """Level 0..k-1 that ``text`` names among k ``classes``: by the class's name or as a number (2, 2.0 or 2,0).
 
-    None for anything else.
+    None for anything else, and for numbers where a class has the name of a number that is not its level: there, 1 may
+    be meant as either.
     """
     text = text.strip()
     if text in classes:
         return list(classes).index(text)
-    number = re.fullmatch(r"([0-9]{1,9})(\.0+)?", text)
+    if any(name.isdecimal() and int(name) != level for level, name in enumerate(classes)):
+        return None
+    number = re.fullmatch(r"([0-9]{1,9})([.,]0+)?", text)
     if number and int(number[1]) < len(classes):
         return int(number[1])
     return None
@@ -92,52 +80,89 @@ def parse_level(text: str, classes: Sequence[str]) -> int | None:
 
 def _read_text(path: str) -> str:
     try:
-        content = read_member(path) if split_archive(path) else Path(path).read_bytes()
-        text = content.decode("utf-8-sig")
+        if split_archive(path):
+            content = read_member(path)
+        else:
+            with open(path, "rb") as file:
+                content = file.read(TABLE_BYTES + 1)
     except OSError as error:
         raise RetinaflowError(
             f"{path}: the label table cannot be read ({error.strerror}). Correct the path."
         ) from error
+    if len(content) > TABLE_BYTES:
+        raise RetinaflowError(
+            f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each photograph. Correct the "
+            "path, or keep only the columns that are needed."
+        )
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    try:
+        text = content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise RetinaflowError(
-            f"{path}: byte {error.start + 1} ({content[error.start]:#04x}) is not UTF-8, expected a CSV table in "
-            "UTF-8. Save it again as 'CSV UTF-8'."
+            f"{path}: byte {error.start + 1} ({content[error.start]:#04x}) is not {encoding}, expected a "
+            "CSV table in UTF-8. Save it again as 'CSV UTF-8'."
         ) from error
     if "\0" in text:
         raise RetinaflowError(f"{path}: holds NUL bytes, expected a CSV table in UTF-8. Save it again as 'CSV UTF-8'.")
+    if not text.strip():
+        raise RetinaflowError(
+            f"{path}: is empty, expected a header row and one row for each photograph. Correct the path or fill it."
+        )
     return text
 
 
-def _header(path: str, text: str, delimiter: str) -> list[str]:
+def _columns(path: str, text: str, image_column: str, level_column: str) -> tuple[str, int, int, int]:
+    """Delimiter, number of columns, and places of the two that are wanted."""
+    headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
+    for delimiter, header in headers.items():
+        places = [_places(header, column) for column in (image_column, level_column)]
+        if all(len(place) == 1 for place in places):
+            return delimiter, len(header), places[0][0], places[1][0]
+    found = [repr(name[:40]) for name in max(headers.values(), key=len)]
+    shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    raise RetinaflowError(
+        f"{path}: expected the columns {image_column!r} and {level_column!r}, each once; found {shown or 'no CSV'} in "
+        "the first row. Correct it, add it if the table has none, or set data.image_column and data.level_column."
+    )
+
+
+def _places(header: Sequence[str], column: str) -> list[int]:
+    exact = [place for place, name in enumerate(header) if name == column]
+    return exact or [place for place, name in enumerate(header) if name.casefold() == column.casefold()]
+
+
+def _header(text: str, delimiter: str) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
-    except StopIteration:
-        raise RetinaflowError(f"{path}: is empty, expected a header row and one row for each photograph.") from None
     except csv.Error:
         # A quote that makes no sense with this delimiter: it is not the one.
         return []
 
 
-def _data_rows(path: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+def _data_rows(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     # Strict, because a quote that is never closed would swallow all rows after it.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = []
+    number = 0
     try:
         for number, cells in enumerate(reader, start=1):
             if number > 1 and any(map(str.strip, cells)):
-                rows.append((number, cells))
+                yield number, cells
     except csv.Error as error:
         raise RetinaflowError(
-            f"{path}: line {reader.line_num} is not CSV ({error}). Close or remove the quotes there."
+            f"{path}: row {number + 1} is not CSV ({error}; read up to line {reader.line_num}). Close or remove the "
+            "quotes there."
         ) from error
-    return rows
 
 
 def _checked_name(path: str, number: int, cell: str) -> str:
-    name = image_name(cell)
-    if not name or name in (".", "..") or "/" in name or "\\" in name:
+    folders, _, filename = cell.strip().rpartition("/")
+    name = image_name(filename)
+    # A backslash separates folders on Windows and is part of a name elsewhere: which one is meant, nobody can tell.
+    outside = cell.lstrip().startswith("/") or "\\" in cell or ".." in folders.split("/") or DRIVE.match(cell)
+    if outside or name in ("", ".", ".."):
         raise RetinaflowError(
-            f"{path}: row {number} names the image {cell!r}, expected the name of a photograph, with or without its "
-            "extension, and no path. Correct the row."
+            f"{path}: row {number} names the image {cell[:80]!r}, expected the name of a photograph, with or without "
+            "its extension, or a path to it that is relative, has / between folders and leads nowhere upwards. "
+            "Correct the row."
         )
     return name

@@ -1,6 +1,7 @@
 """Build a grader: raw uint8 RGB pixels in, one probability a class out."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.kappa import QuadraticWeightedKappa
+from retinaflow.weights import EXPECTED
+from retinaflow.weights import fault as weights_fault
+
+SET_WEIGHTS = "Set `weights` to one, or to 'imagenet' or 'random'."
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
@@ -64,24 +69,26 @@ def load_backbone(
     """The network of ``keras.applications`` without its top, for inputs (n, size, size, 3).
 
     ``normalised`` keeps the input scaling that some networks have built in.
+    Raises ``RetinaflowError`` if ``weights`` is no weights file, incomplete, damaged or of another network.
     """
     description = BACKBONES[backbone]
     options: dict[str, Any] = {} if description.input_mode != "builtin" else {"include_preprocessing": normalised}
     constructor = getattr(keras.applications, description.constructor)
+    network = constructor(include_top=False, weights=None, input_shape=(size, size, 3), **options)
+    if weights is None:
+        return network
+    if fault := weights_fault(weights):
+        raise RetinaflowError(f"{weights}: {fault}. {SET_WEIGHTS}")
     try:
-        return constructor(
-            include_top=False,
-            weights=None if weights is None else os.fspath(weights),
-            input_shape=(size, size, 3),
-            **options,
-        )
-    except (ValueError, OSError, KeyError) as error:
-        if weights is None:
-            raise
+        # Keras warns of each layer that a file lacks, and then refuses the file.
+        with warnings.catch_warnings(action="ignore"):
+            network.load_weights(weights)
+    except Exception as error:  # a file that does not fit, or is damaged, fails anywhere in Keras and h5py
+        cause = " ".join(str(error).split())[:400]
         raise RetinaflowError(
-            f"{weights}: these weights do not fit {backbone} without its top ({error}). Expected a .h5 or .weights.h5 "
-            "file that Keras saved for that network; set `weights` to one, or to 'imagenet' or 'random'."
+            f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET_WEIGHTS}"
         ) from error
+    return network
 
 
 def freeze(network: keras.Model, layers: int | str, statistics_too: bool) -> None:

@@ -11,11 +11,12 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.figures import confusion_matrix_figure
 from retinaflow.files import write_json
 from retinaflow.metrics import evaluate
-from retinaflow.tables import Row, read_table, write_table
+from retinaflow.tables import REBUILD, Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
 PREDICTION_COLUMNS = ("filename", "actual_class", "actual_class_index", "pred_class", "pred_class_index")
+SUM_TOLERANCE = 1e-6
 
 
 def write_predictions(
@@ -44,14 +45,31 @@ def write_predictions(
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Filenames, actual class indices int64 (n,) and probabilities float64 (n, classes) of ``write_predictions``."""
+    """Filenames, actual class indices int64 (n,) and probabilities float64 (n, classes) of ``write_predictions``.
+
+    Raises ``RetinaflowError`` if the table cannot be read, lacks a class or holds what is no class or probability.
+    """
     columns = [f"probability_{name}" for name in classes]
     rows: list[Row] = read_table(path, (*PREDICTION_COLUMNS, *columns))
-    try:
-        actual = np.array([int(row["actual_class_index"]) for row in rows], dtype=np.int64)
-        probabilities = np.array([[float(row[column]) for column in columns] for row in rows]).reshape(-1, len(columns))
-    except ValueError as error:
-        raise RetinaflowError(f"{path}: {error}; expected numbers. Delete the file and run again.") from error
+    indices = {str(level): level for level in range(len(classes))}
+    actual = np.empty(len(rows), np.int64)
+    probabilities = np.empty((len(rows), len(columns)))
+    for number, row in enumerate(rows):
+        try:
+            actual[number] = indices[row["actual_class_index"]]
+            probabilities[number] = [float(row[column]) for column in columns]
+        except (KeyError, ValueError) as error:
+            raise RetinaflowError(
+                f"{path}: row {number + 1} has {str(error)[:100]}; expected a class 0 to {len(classes) - 1} and "
+                f"probabilities. {REBUILD}"
+            ) from error
+    # Written with nine digits. NaN fails each comparison.
+    right = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < SUM_TOLERANCE)
+    if not right.all():
+        raise RetinaflowError(
+            f"{path}: the probabilities of row {right.argmin() + 1} are {probabilities[right.argmin()].tolist()}; "
+            f"expected numbers from 0 to 1 that add up to 1. {REBUILD}"
+        )
     return [row["filename"] for row in rows], actual, probabilities
 
 

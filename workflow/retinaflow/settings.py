@@ -3,22 +3,29 @@
 import copy
 import difflib
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import jsonschema
 import jsonschema.exceptions
 import jsonschema.validators
+import yaml
 
 from retinaflow.archives import split_archive
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
-from retinaflow.labels import count_labels
+from retinaflow.labels import read_labels
 from retinaflow.recipe import Recipe
+from retinaflow.weights import fault as weights_fault
 
 Config = dict[str, Any]
+
+LARGEST_SEED = 2**32 - 1
+LONGEST_CLASS = 100  # file systems take names of 255 bytes
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -26,6 +33,7 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
     ``schema`` is the content of ``workflow/schemas/config.schema.yaml``.
     """
+    _raise(list(_key_problems(config)))
     problems = list(_schema_problems(config, schema, schema))
     if all(isinstance(config.get(key, {}), Mapping) for key in ("train", "backbones")):
         problems += _training_problems(config, schema)
@@ -33,41 +41,127 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     _raise(list(_combination_problems(with_defaults(config, schema))))
 
 
+def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise one ``RetinaflowError`` that names each key that stands twice in a configuration file.
+
+    Snakemake, which has read ``paths``, keeps the last one and drops the other with all that is in it.
+    """
+    problems = []
+    for path in paths:
+        try:
+            root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except yaml.YAMLError:  # JSON, which Snakemake reads too, may be indented by tabs
+            continue
+        problems += [f"{path}: {problem}" for problem in _repeated(root, (), set())]
+    _raise(problems)
+
+
+def _repeated(node: yaml.Node | None, steps: tuple[str, ...], seen: set[int]) -> Iterable[str]:
+    if id(node) in seen:  # what an anchor names may hold itself
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            yield from _repeated(inner, steps, seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                key_path = ".".join((*steps, name))
+                yield f"{key_path} stands in line {lines[name]} and again in line {line}; keep one of them"
+            lines[name] = line
+            yield from _repeated(value, (*steps, name), seen)
+
+
 def check_files(config: Config) -> None:
-    """Raise one ``RetinaflowError`` that names each key whose folder or file is missing or cannot be tracked.
+    """Raise one ``RetinaflowError`` that names each key whose folder or file is missing or cannot be used.
 
     ``config`` is complete (``with_defaults``). The photographs of a demo are drawn later and not looked for.
     """
-    problems = [
-        f"{key}: {name!r} has a brace, which Snakemake takes for the start of a wildcard; give it another name"
-        for key, name in _tracked(config)
-        if "{" in name or "}" in name
-    ]
+    problems = []
+    for key, name in _tracked(config):
+        if "{" in name or "}" in name:
+            problems.append(
+                f"{key}: {name!r} has a brace, which Snakemake takes for the start of a wildcard; give it another name"
+            )
+        if "\0" in name:
+            problems.append(f"{key}: {name!r} has a NUL character, which no path may have; remove it")
+    _raise(problems)
+    problems += _results_problems(config["results"])
     if "demo" not in config:
         for dataset, source in datasets(config).items():
-            for number, images in enumerate(source["images"]):
-                key = f"data.{dataset}.images" + (f"[{number}]" if len(source["images"]) > 1 else "")
-                archive = split_archive(images)
-                if archive and not archive[0].is_file():
-                    problems.append(f"{key}: there is no archive {str(archive[0])!r}")
-                if not archive and Path(config["results"]).resolve().is_relative_to(Path(images).resolve()):
-                    problems.append(
-                        f"{key}: {images!r} holds the results folder {config['results']!r}; move that out of it"
-                    )
-                if not archive and not Path(images).is_dir():
-                    problems.append(
-                        f"{key}: {images!r} is not a folder; expected a folder of photographs or a .zip archive"
-                    )
+            for key, images in _image_keys(dataset, source):
+                problems += _images_problems(key, images, config["results"])
             archive = split_archive(source["labels"])
-            if not (archive[0] if archive else Path(source["labels"])).is_file():
-                problems.append(f"data.{dataset}.labels: there is no file {source['labels']!r}")
+            if not os.path.isfile(archive[0] if archive else source["labels"]):
+                problems.append(f"data.{dataset}.labels: there is no file {source['labels']!r}; correct the path")
+    problems += _overlaps(
+        [place for dataset, source in datasets(config).items() for place in _image_keys(dataset, source)]
+    )
     for name in config["backbones"]:
         weights = training(config, name)["weights"]
-        if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        if weights in ("imagenet", "random"):
+            continue
+        if not os.path.isfile(weights):
             problems.append(
                 f"weights of {name}: there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
             )
+        elif fault := weights_fault(weights):
+            problems.append(f"weights of {name}: {weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'")
     _raise(problems)
+
+
+def _image_keys(dataset: str, source: Config) -> list[tuple[str, str]]:
+    key = f"data.{dataset}.images"
+    several = len(source["images"]) > 1
+    return [(f"{key}[{number}]" if several else key, images) for number, images in enumerate(source["images"])]
+
+
+# os.path and not Path: it takes a path that is too long or may not be looked at for one that is not there.
+# ruff: noqa: PTH112, PTH113
+
+
+def _results_problems(results: str) -> Iterable[str]:
+    existing = Path(results).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not os.path.isdir(existing):
+        yield f"results: {str(existing)!r} is not a folder, expected one that results can be written to; name another"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield f"results: {str(existing)!r} may not be written to; name another folder, or have its owner permit it"
+
+
+def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
+    archive = split_archive(images)
+    if archive:
+        if not os.path.isfile(archive[0]):
+            yield f"{key}: there is no archive {str(archive[0])!r}; correct the path"
+        elif not is_zipfile(archive[0]):
+            yield f"{key}: {str(archive[0])!r} is no .zip archive, or not all of one; fetch or copy it again"
+    elif not os.path.isdir(images):
+        yield f"{key}: {images!r} is not a folder; expected a folder of photographs or a .zip archive"
+    elif Path(os.path.realpath(results)).is_relative_to(os.path.realpath(images)):
+        yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
+
+
+def _overlaps(places: Sequence[tuple[str, str]]) -> Iterable[str]:
+    for number, (key, images) in enumerate(places):
+        for other_key, others in places[:number]:
+            (archive, steps), (other_archive, other_steps) = _location(images), _location(others)
+            if archive == other_archive and all(a == b for a, b in zip(steps, other_steps, strict=False)):
+                yield (
+                    f"{key}: {images!r} and {others!r} of {other_key} are one folder, or one lies inside the other, "
+                    "and subfolders are searched: each photograph would count twice; name folders that are apart"
+                )
+
+
+def _location(images: str) -> tuple[str, tuple[str, ...]]:
+    """The real path of the archive, if any, and the steps from there."""
+    archive = split_archive(images)
+    if archive:
+        return os.path.realpath(archive[0]), Path(archive[1]).parts
+    return "", Path(os.path.realpath(images)).parts
 
 
 def _tracked(config: Config) -> Iterable[tuple[str, str]]:
@@ -147,7 +241,8 @@ def shard_counts(config: Config) -> dict[str, int]:
 def _photographs(config: Config, dataset: str) -> int:
     if "demo" in config:
         return 2 * int(config["demo"][f"{dataset}_patients"])
-    return count_labels(datasets(config)[dataset]["labels"])
+    data = config["data"]
+    return len(read_labels(data[dataset]["labels"], data["image_column"], data["level_column"]))
 
 
 def _raise(problems: list[str]) -> None:
@@ -156,6 +251,22 @@ def _raise(problems: list[str]) -> None:
         raise RetinaflowError(
             f"The configuration cannot be used:\n{listed}\nEvery key is explained in config/README.md."
         )
+
+
+def _key_problems(section: Mapping[Any, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in section.items():
+        if not isinstance(key, str):
+            yield f"{prefix}{key}: YAML reads this key as {type(key).__name__}, expected text; correct it"
+        if isinstance(value, Mapping):
+            yield from _key_problems(value, f"{prefix}{key}.")
+
+
+_FORMATS = jsonschema.FormatChecker(())
+
+
+@_FORMATS.checks("regex", raises=(re.error, OverflowError, RecursionError))
+def _is_regex(value: Any) -> bool:
+    return not isinstance(value, str) or bool(re.compile(value))
 
 
 # JSON Schema takes 224.0 for an integer and knows no infinity; both would fail later, inside a job.
@@ -173,7 +284,7 @@ _Validator = jsonschema.validators.extend(
 def _schema_problems(
     instance: Any, part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = ""
 ) -> Iterable[str]:
-    validator = _Validator({**part, "$defs": schema["$defs"]}, format_checker=jsonschema.FormatChecker())
+    validator = _Validator({**part, "$defs": schema["$defs"]}, format_checker=_FORMATS)
     for error in sorted(validator.iter_errors(instance), key=lambda error: [str(step) for step in error.absolute_path]):
         yield from _describe(jsonschema.exceptions.best_match([error]), prefix)
 
@@ -196,7 +307,35 @@ def _describe(error: jsonschema.exceptions.ValidationError, prefix: str) -> Iter
         missing = next(name for name in error.validator_value if error.message.startswith(repr(name)))
         yield f"{'.'.join([*steps, missing])}: this key is required and missing"
     else:
-        yield f"{'.'.join(steps) or 'configuration'}: {error.message}"
+        # Of several forms a value may have, jsonschema names none where it cannot tell which one was meant.
+        told = ", and ".join(choice.message for choice in error.context) if error.context else error.message
+        told = told if len(told) < 400 else f"{told[:200]} ... {told[-150:]}"
+        yield f"{'.'.join(steps) or 'configuration'}: {told}{_hint(error)}"
+
+
+def _hint(error: jsonschema.exceptions.ValidationError) -> str:
+    """What to do about a mistake that YAML or a habit invites, in brackets; empty for any other."""
+    value, rule, wanted = error.instance, error.validator, error.validator_value
+    if rule in ("maximum", "exclusiveMaximum") and wanted == 1 and value > 1:
+        return f" (it is a share: {value} % is {value / 100:g})"
+    if value is None:
+        return " (nothing stands there: give it a value or delete the key)"
+    if isinstance(value, bool) and wanted != "boolean":
+        return " (YAML reads yes, no, on and off as true and false: put the word in quotes)"
+    if rule == "type" and wanted in ("number", "integer") and _is_number(value):
+        return " (this is text: take off the quotes; YAML needs a point and a sign in an exponent, 1.0e-4)"
+    if rule == "type" and wanted == "string" and not isinstance(value, list | dict):
+        return " (put it in quotes)"
+    if rule == "type" and "object" in wanted and isinstance(value, list):
+        return " (a list; expected a section, with a line `key: value` for each)"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _training_problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[str]:
@@ -208,6 +347,9 @@ def _training_problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> 
 
 def _combination_problems(config: Config) -> Iterable[str]:
     classes = len(config["data"]["classes"])
+    yield from _data_problems(config["data"])
+    if config["seed"] > LARGEST_SEED:
+        yield f"seed: {config['seed']} is above {LARGEST_SEED}, the largest that NumPy takes"
     for name, settings in config["backbones"].items():
         key = f"backbones.{name}"
         if name not in BACKBONES:
@@ -220,7 +362,9 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield f"{key}.image_size: {settings['image_size']} px; {name} needs at least {least}"
         weights = settings["class_weights"]
         if isinstance(weights, list) and len(weights) != classes:
-            yield (f"{key}.class_weights: {len(weights)} weights for the {classes} classes of data.classes")
+            yield f"{key}.class_weights: {len(weights)} weights for the {classes} classes of data.classes"
+        if isinstance(weights, list) and not any(weights):
+            yield f"{key}.class_weights: {weights} are all 0, so that nothing would be learned"
         if settings["minimum_learning_rate"] > settings["learning_rate"]:
             yield (
                 f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
@@ -240,10 +384,25 @@ def _combination_problems(config: Config) -> Iterable[str]:
             f"score.referable_level: {config['score']['referable_level']} is no level of the {classes} classes of "
             f"data.classes; expected 1 to {classes - 1}"
         )
-    if "patient" not in re.compile(config["data"]["patient"]).groupindex:
-        yield f"data.patient: {config['data']['patient']!r} has no group (?P<patient>...)"
     if "demo" in config:
         yield from _demo_problems(config)
+
+
+def _data_problems(data: Config) -> Iterable[str]:
+    if "patient" not in re.compile(data["patient"]).groupindex:
+        yield f"data.patient: {data['patient']!r} has no group (?P<patient>...)"
+    if data["image_column"] == data["level_column"]:
+        yield f"data.level_column: {data['level_column']!r} is data.image_column, too; expected another column"
+    seen: dict[str, str] = {}
+    for name in data["classes"]:
+        if len(name) > LONGEST_CLASS:
+            yield f"data.classes: {name[:20] + '...'!r} has {len(name)} characters, expected at most {LONGEST_CLASS}"
+        if name.casefold() in seen:
+            yield (
+                f"data.classes: {seen[name.casefold()]!r} and {name!r} differ in case only, and on some disks their "
+                "folders would be one; give one of them another name"
+            )
+        seen[name.casefold()] = name
 
 
 def _demo_problems(config: Config) -> Iterable[str]:

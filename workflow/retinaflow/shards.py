@@ -1,17 +1,14 @@
 """Shards: which photograph belongs to which, and reading one back."""
 
-import csv
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.tables import read_table
+from retinaflow.tables import REBUILD, read_table
 
 ROW_COLUMNS = ("image", "digest")
-
-REBUILD = "Delete the file and run again to rebuild it."
 
 
 def shard_of(image: str, shards: int) -> int:
@@ -42,10 +39,10 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
     if not isinstance(array, np.memmap) or array.dtype != np.uint8 or not _square(array):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.memmap) else "an archive of arrays"
         raise RetinaflowError(f"{pixels}: found {found}; expected uint8 (n, size, size, 3) in C order. {REBUILD}")
-    try:
-        names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
-    except (OSError, csv.Error) as error:
-        raise RetinaflowError(f"{rows}: cannot be read as a table ({error}). {REBUILD}") from error
+    expected = array.offset + array.nbytes
+    if (size := pixels.stat().st_size) != expected:
+        raise RetinaflowError(f"{pixels}: {size} bytes, expected {expected} for uint8 {array.shape}. {REBUILD}")
+    names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
     if len(names) != len(array):
         raise RetinaflowError(
             f"{pixels}: found {len(array)} images, but {len(names)} rows in {rows}; expected as many. "
