@@ -1,10 +1,9 @@
 """The inventory: who is found, whose label is whose, and what happens to everything that is wrong."""
 
 import io
+import itertools
 import os
-import struct
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,10 @@ from PIL import Image
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
-from retinaflow.inventory import (
-    INVENTORY_COLUMNS,
-    ON_PROBLEM,
-    PROBLEM_COLUMNS,
-    InventoryReport,
-    take_inventory,
-    usable,
-)
+from retinaflow.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport, take_inventory, usable
 from retinaflow.labels import LabelRow, read_labels
-from retinaflow.tables import Row, read_table
+from retinaflow.tables import Row, read_table, write_table
+from retinaflow.verdict import NOTES, ON_PROBLEM, verdict
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[1] / "../shared/data"))
 CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
@@ -43,11 +36,13 @@ class Setup:
         self.folder = root / "resized train 15"
         self.folder.mkdir()
         self.inventory, self.problems = root / "out" / "train.csv", root / "out" / "problems.csv"
+        self.numbers = itertools.count(1000)
 
     def add(self, name: str, content: bytes | None = None) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture() if content is None else content)
+        # No two with the same bytes, unless they are given.
+        path.write_bytes(picture() + b"%d" % next(self.numbers) if content is None else content)
         return path
 
     def take(self, *labels: tuple[str, str], **options: Any) -> InventoryReport:
@@ -57,9 +52,9 @@ class Setup:
             "labels": [LabelRow(image, level, row) for row, (image, level) in enumerate(labels, start=2)],
             "classes": CLASSES,
             "patient_pattern": PATTERN,
-            "on_problem": {},
             "exclude": [],
-            "exclude_limit": 1.0,
+            "megapixels": 1,
+            "train": None,
             "inventory": self.inventory,
             "problems": self.problems,
             "kept": self.inventory.parent / ".kept" / "train.json",
@@ -71,10 +66,18 @@ class Setup:
     def rows(self) -> dict[str, Row]:
         return {row["path"]: row for row in read_table(self.inventory, INVENTORY_COLUMNS)}
 
-    def listed(self) -> list[tuple[str, str, str, str]]:
-        """(name of the file, image, problem, action) of each row of problems."""
+    def listed(self) -> list[tuple[str, str, str]]:
+        """(name of the file, image, problem) of each row of problems."""
         table = read_table(self.problems, PROBLEM_COLUMNS)
-        return [(Path(row["path"]).name, row["image"], row["problem"], row["action"]) for row in table]
+        return [(Path(row["path"]).name, row["image"], row["problem"]) for row in table]
+
+    def found(self, kind: str) -> list[str]:
+        """What was found, for each problem of a kind."""
+        return [row["found"] for row in read_table(self.problems) if row["problem"] == kind]
+
+    def reasons(self, exclude_limit: float = 1.0, **on_problem: str) -> list[str]:
+        """Why the data set may not be used."""
+        return [reason for reason, _ in verdict(self.inventory, self.problems, on_problem, exclude_limit).reasons]
 
 
 @pytest.fixture
@@ -126,49 +129,13 @@ def test_headers_of_all_formats_whatever_the_extension(setup: Setup, suffix: str
     assert (row["width"], row["height"], row["problem"]) == ("11", "4", "")
 
 
-def huge_png() -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", 40000, 30000, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
-
-
-@pytest.mark.filterwarnings("error")
-def test_many_pixels_neither_raise_nor_warn(setup: Setup) -> None:
-    path = setup.add("1_left.png", huge_png())
-    before = Image.MAX_IMAGE_PIXELS
-    setup.take(("1_left", "0"))
-    assert setup.rows()[str(path)]["width"] == "40000"
-    assert before == Image.MAX_IMAGE_PIXELS
-
-
-def named_pipe(setup: Setup) -> None:
-    os.mkfifo(setup.folder / "1_left.jpeg")
-
-
-UNREADABLE: dict[str, Callable[[Setup], object]] = {
-    "empty file": lambda setup: setup.add("1_left.jpeg", b""),
-    "not an image": lambda setup: setup.add("1_left.jpeg", b"<html>not found</html>"),
-    "broken header": lambda setup: setup.add("1_left.jpeg", picture()[:20]),
-    "neither a file": lambda setup: (setup.folder / "1_left.jpeg").symlink_to("nowhere"),
-    "neither a file nor": named_pipe,
-}
-
-
-@pytest.mark.parametrize("found", UNREADABLE)
-def test_unreadable_photograph_is_excluded(setup: Setup, found: str) -> None:
-    UNREADABLE[found](setup)
+def test_files_that_cannot_be_used_stay_in_the_table_with_their_label(setup: Setup) -> None:
+    path = setup.add("1_left.jpeg", b"<html>not found</html>")
     setup.add("1_right.jpeg")
     report = setup.take(("1_left", "3"), ("1_right", "0"))
-    assert (report.photographs, report.usable, report.problems) == (2, 1, {"unreadable": 1})
-    assert setup.listed() == [("1_left.jpeg", "1_left", "unreadable", "excluded")]
-    row = setup.rows()[f"{setup.folder}/1_left.jpeg"]
-    assert (row["problem"], row["level"], row["width"]) == ("unreadable", "3", "")
+    assert report == InventoryReport(2, 1, 1, {"not_an_image": 1})
+    row = setup.rows()[str(path)]
+    assert (row["problem"], row["level"], row["width"], row["digest"]) == ("not_an_image", "3", "", "")
 
 
 @pytest.mark.filterwarnings("error")
@@ -183,7 +150,7 @@ def test_any_start_of_a_photograph_is_read_or_excluded(setup: Setup) -> None:
     setup.add("good.jpeg")
     report = setup.take(*labels, ("good", "0"))
     assert report.usable >= 1
-    assert set(report.problems) == {"unreadable"}
+    assert {"not_an_image", "truncated"} <= set(report.problems) <= {"not_an_image", "truncated", "unreadable"}
 
 
 def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> None:
@@ -191,26 +158,21 @@ def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> 
         setup.add(name)
     setup.take(("1_left", "0"), ("2_left", "9"), ("3_left", "1"))
     assert setup.listed() == [
-        ("1_right.jpeg", "1_right", "no_label", "excluded"),
-        ("2_LEFT.jpeg", "2_LEFT", "no_label", "excluded"),
-        ("", "2_left", "no_image", "excluded"),
-        ("", "3_left", "no_image", "excluded"),
+        ("1_right.jpeg", "1_right", "no_label"),
+        ("2_LEFT.jpeg", "2_LEFT", "no_label"),
+        ("", "2_left", "no_image"),
+        ("", "3_left", "no_image"),
     ]
     assert [row["image"] for row in usable(read_table(setup.inventory))] == ["1_left"]
 
 
-@pytest.mark.parametrize("level", ["", "2.5", "-1", "5", "awful"])
-def test_bad_level_is_an_error_unless_told_otherwise(setup: Setup, level: str) -> None:
+@pytest.mark.parametrize("level", ["", "2.5", "-1", "5", "1e0", "nan", "awful"])
+def test_bad_level_is_listed_and_left_out(setup: Setup, level: str) -> None:
     setup.add("1_left.jpeg")
     setup.add("1_right.jpeg")
-    labels = [("1_left", level), ("1_right", "0")]
-    with pytest.raises(
-        RetinaflowError, match=rf"bad_level: 1\n.*'{level}' in row 2.*\n.*on_problem\.bad_level: exclude"
-    ):
-        setup.take(*labels)
-    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level", "error")]
-    assert not setup.inventory.exists()
-    assert setup.take(*labels, on_problem=ON_PROBLEM | {"bad_level": "exclude"}).usable == 1
+    assert setup.take(("1_left", level), ("1_right", "0")).usable == 1
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
+    assert setup.found("bad_level") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
     assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["level"] == ""
 
 
@@ -218,23 +180,19 @@ def test_bad_level_is_an_error_unless_told_otherwise(setup: Setup, level: str) -
 def test_one_name_twice_makes_both_duplicates(setup: Setup, twin: str) -> None:
     for name in ("1_left.jpeg", "1_right.jpeg", twin):
         setup.add(name)
-    labels = [("1_left", "0"), ("1_right", "0")]
-    with pytest.raises(RetinaflowError, match="duplicate_image: 2"):
-        setup.take(*labels)
-    assert setup.take(*labels, on_problem={"duplicate_image": "exclude"}).usable == 1
-    assert [(kind, action) for _, _, kind, action in setup.listed()] == [("duplicate_image", "excluded")] * 2
+    assert setup.take(("1_left", "0"), ("1_right", "0")).usable == 1
+    assert [kind for _, _, kind in setup.listed()] == ["duplicate_image"] * 2
 
 
-def test_labels_that_disagree_are_an_error_and_those_that_agree_a_note(setup: Setup) -> None:
+def test_labels_that_disagree_are_a_problem_and_those_that_agree_a_note(setup: Setup) -> None:
     for name in ("1_left.jpeg", "1_right.jpeg", "2_left.jpeg"):
         setup.add(name)
     labels = [("1_left", "0"), ("1_right", "0"), ("1_left", "none"), ("2_left", "1")]
     assert setup.take(*labels).usable == 3
-    assert setup.listed() == [("", "1_left", "duplicate_label", "ignored")]
-    labels.append(("2_left", "2"))
-    with pytest.raises(RetinaflowError, match=r"duplicate_label: 1\n.*level '1', '2' in rows 5, 6"):
-        setup.take(*labels)
-    assert setup.take(*labels, on_problem={"duplicate_label": "exclude"}).usable == 2
+    assert setup.listed() == [("", "1_left", "repeated_label")]
+    assert setup.take(*labels, ("2_left", "2")).usable == 2
+    assert setup.listed() == [("2_left.jpeg", "2_left", "duplicate_label"), ("", "1_left", "repeated_label")]
+    assert setup.found("duplicate_label") == ["level '1', '2' in rows 5, 6"]
 
 
 def test_excluded_by_name_is_no_other_problem_and_does_not_count(setup: Setup) -> None:
@@ -242,13 +200,10 @@ def test_excluded_by_name_is_no_other_problem_and_does_not_count(setup: Setup) -
     setup.add("1_right.jpeg", b"")
     setup.add("2_left.jpeg")
     labels = [("1_left", "0"), ("2_left", "7"), ("3_left", "0")]
-    report = setup.take(*labels, exclude=["1_right.jpeg", "2_left", "3_left"], exclude_limit=0.0)
+    report = setup.take(*labels, exclude=["1_right.jpeg", "2_left", "3_left"])
     assert (report.usable, report.problems) == (1, {"excluded": 3})
-    assert {(image, action) for _, image, _, action in setup.listed()} == {
-        ("1_right", "excluded"),
-        ("2_left", "excluded"),
-        ("3_left", "excluded"),
-    }
+    assert {image for _, image, _ in setup.listed()} == {"1_right", "2_left", "3_left"}
+    assert setup.reasons(exclude_limit=0.0) == []
 
 
 def test_excluding_one_of_two_twins_leaves_the_other(setup: Setup) -> None:
@@ -263,47 +218,151 @@ def test_excluding_an_unknown_name_is_an_error(setup: Setup) -> None:
         setup.take(("1_left", "0"), exclude=["1_lift"])
 
 
-def test_too_many_excluded_photographs_are_an_error(setup: Setup) -> None:
-    for name in ("1_left.jpeg", "1_right.jpeg", "2_left.jpeg", "2_right.jpeg"):
-        setup.add(name)
-    labels = [("1_left", "0"), ("1_right", "0"), ("2_left", "0"), ("3_left", "0"), ("3_right", "0")]
-    assert setup.take(*labels, exclude_limit=0.25).usable == 3
-    with pytest.raises(
-        RetinaflowError, match=r"1 of 4 photographs.*0\.24(.|\n)*no_label: 1\n(.|\n)*data\.exclude_limit"
-    ):
-        setup.take(*labels, exclude_limit=0.24)
-    assert ("2_right.jpeg", "2_right", "no_label", "excluded") in setup.listed()
-
-
-def test_error_shows_the_first_five_of_a_kind_and_where_the_rest_is(setup: Setup) -> None:
-    for number in range(7):
-        setup.add(f"{number}.jpeg")
-    with pytest.raises(RetinaflowError) as caught:
-        setup.take(*((str(number), "x") for number in range(7)))
-    message = str(caught.value)
-    assert "bad_level: 7" in message
-    assert "4.jpeg" in message
-    assert "5.jpeg" not in message
-    assert str(setup.problems) in message
-    assert len(setup.listed()) == 7
-
-
-def test_no_photograph_or_none_usable_is_an_error(setup: Setup) -> None:
+def test_no_photograph_is_an_error_and_none_usable_a_reason(setup: Setup) -> None:
     setup.add("labels.csv", b"image,level\n")
     with pytest.raises(RetinaflowError, match=r"no photograph in .*resized train 15 among 1 files"):
         setup.take(("1_left", "0"))
     setup.add("2_left.jpeg")
-    with pytest.raises(RetinaflowError, match=r"none of the 1 photographs"):
-        setup.take(("1_left", "0"))
+    assert setup.take(("1_left", "0")).usable == 0
+    assert setup.reasons() == ["none of the 1 photographs is usable"]
     with pytest.raises(RetinaflowError, match=r"nowhere: cannot be read as a folder"):
         setup.take(("1_left", "0"), folders=[setup.folder / "nowhere"])
+
+
+# Photographs with the same bytes --------------------------------------------------------------------------------------
+
+
+def test_of_identical_photographs_the_first_stays(setup: Setup) -> None:
+    for name in ("2_left.jpeg", "1_left.jpeg", "1_right.jpeg"):
+        setup.add(name, picture())
+    setup.add("3_left.jpeg")
+    assert setup.take(*((image, "1") for image in ("1_left", "1_right", "2_left", "3_left"))).usable == 2
+    assert setup.listed() == [("1_right.jpeg", "1_right", "identical"), ("2_left.jpeg", "2_left", "identical")]
+    assert setup.found("identical") == [f"the same bytes and level as '{setup.folder}/1_left.jpeg'"] * 2
+
+
+def test_of_identical_photographs_with_different_levels_none_stays(setup: Setup) -> None:
+    for name in ("1_left.jpeg", "2_left.jpeg", "3_left.jpeg"):
+        setup.add(name, picture())
+    setup.add("4_left.jpeg")
+    assert setup.take(("1_left", "1"), ("2_left", "1"), ("3_left", "2"), ("4_left", "0")).usable == 1
+    assert [kind for _, _, kind in setup.listed()] == ["identical_conflict"] * 3
+    first, second, third = setup.found("identical_conflict")
+    assert first == second == f"level 1, but the same bytes as '{setup.folder}/3_left.jpeg' of level 2"
+    assert third == f"level 2, but the same bytes as '{setup.folder}/1_left.jpeg' of level 1"
+
+
+def test_what_is_left_out_for_another_reason_is_no_copy(setup: Setup) -> None:
+    setup.add("1_left.jpeg", picture())
+    setup.add("2_left.jpeg", picture())
+    assert setup.take(("1_left", "9"), ("2_left", "1")).usable == 1
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
+
+
+def train_table(root: Path, **photographs: tuple[str, bytes]) -> Path:
+    """An inventory of the training set: level and content of each usable image."""
+    rows = []
+    for image, (level, content) in photographs.items():
+        known = {"image": image, "path": f"train/{image}.jpeg", "level": level, "patient": image.split("_")[1]}
+        rows.append({**dict.fromkeys(INVENTORY_COLUMNS, ""), **known, "digest": digest(content)})
+    write_table(root / "known.csv", INVENTORY_COLUMNS, rows)
+    return root / "known.csv"
+
+
+def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, tmp_path: Path) -> None:
+    same, other = picture(), picture() + b"other"
+    train = train_table(tmp_path, p_7_left=("1", same), p_8_left=("2", other))
+    setup.add("1_left.jpeg", same)
+    setup.add("2_left.jpeg", other)
+    setup.add("8_right.jpeg")
+    setup.add("9_left.jpeg")
+    labels = [(image, "1") for image in ("1_left", "2_left", "8_right", "9_left")]
+    assert setup.take(*labels, train=train).usable == 1
+    assert setup.listed() == [
+        ("1_left.jpeg", "1_left", "identical"),
+        ("2_left.jpeg", "2_left", "identical_conflict"),
+        ("8_right.jpeg", "8_right", "patient_in_both"),
+    ]
+    assert setup.found("patient_in_both") == ["patient '8' has 'train/p_8_left.jpeg' in train"]
+    assert setup.found("identical_conflict") == ["level 1, but the same bytes as 'train/p_8_left.jpeg' of level 2"]
+
+
+def test_a_photograph_that_training_leaves_out_gives_nothing_away(setup: Setup, tmp_path: Path) -> None:
+    train = train_table(tmp_path, p_7_left=("1", picture()))
+    rows = [{**row, "problem": "bad_level"} for row in read_table(train)]
+    write_table(train, INVENTORY_COLUMNS, rows)
+    setup.add("7_left.jpeg", picture())
+    assert setup.take(("7_left", "1"), train=train).usable == 1
+
+
+# Every kind of problem, as an error and left out ----------------------------------------------------------------------
+
+
+def broken(content: bytes) -> Callable[[Setup], object]:
+    return lambda setup: setup.add("1_left.jpeg", content)
+
+
+def pair(setup: Setup) -> None:
+    setup.add("1_left.jpeg", picture())
+    setup.add("2_left.jpeg", picture())
+
+
+def labelled(*labels: tuple[str, str]) -> tuple[Callable[[Setup], object], list[tuple[str, str]]]:
+    return lambda setup: setup.add("1_left.jpeg"), list(labels)
+
+
+# What makes the problem, the labels that go with it, and how many photographs or labels have it.
+GOOD = [("1_left", "0")]
+KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] = {
+    "empty": (broken(b""), GOOD, 1),
+    "not_an_image": (broken(b"<html>"), GOOD, 1),
+    "unreadable": (lambda setup: (setup.folder / "1_left.jpeg").symlink_to("nowhere"), GOOD, 1),
+    "truncated": (broken(picture(size=(64, 64))[:-9] + b"\xff\xd9"), GOOD, 1),
+    "oversized": (broken(picture("png", (1001, 1000))), GOOD, 1),
+    "no_label": (*labelled(), 1),
+    "no_image": (*labelled(*GOOD, ("9_left", "0")), 1),
+    "bad_level": (*labelled(("1_left", "7")), 1),
+    "duplicate_image": (lambda setup: [setup.add(f"1_left.{end}") for end in ("jpeg", "JPG")], GOOD, 2),
+    "duplicate_label": (*labelled(*GOOD, ("1_left", "1")), 1),
+    "identical": (pair, [*GOOD, ("2_left", "0")], 1),
+    "identical_conflict": (pair, [*GOOD, ("2_left", "1")], 2),
+    "patient_in_both": (lambda setup: setup.add("7_left.jpeg"), [("7_left", "0")], 1),
+}
+
+
+def test_every_kind_that_there_is_is_tried() -> None:
+    assert KINDS.keys() == ON_PROBLEM.keys()
+    assert not ON_PROBLEM.keys() & NOTES.keys()
+
+
+@pytest.mark.parametrize("setting", ["error", "exclude", "default"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_problem(setup: Setup, tmp_path: Path, kind: str, setting: str) -> None:
+    make, labels, count = KINDS[kind]
+    make(setup)
+    setup.add("5_left.jpeg")
+    train = train_table(tmp_path, p_7_right=("0", b"another"))
+    setup.take(("5_left", "0"), *labels, train=train)
+    assert [found for _, _, found in setup.listed()] == [kind] * count
+    # Whatever is done about it, nobody trains on it.
+    problematic = {row["path"] for row in read_table(setup.problems)}
+    assert not problematic & {row["path"] for row in usable(read_table(setup.inventory))}
+
+    on_problem = {} if setting == "default" else {kind: setting}
+    judged = verdict(setup.inventory, setup.problems, on_problem, 1.0)
+    if (ON_PROBLEM[kind] if setting == "default" else setting) == "error":
+        assert {row["action"] for row in judged.problems} == {"error"}
+        assert [reason for reason, _ in judged.reasons] == [f"{count} problem{'s' * (count > 1)} to be solved first"]
+    else:
+        assert {row["action"] for row in judged.problems} == {"excluded"}
+        assert judged.reasons == []
 
 
 def test_other_files_are_noted(setup: Setup) -> None:
     setup.add("1_left.jpeg")
     setup.add("Thumbs.db", b"x")
     assert setup.take(("1_left", "0")).usable == 1
-    assert setup.listed() == [("Thumbs.db", "", "other_file", "ignored")]
+    assert setup.listed() == [("Thumbs.db", "", "other_file")]
 
 
 def test_patients_and_eyes(setup: Setup) -> None:
@@ -344,7 +403,7 @@ def test_names_of_every_kind_go_through(setup: Setup) -> None:
 def test_full_size_originals(setup: Setup) -> None:
     labels = read_labels(str(DATA / "eyepacs-original/labels.csv"), "image", "level")
     folder = DATA / "eyepacs-original/images"
-    report = setup.take(folders=[folder], labels=labels)
+    report = setup.take(folders=[folder], labels=labels, megapixels=20)
     assert (report.photographs, report.usable, report.patients) == (10, 10, 5)
     for path, row in setup.rows().items():
         with Image.open(path) as image:
@@ -383,7 +442,7 @@ def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, byt
     assert setup.rows()[str(path)]["digest"] != digest(other)
 
 
-@pytest.mark.parametrize("reason", ["changed", "code", "not JSON", "other JSON", "gone"])
+@pytest.mark.parametrize("reason", ["changed", "code", "limit", "not JSON", "other JSON", "gone"])
 def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path, bytes], reason: str) -> None:
     setup, path, other = taken
     kept = setup.inventory.parent / ".kept" / "train.json"
@@ -391,10 +450,14 @@ def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path,
     if reason == "not JSON":
         kept.write_bytes(b"\xff")
     elif reason == "other JSON":
-        kept.write_text('{"code": "as it is", "headers": {"a": [1]}}')
+        kept.write_text('{"code": "as it is 1", "headers": {"a": [1]}}')
     elif reason == "gone":
         kept.unlink()
-    setup.take(("1_left", "0"), code="another" if reason == "code" else "as it is")
+    setup.take(
+        ("1_left", "0"),
+        code="another" if reason == "code" else "as it is",
+        megapixels=2 if reason == "limit" else 1,
+    )
     assert setup.rows()[str(path)]["digest"] == digest(other)
 
 

@@ -78,37 +78,64 @@ def test_an_unreadable_label_table_is_said_before_anything_runs(fresh):
     assert "Traceback" not in shown
 
 
-def test_bad_label_rows_fail_the_inventory_which_lists_them(fresh):
+def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
     project = fresh()
     relabel(project, image_1_left="7", image_2_left="1.5")
     with open(project.folder / "labels train.csv", "a") as table:
         table.write("3_left,0\n3_left,4\n")
-    first = "results/inventory/train.csv"
-    shown = project.snakemake("--until", "inventory", "--cores", "1", "--prioritize", first, check=False)
+    for number in range(1001, 1004):
+        (project.folder / f"test/{number}_left.jpeg").write_bytes(b"broken")
+    shown = project.snakemake("preflight", check=False)
 
-    inventory, logs = project.folder / "results/inventory", project.folder / "results/logs/inventory"
-    log = (logs / "train.log").read_text()
-    for text in (shown, log):
+    logs = project.folder / "results/logs/inventory"
+    for text in (shown, (logs / "preflight.log").read_text()):
         assert "train: 3 problems to be solved first" in text
-        assert "level '7' in row 2, expected 0 to 4 or the name of a class" in text
-        assert "All problems are listed in results/logs/inventory/train-problems.csv." in text
+        assert "'my photographs/1_left.jpeg': level '7' in row 2, expected 0 to 4 or the name of a class" in text
+        assert "test: 3 of 32 photographs are excluded, more than the share of 0.05" in text
+        assert "All problems are listed in results/logs/inventory/problems.csv, with a summary in" in text
+    assert shown.count("error: ") == 1
     assert "Traceback" not in shown
-    assert not (inventory / "train.csv").exists()
     found = {
         ("bad_level", "error", "my photographs/1_left.jpeg"),
         ("bad_level", "error", "my photographs/2_left.jpeg"),
         ("duplicate_label", "error", "my photographs/3_left.jpeg"),
+        *(("not_an_image", "excluded", f"test/{number}_left.jpeg") for number in (1001, 1002, 1003)),
     }
-    assert problems_of(project, "results/logs/inventory/train-problems.csv") == found
-    # The default profile goes on with what does not depend on it.
-    assert (inventory / "test.csv").is_file()
+    assert problems_of(project, "results/logs/inventory/problems.csv") == found
+    assert "| bad_level | 2 | error |" in (logs / "problems.md").read_text()
+    assert not (project.folder / "results/inventory/problems.csv").exists()
 
-    # The way out that the message names.
+    # The ways out that the message names.
     project.config["data"]["on_problem"] = {"bad_level": "exclude", "duplicate_label": "exclude"}
     project.config["data"]["exclude_limit"] = 0.1
-    project.snakemake("--until", "problems")
+    shown = project.snakemake("preflight")
+    assert "| train | 48 | 45 | 24 | yes |" in shown
     excluded = {(problem, "excluded", path) for problem, _, path in found}
     assert problems_of(project, "results/inventory/problems.csv") == excluded
+    assert "| train | 48 | 45 | 24 | yes |" in project.read("results/inventory/problems.md")
+
+
+def test_nothing_is_made_of_a_data_set_that_may_not_be_used(fresh):
+    project = fresh()
+    relabel(project, image_1_left="7")
+    (project.folder / "test/1001_left.jpeg").unlink()
+    (project.folder / "test/1_left.jpeg").write_bytes((project.folder / "my photographs/1_left.jpeg").read_bytes())
+    with open(project.folder / "labels test.csv", "a") as table:
+        table.write("1_left,0\n")
+    shown = project.snakemake(check=False)
+    told = "problem to be solved first. `snakemake preflight` lists them and says what to do."
+    for name, dataset in (("split", "train"), ("organize/test", "test")):
+        assert f"error: {dataset}: 1 {told}" in project.read(f"results/logs/{name}.log")
+    assert "Traceback" not in shown
+    assert not list((project.folder / "results").glob("split/*"))
+    assert not list((project.folder / "results").rglob("index.csv"))
+    # By itself too, whether somebody looked at the preflight or not.
+    assert f"train: 1 {told}" in project.snakemake("results/split/train.csv", check=False)
+    assert problems_of(project, "results/logs/inventory/problems.csv") == {
+        ("bad_level", "error", "my photographs/1_left.jpeg"),
+        ("no_image", "excluded", "1001_left"),
+        ("patient_in_both", "error", "test/1_left.jpeg"),
+    }
 
 
 def test_problems_of_both_data_sets_are_in_one_table(fresh):
@@ -120,16 +147,25 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
     with open(os.fsencode(folder) + b"/caf\xe9.jpeg", "wb") as file:
         file.write((folder / "5_left.jpeg").read_bytes())
     (folder / "6_left.jpeg").unlink()
+    # Grey from some row on, for decoders that do not mind.
+    half = (folder / "7_left.jpeg").read_bytes()
+    (folder / "7_left.jpeg").write_bytes(half[: len(half) - 400] + b"\xff\xd9")
     (project.folder / "test/notes.txt").write_text("not a photograph")
+    (project.folder / "test/1002_left.jpeg").write_bytes((folder / "8_left.jpeg").read_bytes())
+    table = project.folder / "labels test.csv"
+    level = re.search("^8_left,(.)", (project.folder / "labels train.csv").read_text(), flags=re.MULTILINE)[1]
+    table.write_text(re.sub("^1002_left,.", f"1002_left,{level}", table.read_text(), flags=re.MULTILINE))
     project.config["data"]["test"]["exclude"] = ["1001_left"]
     project.config["data"]["exclude_limit"] = 0.2
-    project.snakemake("--until", "organize", "problems")
+    project.snakemake("--until", "organize", "preflight")
     assert problems_of(project, "results/inventory/problems.csv") == {
-        ("unreadable", "excluded", "my photographs/4_left.jpeg"),
+        ("empty", "excluded", "my photographs/4_left.jpeg"),
+        ("truncated", "excluded", "my photographs/7_left.jpeg"),
         ("no_label", "excluded", "my photographs/stranger_left.jpeg"),
         ("no_label", "excluded", "my photographs/caf\udce9.jpeg"),
         ("no_image", "excluded", "6_left"),
         ("excluded", "excluded", "test/1001_left.jpeg"),
+        ("identical", "excluded", "test/1002_left.jpeg"),
         ("other_file", "ignored", "test/notes.txt"),
     }
     used = {
@@ -137,29 +173,22 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
         for part in ("train", "validation", "test")
         for row in read_table(project.folder / f"results/organized/{part}/index.csv")
     }
-    assert len(used) == 48 + 32 - 3
-    assert not used & {"4_left", "6_left", "stranger_left", "caf\udce9", "1001_left"}
+    assert len(used) == 48 + 32 - 5
+    assert not used & {"4_left", "6_left", "7_left", "stranger_left", "caf\udce9", "1001_left", "1002_left"}
 
 
-def test_more_exclusions_than_allowed_are_an_error(fresh):
-    project = fresh()
-    for number in (1, 2, 3):
-        (project.folder / f"my photographs/{number}_left.jpeg").write_bytes(b"broken")
-    shown = project.snakemake("--until", "inventory", check=False)
-    assert "train: 3 of 48 photographs are excluded, more than the share of 0.05" in shown
-    assert len(problems_of(project, "results/logs/inventory/train-problems.csv")) == 3
-
-
-def test_a_photograph_that_breaks_off_is_named_by_the_job_that_decodes_it(fresh):
+def test_a_photograph_that_breaks_off_later_is_named_by_the_job_that_decodes_it(fresh):
     project = fresh(data={"train": {"images": "my photographs", "labels": "labels train.csv"}})
+    project.snakemake("--until", "organize")
     photograph = project.folder / "my photographs/1_left.jpeg"
     photograph.write_bytes(photograph.read_bytes()[:-600])
-    shown = project.snakemake("--until", "preprocess", check=False)
+    # Without another look at the folder.
+    shown = project.snakemake("--until", "preprocess", "--rerun-triggers", "mtime", check=False)
     assert re.search(r"results/organized/\w+/class\d/1_left.jpeg: ", shown)
     assert "1 of its photographs cannot be used" in shown
     assert "Traceback" not in shown
     logs = (project.folder / "results/logs/preprocess").glob("*/*/*.log")
-    (log,) = [log for log in logs if "1_left.jpeg" in log.read_text()]
+    (log,) = [log for log in logs if "1_left.jpeg" in log.read_text() and "attempt" not in log.name]
     part, shard = log.parent.name, log.stem
     shards = {path.relative_to(path.parents[1]).as_posix() for path in project.folder.glob("results/shards/*/*/[!.]*")}
     # All others were made; of this one there is not half a file.

@@ -21,8 +21,24 @@ def trained(*backbones):
     return [f"{stage} {backbone}" for stage in ("train", "score") for backbone in backbones]
 
 
-TABLES = ["inventory train", "problems", "split", "organize train", "organize validation"]
-TRAINING_SET = jobs(*TABLES, *trained(*BACKBONES), "compare", shards=("train", "validation"))
+# The test set must share neither patient nor photograph with the training set, and is compared with it anew.
+TABLES = [
+    *[f"inventory {dataset}" for dataset in ("train", "test")],
+    "preflight",
+    "split",
+    *[f"organize {part}" for part in SHARDS],
+]
+TRAINING_SET = jobs(*TABLES, *trained(*BACKBONES), "compare", shards=SHARDS)
+
+
+TEST_SET = jobs(
+    "inventory test",
+    "preflight",
+    "organize test",
+    *[f"score {name}" for name in BACKBONES],
+    "compare",
+    shards=["test"],
+)
 
 
 def test_nothing(finished):
@@ -83,7 +99,7 @@ def test_a_photograph_added(finished, photograph):
         table.write("900_left,0\n")
     assert finished.planned() == TRAINING_SET
     finished.snakemake()
-    assert decoded(finished) == {"train": [0, 0, 1], "validation": [0]}
+    assert decoded(finished, SHARDS) == {"train": [0, 0, 1], "validation": [0], "test": [0, 0]}
     assert not finished.planned()
 
 
@@ -102,17 +118,36 @@ def test_a_label_corrected(finished):
 def test_a_label_corrected_of_the_test_set(finished):
     table = finished.folder / "labels test.csv"
     table.write_text(re.sub(r"^(\w+),0$", r"\1,1", table.read_text(), count=1, flags=re.MULTILINE))
-    expected = jobs(
-        "inventory test",
-        "problems",
-        "organize test",
-        *[f"score {name}" for name in BACKBONES],
-        "compare",
-        shards=["test"],
-    )
-    assert finished.planned() == expected
+    assert finished.planned() == TEST_SET
+    # Nor does it hide any other change from Snakemake.
+    finished.config["train"]["learning_rate"] = 0.01
+    assert finished.planned() == TEST_SET + jobs(*[f"train {name}" for name in BACKBONES])
+    finished.config["train"].pop("learning_rate")
     finished.snakemake()
     assert decoded(finished, ["test"]) == {"test": [0, 0]}
+
+
+def test_what_decides_only_whether_a_problem_stops_the_run(finished):
+    finished.config["data"]["on_problem"] = {"no_label": "error"}
+    finished.config["data"]["exclude_limit"] = 0.5
+    assert finished.planned() == jobs("preflight")
+
+
+def test_a_bad_label_of_the_test_set_costs_no_training(finished):
+    table = finished.folder / "labels test.csv"
+    good = table.read_text()
+    table.write_text(re.sub(r"^(\w+),0$", r"\1,7", good, count=1, flags=re.MULTILINE))
+    before = {path: path.stat().st_mtime_ns for path in (finished.folder / "results/models").rglob("*")}
+    finished.snakemake(check=False)
+    # Neither forgotten in the next run nor passed over, whatever is asked for.
+    left = TEST_SET - jobs("inventory test")
+    assert finished.planned() == left
+    assert finished.planned("results/organized/test/index.csv") == jobs("organize test")
+    finished.snakemake("results/organized/test/index.csv", check=False)
+    table.write_text(good)
+    assert finished.planned() == TEST_SET
+    finished.snakemake()
+    assert {path: path.stat().st_mtime_ns for path in (finished.folder / "results/models").rglob("*")} == before
 
 
 def test_a_photograph_replaced_under_its_name(finished, photograph):
@@ -134,14 +169,16 @@ def test_size_of_one_backbone(finished):
     assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
 
 
-STAGES = ["inventory", "problems", "split", "organize", "preprocess", "train", "score", "compare"]
+STAGES = ["inventory", "preflight", "split", "organize", "preprocess", "train", "score", "compare"]
 
 
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
         ("demo", []),
+        ("headers", STAGES),
         ("inventory", STAGES),
+        ("preflight", ["preflight"]),
         ("split", ["split", "organize", "preprocess", "train", "score", "compare"]),
         ("organize", ["organize", "preprocess", "train", "score", "compare"]),
         ("recipe", ["preprocess", "train", "score", "compare"]),

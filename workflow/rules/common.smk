@@ -17,6 +17,11 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.env
 from retinaflow import archives, settings
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
+from retinaflow.lock import lock
+from retinaflow.logs import PARENT
+
+# Jobs end with this process: the next run would start them again.
+os.environ[PARENT] = str(os.getpid())
 
 SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
@@ -24,6 +29,7 @@ SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(enco
 def checked(config):
     """The configuration with all its defaults, or a WorkflowError that lists what is wrong with it."""
     try:
+        settings.check_text(workflow.configfiles)
         settings.check(config, SCHEMA)
         complete = settings.with_defaults(config, SCHEMA)
         settings.check_files(complete)
@@ -33,6 +39,8 @@ def checked(config):
 
 
 CONFIG, SHARDS = checked(config)
+# Scripts look up there what decides whether they run at all: as a parameter, more leniency would be a reason to train anew.
+config.update(CONFIG)
 RESULTS = CONFIG["results"]
 CLASSES = CONFIG["data"]["classes"]
 FOLDS = CONFIG["split"]["folds"]
@@ -62,6 +70,15 @@ wildcard_constraints:
 def path(*steps):
     """A path below the results folder."""
     return Path(RESULTS, *steps).as_posix()
+
+
+def claim_results():
+    """See to it that no other run writes to the results folder as long as this process lives."""
+    global results_lock  # closed with the process, and not before
+    try:
+        results_lock = lock(Path(RESULTS))
+    except RetinaflowError as error:
+        raise WorkflowError(str(error)) from None
 
 
 # Code ---------------------------------------------------------------------------------------------------------------
@@ -144,6 +161,11 @@ def label_digest(wildcards):
     return digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
 
 
+def train_inventory(wildcards):
+    """What the inventory of the test set must not share a patient or photograph with."""
+    return [path("inventory", "train.csv")] if wildcards.dataset == "test" else []
+
+
 # Parts and shards ---------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +182,11 @@ def part_table(wildcards):
         return path("inventory", "test.csv")
     # A fold is stored once, as what it holds out; the others train on it from there.
     return path("split", wildcards.part, "validation.csv") if FOLDS else path("split", f"{wildcards.part}.csv")
+
+
+def part_problems(wildcards):
+    """The problems of the data set that the test part is; those of the other parts split has judged."""
+    return [path("inventory", "test-problems.csv")] if wildcards.part == "test" else []
 
 
 def backbone_of(run):
@@ -238,5 +265,23 @@ def all_metrics():
 
 
 def final_output():
-    """What `snakemake` makes when nothing else is asked for."""
-    return [path("comparison", "comparison.csv"), path("inventory", "problems.csv")]
+    """What `snakemake` makes when nothing else is asked for: what every stage leaves behind.
+
+    Snakemake takes note of a job that failed as if it had finished. What it should have made is only made again where
+    somebody asks for it; otherwise what followed from an earlier run of the job would pass for up to date.
+    """
+    return [
+        path("inventory", "problems.csv"),
+        *[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
+        *split_tables("train"),
+        *[path("organized", part, "index.csv") for part in SHARDS],
+        *[
+            path("shards", settings.recipe(CONFIG, backbone).name, part, f"{i}.npy")
+            for backbone in CONFIG["backbones"]
+            for part, count in SHARDS.items()
+            for i in range(count)
+        ],
+        *[path("models", run, "model.keras") for run in RUNS],
+        *all_metrics(),
+        path("comparison", "comparison.csv"),
+    ]

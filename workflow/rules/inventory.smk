@@ -5,14 +5,15 @@ rule inventory:
     input:
         labels=ancient(label_file),
         made=made_folders,
+        train=train_inventory,
         code=code("inventory.py"),
     output:
         inventory=path("inventory", "{dataset}.csv"),
         problems=path("inventory", "{dataset}-problems.csv"),
     log:
         path("logs", "inventory", "{dataset}.log"),
-        # Logs outlive a failed job, outputs do not, and that is when one wants to see the problems.
-        problems=path("logs", "inventory", "{dataset}-problems.csv"),
+    # Where cores are few, what is wrong with either data set is said before anything is made of the other.
+    priority: 1
     conda:
         "../../envs/retinaflow.yaml"
     threads: 4
@@ -29,8 +30,7 @@ rule inventory:
                 "level_column",
                 "classes",
                 "patient",
-                "on_problem",
-                "exclude_limit",
+                "pixel_limit",
             )
         },
     script:
@@ -38,18 +38,30 @@ rule inventory:
 
 
 localrules:
-    problems,
+    preflight,
 
 
-rule problems:
+# All problems of all data sets at once. No other stage waits for it, since it would run again after whatever changes
+# either of them: split and organize judge what they read themselves, by the same rules.
+rule preflight:
     input:
-        tables=expand(path("inventory", "{dataset}-problems.csv"), dataset=DATASETS),
-        code=code("problems.py"),
+        inventories=expand(path("inventory", "{dataset}.csv"), dataset=DATASETS),
+        problems=expand(path("inventory", "{dataset}-problems.csv"), dataset=DATASETS),
+        code=code("preflight.py"),
     output:
-        path("inventory", "problems.csv"),
+        table=path("inventory", "problems.csv"),
+        summary=path("inventory", "problems.md"),
     log:
-        path("logs", "inventory", "problems.log"),
+        path("logs", "inventory", "preflight.log"),
+        # Logs outlive a failed job, outputs do not, and that is when one wants to see the problems.
+        table=path("logs", "inventory", "problems.csv"),
+        summary=path("logs", "inventory", "problems.md"),
+    priority: 1
     conda:
         "../../envs/retinaflow.yaml"
+    params:
+        datasets=list(DATASETS),
+        on_problem=CONFIG["data"]["on_problem"],
+        exclude_limit=CONFIG["data"]["exclude_limit"],
     script:
-        "../scripts/problems.py"
+        "../scripts/preflight.py"

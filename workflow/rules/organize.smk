@@ -4,6 +4,7 @@
 rule organize:
     input:
         table=part_table,
+        problems=part_problems,
         code=code("organize.py"),
     output:
         folders=[directory(path("organized", "{part}", name)) for name in CLASSES],

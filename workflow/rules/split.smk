@@ -4,6 +4,7 @@
 rule split:
     input:
         inventory=path("inventory", "train.csv"),
+        problems=path("inventory", "train-problems.csv"),
         code=code("split.py"),
     output:
         train=split_tables("train"),

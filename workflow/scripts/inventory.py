@@ -1,10 +1,9 @@
 """Join the photographs of a data set with its labels and list what is wrong."""
 
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from retinaflow.files import digest_files, whole_file
+from retinaflow.files import digest_files
 from retinaflow.inventory import take_inventory
 from retinaflow.labels import read_labels
 from retinaflow.logs import job_log
@@ -17,15 +16,13 @@ with job_log(snakemake.log[0]):
         read_labels(snakemake.params.labels, data["image_column"], data["level_column"]),
         data["classes"],
         data["patient"],
-        data["on_problem"],
         snakemake.params.exclude,
-        data["exclude_limit"],
+        data["pixel_limit"],
+        Path(*snakemake.input.train) if snakemake.input.train else None,
         Path(snakemake.output.inventory),
-        Path(snakemake.log.problems),
+        Path(snakemake.output.problems),
         # Snakemake deletes outputs before the job; this one outlives it.
         Path(snakemake.output.inventory).parent / ".kept" / f"{snakemake.wildcards.dataset}.json",
-        f"{digest_files(snakemake.input.code)} {version('pillow')}",
+        f"{digest_files(snakemake.input.code)} {version('pillow')} {version('simplejpeg')}",
         snakemake.threads,
     )
-    with whole_file(snakemake.output.problems) as part:
-        shutil.copyfile(snakemake.log.problems, part)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from retinaflow.logs import job_log
 from retinaflow.split import write_split
+from retinaflow.verdict import require_fit
 
 with job_log(snakemake.log[0]):
+    inventory, data = Path(snakemake.input.inventory), snakemake.config["data"]
+    require_fit("train", inventory, Path(snakemake.input.problems), data["on_problem"], data["exclude_limit"])
     write_split(
-        Path(snakemake.input.inventory),
+        inventory,
         snakemake.params.classes,
         snakemake.params.validation,
         snakemake.params.folds,
