@@ -1,0 +1,192 @@
+"""Ended by the system, by a limit or by a full disk: what is said, and that the same command goes on afterwards."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from retinaflow.tables import read_table
+
+TRAIN = {
+    "image_size": 32,
+    "weights": "random",
+    "batch_norm": "train",
+    "dense_units": [8, 4],
+    "batch_size": 4,
+    "epochs": 12,
+    "early_stopping_patience": 12,
+}
+ONE = {"MobileNetV3Small": {}}
+
+
+def start(project, *arguments):
+    """`snakemake` in a session of its own."""
+    project.snakemake("-n")  # writes the configuration
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def history(project):
+    rows = read_table(project.folder / "results/models/MobileNetV3Small/history.csv")
+    return [{**row, "seconds": ""} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drawn, bare):
+    """History of a training that nothing disturbed."""
+    project = bare(train=TRAIN, backbones=ONE)
+    shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
+    project.snakemake("--until", "train")
+    return history(project)
+
+
+def test_sigterm_to_a_training_is_in_its_log_and_the_retry_goes_on(fresh, undisturbed):
+    """As at the time limit of a cluster; `retries` does what a user would do by running again."""
+    project = fresh(train=TRAIN, backbones=ONE)
+    process = start(project, "--until", "train", "--retries", "1")
+    state = project.folder / "results/checkpoints/MobileNetV3Small/state.json"
+    wait_for(lambda: state.exists() and len(json.loads(state.read_text())["rows"]) >= 3, process)
+    for pid in subprocess.check_output(["pgrep", "-s", str(process.pid), "-f", "train.py"], text=True).split():
+        os.kill(int(pid), signal.SIGTERM)
+    shown = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, shown
+    logs = project.folder / "results/logs/train"
+    assert "ended by SIGTERM; run again to go on" in (logs / "MobileNetV3Small.attempt-1.log").read_text()
+    assert "going on after epoch" in (logs / "MobileNetV3Small.log").read_text()
+    assert history(project) == undisturbed
+    assert not state.parent.exists()
+
+
+def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh, undisturbed):
+    project = fresh(train={**TRAIN}, backbones=ONE)
+    # Less than what is put aside, so that each attempt makes one epoch.
+    arguments = ("--until", "train", "--set-resources", "train:runtime=1", "--retries")
+    shown = project.snakemake(*arguments, "1", check=False)
+    assert "MobileNetV3Small: the time limit would pass within epoch 2. The 1 epochs so far are kept" in shown
+    assert "within epoch 3. The 2 epochs so far are kept" in shown
+    logs = project.folder / "results/logs/train"
+    assert sorted(path.name for path in logs.iterdir()) == [
+        "MobileNetV3Small.attempt-1.log",
+        "MobileNetV3Small.attempt-2.log",
+        "MobileNetV3Small.log",
+    ]
+    # Another limit is no other training.
+    project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
+    assert "going on after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
+    assert history(project) == undisturbed
+
+
+def test_two_runs_at_once(fresh):
+    project = fresh(train=TRAIN, backbones=ONE)
+    process = start(project)
+    wait_for(lambda: (project.folder / "results/logs/train").exists(), process)
+    shown = project.snakemake(check=False)
+    assert "results: another run is writing there (process" in shown
+    assert project.snakemake("-n")  # looking is allowed
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    project.snakemake("--until", "preprocess")
+
+
+def test_cores_change_nothing(fresh, undisturbed):
+    project = fresh(train=TRAIN, backbones=ONE)
+    project.snakemake("--until", "train", "--cores", "1")
+    assert history(project) == undisturbed
+
+
+def test_photographs_and_labels_that_change_during_a_run(fresh, photograph):
+    project = fresh(backbones=ONE)
+    project.snakemake("--until", "organize")
+    folder = project.folder / "my photographs"
+    (folder / "1_left.jpeg").unlink()
+    (folder / "2_left.jpeg").write_bytes(photograph)
+    # As if the change had come after the inventory of the same run.
+    shards = [
+        f"results/shards/32-trim-keep-none/{part}/{i}.npy"
+        for part, n in (("train", 3), ("validation", 1))
+        for i in range(n)
+    ]
+    shown = project.snakemake("--allowed-rules", "preprocess", "--", *shards, check=False)
+    assert "1_left.jpeg: cannot be read, No such file or directory" in shown
+    assert "2_left.jpeg: changed since the inventory" in shown
+    assert not [path for path in (project.folder / "results/shards").rglob("*") if path.name.startswith(".part-")]
+    # The next run looks again.
+    project.config["data"]["exclude_limit"] = 0.1
+    project.snakemake("--until", "preprocess")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own, of a size in MB, and how to mount it again with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("this user may not mount a disk")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+def test_a_full_disk(fresh, small_disk, undisturbed):
+    """Full while shards are written, and again while an epoch is kept."""
+    disk = small_disk("size=40m")
+    project = fresh(train=TRAIN, backbones=ONE, results=str(disk / "results"))
+    filler = disk / "filler"
+
+    def fill(left):
+        filler.unlink(missing_ok=True)
+        free = shutil.disk_usage(disk).free
+        filler.write_bytes(bytes(max(0, free - left)))
+
+    project.snakemake("--until", "organize")
+    fill(40_000)
+    shown = project.snakemake("--until", "train", check=False)
+    assert "No space left on device. Nothing that was finished is lost: free some space there" in shown
+    assert not list((disk / "results/shards").rglob("*.npy"))
+
+    filler.unlink()
+    project.snakemake("--until", "preprocess")
+    fill(15_000_000)  # one epoch takes 11 MB
+    shown = project.snakemake("--until", "train", check=False)
+    assert "No space left on device" in shown
+    filler.unlink()
+    assert len(list((disk / "results/checkpoints/MobileNetV3Small").glob("*.h5"))) == 1
+    project.snakemake("--until", "train")
+    rows = read_table(disk / "results/models/MobileNetV3Small/history.csv")
+    assert [{**row, "seconds": ""} for row in rows] == undisturbed
+    assert "going on after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
+
+
+def test_a_results_folder_that_cannot_be_written_to(fresh, small_disk):
+    disk = small_disk("size=40m")
+    project = fresh(results=str(disk / "results"))
+    project.snakemake("--until", "inventory")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    shown = project.snakemake(check=False)
+    assert f"results: '{disk}/results' " in shown or "Read-only file system" in shown
+    assert "Traceback" not in shown
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    project.snakemake("--until", "organize")
