@@ -45,6 +45,14 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
+def scores(project):
+    return [
+        (project.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
+        for part in ("validation", "test")
+        for name in ("predictions.csv", "metrics.json")
+    ]
+
+
 def history(project):
     rows = read_table(project.folder / "results/models/MobileNetV3Small/history.csv")
     return [{**row, "seconds": ""} for row in rows]
@@ -52,11 +60,11 @@ def history(project):
 
 @pytest.fixture(scope="module")
 def undisturbed(drawn, bare):
-    """History of a training that nothing disturbed."""
+    """A project that nothing disturbed."""
     project = bare(train=TRAIN, backbones=ONE)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
-    project.snakemake("--until", "train")
-    return history(project)
+    project.snakemake()
+    return project
 
 
 def test_sigterm_to_a_training_is_in_its_log_and_the_retry_goes_on(fresh, undisturbed):
@@ -72,7 +80,7 @@ def test_sigterm_to_a_training_is_in_its_log_and_the_retry_goes_on(fresh, undist
     logs = project.folder / "results/logs/train"
     assert "ended by SIGTERM; run again to go on" in (logs / "MobileNetV3Small.attempt-1.log").read_text()
     assert "going on after epoch" in (logs / "MobileNetV3Small.log").read_text()
-    assert history(project) == undisturbed
+    assert history(project) == history(undisturbed)
     assert not state.parent.exists()
 
 
@@ -92,7 +100,7 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
     # Another limit is no other training.
     project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
     assert "going on after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
-    assert history(project) == undisturbed
+    assert history(project) == history(undisturbed)
 
 
 def test_two_runs_at_once(fresh):
@@ -109,8 +117,9 @@ def test_two_runs_at_once(fresh):
 
 def test_cores_change_nothing(fresh, undisturbed):
     project = fresh(train=TRAIN, backbones=ONE)
-    project.snakemake("--until", "train", "--cores", "1")
-    assert history(project) == undisturbed
+    project.snakemake("--cores", "1")
+    assert history(project) == history(undisturbed)
+    assert scores(project) == scores(undisturbed)
 
 
 def test_photographs_and_labels_that_change_during_a_run(fresh, photograph):
@@ -176,7 +185,7 @@ def test_a_full_disk(fresh, small_disk, undisturbed):
     assert len(list((disk / "results/checkpoints/MobileNetV3Small").glob("*.h5"))) == 1
     project.snakemake("--until", "train")
     rows = read_table(disk / "results/models/MobileNetV3Small/history.csv")
-    assert [{**row, "seconds": ""} for row in rows] == undisturbed
+    assert [{**row, "seconds": ""} for row in rows] == history(undisturbed)
     assert "going on after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
 
 

@@ -66,7 +66,7 @@ class Run:
         return [number for number, command in self.alive().items() if ".snakemake/scripts/" in command]
 
     def kill(self, target: str, rng: random.Random) -> None:
-        """Kill snakemake, one of its jobs or all; without it, everything ends."""
+        """Kill snakemake, one of its jobs and then snakemake, or all at once: everything ends."""
         while not (jobs := sorted(self.jobs())) and self.process.poll() is None:
             time.sleep(0.01)  # between two jobs
         with suppress(ProcessLookupError):
@@ -74,8 +74,9 @@ class Run:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 os.kill(self.process.pid if target == "snakemake" or not jobs else rng.choice(jobs), signal.SIGKILL)
-            if target == "job":  # otherwise it would go on to the end with all that does not depend on that job
-                self.process.send_signal(signal.SIGTERM)
+            if target == "job":  # snakemake would go on to the end with all that does not depend on that job
+                time.sleep(0.5)
+                self.process.kill()
         self.process.wait(timeout=240)
         deadline = time.monotonic() + 5
         while self.alive() and time.monotonic() < deadline:
