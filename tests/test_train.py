@@ -394,10 +394,10 @@ def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(t
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("setting", "left by other data, settings or code"),
-        ("code", "left by other data, settings or code"),
-        ("pixels", "left by other data, settings or code"),
-        ("label", "left by other data, settings or code"),
+        ("setting", "it is of other data, settings or code"),
+        ("code", "it is of other data, settings or code"),
+        ("pixels", "it is of other data, settings or code"),
+        ("label", "it is of other data, settings or code"),
         ("damage", "is damaged"),
         ("state", "cannot be used"),
     ],

@@ -35,28 +35,22 @@ class Checkpoint:
         self.batch_size = 0
         self.finished = False
         self._weights: dict[str, str] = {}
+        path = folder / STATE
         try:
-            state = self._read()
+            if path.exists():
+                self._take_up(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s: what an earlier run left cannot be used (%s); training starts anew", folder / STATE, error)
-            state = None
-        if state:
-            self.rows, self.batch_size, self.finished = state["rows"], state["batch_size"], state["finished"]
-            self._weights = state["weights"]
+            log.warning("%s: what an earlier run left cannot be used (%s); training starts anew", path, error)
         self._tidy()
 
-    def _read(self) -> dict[str, Any] | None:
-        path = self.folder / STATE
-        if not path.exists():
-            return None
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    def _take_up(self, state: dict[str, Any]) -> None:
         if state["key"] != self.key:
-            log.info("%s: left by other data, settings or code; training starts anew", path)
-            return None
+            raise ValueError("it is of other data, settings or code")
         for name, digest in state["weights"].items():
             if digest_files([self.folder / name]) != digest:
                 raise ValueError(f"{name} is damaged")
-        return state
+        self.rows, self.finished = state["rows"], state["finished"]
+        self.batch_size, self._weights = state["batch_size"], state["weights"]
 
     def save(self, model: keras.Model, rows: Sequence[Mapping[str, float]], best: int, finished: bool) -> None:
         """Keep ``model``, optimiser included, as of the last epoch of ``rows``; ``best`` is the best epoch, from 1."""
