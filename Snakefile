@@ -31,6 +31,7 @@ onstart:
 
 localrules:
     all,
+    preflight,
     weights,
 
 
@@ -38,6 +39,11 @@ rule all:
     default_target: True
     input:
         final_output(),
+
+
+rule preflight:
+    input:
+        inventory_output(),
 
 
 rule weights:

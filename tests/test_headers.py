@@ -16,10 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from common import DATA, ROOT
+from fuzz import mutated
 from retinaflow.files import digest
 from retinaflow.headers import EOI, Header, jpeg_damage, read_headers
+from retinaflow.preprocess import prepare
+from retinaflow.recipe import Recipe
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
 needs_photographs = pytest.mark.skipif(
@@ -147,6 +151,33 @@ def test_other_formats_are_decoded_to_the_end(tmp_path: Path, kind: str) -> None
     header = read(path)
     assert header.problem in ("truncated", "unreadable", "not_an_image")
     assert header.found
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 12, 13, 22, 23, 40, 100])
+def test_what_lacks_its_last_bytes_is_found_here_and_not_by_preprocessing(tmp_path: Path, kind: str, cut: int) -> None:
+    path = tmp_path / "1_left.png"
+    path.write_bytes(encoded(kind)[:-cut])
+    if not read(path).problem:
+        prepare(path.read_bytes(), 128, 96, Recipe(64, "none", "keep", "none"))
+
+
+@given(content=mutated([JPEG, *(encoded(kind) for kind in ("png", "tiff", "bmp", "webp"))], header=600))
+def test_a_damaged_photograph_of_any_kind_is_a_problem_or_none(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "1_left.jpeg"
+    path.write_bytes(content)
+    header = read(path)
+    assert header.problem in ("", "empty", "not_an_image", "unreadable", "truncated", "oversized")
+    assert bool(header.problem) == bool(header.found)
+
+
+def test_png_with_a_long_text(tmp_path: Path) -> None:
+    text = PngInfo()
+    text.add_text("maker", "x" * 2_000_000, zip=True)
+    (tmp_path / "1_left.png").write_bytes(encoded("png", pnginfo=text))
+    assert not read(tmp_path / "1_left.png").problem
 
 
 def test_png_whose_pixels_do_not_match_their_checksum(tmp_path: Path) -> None:

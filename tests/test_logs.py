@@ -122,7 +122,7 @@ def test_attempts_are_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
         ("OSError(errno.ENOSPC, 'No space left on device', 'a/b.npy')", "a/b.npy: No space left on device. Nothing"),
         ("OSError(errno.EROFS, 'x', 'a')", "a: Read-only file system. Nothing that was finished is lost: choose a"),
         ("PermissionError(errno.EACCES, 'x')", "error: Permission denied. Nothing that was finished is lost: see to"),
-        ("RuntimeError('write failed: file descriptor = 3, errno = 28, error message = x')", "error: No space left on"),
+        ("RuntimeError(\"write failed: filename = 'a/b.h5', file descriptor = 3, errno = 28, x\")", "a/b.h5: No space"),
     ],
 )
 def test_what_the_system_refuses_is_said_in_a_line(tmp_path, error, message):

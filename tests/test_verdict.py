@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from common import ROOT
 from retinaflow.errors import RetinaflowError
 from retinaflow.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport
 from retinaflow.tables import write_table
@@ -63,9 +65,20 @@ def test_more_left_out_than_allowed_is_a_reason(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "problem", [("excluded", "a.jpeg"), ("no_image", ""), ("repeated_label", ""), ("other_file", "x")]
-)
+def test_more_labels_without_a_photograph_than_allowed_are_a_reason(tmp_path: Path) -> None:
+    pair = tables(tmp_path, ("no_image", ""), ("no_image", ""), good=38)
+    assert reasons(pair, exclude_limit=0.05) == []
+    allowed = "more than the share of 0.049 that data.exclude_limit allows"
+    assert reasons(pair, exclude_limit=0.049) == [f"2 labels have no photograph, {allowed}"]
+
+
+def test_what_is_done_about_a_kind_by_default_is_what_the_schema_says() -> None:
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    kinds = schema["properties"]["data"]["properties"]["on_problem"]["properties"]
+    assert {kind: rule["default"] for kind, rule in kinds.items()} == ON_PROBLEM
+
+
+@pytest.mark.parametrize("problem", [("excluded", "a.jpeg"), ("repeated_label", ""), ("other_file", "x")])
 def test_what_is_no_photograph_or_left_out_on_purpose_does_not_count(tmp_path: Path, problem: tuple[str, str]) -> None:
     assert reasons(tables(tmp_path, problem, good=1), exclude_limit=0.0) == []
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 
 import pytest
 
@@ -157,7 +158,7 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
     table.write_text(re.sub("^1002_left,.", f"1002_left,{level}", table.read_text(), flags=re.MULTILINE))
     project.config["data"]["test"]["exclude"] = ["1001_left"]
     project.config["data"]["exclude_limit"] = 0.2
-    project.snakemake("--until", "organize", "preflight")
+    project.snakemake("--until", "organize", "judge")
     assert problems_of(project, "results/inventory/problems.csv") == {
         ("empty", "excluded", "my photographs/4_left.jpeg"),
         ("truncated", "excluded", "my photographs/7_left.jpeg"),
@@ -203,3 +204,31 @@ def test_a_photograph_that_breaks_off_later_is_named_by_the_job_that_decodes_it(
     project.config["data"]["train"]["exclude"] = ["1_left"]
     project.snakemake("--until", "preprocess")
     assert (project.folder / f"results/shards/32-trim-keep-none/{part}/{shard}.npy").is_file()
+
+
+def test_a_failure_is_not_forgotten_because_an_earlier_run_succeeded(fresh):
+    project = fresh()
+    images = sorted((project.folder / "my photographs").iterdir())
+    archive = project.folder / "train.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for image in images:
+            file.write(image, image.name)
+    project.config["data"]["train"]["images"] = "train.zip"
+    project.snakemake("preflight")
+
+    whole = archive.read_bytes()
+    images[0].write_bytes(images[1].read_bytes())
+    with zipfile.ZipFile(archive, "w") as file:
+        for image in images:
+            file.write(image, image.name)
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    archive.write_bytes(content)
+    for _ in range(2):
+        assert "cannot be read" in project.snakemake("preflight", check=False)
+    archive.write_bytes(whole)
+    project.config["data"]["train"]["exclude"] = ["nobody"]
+    for _ in range(2):
+        assert "data.train.exclude names 'nobody'" in project.snakemake("preflight", check=False)
+    project.config["data"]["train"]["exclude"] = []
+    project.snakemake("preflight")

@@ -28,7 +28,7 @@ STAGES = {
     "split": (0.2, 1),
     "organize": (0.3, 1),
     "preprocess": (0.5, 2),
-    "train": (14, 4),
+    "train": (14, 3),
     "score": (4, 1),
     "compare": (1, 1),
 }
@@ -121,7 +121,7 @@ def outcome(results: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
-        if path.is_dir() or name.startswith(("logs/", "models/", "comparison/")) or "/." in f"/{name}":
+        if path.is_dir() or name.startswith(("logs/", "models/")) or "/." in f"/{name}":
             continue
         found[name] = path.readlink() if path.is_symlink() else path.read_bytes()
     for path in results.glob("models/*/history.csv"):
@@ -204,4 +204,4 @@ def test_killed_in_every_stage(undisturbed, killable, request, capsys):
         assert not left
     with capsys.disabled():
         print(f"{kills} kills in {restarts} runs")
-    assert kills > 5 * request.config.getoption("--rounds")
+    assert kills >= 10 * request.config.getoption("--rounds")

@@ -24,7 +24,7 @@ def trained(*backbones):
 # The test set must share neither patient nor photograph with the training set, and is compared with it anew.
 TABLES = [
     *[f"inventory {dataset}" for dataset in ("train", "test")],
-    "preflight",
+    "judge",
     "split",
     *[f"organize {part}" for part in SHARDS],
 ]
@@ -33,7 +33,7 @@ TRAINING_SET = jobs(*TABLES, *trained(*BACKBONES), "compare", shards=SHARDS)
 
 TEST_SET = jobs(
     "inventory test",
-    "preflight",
+    "judge",
     "organize test",
     *[f"score {name}" for name in BACKBONES],
     "compare",
@@ -130,7 +130,7 @@ def test_a_label_corrected_of_the_test_set(finished):
 def test_what_decides_only_whether_a_problem_stops_the_run(finished):
     finished.config["data"]["on_problem"] = {"no_label": "error"}
     finished.config["data"]["exclude_limit"] = 0.5
-    assert finished.planned() == jobs("preflight")
+    assert finished.planned() == jobs("judge")
 
 
 def test_a_bad_label_of_the_test_set_costs_no_training(finished):
@@ -169,7 +169,7 @@ def test_size_of_one_backbone(finished):
     assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
 
 
-STAGES = ["inventory", "preflight", "split", "organize", "preprocess", "train", "score", "compare"]
+STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", "score", "compare"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ STAGES = ["inventory", "preflight", "split", "organize", "preprocess", "train", 
         ("demo", []),
         ("headers", STAGES),
         ("inventory", STAGES),
-        ("preflight", ["preflight"]),
+        ("preflight", ["judge"]),
         ("split", ["split", "organize", "preprocess", "train", "score", "compare"]),
         ("organize", ["organize", "preprocess", "train", "score", "compare"]),
         ("recipe", ["preprocess", "train", "score", "compare"]),

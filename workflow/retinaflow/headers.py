@@ -106,11 +106,13 @@ def _remember(kept: Path, stamp: str, headers: Mapping[str, tuple[State, Header]
 
 def _read(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
     # Here, because split and organize reach this module and should not wait for Pillow.
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
     Image.init()
     # The limit is ours, so that it counts before anything is decoded and becomes a problem, not an exception.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    # One long text beside the pixels is as harmless as several short ones, which have this limit.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     try:
         # A header that is odd but readable is none of the user's business, one that is not becomes a problem.
         with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
@@ -162,14 +164,20 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
 
 
 def _damage(content: bytes) -> str:
-    """What keeps Pillow from decoding all of an image, empty if nothing does."""
+    """What keeps Pillow, or OpenCV, which is to decode it later, from all of an image; empty if nothing does."""
+    import cv2
+    import numpy as np
     from PIL import Image
 
     try:
         Image.open(io.BytesIO(content), formats=FORMATS).load()
     except Exception as error:
         return str(error) or type(error).__name__
-    return ""
+    try:  # Pillow forgives files that lack their last bytes
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None
+    except cv2.error:
+        decoded = False
+    return "" if decoded else "breaks off, or OpenCV cannot decode it"
 
 
 def jpeg_damage(content: bytes) -> str:

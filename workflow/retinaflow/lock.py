@@ -14,10 +14,16 @@ log = logging.getLogger(__name__)
 def lock(folder: Path) -> TextIO:
     """Claim ``folder`` until the file that is returned is closed, or this process ends, however it does.
 
-    Raises ``RetinaflowError`` if another process has it.
+    Raises ``RetinaflowError`` if another process has it or the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise RetinaflowError(
+            f"{error.filename}: {error.strerror}. Results go there: see to it that you may write to {folder} and all "
+            "in it, or set `results` to another folder."
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

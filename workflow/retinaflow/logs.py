@@ -4,6 +4,7 @@ import errno
 import faulthandler
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -20,6 +21,8 @@ from retinaflow.errors import RetinaflowError
 
 # Name of the variable with the number of the process that started the job and without which it should not go on.
 PARENT = "RETINAFLOW_PARENT"
+
+ORPHANED = b"ended, because the snakemake that started this job was killed; run again to go on\n"
 
 CURES = {
     errno.ENOSPC: "free some space there",
@@ -42,7 +45,11 @@ def job_log(path: str | Path) -> Iterator[None]:
     before its suffix, that only success removes.
     """
     path = Path(path)
-    attempt, stream = _open_attempt(path)
+    try:
+        attempt, stream = _open_attempt(path)
+    except OSError as error:
+        print(f"error: {_refusal(error) or error}", file=sys.stderr)
+        raise SystemExit(1) from None
     terminal = logging.StreamHandler(sys.stderr)
     logging.basicConfig(
         level=logging.INFO,
@@ -54,7 +61,7 @@ def job_log(path: str | Path) -> Iterator[None]:
     logging.raiseExceptions = False  # a log on a full disk must not hide why the job ended
     faulthandler.enable(stream)
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
-    _end_with(os.environ.get(PARENT))
+    _end_with(os.environ.get(PARENT), stream)
     try:
         yield
     except RetinaflowError as error:
@@ -103,13 +110,13 @@ def _explain(message: str, terminal: logging.Handler) -> None:
 def _refusal(error: BaseException | None) -> str:
     """What the system refused and what to do about it, if that is at the root of ``error``; otherwise nothing."""
     while error:
-        for number, cure in CURES.items():
-            # h5py puts what the system said into a text.
-            if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
-                name = getattr(error, "filename", None)
-                place = f"{os.fspath(name)}: " if name else ""
-                return f"{place}{os.strerror(number)}. Nothing that was finished is lost: {cure} and run again."
-        error = error.__cause__ or error.__context__
+        # h5py puts what the system said into a text.
+        told = re.search(r"name = '([^']*)'.*errno = (\d+),", str(error), re.DOTALL)
+        name, number = (told[1], int(told[2])) if told else (getattr(error, n, None) for n in ("filename", "errno"))
+        if number in CURES:
+            place = f"{os.fspath(name)}: " if name else ""
+            return f"{place}{os.strerror(number)}. Nothing that was finished is lost: {CURES[number]} and run again."
+        error = error.__cause__
     return ""
 
 
@@ -119,14 +126,17 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise SystemExit(128 + number)
 
 
-def _end_with(parent: str | None) -> None:
+def _end_with(parent: str | None, stream: TextIO) -> None:
     """End this process at once when the process ``parent`` is gone: nobody would know what it goes on to write."""
     if not parent:
         return
 
     def watch() -> None:
         _wait_for_end(int(parent))
-        logging.error("ended, because the snakemake that started this job was killed; run again to go on")
+        with suppress(OSError):  # past the locks of logging: whoever holds them may wait for a terminal that is gone
+            os.write(
+                stream.fileno(), b"ended, because the snakemake that started this job was killed; run again to go on\n"
+            )
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

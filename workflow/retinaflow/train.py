@@ -43,6 +43,7 @@ def train(
     workers: int,
     checkpoint: Checkpoint,
     deadline: float = math.inf,
+    on_out_of_memory: str = "error",
 ) -> tuple[keras.Model, list[dict[str, float]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
@@ -65,20 +66,25 @@ def train(
         statistics = (mean.tolist(), deviation.tolist())
     if not checkpoint.batch_size:
         checkpoint.restart(settings["batch_size"])
+
+    def attempt(batch_size: int) -> keras.Model:
+        device.prepare(seed, settings["cpu_threads"])
+        model = build(backbone, settings, len(classes), weights, statistics)
+        log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
+        batches = Batches(training, batch_size, workers, seed, settings["augment"])
+        held_out = Batches(validation, batch_size, workers)
+        _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+        return model
+
     while True:
         batch_size = checkpoint.batch_size
-        device.prepare(seed, settings["cpu_threads"])
         try:
-            model = build(backbone, settings, len(classes), weights, statistics)
-            log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-            batches = Batches(training, batch_size, workers, seed, settings["augment"])
-            held_out = Batches(validation, batch_size, workers)
-            _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+            model = attempt(batch_size)
             break
         except Exception as error:
             if not device.out_of_memory(error):
                 raise
-            if settings["on_out_of_memory"] == "error" or batch_size == 1:
+            if on_out_of_memory == "error" or batch_size == 1:
                 raise RetinaflowError(
                     f"{backbone}: out of memory with batches of {batch_size} photographs of {settings['image_size']} x "
                     f"{settings['image_size']} pixels. Lower batch_size or image_size of {backbone}, or set its "
@@ -165,6 +171,7 @@ def train_job(
     run: str,
     backbone: str,
     settings: Mapping[str, Any],
+    on_out_of_memory: str,
     classes: Sequence[str],
     seed: int,
     training: tuple[Sequence[Path], Sequence[tuple[Path, Path]]],
@@ -206,7 +213,17 @@ def train_job(
     written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
     checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
     trained, rows, decided = train(
-        backbone, settings, classes, parts[0], parts[1], weights, seed, workers, checkpoint, deadline
+        backbone,
+        settings,
+        classes,
+        parts[0],
+        parts[1],
+        weights,
+        seed,
+        workers,
+        checkpoint,
+        deadline,
+        on_out_of_memory,
     )
     with whole_file(model) as part:
         # Without the compiled metrics and the optimiser, the file loads wherever Keras does and is a third of the size.
@@ -271,7 +288,6 @@ class _Keep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
-            self.checkpoint.remove()
             raise RetinaflowError(
                 f"{self.model.name}: the loss is no longer finite in epoch {epoch + 1}. Lower learning_rate (now "
                 f"{self.settings['learning_rate']}) or check class_weights ({self.settings['class_weights']})."
@@ -280,10 +296,10 @@ class _Keep(keras.callbacks.Callback):
         rows = [*self.checkpoint.rows, {"epoch": epoch + 1, **figures, "seconds": self.clock.seconds[-1]}]
         finished = self.model.stop_training or len(rows) == self.settings["epochs"]
         self.checkpoint.save(self.model, rows, _best_epoch(rows, self.settings["monitor"]), finished)
-        if not finished and time.monotonic() + max(self.clock.seconds) > self.deadline:
+        if not finished and time.monotonic() + (longest := max(row["seconds"] for row in rows)) > self.deadline:
             raise OutOfTimeError(
-                f"{self.model.name}: the time limit would pass within epoch {epoch + 2}. The {epoch + 1} epochs so far "
-                "are kept: run again to go on after them, or let `retries` do it."
+                f"{self.model.name}: the time limit would pass within epoch {epoch + 2}, as one takes {longest:.0f} s. "
+                f"The {epoch + 1} epochs so far are kept: run again to go on after them, or let `retries` do it."
             )
 
 

@@ -46,8 +46,8 @@ def verdict(inventory: Path, problems: Path, on_problem: Mapping[str, str], excl
     """Judge the tables that ``take_inventory`` wrote.
 
     ``on_problem`` says for each kind of ``ON_PROBLEM`` whether it is an ``error`` or the photograph is to be left out
-    (``exclude``). Reasons not to use the data set are errors, more than the share ``exclude_limit`` (0..1) of its
-    photographs left out, those named in ``exclude`` not counted, and none usable.
+    (``exclude``). Reasons not to use the data set are errors; more than the share ``exclude_limit`` (0..1) of its
+    photographs left out, those named in ``exclude`` not counted, or as many labels without a photograph; none usable.
     """
     actions = NOTES | {kind: ACTIONS[setting] for kind, setting in {**ON_PROBLEM, **on_problem}.items()}
     table = [{**row, "action": actions[row["problem"]]} for row in read_table(problems, PROBLEM_COLUMNS)]
@@ -61,9 +61,12 @@ def verdict(inventory: Path, problems: Path, on_problem: Mapping[str, str], excl
     reasons = [(f"{len(errors)} problem{'s' if len(errors) > 1 else ''} to be solved first", errors)] if errors else []
     if not good:
         reasons.append((f"none of the {len(rows)} photographs is usable", table))
-    elif len(left_out) > exclude_limit * len(rows):
-        limit = f"more than the share of {exclude_limit} that data.exclude_limit allows"
+    limit = f"more than the share of {exclude_limit} that data.exclude_limit allows"
+    if good and len(left_out) > exclude_limit * len(rows):
         reasons.append((f"{len(left_out)} of {len(rows)} photographs are excluded, {limit}", left_out))
+    absent = [row for row in table if row["problem"] == "no_image" and row["action"] == "excluded"]
+    if len(absent) > exclude_limit * (len(rows) + len(absent)):
+        reasons.append((f"{len(absent)} labels have no photograph, {limit}", absent))
     return Verdict(report, table, reasons)
 
 

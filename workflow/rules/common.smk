@@ -195,8 +195,9 @@ def backbone_of(run):
 
 
 def training_settings(wildcards):
-    """The training settings of a run's backbone."""
-    return settings.training(CONFIG, backbone_of(wildcards.run))
+    """The training settings of a run's backbone that decide its outcome."""
+    chosen = settings.training(CONFIG, backbone_of(wildcards.run))
+    return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
 
 
 def parts_of(run, use):
@@ -264,15 +265,28 @@ def all_metrics():
     return files + [path("scores", backbone, "out-of-fold", "metrics.json") for backbone in pooled]
 
 
-def final_output():
-    """What `snakemake` makes when nothing else is asked for: what every stage leaves behind.
+def inventory_output():
+    """What `snakemake preflight` makes: what is known of the photographs and labels, and all that this is made of.
 
     Snakemake takes note of a job that failed as if it had finished. What it should have made is only made again where
     somebody asks for it; otherwise what followed from an earlier run of the job would pass for up to date.
     """
     return [
         path("inventory", "problems.csv"),
-        *[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
+        *[path("inventory", f"{dataset}{kind}.csv") for dataset in DATASETS for kind in ("", "-problems")],
+        *[
+            path("unpacked", f"{dataset}-{number}")
+            for dataset, source in DATASETS.items()
+            for number, images in enumerate(source["images"])
+            if archives.split_archive(images)
+        ],
+    ]
+
+
+def final_output():
+    """What `snakemake` makes when nothing else is asked for: what every stage leaves behind, for the same reason."""
+    return [
+        *inventory_output(),
         *split_tables("train"),
         *[path("organized", part, "index.csv") for part in SHARDS],
         *[

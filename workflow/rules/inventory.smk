@@ -38,12 +38,12 @@ rule inventory:
 
 
 localrules:
-    preflight,
+    judge,
 
 
 # All problems of all data sets at once. No other stage waits for it, since it would run again after whatever changes
 # either of them: split and organize judge what they read themselves, by the same rules.
-rule preflight:
+rule judge:
     input:
         inventories=expand(path("inventory", "{dataset}.csv"), dataset=DATASETS),
         problems=expand(path("inventory", "{dataset}-problems.csv"), dataset=DATASETS),

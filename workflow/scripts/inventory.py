@@ -8,6 +8,8 @@ from retinaflow.inventory import take_inventory
 from retinaflow.labels import read_labels
 from retinaflow.logs import job_log
 
+DECODERS = ("pillow", "simplejpeg", "opencv-python-headless")
+
 with job_log(snakemake.log[0]):
     data = snakemake.params.data
     take_inventory(
@@ -23,6 +25,6 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.problems),
         # Snakemake deletes outputs before the job; this one outlives it.
         Path(snakemake.output.inventory).parent / ".kept" / f"{snakemake.wildcards.dataset}.json",
-        f"{digest_files(snakemake.input.code)} {version('pillow')} {version('simplejpeg')}",
+        " ".join([digest_files(snakemake.input.code), *map(version, DECODERS)]),
         snakemake.threads,
     )

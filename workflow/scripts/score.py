@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
-from retinaflow.figures import learning_curves
-from retinaflow.loader import Photographs
 from retinaflow.logs import job_log
-from retinaflow.predictions import write_scores
-from retinaflow.score import load_model, predict
 from retinaflow.tables import read_table
 
 with job_log(snakemake.log[0]):
+    # Here, so that the log tells if TensorFlow does not even load.
+    from retinaflow.figures import learning_curves
+    from retinaflow.loader import Photographs
+    from retinaflow.predictions import write_scores
+    from retinaflow.score import load_model, predict
+
     run, classes, threads = snakemake.wildcards.run, snakemake.params.classes, snakemake.threads
     files, output = snakemake.input, snakemake.output
     model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads)

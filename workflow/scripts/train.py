@@ -4,7 +4,6 @@ from pathlib import Path
 
 from retinaflow.files import digest_files
 from retinaflow.logs import job_log
-from retinaflow.train import train_job
 
 
 def part(use):
@@ -15,10 +14,15 @@ def part(use):
 
 
 with job_log(snakemake.log[0]):
+    # Here, so that the log tells if TensorFlow does not even load.
+    from retinaflow.train import train_job
+
     train_job(
         snakemake.wildcards.run,
         snakemake.params.backbone,
         snakemake.params.settings,
+        # No parameter: who follows the advice to change it should not have to train other backbones anew.
+        snakemake.config["backbones"][snakemake.params.backbone]["on_out_of_memory"],
         snakemake.params.classes,
         snakemake.params.seed,
         part("train"),
