@@ -38,7 +38,7 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
 
 def test_the_rule_graph_names_each_stage_once(fresh):
     assert sorted(nodes(fresh().snakemake("--rulegraph"))) == [
-        "all", "compare", "inventory", "organize", "judge", "preprocess", "score", "split", "train"
+        "all", "compare", "inventory", "judge", "organize", "preprocess", "score", "split", "train"
     ]  # fmt: skip
 
 
