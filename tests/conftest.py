@@ -22,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often the workflow is killed all through."""
-    parser.addoption("--rounds", type=int, default=1, help="rounds of kills, of about twelve each")
+    parser.addoption("--rounds", type=int, default=1, help="rounds of kills, of eleven each")
 
 
 @pytest.fixture(scope="session")
