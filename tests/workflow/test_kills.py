@@ -175,7 +175,9 @@ def undisturbed(killable):
     results = project.folder / "results"
     check_files(results)
     (model,) = results.glob("models/*/model.keras")
-    seconds = model.stat().st_mtime - max(path.stat().st_mtime for path in results.rglob("*.npy"))
+    # What training waits for; shards of the test set may come after it.
+    shards = [path for part in ("train", "validation") for path in results.glob(f"shards/*/{part}/*.npy")]
+    seconds = model.stat().st_mtime - max(path.stat().st_mtime for path in shards)
     return outcome(results), seconds
 
 
