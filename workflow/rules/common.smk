@@ -14,7 +14,7 @@ WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
 
-from retinaflow import archives, settings
+from retinaflow import archives, resources, settings
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
 from retinaflow.lock import lock
@@ -230,6 +230,85 @@ def shards(use, suffix):
         ]
 
     return files
+
+
+# What a scheduler is asked for --------------------------------------------------------------------------------------
+# Machines that run the jobs themselves heed none of it, unless they are told how much memory they have.
+
+
+def scheduled(minutes):
+    """Resource function: minutes after which a scheduler may end the job; none where jobs run on this machine.
+
+    Nothing would end them there, and a training heeds its `runtime`.
+    """
+
+    def runtime(wildcards, input, threads, attempt):
+        submitted = workflow.non_local_exec or workflow.remote_exec
+        return minutes(wildcards, input, threads, attempt) if submitted else None
+
+    return runtime
+
+
+def photographs(part):
+    """About how many photographs a part has, not fewer: known before any was looked at."""
+    return SHARDS[part] * CONFIG["preprocess"]["shard_size"]
+
+
+def dataset_photographs(dataset):
+    """About how many photographs a data set has."""
+    parts = ["test"] if dataset == "test" else settings.held_out_parts(CONFIG)
+    return sum(map(photographs, parts))
+
+
+def run_photographs(run, use):
+    """About how many photographs a run trains on, validates on or is tested on."""
+    return sum(map(photographs, parts_of(run, use)))
+
+
+def unpack_runtime(wildcards, input, threads, attempt):
+    megabytes = Path(archive_file(wildcards)).stat().st_size / 1e6
+    return resources.unpacking_minutes(megabytes, attempt)
+
+
+def inventory_memory(wildcards, threads, attempt):
+    count = dataset_photographs(wildcards.dataset)
+    return resources.reading_memory(CONFIG["data"]["pixel_limit"], threads, count, attempt)
+
+
+def inventory_runtime(wildcards, input, threads, attempt):
+    return resources.reading_minutes(dataset_photographs(wildcards.dataset), threads, attempt)
+
+
+def organize_runtime(wildcards, input, threads, attempt):
+    # Where photographs are copied, they are read.
+    return resources.reading_minutes(photographs(wildcards.part), 1, attempt)
+
+
+def preprocess_memory(wildcards, threads, attempt):
+    # The same for every shard: a job array asks for one thing.
+    return resources.reading_memory(CONFIG["data"]["pixel_limit"], threads, CONFIG["preprocess"]["shard_size"], attempt)
+
+
+def preprocess_runtime(wildcards, input, threads, attempt):
+    return resources.reading_minutes(CONFIG["preprocess"]["shard_size"], threads, attempt)
+
+
+def train_memory(wildcards, attempt):
+    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), True, attempt)
+
+
+def train_runtime(wildcards, input, threads, attempt):
+    counts = [run_photographs(wildcards.run, use) for use in ("train", "validation")]
+    return resources.training_minutes(backbone_of(wildcards.run), training_settings(wildcards), *counts, attempt)
+
+
+def score_memory(wildcards, attempt):
+    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), False, attempt)
+
+
+def score_runtime(wildcards, input, threads, attempt):
+    count = sum(run_photographs(wildcards.run, use) for use in SCORED)
+    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), count, attempt)
 
 
 # Weights, scores and targets ----------------------------------------------------------------------------------------

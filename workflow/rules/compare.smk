@@ -1,6 +1,10 @@
 # All backbones in one table and one figure.
 
 
+localrules:
+    compare,
+
+
 rule compare:
     input:
         scores=all_metrics(),

@@ -17,6 +17,9 @@ rule inventory:
     conda:
         "../../envs/retinaflow.yaml"
     threads: 4
+    resources:
+        mem_mb=inventory_memory,
+        runtime=scheduled(inventory_runtime),
     params:
         folders=photograph_folders,
         listings=listings,

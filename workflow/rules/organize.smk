@@ -13,6 +13,9 @@ rule organize:
         path("logs", "organize", "{part}.log"),
     conda:
         "../../envs/retinaflow.yaml"
+    resources:
+        mem_mb=resources.LIGHT,
+        runtime=scheduled(organize_runtime),
     params:
         classes=CLASSES,
         mode=CONFIG["organize"]["mode"],

@@ -14,6 +14,9 @@ rule preprocess:
         "../../envs/retinaflow.yaml"
     # Shards side by side use all cores without sharing Python's lock; few shards take threads to do so.
     threads: lambda wildcards: max(1, 4 // SHARDS[wildcards.part])
+    resources:
+        mem_mb=preprocess_memory,
+        runtime=scheduled(preprocess_runtime),
     params:
         shards=lambda wildcards: SHARDS[wildcards.part],
     script:

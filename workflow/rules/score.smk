@@ -28,6 +28,8 @@ rule score:
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
         gpu=1,
+        mem_mb=score_memory,
+        runtime=scheduled(score_runtime),
     params:
         backbone=lambda wildcards: backbone_of(wildcards.run),
         parts=SCORED,
@@ -37,6 +39,10 @@ rule score:
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
     script:
         "../scripts/score.py"
+
+
+localrules:
+    pool,
 
 
 rule pool:

@@ -1,6 +1,10 @@
 # Stage 1: which patients train and which validate.
 
 
+localrules:
+    split,
+
+
 rule split:
     input:
         inventory=path("inventory", "train.csv"),

@@ -23,6 +23,8 @@ rule train:
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
         gpu=1,
+        mem_mb=train_memory,
+        runtime=scheduled(train_runtime),
     params:
         backbone=lambda wildcards: backbone_of(wildcards.run),
         settings=training_settings,

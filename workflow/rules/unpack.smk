@@ -11,6 +11,9 @@ rule unpack:
         path("logs", "unpack", "{dataset}-{number}.log"),
     conda:
         "../../envs/retinaflow.yaml"
+    resources:
+        mem_mb=resources.LIGHT,
+        runtime=scheduled(unpack_runtime),
     params:
         source=archive_source,
         listing=lambda wildcards: archives.listing(archive_source(wildcards)),

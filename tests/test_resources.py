@@ -1,0 +1,75 @@
+"""What a scheduler is asked for: more for more, and the figures of the backbones counted again."""
+
+import math
+
+import keras
+import pytest
+
+from retinaflow import resources
+from retinaflow.backbones import BACKBONES
+from retinaflow.resources import COSTS, DAY
+
+SETTINGS = {"image_size": 224, "batch_size": 32, "epochs": 50}
+
+
+def outputs(layer):
+    tensors = layer.output if isinstance(layer.output, list) else [layer.output]
+    return sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+
+
+def operations(layer):
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return outputs(layer) * math.prod(layer.kernel_size)
+    if isinstance(layer, keras.layers.Conv2D):
+        return outputs(layer) * math.prod(layer.kernel_size) * layer.input.shape[-1] // layer.groups
+    if isinstance(layer, keras.layers.Dense):
+        return outputs(layer) * layer.kernel.shape[0]
+    return 0
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_costs_are_those_of_the_network(name):
+    constructor = getattr(keras.applications, BACKBONES[name].constructor)
+    network = constructor(weights=None, include_top=False, input_shape=(224, 224, 3))
+    # ConvNeXt has layers of layers, and normalises in one.
+    layers = [layer for layer in network._flatten_layers(include_self=False) if hasattr(layer, "_inbound_nodes")]
+    layers = [layer for layer in layers if layer._inbound_nodes and not isinstance(layer, keras.Model)]
+    counted = (
+        network.count_params() / 1e6,
+        sum(map(outputs, layers)) / 1e6,
+        sum(map(operations, layers)) / 1e9,
+    )
+    assert counted == pytest.approx(COSTS[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("key", ["image_size", "batch_size"])
+def test_more_pixels_take_more_memory(name, key):
+    more = {**SETTINGS, key: 2 * SETTINGS[key]}
+    assert resources.network_memory(name, more, True) > resources.network_memory(name, SETTINGS, True)
+    assert resources.network_memory(name, SETTINGS, True) > resources.network_memory(name, SETTINGS, False)
+
+
+def test_memory_by_hand():
+    # VGG16: 14.7 million parameters four times, 15.2 million outputs of 32 photographs twice, 4 bytes each.
+    expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
+    assert resources.network_memory("VGG16", SETTINGS, True) == math.ceil(expected)
+    assert resources.reading_memory(100, 4, 35_000) == 1000 + 2400 + 70
+
+
+def test_minutes_by_hand():
+    # ResNet50: 3 passes of 7.72 thousand million operations a photograph at a million million a second.
+    seconds = 2 * (28_000 * 3 * 0.00772 + 7_000 * 0.00772)
+    assert resources.training_minutes("ResNet50", {**SETTINGS, "epochs": 2}, 28_000, 7_000) == math.ceil(
+        10 + 1.5 * seconds / 60
+    )
+    assert resources.reading_minutes(1200, 4) == 10 + math.ceil(1.5 * 60 / 60)
+
+
+def test_each_attempt_gets_more_up_to_a_day():
+    assert resources.network_memory("VGG16", SETTINGS, True, 2) == 2 * resources.network_memory("VGG16", SETTINGS, True)
+    few = [resources.training_minutes("VGG16", SETTINGS, 40, 10, attempt) for attempt in (1, 2, 3)]
+    assert few == [few[0], 2 * few[0], 3 * few[0]]
+    assert resources.training_minutes("VGG16", SETTINGS, 10_000_000, 10) == DAY
+    assert resources.scoring_minutes("VGG16", SETTINGS, 50_000) < resources.scoring_minutes("VGG16", SETTINGS, 500_000)
+    assert resources.unpacking_minutes(80_000) > resources.unpacking_minutes(80) >= 10

@@ -1,0 +1,104 @@
+"""Memory and time to ask a scheduler for, from what the stages are known to take. Imports nothing heavy.
+
+All of it errs on the high side: who asks for too little is ended, who asks for too much waits a little longer.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Cost(NamedTuple):
+    """What a backbone takes for one photograph of 224 pixels; `tests/test_resources.py` counts it again.
+
+    ``parameters``: million; ``activations``: million values that its layers put out; ``operations``: thousand million
+    multiplications with additions, forwards.
+    """
+
+    parameters: float
+    activations: float
+    operations: float
+
+
+COSTS = {
+    "VGG16": Cost(14.7, 15.2, 15.3),
+    "ResNet50": Cost(23.6, 37.1, 3.86),
+    "ResNet50V2": Cost(23.6, 31.4, 3.48),
+    "InceptionV3": Cost(21.8, 16.7, 2.84),
+    "EfficientNetV2B0": Cost(5.92, 16.2, 0.717),
+    "EfficientNetV2B1": Cost(6.93, 21.4, 1.01),
+    "EfficientNetV2B2": Cost(8.77, 23.1, 1.17),
+    "EfficientNetV2B3": Cost(12.9, 28.9, 1.61),
+    "EfficientNetV2S": Cost(20.3, 42.0, 2.85),
+    "MobileNetV3Small": Cost(0.939, 5.36, 0.055),
+    "MobileNetV3Large": Cost(3.00, 15.4, 0.214),
+    "ConvNeXtTiny": Cost(27.8, 30.3, 4.45),
+}
+
+# MB. TensorFlow itself takes 0.8 GB; with a GPU, its libraries and pinned buffers come on top.
+LIGHT = 1000
+NETWORK = 5000
+# MB a million pixels: the photograph in three bytes, and as much again while it is cropped.
+DECODED = 6
+# Photographs a second that one thread reads from a slow shared disk and decodes whole.
+READ = 5
+# Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
+SPEED = 1000
+FEED = 500
+# Minutes. A job starts Snakemake twice and TensorFlow once. Many partitions end a job after a day, and a training goes on.
+START = 10
+DAY = 24 * 60
+
+
+def reading_memory(pixel_limit: int, threads: int, photographs: int, attempt: int = 1) -> int:
+    """MB for ``threads`` that decode photographs of up to ``pixel_limit`` megapixels, and rows of ``photographs``."""
+    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + photographs / 500)
+
+
+def reading_minutes(photographs: float, threads: int, attempt: int = 1) -> int:
+    """Minutes to read and decode ``photographs``."""
+    return _minutes(photographs / (READ * threads), attempt)
+
+
+def unpacking_minutes(megabytes: float, attempt: int = 1) -> int:
+    """Minutes to unpack an archive of that size, at 10 MB/s."""
+    return _minutes(megabytes / 10, attempt)
+
+
+def network_memory(backbone: str, settings: Mapping[str, Any], training: bool, attempt: int = 1) -> int:
+    """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
+
+    Training holds weights, gradients and two moments, the outputs of all layers and their gradients; scoring a part.
+    """
+    cost = COSTS[backbone]
+    weights = 4 * cost.parameters * (4 if training else 1)
+    outputs = 4 * cost.activations * _area(settings) * settings["batch_size"] * (2 if training else 1)
+    return attempt * math.ceil(NETWORK + 1.25 * (weights + outputs))
+
+
+def training_minutes(
+    backbone: str, settings: Mapping[str, Any], train: float, validation: float, attempt: int = 1
+) -> int:
+    """Minutes for all epochs on a GPU; a backward pass takes as much as two forwards."""
+    forward = _seconds(backbone, settings)
+    epoch = train * max(3 * forward, 1 / FEED) + validation * max(forward, 1 / FEED)
+    return _minutes(settings["epochs"] * epoch, attempt)
+
+
+def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
+    """Minutes to predict ``photographs`` on a GPU and judge the predictions."""
+    return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
+
+
+def _area(settings: Mapping[str, Any]) -> float:
+    """How many times 224 x 224 a photograph is."""
+    return float((settings["image_size"] / 224) ** 2)
+
+
+def _seconds(backbone: str, settings: Mapping[str, Any]) -> float:
+    """Of one photograph, forwards; an operation is a multiplication and an addition."""
+    return 2 * COSTS[backbone].operations * _area(settings) / SPEED
+
+
+def _minutes(seconds: float, attempt: int) -> int:
+    return min(DAY, attempt * math.ceil(START + 1.5 * seconds / 60))
