@@ -45,7 +45,7 @@ READ = 5
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
 SPEED = 1000
 FEED = 500
-# Minutes. A job starts Snakemake twice and TensorFlow once. Many partitions end a job after a day, and a training goes on.
+# Minutes. A job starts Snakemake twice and TensorFlow once. Many partitions end a job after a day; a training goes on.
 START = 10
 DAY = 24 * 60
 

@@ -1,0 +1,294 @@
+"""The workflow through `profiles/slurm` on a real SLURM of one node: `pytest -m slurm`. About ten minutes.
+
+Skipped, with the reason, where SLURM cannot be started; `tests/slurm/cluster` says what it takes.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from retinaflow.tables import read_table
+
+CLUSTER = Path(__file__).resolve().parents[1] / "slurm/cluster"
+TRAIN = {
+    "image_size": 32,
+    "weights": "random",
+    "batch_norm": "train",
+    "dense_units": [8, 4],
+    "batch_size": 4,
+    "epochs": 16,
+    "early_stopping_patience": 16,
+    "cpu_threads": 2,
+}
+ONE = {"MobileNetV3Small": {}}
+# What only a test needs: to look soon and often.
+SLURM = (
+    "--workflow-profile",
+    "profiles/slurm",
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--latency-wait",
+    "10",
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """SLURM with accounting where that is installed."""
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        pytest.skip("snakemake-executor-plugin-slurm is not installed (envs/requirements-slurm.txt)")
+    for accounting in (["--accounting"], []):
+        started = subprocess.run([CLUSTER, "start", *accounting], stderr=subprocess.PIPE, text=True, check=False)
+        if not started.returncode:
+            break
+    else:
+        pytest.skip(started.stderr.strip().splitlines()[-1])
+    yield bool(accounting)
+    subprocess.run([CLUSTER, "stop"], check=True)
+
+
+@pytest.fixture(autouse=True)
+def idle(cluster):  # noqa: ARG001
+    """Nothing is left in the queue, and the node is there."""
+    yield
+    subprocess.run(["scancel", "--partition=cpu,gpu"], check=False)
+    if "down" in slurm("sinfo", "-h", "-o", "%T"):
+        slurm("scontrol", "update", f"nodename={node()}", "state=resume")
+
+
+def slurm(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def node():
+    return slurm("sinfo", "-h", "-N", "-o", "%N").split()[0]
+
+
+def jobs():
+    """What the controller knows of each job, finished ones included, in the order of submission."""
+    found = []
+    for block in slurm("scontrol", "--oneliner", "show", "job").splitlines():
+        fields = dict(re.findall(r"(\S+?)=(.*?)(?= \S+?=|$)", block))
+        if rule := re.match(r"rule_([a-z]+)", fields.get("Comment", "")):
+            found.append({"rule": rule[1], **{key: value.strip() for key, value in fields.items()}})
+    return sorted(found, key=lambda job: int(job["JobId"]))
+
+
+class Run:
+    """A `snakemake` on the submit host, while it runs."""
+
+    def __init__(self, project, *arguments):
+        project.snakemake("-n", "--quiet")  # writes the configuration
+        self.project = project
+        self.first = max((int(job["JobId"]) for job in jobs()), default=0) + 1
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *SLURM, *arguments],
+            cwd=project.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            start_new_session=True,
+        )
+
+    def jobs(self):
+        """Jobs that this run submitted."""
+        return [job for job in jobs() if int(job["JobId"]) >= self.first]
+
+    def training(self):
+        """The training job, which has kept three epochs and does not go on while a test looks at it."""
+        self.wait_for(lambda: kept_epochs(self.project) >= 3)
+        # SLURM wakes what it ends.
+        (script,) = map(int, slurm("pgrep", "-f", rf"{self.project.folder}/.snakemake/scripts/.*\.train\.py").split())
+        os.kill(script, signal.SIGSTOP)
+        (job,) = [job for job in self.jobs() if job["rule"] == "train" and job["JobState"] == "RUNNING"]
+        return job["JobId"]
+
+    def wait_for(self, condition, seconds=300):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.stdout.read()
+            assert time.monotonic() < deadline, slurm("squeue")
+            time.sleep(0.1)
+
+    def end(self, status=0):
+        """All that it printed."""
+        shown = self.process.communicate(timeout=600)[0]
+        assert self.process.returncode == status, shown
+        return shown
+
+
+def outcome(project):
+    """What must not depend on where, or how often, a job ran."""
+    results = project.folder / "results"
+    rows = read_table(results / "models/MobileNetV3Small/history.csv")
+    scores = [
+        (results / "scores/MobileNetV3Small" / part / name).read_bytes()
+        for part in ("validation", "test")
+        for name in ("predictions.csv", "metrics.json")
+    ]
+    return [{**row, "seconds": ""} for row in rows], scores
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drawn, bare):
+    """The same project on this machine, without SLURM."""
+    project = bare(train=TRAIN, backbones=ONE)
+    for name in ("my photographs", "test", "labels train.csv", "labels test.csv"):
+        (project.folder / name).symlink_to(drawn / name)
+    project.snakemake()
+    return outcome(project)
+
+
+@pytest.fixture
+def preprocessed(fresh):
+    """A project up to its shards, made without SLURM: quicker."""
+    project = fresh(train=TRAIN, backbones=ONE)
+    project.snakemake("--until", "preprocess")
+    return project
+
+
+def kept_epochs(project):
+    state = project.folder / "results/checkpoints/MobileNetV3Small/state.json"
+    return len(json.loads(state.read_text())["rows"]) if state.exists() else 0
+
+
+def attempts(project):
+    """Logs of attempts that did not succeed, in their order."""
+    return [
+        path.read_text(encoding="utf-8")
+        for path in sorted((project.folder / "results/logs/train").glob("MobileNetV3Small.attempt-*.log"))
+    ]
+
+
+def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
+    project = fresh(train=TRAIN, backbones=ONE)
+    run = Run(project)
+    shown = run.end()
+    submitted = run.jobs()
+    numbers = {"inventory": 2, "organize": 3, "preprocess": 6, "train": 1, "score": 1}
+    assert Counter(job["rule"] for job in submitted) == numbers
+    assert all("ArrayTaskId" in job for job in submitted if job["rule"] == "preprocess")
+    for job in submitted:
+        assert job["JobState"] == "COMPLETED"
+        network = job["rule"] in ("train", "score")
+        assert job["Partition"] == ("gpu" if network else "cpu")
+        assert job.get("TresPerJob") == ("gres:gpu:1" if network else None)
+        assert ("gres/gpu=1" in job["TRES"]) == network
+        assert int(job["MinMemoryNode"].rstrip("M")) >= (5000 if network else 1000)
+        assert job["NumCPUs"] == {"inventory": "4", "train": "2", "score": "2"}.get(job["rule"], "1")
+        assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
+        assert job["Requeue"] == "1"
+    # Local: what takes seconds, and what needs internet.
+    for rule in ("split", "preflight", "compare"):
+        assert f"localrule {rule}:" in shown
+    if cluster:
+        listed = slurm("sacct", "-X", "-n", "-P", "-o", "partition,alloctres,state,comment").splitlines()
+        assert any(re.match(r"gpu\|.*gres/gpu=1.*\|COMPLETED\|rule_train", line) for line in listed)
+    assert outcome(project) == undisturbed
+
+
+def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
+    run = Run(preprocessed)
+    job = run.training()
+    slurm("scontrol", "update", f"JobId={job}", "EndTime=now+1")
+    shown = run.end()
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in shown
+    first, second = [job for job in run.jobs() if job["rule"] == "train"]
+    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    # More of both for the second attempt.
+    assert second["TimeLimit"] == "00:22:00"
+    assert int(second["MinMemoryNode"].rstrip("M")) > 1.9 * int(first["MinMemoryNode"].rstrip("M"))
+    (log,) = attempts(preprocessed)
+    assert "ended by SIGTERM; run again to go on" in log
+    assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
+    assert outcome(preprocessed) == undisturbed
+
+
+def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
+    """With less than what is put aside, each attempt makes one epoch: the limit reaches the script on the node."""
+    preprocessed.config["train"]["epochs"] = 2
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:runtime=1")
+    run.end()
+    (log,) = attempts(preprocessed)
+    assert "the time limit would pass within epoch 2" in log
+    assert [job["TimeLimit"] for job in run.jobs()] == ["00:01:00"] * 2
+
+
+def test_scancel_of_a_training(preprocessed, undisturbed):
+    run = Run(preprocessed)
+    job = run.training()
+    slurm("scancel", job)
+    shown = run.end()
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in shown
+    assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
+    assert outcome(preprocessed) == undisturbed
+
+
+def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
+    run = Run(preprocessed)
+    job = run.training()
+    slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
+    run.wait_for(lambda: [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"])
+    slurm("scontrol", "update", f"nodename={node()}", "state=resume")
+    # SLURM puts off what it starts again by two minutes, in case its node still has to tidy up.
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    run.end()
+    # SLURM started it again, and Snakemake did not start a second one beside it.
+    (trained,) = [found for found in run.jobs() if found["rule"] == "train"]
+    assert (trained["JobId"], trained["Restarts"], trained["JobState"]) == (job, "1", "COMPLETED")
+    assert outcome(preprocessed) == undisturbed
+
+
+def test_more_gpus_than_there_are(preprocessed):
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu=99", "--retries", "0")
+    shown = run.end(status=1)
+    assert re.search(r"SLURM sbatch failed. The error message was 'sbatch: error: .*not available", shown)
+    assert "--gpus=99" in shown
+    assert "Traceback" not in shown
+    assert not run.jobs()
+
+
+def test_a_gpu_by_kind_and_by_gres(preprocessed):
+    preprocessed.config["train"]["epochs"] = 1
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu_model=toy")
+    run.end()
+    assert [job["TresPerJob"] for job in run.jobs()] == ["gres:gpu:toy:1"]
+    preprocessed.config["train"]["epochs"] = 2
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu=0", "train:gres=gpu:1")
+    run.end()
+    (job,) = run.jobs()
+    assert job["TresPerNode"] == "gres:gpu:1"
+    assert "TresPerJob" not in job
+
+
+def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
+    run = Run(preprocessed)
+    run.wait_for(lambda: kept_epochs(preprocessed) >= 2)
+    (job,) = [found["JobId"] for found in run.jobs()]
+    run.process.kill()
+    run.process.communicate()
+    # Nobody could cancel the job, and it goes on: the process it would end with is the snakemake of its node.
+    epochs, deadline = kept_epochs(preprocessed), time.monotonic() + 60
+    while kept_epochs(preprocessed) <= epochs:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    slurm("scancel", job)  # as docs/cluster.md says
+    again = Run(preprocessed)
+    job = again.training()
+    again.process.send_signal(signal.SIGINT)
+    again.process.communicate(timeout=120)
+    assert [found["JobState"] for found in again.jobs()] == ["CANCELLED"]
+    Run(preprocessed).end()
+    assert outcome(preprocessed) == undisturbed
