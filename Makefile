@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: setup demo test lint bench pins reference clean
+.PHONY: setup slurm demo test test-slurm lint bench pins reference clean
 
 setup: $(VENV)/.workflow
+
+# With what submits to SLURM: docs/cluster.md.
+slurm: $(VENV)/.slurm
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -20,6 +23,10 @@ demo: $(VENV)/.workflow
 
 test: $(VENV)/.development
 	$(BIN)/python -m pytest
+
+# On a SLURM that it starts itself, or skipped with the reason.
+test-slurm: $(VENV)/.development $(VENV)/.slurm
+	$(BIN)/python -m pytest -m slurm
 
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
@@ -39,10 +46,15 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
+$(VENV)/.slurm: $(VENV)/.workflow envs/requirements-slurm.txt
+	$(INSTALL) envs/requirements-slurm.txt
+	@touch $@
+
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" envs/requirements.in --output-file envs/requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-slurm.in --output-file envs/requirements-slurm.txt
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow

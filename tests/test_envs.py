@@ -25,7 +25,7 @@ def names(name):
     }
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-slurm.txt"])
 def test_every_pin_has_hashes_and_no_address(name):
     text = (ENVS / name).read_text()
     blocks = re.split(r"\n(?=\S)", text)
@@ -36,11 +36,12 @@ def test_every_pin_has_hashes_and_no_address(name):
     assert "--index" not in text
 
 
-def test_development_pins_extend_the_workflow_pins():
-    assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
+@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-slurm.txt"])
+def test_further_pins_extend_the_workflow_pins(name):
+    assert pins("requirements.txt").items() < pins(name).items()
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-slurm"])
 def test_everything_asked_for_is_pinned(name):
     assert names(f"{name}.in") <= pins(f"{name}.txt").keys()
 
