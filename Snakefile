@@ -27,6 +27,7 @@ include: "workflow/rules/compare.smk"
 
 onstart:
     claim_results()
+    warn_of_two_profiles()
 
 
 localrules:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,16 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
     project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
     assert "going on after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
     assert history(project) == history(undisturbed)
+
+
+def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
+    project = bare(backbones=ONE)
+    shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
+    asked = re.search(r"rule train:.*?resources: (.*?)\n", project.snakemake("-n"), re.DOTALL)[1]
+    assert "mem_mb=" in asked
+    assert "runtime" not in asked
+    shown = project.snakemake("-n", "--set-resources", "train:runtime=60")
+    assert "runtime=60" in re.search(r"rule train:.*?resources: (.*?)\n", shown, re.DOTALL)[1]
 
 
 def test_two_runs_at_once(fresh):

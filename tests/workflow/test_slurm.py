@@ -31,14 +31,7 @@ TRAIN = {
 }
 ONE = {"MobileNetV3Small": {}}
 # What only a test needs: to look soon and often.
-SLURM = (
-    "--workflow-profile",
-    "profiles/slurm",
-    "--slurm-init-seconds-before-status-checks",
-    "2",
-    "--latency-wait",
-    "10",
-)
+SLURM = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -88,12 +81,12 @@ def jobs():
 class Run:
     """A `snakemake` on the submit host, while it runs."""
 
-    def __init__(self, project, *arguments):
+    def __init__(self, project, *arguments, profile="--workflow-profile"):
         project.snakemake("-n", "--quiet")  # writes the configuration
         self.project = project
         self.first = max((int(job["JobId"]) for job in jobs()), default=0) + 1
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *SLURM, *arguments],
+            [sys.executable, "-m", "snakemake", profile, "profiles/slurm", *SLURM, *arguments],
             cwd=project.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -193,6 +186,7 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     # Local: what takes seconds, and what needs internet.
     for rule in ("split", "preflight", "compare"):
         assert f"localrule {rule}:" in shown
+    assert "bounded by" not in shown
     if cluster:
         listed = slurm("sacct", "-X", "-n", "-P", "-o", "partition,alloctres,state,comment").splitlines()
         assert any(re.match(r"gpu\|.*gres/gpu=1.*\|COMPLETED\|rule_train", line) for line in listed)
@@ -266,8 +260,9 @@ def test_a_gpu_by_kind_and_by_gres(preprocessed):
     run.end()
     assert [job["TresPerJob"] for job in run.jobs()] == ["gres:gpu:toy:1"]
     preprocessed.config["train"]["epochs"] = 2
-    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu=0", "train:gres=gpu:1")
-    run.end()
+    arguments = ("--until", "train", "--set-resources", "train:gpu=0", "train:gres=gpu:1")
+    run = Run(preprocessed, *arguments, profile="--profile")
+    assert "bounded by the cores and GPUs of this machine" in run.end()
     (job,) = run.jobs()
     assert job["TresPerNode"] == "gres:gpu:1"
     assert "TresPerJob" not in job

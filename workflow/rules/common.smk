@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 WORKFLOW = Path(workflow.basedir, "workflow")
 # For this file and for the scripts, which run in processes of their own.
@@ -79,6 +80,15 @@ def claim_results():
         results_lock = lock(Path(RESULTS))
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
+
+
+def warn_of_two_profiles():
+    """What profiles/default says of this machine bounds jobs that other machines run, where it is read on top."""
+    if workflow.non_local_exec and workflow.resource_settings.cores:
+        logger.warning(
+            "All jobs together are bounded by the cores and GPUs of this machine, as profiles/default has them. Give your "
+            "profile with --workflow-profile, which takes its place."
+        )
 
 
 # Code ---------------------------------------------------------------------------------------------------------------
