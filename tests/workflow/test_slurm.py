@@ -101,10 +101,9 @@ class Run:
 
     def training(self):
         """The training job, which has kept three epochs and does not go on while a test looks at it."""
-        self.wait_for(lambda: kept_epochs(self.project) >= 3)
-        # SLURM wakes what it ends.
-        (script,) = map(int, slurm("pgrep", "-f", rf"{self.project.folder}/.snakemake/scripts/.*\.train\.py").split())
-        os.kill(script, signal.SIGSTOP)
+        self.wait_for(lambda: kept_epochs(self.project) >= 3 and len(scripts(self.project)) == 1)
+        (script,) = scripts(self.project)
+        os.kill(script, signal.SIGSTOP)  # SLURM wakes what it ends
         (job,) = [job for job in self.jobs() if job["rule"] == "train" and job["JobState"] == "RUNNING"]
         return job["JobId"]
 
@@ -152,6 +151,12 @@ def preprocessed(fresh):
     return project
 
 
+def scripts(project):
+    """Processes that train."""
+    command = ["pgrep", "-f", rf"{project.folder}/\.snakemake/scripts/.*\.train\.py"]
+    return [int(number) for number in subprocess.run(command, capture_output=True, check=False).stdout.split()]
+
+
 def kept_epochs(project):
     state = project.folder / "results/checkpoints/MobileNetV3Small/state.json"
     return len(json.loads(state.read_text())["rows"]) if state.exists() else 0
@@ -167,7 +172,8 @@ def attempts(project):
 
 def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
     project = fresh(train=TRAIN, backbones=ONE)
-    run = Run(project)
+    # The plugin's own choice where there is accounting.
+    run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
     submitted = run.jobs()
     numbers = {"inventory": 2, "organize": 3, "preprocess": 6, "train": 1, "score": 1}
@@ -213,11 +219,11 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
 def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
     """With less than what is put aside, each attempt makes one epoch: the limit reaches the script on the node."""
     preprocessed.config["train"]["epochs"] = 2
-    run = Run(preprocessed, "--until", "train", "--set-resources", "train:runtime=1")
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:runtime=1")
     run.end()
     (log,) = attempts(preprocessed)
     assert "the time limit would pass within epoch 2" in log
-    assert [job["TimeLimit"] for job in run.jobs()] == ["00:01:00"] * 2
+    assert [(job["Partition"], job["TimeLimit"]) for job in run.jobs()] == [("gpu", "00:01:00")] * 2
 
 
 def test_scancel_of_a_training(preprocessed, undisturbed):
@@ -246,7 +252,16 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
 
 
 def test_more_gpus_than_there_are(preprocessed):
-    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu=99", "--retries", "0")
+    run = Run(
+        preprocessed,
+        "--until",
+        "train",
+        "--retries",
+        "0",
+        "--set-resources",
+        "train:slurm_partition=gpu",
+        "train:gpu=99",
+    )
     shown = run.end(status=1)
     assert re.search(r"SLURM sbatch failed. The error message was 'sbatch: error: .*not available", shown)
     assert "--gpus=99" in shown
@@ -256,11 +271,11 @@ def test_more_gpus_than_there_are(preprocessed):
 
 def test_a_gpu_by_kind_and_by_gres(preprocessed):
     preprocessed.config["train"]["epochs"] = 1
-    run = Run(preprocessed, "--until", "train", "--set-resources", "train:gpu_model=toy")
+    run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu_model=toy")
     run.end()
     assert [job["TresPerJob"] for job in run.jobs()] == ["gres:gpu:toy:1"]
     preprocessed.config["train"]["epochs"] = 2
-    arguments = ("--until", "train", "--set-resources", "train:gpu=0", "train:gres=gpu:1")
+    arguments = ("--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu=0", "train:gres=gpu:1")
     run = Run(preprocessed, *arguments, profile="--profile")
     assert "bounded by the cores and GPUs of this machine" in run.end()
     (job,) = run.jobs()
@@ -280,8 +295,11 @@ def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undist
         assert time.monotonic() < deadline
         time.sleep(0.1)
     slurm("scancel", job)  # as docs/cluster.md says
+    while scripts(preprocessed):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     again = Run(preprocessed)
-    job = again.training()
+    again.training()
     again.process.send_signal(signal.SIGINT)
     again.process.communicate(timeout=120)
     assert [found["JobState"] for found in again.jobs()] == ["CANCELLED"]
