@@ -97,7 +97,8 @@ class Run:
 
     def jobs(self):
         """Jobs that this run submitted."""
-        return [job for job in jobs() if int(job["JobId"]) >= self.first]
+        own = str(self.project.folder)
+        return [job for job in jobs() if int(job["JobId"]) >= self.first and job["WorkDir"] == own]
 
     def training(self):
         """The training job, which has kept three epochs and does not go on while a test looks at it."""
