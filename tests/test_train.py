@@ -27,6 +27,7 @@ from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest_files
 from retinaflow.loader import Batches, Photographs
+from retinaflow.lock import lock
 from retinaflow.tables import read_table
 from retinaflow.train import HISTORY_COLUMNS, OutOfTimeError, class_weights, train, train_job
 
@@ -276,6 +277,12 @@ def test_the_seed_decides_everything(tmp_path, parts):
     assert all(np.array_equal(a, b) for a, b in zip(weights, here[1], strict=True))
     assert history != another_seed[0]
     assert not np.array_equal(weights[0], another_seed[1][0])
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, parts):
+    with lock(checkpoints_of(tmp_path / "run")), pytest.raises(RetinaflowError, match="another run is writing there"):
+        job(tmp_path / "run", parts)
+    job(tmp_path / "run", parts, epochs=1)
 
 
 def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):

@@ -18,6 +18,7 @@ from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
 from retinaflow.loader import Batches, Photographs
+from retinaflow.lock import lock
 from retinaflow.model import build, compile_model
 from retinaflow.tables import write_table
 
@@ -192,6 +193,8 @@ def train_job(
     ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
     ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
     long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done.
+
+    Raises ``RetinaflowError`` if another process trains with the same ``checkpoints``, and as ``train`` does.
     """
     start = time.monotonic()
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
@@ -211,27 +214,29 @@ def train_job(
     }
     # Shards are too large to read them for this alone; they are written once and never changed.
     written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
-    checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
-    trained, rows, decided = train(
-        backbone,
-        settings,
-        classes,
-        parts[0],
-        parts[1],
-        weights,
-        seed,
-        workers,
-        checkpoint,
-        deadline,
-        on_out_of_memory,
-    )
-    with whole_file(model) as part:
-        # Without the compiled metrics and the optimiser, the file loads wherever Keras does and is a third of the size.
-        keras.Model(trained.input, trained.output, name=backbone).save(part)
-    write_table(history, HISTORY_COLUMNS, rows)
-    write_json(class_indices, {name: level for level, name in enumerate(classes)})
-    write_json(record, {**decisive, **decided, "seconds": round(sum(row["seconds"] for row in rows), 1)})
-    checkpoint.remove()
+    # On a cluster, the job of a `snakemake` that was killed goes on, and nothing but this tells the next run.
+    with lock(checkpoints):
+        checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
+        trained, rows, decided = train(
+            backbone,
+            settings,
+            classes,
+            parts[0],
+            parts[1],
+            weights,
+            seed,
+            workers,
+            checkpoint,
+            deadline,
+            on_out_of_memory,
+        )
+        with whole_file(model) as part:
+            # Without the compiled metrics and the optimiser, the file loads wherever Keras does, a third as large.
+            keras.Model(trained.input, trained.output, name=backbone).save(part)
+        write_table(history, HISTORY_COLUMNS, rows)
+        write_json(class_indices, {name: level for level, name in enumerate(classes)})
+        write_json(record, {**decisive, **decided, "seconds": round(sum(row["seconds"] for row in rows), 1)})
+        checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 
 
