@@ -191,7 +191,7 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
         assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
         assert job["Requeue"] == "1"
     # Local: what takes seconds, and what needs internet.
-    for rule in ("split", "preflight", "compare"):
+    for rule in ("split", "judge", "compare"):
         assert f"localrule {rule}:" in shown
     assert "bounded by" not in shown
     if cluster:
