@@ -21,8 +21,9 @@ demo: $(VENV)/.workflow
 	@echo "this shows that every stage works, not how well the networks grade."
 	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
 
+# Two files of tests at a time.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm" --numprocesses 2 --dist loadfile
 
 # On a SLURM that it starts itself, or skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm
