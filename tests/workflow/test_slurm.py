@@ -56,7 +56,7 @@ def idle(cluster):  # noqa: ARG001
     """Nothing is left in the queue, and the node is there."""
     yield
     subprocess.run(["scancel", "--partition=cpu,gpu"], check=False)
-    if "down" in slurm("sinfo", "-h", "-o", "%T"):
+    if not {"idle", "mixed"} & set(slurm("sinfo", "-h", "-o", "%T").split()):
         slurm("scontrol", "update", f"nodename={node()}", "state=resume")
 
 
@@ -241,7 +241,9 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     run = Run(preprocessed)
     job = run.training()
     slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
-    run.wait_for(lambda: [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"])
+    # A node that comes back while the job's processes are still ending is taken out of service for a duplicate job.
+    run.wait_for(lambda: subprocess.run(["pgrep", "-x", "slurmstepd"], stdout=subprocess.DEVNULL, check=False).returncode)
+    assert [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"]
     slurm("scontrol", "update", f"nodename={node()}", "state=resume")
     # SLURM puts off what it starts again by two minutes, in case its node still has to tidy up.
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
