@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 
 def seen(process: "subprocess.Popen[str]") -> list[str]:
     """What CUDA would see in a job, once it has it."""
+    assert select.select([process.stdout], [], [], 30)[0], "still waiting"
     return process.stdout.readline().strip().split(",")
 
 
@@ -143,13 +145,11 @@ def test_a_job_that_waits_for_several_keeps_none_of_them(machine):
 def test_what_a_job_leaves_running_does_not_keep_its_device(machine):
     (uuid,) = machine.give(1)
     started = "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], close_fds=False)"
-    copied = "copy = os.fork() or (print(flush=True), __import__('time').sleep(60))"
-    first = machine.job(after=f"{started}\n{copied}\nprint(other.pid, copy, flush=True)")
-    children: list[int] = []
-    while not children:
-        children = [int(pid) for pid in first.stdout.readline().split()]
+    copied = "copy = os.fork() or __import__('time').sleep(60)"
+    first = machine.job(after=f"{started}\n{copied}\nopen('left', 'w').write(f'{{other.pid}} {{copy}}')")
+    assert seen(first) == [uuid]
+    children = [int(pid) for pid in (machine.folder / "left").read_text().split()]
     try:
-        assert seen(first)
         first.kill()
         first.wait()
         for child in children:
