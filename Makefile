@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: setup slurm demo test test-slurm lint bench pins reference clean
+.PHONY: setup slurm demo gpus test test-slurm lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
@@ -20,6 +20,10 @@ demo: $(VENV)/.workflow
 	@echo "Drawn photographs, small images, $$(grep -c . results/demo/models/VGG16/history.csv | xargs -I{} expr {} - 1) epochs, no pretrained weights:"
 	@echo "this shows that every stage works, not how well the networks grade."
 	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
+
+# Which job has which GPU of this machine, also while jobs run.
+gpus: $(VENV)/.workflow
+	@PYTHONPATH=workflow $(BIN)/python -m retinaflow.gpus
 
 # Two files of tests at a time.
 test: $(VENV)/.development

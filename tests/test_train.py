@@ -246,7 +246,7 @@ def job(
     """Train in ``folder`` as the workflow does."""
     outputs = [folder / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, on_out_of_memory, THREE, seed)
-    train_job(*decided, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder))
+    train_job(*decided, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
     return folder
 
 
@@ -305,6 +305,8 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
         "weights": None,
     }
     assert record["environment"] == device.describe()
+    # What a job was given, it need not have computed on.
+    assert record["devices"] == (["GPU 3"] if device.has_gpu() else [])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
     mean, _ = Photographs(*parts[0], THREE).channel_statistics()
     assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
@@ -330,7 +332,7 @@ def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
     settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
     outputs = [tmp_path / "run" / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", settings, "error", THREE, 1)
-    train_job(*decided, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints")
+    train_job(*decided, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints", [])
     assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
     trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
     for old, new in zip(source.get_weights(), trained, strict=True):

@@ -186,13 +186,15 @@ def train_job(
     class_indices: Path,
     record: Path,
     checkpoints: Path,
+    devices: Sequence[str],
 ) -> None:
     """Train from the files of earlier stages and write the four files of a trained model.
 
     ``training`` and ``validation`` are each the index tables of a part and its shards as (pixels, rows). In the folder
     ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
     ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
-    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done.
+    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done. ``devices`` are the
+    GPUs that it was given.
 
     Raises ``RetinaflowError`` if another process trains with the same ``checkpoints``, and as ``train`` does.
     """
@@ -235,7 +237,10 @@ def train_job(
             keras.Model(trained.input, trained.output, name=backbone).save(part)
         write_table(history, HISTORY_COLUMNS, rows)
         write_json(class_indices, {name: level for level, name in enumerate(classes)})
-        write_json(record, {**decisive, **decided, "seconds": round(sum(row["seconds"] for row in rows), 1)})
+        seconds = round(sum(row["seconds"] for row in rows), 1)
+        # Not decisive: a training that was cut short goes on wherever there is room.
+        used = list(devices) if device.has_gpu() else []
+        write_json(record, {**decisive, **decided, "devices": used, "seconds": seconds})
         checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow import gpus
 from retinaflow.files import digest_files
 from retinaflow.logs import job_log
 
@@ -14,6 +15,7 @@ def part(use):
 
 
 with job_log(snakemake.log[0]):
+    devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
     # Here, so that the log tells if TensorFlow does not even load.
     from retinaflow.train import train_job
 
@@ -36,4 +38,5 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.class_indices),
         Path(snakemake.output.record),
         Path(snakemake.params.checkpoints),
+        list(map(str, devices)),
     )
