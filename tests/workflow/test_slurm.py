@@ -56,8 +56,7 @@ def idle(cluster):  # noqa: ARG001
     """Nothing is left in the queue, and the node is there."""
     yield
     subprocess.run(["scancel", "--partition=cpu,gpu"], check=False)
-    if not {"idle", "mixed"} & set(slurm("sinfo", "-h", "-o", "%T").split()):
-        slurm("scontrol", "update", f"nodename={node()}", "state=resume")
+    bring_back()
 
 
 def slurm(*command):
@@ -66,6 +65,11 @@ def slurm(*command):
 
 def node():
     return slurm("sinfo", "-h", "-N", "-o", "%N").split()[0]
+
+
+def bring_back():
+    """See to it that the node is there, which it may have seen to itself."""
+    subprocess.run(["scontrol", "update", f"nodename={node()}", "state=resume"], capture_output=True, check=False)
 
 
 def jobs():
@@ -242,9 +246,11 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     job = run.training()
     slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
     # A node that comes back while the job's processes are still ending is taken out of service for a duplicate job.
-    run.wait_for(lambda: subprocess.run(["pgrep", "-x", "slurmstepd"], stdout=subprocess.DEVNULL, check=False).returncode)
+    run.wait_for(
+        lambda: subprocess.run(["pgrep", "-x", "slurmstepd"], stdout=subprocess.DEVNULL, check=False).returncode
+    )
     assert [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"]
-    slurm("scontrol", "update", f"nodename={node()}", "state=resume")
+    bring_back()
     # SLURM puts off what it starts again by two minutes, in case its node still has to tidy up.
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     run.end()
