@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 SCHEME = "s3://"
 # Photographs fetched at a time; boto3 keeps ten connections.
 THREADS = 8
+SIGNATURE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it
 LONGEST_NAME = 255 - len(".part-")  # bytes that file systems take, less what a file has in front until it is whole
 NO_NAME = {"\\", "\0"}
 
@@ -33,6 +34,32 @@ class Stored:
     name: str
     etag: str
     size: int
+
+
+# What each setting of Snakemake's storage plugin is called in the environment of boto3.
+VARIABLES = {
+    "endpoint_url": "AWS_ENDPOINT_URL_S3",
+    "region": "AWS_DEFAULT_REGION",
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
+    "retries": "AWS_MAX_ATTEMPTS",
+    "signature_version": SIGNATURE,
+}
+
+
+def environment(settings: Any) -> dict[str, str]:
+    """The variables by which ``client`` of another process has the same settings; those not given, it looks up itself."""
+    given = {variable: getattr(settings, name) for name, variable in VARIABLES.items()}
+    return {variable: str(value) for variable, value in given.items() if value is not None}
+
+
+def client() -> Any:
+    """A client for S3 with the settings and credentials in the environment, or where else boto3 looks for them."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client("s3", config=Config(signature_version=os.environ.get(SIGNATURE), retries={"mode": "standard"}))
 
 
 def is_remote(path: str) -> bool:

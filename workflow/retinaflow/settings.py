@@ -216,7 +216,7 @@ def fetched(config: Config) -> tuple[Config, list[Remote]]:
                     remote.append(Remote(key, archive[0], f"{stem}.zip", "archive"))
                 else:
                     remote.append(Remote(key, url, stem, "folder"))
-                images[number] = f"{stem}.zip/{archive[1]}" if archive else stem
+                images[number] = f"{stem}.zip/{archive[1]}".rstrip("/") if archive else stem
         local["data"][dataset]["images"] = images
         if objects.is_remote(source["labels"]):
             url = (objects.split_archive(source["labels"]) or [source["labels"]])[0]

@@ -20,29 +20,28 @@ from retinaflow import archives, objects, resources, settings
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
 from retinaflow.lock import lock
-from retinaflow.logs import PARENT, job_log
+from retinaflow.logs import PARENT
 
-# Jobs end with this process: the next run would start them again. A `run:` job has one between this and itself.
-if not workflow.subprocess_exec:
-    os.environ[PARENT] = str(os.getpid())
+# Jobs end with this process: the next run would start them again.
+os.environ[PARENT] = str(os.getpid())
 
 SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
 @functools.cache
 def storage_client():
-    """The S3 client of Snakemake's storage plugin, with the settings that the plugin was given."""
+    """The S3 client of Snakemake's storage plugin. The jobs that fetch make one with the same settings."""
     if find_spec("snakemake_storage_plugin_s3") is None:
         raise WorkflowError(
-            f"The configuration names {objects.SCHEME} addresses, which take the S3 storage plugin: "
-            "pip install --require-hashes -r envs/requirements-s3.txt, or `make s3`."
+            f"The configuration names {objects.SCHEME} addresses, which take the S3 storage plugin: `make s3`, or "
+            "pip install --require-hashes -r envs/requirements-s3.txt"
         )
-    # What was given on the command line, for the processes that fetch: Snakemake hands it to other machines only.
-    os.environ.update(workflow.spawned_job_args_factory.get_storage_provider_envvars())
     try:
-        return workflow.storage_registry.register_storage("s3").s3c.meta.client
+        provider = workflow.storage_registry.register_storage("s3")
     except ValueError as error:  # an endpoint that is no address
         raise WorkflowError(f"--storage-s3-endpoint-url: {error}") from None
+    os.environ.update(objects.environment(provider.settings))
+    return provider.s3c.meta.client
 
 
 def checked(config):
@@ -224,6 +223,16 @@ def stored(path):
 def remote_state(path):
     """A digest of it. None where jobs run: Snakemake compares and records what the process says that submits them."""
     return objects.state(stored(path)) if workflow.is_main_process else None
+
+
+def remote_url(name):
+    """Parameter function: the address of what is fetched as `name`."""
+    return lambda wildcards: REMOTE[path("downloaded", name.format(**wildcards))].url
+
+
+def state_of(name):
+    """Parameter function: its state. Of a parameter that is derived from an output, Snakemake would see no change."""
+    return lambda wildcards: remote_state(path("downloaded", name.format(**wildcards)))
 
 
 def remote_paths(kind):

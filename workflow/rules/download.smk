@@ -1,5 +1,4 @@
-# Photographs and weights that are in object storage, fetched on the submit host so that jobs need no network. These run
-# inside Snakemake, where its storage plugin is and knows how to reach them.
+# Photographs and weights that are in object storage, fetched on the submit host so that jobs need no network.
 
 if REMOTE:
 
@@ -14,13 +13,14 @@ if REMOTE:
             folder=directory(path("downloaded", "{dataset}-{number}")),
         log:
             path("logs", "download", "{dataset}-{number}.log"),
+        conda:
+            "../../envs/storage.yaml"
         params:
-            url=lambda wildcards, output: REMOTE[output.folder].url,
-            state=lambda wildcards, output: remote_state(output.folder),
+            url=remote_url("{dataset}-{number}"),
+            state=state_of("{dataset}-{number}"),
             limit=CONFIG["data"]["unpack_limit"],
-        run:
-            with job_log(log[0]):
-                objects.fetch_folder(storage_client(), params.url, Path(output.folder), params.limit * 2**30)
+        script:
+            "../scripts/download.py"
 
     # Gone once it is unpacked.
     rule download_archive:
@@ -28,21 +28,23 @@ if REMOTE:
             archive=temp(path("downloaded", "{dataset}-{number}.zip")),
         log:
             path("logs", "download", "{dataset}-{number}.zip.log"),
+        conda:
+            "../../envs/storage.yaml"
         params:
-            url=lambda wildcards, output: REMOTE[output.archive].url,
-            state=lambda wildcards, output: remote_state(output.archive),
-        run:
-            with job_log(log[0]):
-                objects.fetch_file(storage_client(), params.url, Path(output.archive))
+            url=remote_url("{dataset}-{number}.zip"),
+            state=state_of("{dataset}-{number}.zip"),
+        script:
+            "../scripts/download.py"
 
     rule download_weights:
         output:
             weights=path("downloaded", "{backbone}.h5"),
         log:
             path("logs", "download", "{backbone}.log"),
+        conda:
+            "../../envs/storage.yaml"
         params:
-            url=lambda wildcards, output: REMOTE[output.weights].url,
-            state=lambda wildcards, output: remote_state(output.weights),
-        run:
-            with job_log(log[0]):
-                objects.fetch_file(storage_client(), params.url, Path(output.weights))
+            url=remote_url("{backbone}.h5"),
+            state=state_of("{backbone}.h5"),
+        script:
+            "../scripts/download.py"
