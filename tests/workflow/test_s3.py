@@ -1,9 +1,8 @@
-"""Photographs, labels and weights in object storage, on an S3 server of this machine: `pytest -m s3`. About four minutes.
+"""Photographs, labels and weights in object storage, on an S3 server of this machine: `pytest -m s3`.
 
 Skipped, with the reason, where moto or Snakemake's S3 plugin is missing.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -18,7 +17,10 @@ import pytest
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
 
-CREDENTIALS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "somebody", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "a secret of 20 letters"}
+CREDENTIALS = {
+    "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "somebody",
+    "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "open sesame",
+}
 ONE = {"MobileNetV3Small": {}}
 
 
@@ -58,7 +60,11 @@ def bucket(endpoint, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     storage = boto3.resource(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=CREDENTIALS["SNAKEMAKE_STORAGE_S3_ACCESS_KEY"],
+        aws_secret_access_key=CREDENTIALS["SNAKEMAKE_STORAGE_S3_SECRET_KEY"],
     )
     eyes = storage.create_bucket(Bucket="eyes")
     yield eyes
@@ -161,11 +167,11 @@ def test_credentials_may_be_those_of_aws(stored, monkeypatch):
 
 
 def test_weights_may_be_in_object_storage(stored, bucket):
-    bucket.put_object(Key="weights.h5", Body=b"<html>")
-    stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/weights.h5"}
+    bucket.put_object(Key="my.weights.h5", Body=b"<html>")
+    stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/my.weights.h5"}
     assert "download_weights" in " ".join(stored.planned())
     stored.snakemake("weights")
-    assert (stored.folder / "results/downloaded/MobileNetV3Small.h5").read_bytes() == b"<html>"
+    assert (stored.folder / "results/downloaded/MobileNetV3Small.weights.h5").read_bytes() == b"<html>"
     assert not stored.planned("weights")
 
 

@@ -49,7 +49,7 @@ VARIABLES = {
 
 
 def environment(settings: Any) -> dict[str, str]:
-    """The variables by which ``client`` of another process has the same settings; those not given, it looks up itself."""
+    """The variables by which ``client`` of another process has the same settings; it looks up what is not given."""
     given = {variable: getattr(settings, name) for name, variable in VARIABLES.items()}
     return {variable: str(value) for variable, value in given.items() if value is not None}
 
@@ -70,7 +70,9 @@ def is_remote(path: str) -> bool:
 def fault(url: str) -> str:
     """What is wrong with the form of the address ``url``; empty if nothing is."""
     if not url.startswith(SCHEME):
-        return f"{url!r}: only {SCHEME}bucket/key is fetched from a storage; fetch it yourself and name the file or folder"
+        return (
+            f"{url!r}: only {SCHEME}bucket/key is fetched from a storage; fetch it yourself and name the file or folder"
+        )
     steps = url.removeprefix(SCHEME).removesuffix("/").split("/")
     if any(step in ("", ".", "..") for step in steps):
         return f"{url!r}: expected {SCHEME}bucket/key without empty steps, '.' or '..'"
@@ -142,7 +144,7 @@ def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
 
     Each is kept under the name of its state in ``.kept`` beside ``target``, as a hard link: what is there already, from
     an earlier or a broken-off attempt, is not fetched again. Returns the number of objects that were fetched.
-    Raises ``RetinaflowError`` as ``find_below``, and if there are more than ``max_bytes`` or an object changes meanwhile.
+    Raises ``RetinaflowError`` as ``find_below``, and if they are more than ``max_bytes`` or one changes meanwhile.
     """
     stored = find_below(client, url)
     total = sum(item.size for item in stored)
@@ -212,16 +214,18 @@ def _nothing_below(url: str) -> RetinaflowError:
 def _check_names(url: str, stored: list[Stored]) -> None:
     for item in stored:
         steps = item.name.split("/")
-        if any(step in ("", ".", "..") or len(step.encode()) > LONGEST_NAME for step in steps) or NO_NAME & set(item.name):
+        odd = any(step in ("", ".", "..") or len(step.encode()) > LONGEST_NAME for step in steps)
+        if odd or NO_NAME & set(item.name):
             raise RetinaflowError(
-                f"{url}: the object {item.key[:200]!r} has an empty or very long step, '.', '..', a backslash or NUL in its "
-                "name, which no file below a folder has: rename or delete it."
+                f"{url}: the object {item.key[:200]!r} has an empty or very long step, '.', '..', a backslash or NUL "
+                "in its name, which no file below a folder has: rename or delete it."
             )
     # In this order, whatever would lie below a file follows it at once.
     for one, following in itertools.pairwise(sorted(item.name.split("/") for item in stored)):
         if following[: len(one)] == one:
             raise RetinaflowError(
-                f"{url}: {'/'.join(one)[:200]!r} is an object and a folder of others, which no file is: rename one of them."
+                f"{url}: {'/'.join(one)[:200]!r} is an object and a folder of others, which no file is: rename "
+                "one of them."
             )
 
 
@@ -263,13 +267,13 @@ def _explained(url: str) -> Iterator[None]:
         raise RetinaflowError(f"{url}: {_cure(code)} ({error}).") from error
     except NoCredentialsError as error:
         raise RetinaflowError(
-            f"{url}: there are no credentials. Set SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, "
-            "or what the AWS tools read (AWS_ACCESS_KEY_ID and so on, ~/.aws/credentials)."
+            f"{url}: there are no credentials. Set SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY"
+            ", or what the AWS tools read (AWS_ACCESS_KEY_ID and so on, ~/.aws/credentials)."
         ) from error
     except (BotoCoreError, Boto3Error, S3DownloadFailedError) as error:
         raise RetinaflowError(
-            f"{url}: cannot be fetched ({error}). See to it that --storage-s3-endpoint-url is right and the storage can be "
-            "reached, and run again."
+            f"{url}: cannot be fetched ({error}). See to it that --storage-s3-endpoint-url is right and the storage "
+            "can be reached, and run again."
         ) from error
 
 
@@ -278,7 +282,7 @@ def _cure(code: str) -> str:
         return "there is no such object or bucket; correct the address"
     if code in ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
         return (
-            "the storage refuses: see to it that SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, or "
-            "what the AWS tools read, are right, and may read and list the bucket"
+            "the storage refuses: see to it that SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, "
+            "or what the AWS tools read, are right, and may read and list the bucket"
         )
     return "the storage refuses"

@@ -22,6 +22,7 @@ from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.labels import read_labels
 from retinaflow.recipe import Recipe
+from retinaflow.weights import EXPECTED as EXPECTED_WEIGHTS
 from retinaflow.weights import fault as weights_fault
 
 Config = dict[str, Any]
@@ -109,6 +110,8 @@ def check_files(config: Config) -> None:
             continue
         if objects.is_remote(weights):
             problems += _remote_problems(f"weights of {name}", weights)
+            if not weights.endswith(".h5"):
+                problems.append(f"weights of {name}: {weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}")
         elif not os.path.isfile(weights):
             problems.append(
                 f"weights of {name}: there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
@@ -225,7 +228,9 @@ def fetched(config: Config) -> tuple[Config, list[Remote]]:
     for name in config["backbones"]:
         url = training(config, name)["weights"]
         if objects.is_remote(url):
-            path = Path(config["results"], "downloaded", f"{name}.h5").as_posix()
+            # Keras tells its two formats apart by the name.
+            suffix = ".weights.h5" if url.endswith(".weights.h5") else ".h5"
+            path = Path(config["results"], "downloaded", name + suffix).as_posix()
             remote.append(Remote(f"weights of {name}", url, path, "weights"))
             local["backbones"][name]["weights"] = path
     return local, remote

@@ -38,13 +38,15 @@ if REMOTE:
 
     rule download_weights:
         output:
-            weights=path("downloaded", "{backbone}.h5"),
+            weights=path("downloaded", "{file}.h5"),
         log:
-            path("logs", "download", "{backbone}.log"),
+            path("logs", "download", "{file}.log"),
+        wildcard_constraints:
+            file="|".join(f"{backbone}([.]weights)?" for backbone in CONFIG["backbones"]),
         conda:
             "../../envs/storage.yaml"
         params:
-            url=remote_url("{backbone}.h5"),
-            state=state_of("{backbone}.h5"),
+            url=remote_url("{file}.h5"),
+            state=state_of("{file}.h5"),
         script:
             "../scripts/download.py"

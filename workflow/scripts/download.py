@@ -7,7 +7,7 @@ from retinaflow.logs import job_log
 
 with job_log(snakemake.log[0]):
     url, target = snakemake.params.url, Path(snakemake.output[0])
-    if "limit" in snakemake.params.keys():
-        objects.fetch_folder(objects.client(), url, target, snakemake.params.limit * 2**30)
+    if limit := snakemake.params.get("limit"):
+        objects.fetch_folder(objects.client(), url, target, limit * 2**30)
     else:
         objects.fetch_file(objects.client(), url, target)
