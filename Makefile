@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm demo gpus test test-slurm lint bench pins reference clean
+.PHONY: setup slurm s3 demo gpus test test-slurm test-s3 lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
 # With what submits to SLURM: docs/cluster.md.
 slurm: $(VENV)/.slurm
+
+# With what reads from object storage: docs/storage.md.
+s3: $(VENV)/.s3
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -27,11 +31,15 @@ gpus: $(VENV)/.workflow
 
 # Two files of tests at a time.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slurm" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm and not s3" --numprocesses 2 --dist loadfile
 
 # On a SLURM that it starts itself, or skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm
 	$(BIN)/python -m pytest -m slurm
+
+# On an S3 server that it starts itself.
+test-s3: $(VENV)/.development $(VENV)/.s3-development
+	$(BIN)/python -m pytest -m s3
 
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
@@ -55,11 +63,21 @@ $(VENV)/.slurm: $(VENV)/.workflow envs/requirements-slurm.txt
 	$(INSTALL) envs/requirements-slurm.txt
 	@touch $@
 
+$(VENV)/.s3: $(VENV)/.workflow envs/requirements-s3.txt
+	$(INSTALL) envs/requirements-s3.txt
+	@touch $@
+
+$(VENV)/.s3-development: $(VENV)/.workflow envs/requirements-s3-dev.txt
+	$(INSTALL) envs/requirements-s3-dev.txt
+	@touch $@
+
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" envs/requirements.in --output-file envs/requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-slurm.in --output-file envs/requirements-slurm.txt
+	$(COMPILE) --upgrade --constraints envs/constraints.in envs/requirements.in --output-file envs/requirements.txt
+	$(COMPILE) --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
+	$(COMPILE) --constraints envs/requirements.txt envs/requirements-slurm.in --output-file envs/requirements-slurm.txt
+	$(COMPILE) --constraints envs/requirements.txt envs/requirements-s3.in --output-file envs/requirements-s3.txt
+	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow

@@ -14,6 +14,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/demo.smk"
+include: "workflow/rules/download.smk"
 include: "workflow/rules/unpack.smk"
 include: "workflow/rules/inventory.smk"
 include: "workflow/rules/split.smk"

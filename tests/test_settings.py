@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings import check, check_files, check_text, held_out_parts, recipe, shard_counts, with_defaults
+from retinaflow.settings import (
+    Remote,
+    check,
+    check_files,
+    check_text,
+    fetched,
+    held_out_parts,
+    recipe,
+    shard_counts,
+    with_defaults,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
@@ -478,3 +488,60 @@ def test_whatever_stands_there_only_our_error_comes_out(key, value):
         assert key in message(wrong)
     else:
         with_defaults(wrong, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"data__train": {"images": "https://x.org/a", "labels": "x"}},
+            "data.train.images: 'https://x.org/a': only s3://",
+        ),
+        (
+            {"data__train": {"images": "s3://b/a/../b", "labels": "x"}},
+            "data.train.images: 's3://b/a/../b': expected s3://",
+        ),
+        ({"data__train": {"images": "s3://b//a", "labels": "x"}}, "without empty steps"),
+        ({"data__train": {"images": "s3://b/a", "labels": "s3://"}}, "data.train.labels: 's3://': expected s3://"),
+        ({"train__weights": "s3://b/w.pt"}, "weights of VGG16: 's3://b/w.pt': has another extension than .h5"),
+        (
+            {"data__train": {"images": ["s3://b/a", "s3://b/a/c"], "labels": "s3://b/l.csv"}},
+            "data.train.images[1]: 's3://b/a/c' and 's3://b/a' of data.train.images[0] are one folder, or one",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_named_before_a_storage_is_asked(changes, expected):
+    with pytest.raises(RetinaflowError) as caught:
+        check_files(with_defaults({**config(), **config(**changes)}, SCHEMA))
+    assert expected in str(caught.value)
+
+
+def test_addresses_become_paths():
+    full = with_defaults(
+        config(
+            data__train={"images": ["photographs", "s3://b/a folder/"], "labels": "s3://b/t.zip/l.csv"},
+            data__test={"images": "s3://b/test.ZIP/in/side", "labels": "labels.csv"},
+            backbones={"VGG16": {"weights": "s3://b/w.weights.h5"}, "ResNet50": {"weights": "s3://b/w.h5"}},
+        ),
+        SCHEMA,
+    )
+    local, remote = fetched(full)
+    assert local["data"]["train"]["images"] == ["photographs", "results/downloaded/train-1"]
+    assert local["data"]["train"]["labels"] == ".snakemake/labels/b/t.zip/l.csv"
+    assert local["data"]["test"]["images"] == ["results/downloaded/test-0.zip/in/side"]
+    # Keras tells its formats apart by the name.
+    assert local["backbones"]["VGG16"]["weights"] == "results/downloaded/VGG16.weights.h5"
+    assert sorted(remote, key=lambda one: one.key) == [
+        Remote("data.test.images", "s3://b/test.ZIP", "results/downloaded/test-0.zip", "archive"),
+        Remote("data.train.images[1]", "s3://b/a folder/", "results/downloaded/train-1", "folder"),
+        Remote("data.train.labels", "s3://b/t.zip", ".snakemake/labels/b/t.zip", "table"),
+        Remote("weights of ResNet50", "s3://b/w.h5", "results/downloaded/ResNet50.h5", "weights"),
+        Remote("weights of VGG16", "s3://b/w.weights.h5", "results/downloaded/VGG16.weights.h5", "weights"),
+    ]
+
+
+def test_paths_stay_as_they_are():
+    full = with_defaults(config(data__train={"images": "photographs", "labels": "labels.csv"}), SCHEMA)
+    local, remote = fetched(full)
+    assert not remote
+    assert local["data"]["train"]["images"] == ["photographs"]

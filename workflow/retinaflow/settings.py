@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -15,11 +16,13 @@ import jsonschema.exceptions
 import jsonschema.validators
 import yaml
 
+from retinaflow import objects
 from retinaflow.archives import split_archive
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.labels import read_labels
 from retinaflow.recipe import Recipe
+from retinaflow.weights import EXPECTED as EXPECTED_WEIGHTS
 from retinaflow.weights import fault as weights_fault
 
 Config = dict[str, Any]
@@ -94,7 +97,9 @@ def check_files(config: Config) -> None:
             for key, images in _image_keys(dataset, source):
                 problems += _images_problems(key, images, config["results"])
             archive = split_archive(source["labels"])
-            if not os.path.isfile(archive[0] if archive else source["labels"]):
+            if objects.is_remote(source["labels"]):
+                problems += _remote_problems(f"data.{dataset}.labels", source["labels"])
+            elif not os.path.isfile(archive[0] if archive else source["labels"]):
                 problems.append(f"data.{dataset}.labels: there is no file {source['labels']!r}; correct the path")
     problems += _overlaps(
         [place for dataset, source in datasets(config).items() for place in _image_keys(dataset, source)]
@@ -103,7 +108,11 @@ def check_files(config: Config) -> None:
         weights = training(config, name)["weights"]
         if weights in ("imagenet", "random"):
             continue
-        if not os.path.isfile(weights):
+        if objects.is_remote(weights):
+            problems += _remote_problems(f"weights of {name}", weights)
+            if not weights.endswith(".h5"):
+                problems.append(f"weights of {name}: {weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}")
+        elif not os.path.isfile(weights):
             problems.append(
                 f"weights of {name}: there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
             )
@@ -134,7 +143,9 @@ def _results_problems(results: str) -> Iterable[str]:
 
 def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
     archive = split_archive(images)
-    if archive:
+    if objects.is_remote(images):
+        yield from _remote_problems(key, images)
+    elif archive:
         if not os.path.isfile(archive[0]):
             yield f"{key}: there is no archive {str(archive[0])!r}; correct the path"
         elif not is_zipfile(archive[0]):
@@ -143,6 +154,11 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
         yield f"{key}: {images!r} is not a folder; expected a folder of photographs or a .zip archive"
     elif Path(os.path.realpath(results)).is_relative_to(os.path.realpath(images)):
         yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
+
+
+def _remote_problems(key: str, url: str) -> Iterable[str]:
+    if fault := objects.fault(url):
+        yield f"{key}: {fault}"
 
 
 def _overlaps(places: Sequence[tuple[str, str]]) -> Iterable[str]:
@@ -174,6 +190,73 @@ def _tracked(config: Config) -> Iterable[tuple[str, str]]:
         yield from ((f"data.{dataset}.images", images) for images in made)
     for name in config["backbones"]:
         yield f"weights of {name}", training(config, name)["weights"]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What a key of the configuration names in a storage, and the path that it is fetched to."""
+
+    key: str
+    url: str
+    path: str
+    kind: str  # folder, archive, table or weights
+
+
+def fetched(config: Config) -> tuple[Config, list[Remote]]:
+    """``config`` with a path in place of each address in a storage, and what is to be fetched there.
+
+    ``config`` is complete (``with_defaults``) and was looked at by ``check_files``. Label tables are wanted before
+    anything runs, and so do not go to the results folder.
+    """
+    local, remote = copy.deepcopy(config), []
+    for dataset, source in datasets(config).items():
+        images = source["images"]
+        for number, (key, url) in enumerate(_image_keys(dataset, source)):
+            if objects.is_remote(url):
+                stem = Path(config["results"], "downloaded", f"{dataset}-{number}").as_posix()
+                archive = objects.split_archive(url)
+                if archive:
+                    remote.append(Remote(key, archive[0], f"{stem}.zip", "archive"))
+                else:
+                    remote.append(Remote(key, url, stem, "folder"))
+                images[number] = f"{stem}.zip/{archive[1]}".rstrip("/") if archive else stem
+        local["data"][dataset]["images"] = images
+        if objects.is_remote(source["labels"]):
+            url = (objects.split_archive(source["labels"]) or [source["labels"]])[0]
+            remote.append(Remote(f"data.{dataset}.labels", url, _table_path(url), "table"))
+            local["data"][dataset]["labels"] = _table_path(source["labels"])
+    for name in config["backbones"]:
+        url = training(config, name)["weights"]
+        if objects.is_remote(url):
+            # Keras tells its two formats apart by the name.
+            suffix = ".weights.h5" if url.endswith(".weights.h5") else ".h5"
+            path = Path(config["results"], "downloaded", name + suffix).as_posix()
+            remote.append(Remote(f"weights of {name}", url, path, "weights"))
+            local["backbones"][name]["weights"] = path
+    return local, remote
+
+
+def _table_path(url: str) -> str:
+    return Path(".snakemake/labels", url.removeprefix(objects.SCHEME)).as_posix()
+
+
+def check_remote(client: Any, remote: Iterable[Remote]) -> None:
+    """Raise one ``RetinaflowError`` that names each key whose folder or file is not in its storage or may not be read.
+
+    Label tables are fetched, unless they are here already as they are there.
+    """
+    problems = []
+    for one in remote:
+        try:
+            if one.kind == "table":
+                objects.fetch_table(client, one.url, Path(one.path))
+            elif one.kind == "folder":
+                objects.check_folder(client, one.url)
+            else:
+                objects.find(client, one.url)
+        except RetinaflowError as error:
+            problems.append(f"{one.key}: {error}")
+    _raise(problems)
 
 
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:

@@ -4,6 +4,7 @@ import ast
 import functools
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,7 @@ WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
 
-from retinaflow import archives, resources, settings
+from retinaflow import archives, objects, resources, settings
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
 from retinaflow.lock import lock
@@ -27,19 +28,42 @@ os.environ[PARENT] = str(os.getpid())
 SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
+@functools.cache
+def storage_client():
+    """The S3 client of Snakemake's storage plugin. The jobs that fetch make one with the same settings."""
+    if find_spec("snakemake_storage_plugin_s3") is None:
+        raise WorkflowError(
+            f"The configuration names {objects.SCHEME} addresses, which take the S3 storage plugin: `make s3`, or "
+            "pip install --require-hashes -r envs/requirements-s3.txt"
+        )
+    try:
+        provider = workflow.storage_registry.register_storage("s3")
+    except ValueError as error:  # an endpoint that is no address
+        raise WorkflowError(f"--storage-s3-endpoint-url: {error}") from None
+    os.environ.update(objects.environment(provider.settings))
+    return provider.s3c.meta.client
+
+
 def checked(config):
-    """The configuration with all its defaults, or a WorkflowError that lists what is wrong with it."""
+    """The configuration with all its defaults and paths for addresses, what those are, and the number of shards.
+
+    Or a WorkflowError that lists what is wrong with it.
+    """
     try:
         settings.check_text(workflow.configfiles)
         settings.check(config, SCHEMA)
         complete = settings.with_defaults(config, SCHEMA)
         settings.check_files(complete)
-        return complete, settings.shard_counts(complete)
+        local, remote = settings.fetched(complete)
+        # Jobs find the label tables here, and may run where nothing can be reached.
+        if remote and workflow.is_main_process:
+            settings.check_remote(storage_client(), remote)
+        return local, {one.path: one for one in remote}, settings.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 
 
-CONFIG, SHARDS = checked(config)
+CONFIG, REMOTE, SHARDS = checked(config)
 # Scripts look up there what decides whether they run at all: as a parameter, more leniency would be a reason to train anew.
 config.update(CONFIG)
 RESULTS = CONFIG["results"]
@@ -133,7 +157,8 @@ def made_folders(wildcards):
     """Those that this workflow makes itself. The user's own are no inputs: their mtime says nothing of their content."""
     if "demo" in CONFIG:
         return photograph_folders(wildcards)
-    return [folder for folder in photograph_folders(wildcards) if folder not in DATASETS[wildcards.dataset]["images"]]
+    user = [images for images in DATASETS[wildcards.dataset]["images"] if images not in REMOTE]
+    return [folder for folder in photograph_folders(wildcards) if folder not in user]
 
 
 def listings(wildcards):
@@ -150,6 +175,12 @@ def archive_source(wildcards):
 def archive_file(wildcards):
     """The file of that archive."""
     return str(archives.split_archive(archive_source(wildcards))[0])
+
+
+def archive_listing(wildcards):
+    """What tells one state of that archive from another."""
+    file = archive_file(wildcards)
+    return remote_state(file) if file in REMOTE else archives.listing(archive_source(wildcards))
 
 
 def label_table(wildcards):
@@ -174,6 +205,39 @@ def label_digest(wildcards):
 def train_inventory(wildcards):
     """What the inventory of the test set must not share a patient or photograph with."""
     return [path("inventory", "train.csv")] if wildcards.dataset == "test" else []
+
+
+# Object storage -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def stored(path):
+    """What the storage has of that which is fetched as `path`."""
+    find = objects.find_below if REMOTE[path].kind == "folder" else lambda *place: [objects.find(*place)]
+    try:
+        return find(storage_client(), REMOTE[path].url)
+    except RetinaflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def remote_state(path):
+    """A digest of it. None where jobs run: Snakemake compares and records what the process says that submits them."""
+    return objects.state(stored(path)) if workflow.is_main_process else None
+
+
+def remote_url(name):
+    """Parameter function: the address of what is fetched as `name`."""
+    return lambda wildcards: REMOTE[path("downloaded", name.format(**wildcards))].url
+
+
+def state_of(name):
+    """Parameter function: its state. Of a parameter that is derived from an output, Snakemake would see no change."""
+    return lambda wildcards: remote_state(path("downloaded", name.format(**wildcards)))
+
+
+def remote_paths(kind):
+    """Where what is of a kind (folder, archive, table, weights) is fetched to."""
+    return [path for path, one in REMOTE.items() if one.kind == kind]
 
 
 # Parts and shards ---------------------------------------------------------------------------------------------------
@@ -276,7 +340,10 @@ def run_photographs(run, use):
 
 
 def unpack_runtime(wildcards, input, threads, attempt):
-    megabytes = Path(archive_file(wildcards)).stat().st_size / 1e6
+    file = archive_file(wildcards)
+    # Not fetched yet when the process asks that submits the job.
+    size = stored(file)[0].size if file in REMOTE and workflow.is_main_process else Path(file).stat().st_size
+    megabytes = size / 1e6
     return resources.unpacking_minutes(megabytes, attempt)
 
 
@@ -334,7 +401,7 @@ def weights_of(backbone):
 
 def fetched_weights():
     """The weights files that have to be fetched."""
-    return [
+    return remote_paths("weights") + [
         file
         for backbone in CONFIG["backbones"]
         for file in weights_of(backbone)
@@ -369,6 +436,7 @@ def inventory_output():
             for number, images in enumerate(source["images"])
             if archives.split_archive(images)
         ],
+        *remote_paths("folder"),
     ]
 
 
@@ -384,6 +452,7 @@ def final_output():
             for part, count in SHARDS.items()
             for i in range(count)
         ],
+        *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
         *all_metrics(),
         path("comparison", "comparison.csv"),

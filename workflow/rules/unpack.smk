@@ -16,7 +16,7 @@ rule unpack:
         runtime=scheduled(unpack_runtime),
     params:
         source=archive_source,
-        listing=lambda wildcards: archives.listing(archive_source(wildcards)),
+        listing=archive_listing,
         limit=CONFIG["data"]["unpack_limit"],
     script:
         "../scripts/unpack.py"

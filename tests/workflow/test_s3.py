@@ -1,0 +1,232 @@
+"""Photographs, labels and weights in object storage, on an S3 server of this machine: `pytest -m s3`.
+
+Skipped, with the reason, where moto or Snakemake's S3 plugin is missing.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
+
+CREDENTIALS = {
+    "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "somebody",
+    "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "open sesame",
+}
+ONE = {"MobileNetV3Small": {}}
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """Address of an S3 server with nothing in it."""
+    for module, needed in (("moto", "s3-dev"), ("flask", "s3-dev"), ("snakemake_storage_plugin_s3", "s3")):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed (envs/requirements-{needed}.txt)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()  # noqa: S310
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        yield address
+        server.terminate()
+
+
+@pytest.fixture
+def bucket(endpoint, monkeypatch):
+    """An empty bucket `eyes`; snakemake finds the server and its credentials in the environment, as users set them."""
+    import boto3
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", endpoint)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    storage = boto3.resource(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=CREDENTIALS["SNAKEMAKE_STORAGE_S3_ACCESS_KEY"],
+        aws_secret_access_key=CREDENTIALS["SNAKEMAKE_STORAGE_S3_SECRET_KEY"],
+    )
+    eyes = storage.create_bucket(Bucket="eyes")
+    yield eyes
+    eyes.objects.all().delete()
+    eyes.delete()
+
+
+def upload(bucket, folder, prefix):
+    for file in folder.rglob("*"):
+        if file.is_file():
+            bucket.upload_file(str(file), f"{prefix}/{file.relative_to(folder).as_posix()}")
+
+
+@pytest.fixture
+def stored(bucket, drawn, bare, tmp_path):
+    """Training photographs below a prefix, those of the test set in an archive, and both label tables."""
+    upload(bucket, drawn / "my photographs", "train/left and right")
+    bucket.upload_file(str(drawn / "labels train.csv"), "labels/train.csv")
+    # The photographs in a folder of the archive, and the table in an archive of its own.
+    shutil.copytree(drawn / "test", tmp_path / "archive/folder/inside")
+    bucket.upload_file(shutil.make_archive(str(tmp_path / "test"), "zip", tmp_path / "archive"), "test.zip")
+    (tmp_path / "table").mkdir()
+    shutil.copy(drawn / "labels test.csv", tmp_path / "table/test.csv")
+    bucket.upload_file(shutil.make_archive(str(tmp_path / "labels"), "zip", tmp_path / "table"), "labels.zip")
+    return bare(
+        data={
+            "train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels/train.csv"},
+            "test": {"images": "s3://eyes/test.zip/folder/inside", "labels": "s3://eyes/labels.zip"},
+        },
+        backbones=ONE,
+    )
+
+
+def downloads(project):
+    return [job for job in project.planned() if job.startswith("download")]
+
+
+def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_fetched_again(
+    stored, bucket, fresh, photograph
+):
+    planned = stored.planned()
+    # One job a folder or archive, however many photographs it has.
+    assert sum(count for job, count in planned.items() if job.startswith("download")) == 2
+    stored.snakemake()
+    results = stored.folder / "results"
+    assert not (results / "downloaded/test-0.zip").exists()
+    assert (results / "scores/MobileNetV3Small/test/metrics.json").is_file()
+    local = fresh(backbones=ONE)
+    local.snakemake("--until", "organize")
+    for part in ("train", "validation", "test"):
+        index = Path("results/organized", part, "index.csv")
+        assert (stored.folder / index).read_bytes() == (local.folder / index).read_bytes()
+    assert "Nothing to be done" in stored.snakemake("-n")
+
+    # A replaced photograph and a new one.
+    old = {file: file.stat().st_ino for file in (results / "downloaded/train-0/left and right").iterdir()}
+    replaced = next(iter(bucket.objects.filter(Prefix="train/"))).key
+    bucket.put_object(Key=replaced, Body=photograph)
+    planned = stored.planned()
+    assert downloads(stored) == ["download_folder train 0"]
+    assert planned["inventory train"] == 1
+    assert not any("unpack" in job for job in planned)
+    stored.snakemake("--until", "download_folder")
+    assert (results / "downloaded" / replaced.replace("train/", "train-0/", 1)).read_bytes() == photograph
+    new = {file: file.stat().st_ino for file in (results / "downloaded/train-0/left and right").iterdir()}
+    assert len(old.items() & new.items()) == len(old) - 1
+    assert len(list((results / "downloaded/.kept/train-0").iterdir())) == len(old)
+    assert "1 of them to fetch" in stored.read("results/logs/download/train-0.log")
+
+    # An archive is fetched again when it changed, and its photographs with it.
+    stored.snakemake("preflight")
+    bucket.Object("test.zip").copy_from(CopySource="eyes/labels.zip")
+    assert {"download_archive test 0", "unpack test 0", "inventory test"} <= stored.planned().keys()
+
+
+def test_a_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, bucket):
+    stored.snakemake("preflight")
+    assert not stored.planned("preflight")
+    table = bucket.Object("labels/train.csv")
+    lines = table.get()["Body"].read().decode().splitlines()
+    table.put(Body="\n".join(lines[:-1]).encode())
+    planned = stored.planned("preflight")
+    assert planned["inventory train"] == 1
+    assert not any(job.startswith(("download", "unpack")) for job in planned)
+    stored.snakemake("preflight")
+    assert "no_label" in stored.read("results/inventory/train-problems.csv")
+
+
+def test_settings_of_the_plugin_reach_the_jobs_that_fetch(stored, endpoint, monkeypatch):
+    monkeypatch.delenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL")
+    stored.snakemake("--until", "download_folder", "--storage-s3-endpoint-url", endpoint)
+    assert len(list((stored.folder / "results/downloaded/train-0/left and right").iterdir())) == 48
+
+
+def test_credentials_may_be_those_of_aws(stored, monkeypatch):
+    for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), CREDENTIALS.items(), strict=True):
+        monkeypatch.delenv(value[0])
+        monkeypatch.setenv(name, value[1])
+    stored.snakemake("--until", "download_folder")
+
+
+def test_weights_may_be_in_object_storage(stored, bucket):
+    bucket.put_object(Key="my.weights.h5", Body=b"<html>")
+    stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/my.weights.h5"}
+    assert "download_weights" in " ".join(stored.planned())
+    stored.snakemake("weights")
+    assert (stored.folder / "results/downloaded/MobileNetV3Small.weights.h5").read_bytes() == b"<html>"
+    assert not stored.planned("weights")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"images": "s3://eyes/nothing/"}, "data.train.images: s3://eyes/nothing/: there is no object below it"),
+        ({"images": "s3://nobodys/train"}, "data.train.images: s3://nobodys/train: there is no such object or bucket"),
+        ({"images": "s3://eyes/none.zip"}, "data.train.images: s3://eyes/none.zip: there is no such object or bucket"),
+        ({"labels": "s3://eyes/none.csv"}, "data.train.labels: s3://eyes/none.csv: there is no such object or bucket"),
+    ],
+    ids=["prefix", "bucket", "archive", "table"],
+)
+def test_what_is_not_there_is_named(stored, change, expected):
+    stored.config["data"]["train"].update(change)
+    shown = stored.snakemake("-n", check=False)
+    assert expected in shown
+    assert "Traceback" not in shown
+
+
+def test_a_storage_that_cannot_be_reached_is_named(stored, monkeypatch):
+    monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    shown = stored.snakemake("-n", "--storage-s3-retries", "0", check=False)
+    assert "data.train.images: s3://eyes/train: cannot be fetched" in shown
+    assert "--storage-s3-endpoint-url" in shown
+    assert "Traceback" not in shown
+
+
+def test_wrong_credentials_are_named(stored, endpoint):
+    def check_after(requests):
+        request = urllib.request.Request(  # noqa: S310
+            f"{endpoint}/moto-api/reset-auth", requests.encode(), {"Content-Type": "text/plain"}
+        )
+        urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+
+    check_after("0")
+    try:
+        shown = stored.snakemake("-n", check=False)
+    finally:
+        check_after("inf")
+    assert "data.train.images: s3://eyes/train: the storage refuses" in shown
+    assert "SNAKEMAKE_STORAGE_S3_ACCESS_KEY" in shown
+    assert CREDENTIALS["SNAKEMAKE_STORAGE_S3_SECRET_KEY"] not in shown
+    assert "Traceback" not in shown
+
+
+def test_no_name_of_an_object_leads_out_of_its_folder(stored, bucket):
+    bucket.put_object(Key="train//etc/passwd", Body=b"x")
+    shown = stored.snakemake("-n", check=False)
+    assert "s3://eyes/train: the object 'train//etc/passwd' has an empty" in shown
+
+
+@pytest.mark.skipif(find_spec("snakemake_storage_plugin_s3") is not None, reason="the S3 plugin is installed")
+def test_without_the_plugin_the_error_says_what_to_install(bare):
+    project = bare(data={"train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels.csv"}})
+    shown = project.snakemake("-n", check=False)
+    assert "envs/requirements-s3.txt" in shown
+    assert "Traceback" not in shown

@@ -1,0 +1,52 @@
+# Photographs and weights that are in object storage, fetched on the submit host so that jobs need no network.
+
+if REMOTE:
+
+    localrules:
+        download_folder,
+        download_archive,
+        download_weights,
+
+    # One job a folder, however many photographs it has.
+    rule download_folder:
+        output:
+            folder=directory(path("downloaded", "{dataset}-{number}")),
+        log:
+            path("logs", "download", "{dataset}-{number}.log"),
+        conda:
+            "../../envs/storage.yaml"
+        params:
+            url=remote_url("{dataset}-{number}"),
+            state=state_of("{dataset}-{number}"),
+            limit=CONFIG["data"]["unpack_limit"],
+        script:
+            "../scripts/download.py"
+
+    # Gone once it is unpacked.
+    rule download_archive:
+        output:
+            archive=temp(path("downloaded", "{dataset}-{number}.zip")),
+        log:
+            path("logs", "download", "{dataset}-{number}.zip.log"),
+        conda:
+            "../../envs/storage.yaml"
+        params:
+            url=remote_url("{dataset}-{number}.zip"),
+            state=state_of("{dataset}-{number}.zip"),
+        script:
+            "../scripts/download.py"
+
+    rule download_weights:
+        output:
+            weights=path("downloaded", "{file}.h5"),
+        log:
+            path("logs", "download", "{file}.log"),
+        wildcard_constraints:
+            file="|".join(f"{backbone}([.]weights)?" for backbone in CONFIG["backbones"]),
+        conda:
+            "../../envs/storage.yaml"
+        params:
+            url=remote_url("{file}.h5"),
+            state=state_of("{file}.h5"),
+        script:
+            "../scripts/download.py"

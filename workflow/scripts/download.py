@@ -1,0 +1,13 @@
+"""Fetch a folder or a file from object storage."""
+
+from pathlib import Path
+
+from retinaflow import objects
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    url, target = snakemake.params.url, Path(snakemake.output[0])
+    if limit := snakemake.params.get("limit"):
+        objects.fetch_folder(objects.client(), url, target, limit * 2**30)
+    else:
+        objects.fetch_file(objects.client(), url, target)
