@@ -31,11 +31,11 @@ JOBS = (1_000, 10_000)
 COLLECTIONS = {"EyePACS": 35_126, "1 million": 10**6, "100 million": 10**8}
 SHARD_SIZES = (1024, 16_384, 131_072)
 SHARD = SHARD_SIZES[0]
+PLAN = "dry run of so many preprocess jobs"
 # Photographs a second of ResNet-50 at 224 px on one A100, as its maker publishes: a derived figure's only foreign part.
 PUBLISHED = 2375
 FILES_A_SHARD = 4  # pixels, rows, stamp and log; what is kept for the next time are second names
 INODES_A_PHOTOGRAPH = 2  # the photograph and its link
-DATA = {"image": "image", "level": "level"}
 
 
 class Measured(NamedTuple):
@@ -102,7 +102,16 @@ def again(folder: Path, count: int) -> Callable[[], object]:
     table, classes = str(label_table(folder, count)), common.CLASSES
     pattern = "(?P<patient>.+)_(?P<eye>left|right)"
     return lambda: inventory.take_inventory(
-        *("train", [folder / "photographs"], labels.read_labels(table, "image", "level"), classes, pattern, [], 200, None),
+        *(
+            "train",
+            [folder / "photographs"],
+            labels.read_labels(table, "image", "level"),
+            classes,
+            pattern,
+            [],
+            200,
+            None,
+        ),
         *(*outputs, "benchmark", 2),
     )
 
@@ -224,10 +233,10 @@ def show(measured: Measured) -> Measured:
 NO_WORK = """
 from pathlib import Path
 
-for file in snakemake.output:
-    if not Path(file).is_dir():
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_bytes(b"")
+for file in map(Path, snakemake.output):
+    (file.parent if file.suffix else file).mkdir(parents=True, exist_ok=True)
+    if file.suffix:
+        file.write_bytes(b"")
 """
 
 
@@ -255,9 +264,9 @@ def jobs(count: int, shards: int = 40) -> Measured:
     """What a job takes that does nothing, where the label table has ``count`` rows."""
     with tempfile.TemporaryDirectory() as name:
         project(Path(name), count, -(-count // shards))
-        before = called(Path(name), "--cores", "2", "--quiet", "all", "--until", "organize")
-        after = called(Path(name), "--cores", "2", "--quiet", "all", "--until", "preprocess")
-        first, _ = called(Path(name), "--cores", "2", "--quiet", "all", "-n")
+        before = called(Path(name), "--cores", "2", "--quiet", "rules", "--until", "organize")
+        after = called(Path(name), "--cores", "2", "--quiet", "rules", "--until", "preprocess")
+        first, _ = called(Path(name), "--cores", "2", "--quiet", "rules", "-n")
         return show(Measured("a job that does nothing", count, (after[0] - first) / shards, max(before[1], after[1])))
 
 
@@ -308,63 +317,84 @@ def photograph() -> dict[str, float]:
 # What follows --------------------------------------------------------------------------------------------------------
 
 
+def at(measured: list[Measured], step: str, count: float) -> tuple[float, float]:
+    """Seconds and MB of a step with ``count``: on the line through the two nearest measurements, or the last two."""
+    rows = sorted((row for row in measured if row.step == step), key=lambda row: row.count)
+    place = min(int(np.searchsorted([row.count for row in rows[1:-1]], count)), len(rows) - 2)
+    low, high = rows[place : place + 2]
+    share = (count - low.count) / (high.count - low.count)
+    seconds, megabytes = (a + share * (b - a) for a, b in zip(low[2:], high[2:], strict=True))
+    return max(seconds, 0.0), megabytes
+
+
+def shown(number: float) -> str:
+    """Three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def derived(measured: list[Measured], one: dict[str, float]) -> list[tuple[str, ...]]:
-    """Rows of the table of collections: multiples of what was measured with most photographs or jobs."""
-    largest = {row.step: row for row in sorted(measured, key=lambda row: row.count)}
+    """Rows of the table of collections: the lines through what was measured, and multiples."""
 
-    def seconds(name: str, count: float) -> float:
-        row = largest[STEPS[name][0] if name in STEPS else name]
-        return row.seconds / row.count * count
+    def step(name: str) -> Callable[[int], str]:
+        def cell(n: int) -> str:
+            seconds, megabytes = at(measured, STEPS[name][0], n)
+            return f"{shown(seconds / 60)} min, {shown(megabytes / 1000)} GB"
 
-    def gigabytes(name: str, count: float) -> str:
-        row = largest[STEPS[name][0]]
-        return f"{row.megabytes / row.count * count / 1000:,.3g}"
-
-    dag = [row for row in sorted(measured, key=lambda row: row.count) if row.step == "dry run, jobs"]
-    a_job = (dag[-1].seconds - dag[0].seconds) / (dag[-1].count - dag[0].count)
-    a_job_mb = (dag[-1].megabytes - dag[0].megabytes) / (dag[-1].count - dag[0].count)
+        return cell
 
     def hours(each: float) -> Callable[[int], str]:
-        return lambda n: f"{n * each / 3600:,.3g} / {n * each / 360_000:,.3g}"
+        return lambda n: f"{shown(n * each / 3600)} h"
+
+    def terabytes(each: float) -> Callable[[int], str]:
+        return lambda n: f"{shown(n * each / 1e12)} TB"
 
     rows: dict[str, Callable[[int], str]] = {
-        "label table, MB": lambda n: f"{n * LABEL_BYTES / 1e6:,.3g}",
-        "originals, TB": lambda n: f"{n * one['bytes'] / 1e12:,.3g}",
-        "shards at 224 px, TB": lambda n: f"{n * 3 * 224**2 / 1e12:,.3g}",
-        "shards at 512 px, TB": lambda n: f"{n * 3 * 512**2 / 1e12:,.3g}",
-        "inventory reads and decodes all: hours on 1 / 100 cores": hours(one["inventory"]),
-        "preprocess to 224 px: hours on 1 / 100 cores": hours(one["224"]),
-        "preprocess to 512 px: hours on 1 / 100 cores": hours(one["512"]),
-        "an epoch of ResNet50 at 224 px, A100: hours": lambda n: f"{n / PUBLISHED / 3600:,.3g}",
-        "inventory, all else: minutes, GB": lambda n: (
-            f"{seconds('inventory', n) / 60:,.3g}, {gigabytes('inventory', n)}"
-        ),
-        "split: minutes, GB": lambda n: f"{seconds('split', n) / 60:,.3g}, {gigabytes('split', n)}",
-        "organize: minutes, GB": lambda n: f"{seconds('organize', n) / 60:,.3g}, {gigabytes('organize', n)}",
-        "open the shards: minutes, GB": lambda n: f"{seconds('load', n) / 60:,.3g}, {gigabytes('load', n)}",
-        "metrics and tables: minutes, GB": lambda n: f"{seconds('score', n) / 60:,.3g}, {gigabytes('score', n)}",
-        "a dry run reads labels and folder: seconds": lambda n: f"{seconds('labels', n) + seconds('listing', n):,.3g}",
+        "label table": lambda n: f"{shown(n * one['label_bytes'] / 1e6)} MB",
+        "originals": terabytes(one["bytes"]),
+        "shards at 224 px": terabytes(3 * 224**2),
+        "shards at 512 px": terabytes(3 * 512**2),
+        "inventory reads and decodes all, a core": hours(one["inventory"]),
+        "the same, 100 cores": hours(one["inventory"] / 100),
+        "preprocess to 224 px, a core": hours(one["224"]),
+        "preprocess to 512 px, a core": hours(one["512"]),
+        "the same, 100 cores": hours(one["512"] / 100),
+        "an epoch of ResNet50 at 224 px, one A100": hours(1 / PUBLISHED),
+        "the same at 512 px": hours((512 / 224) ** 2 / PUBLISHED),
+        "inventory, all else": step("inventory"),
+        "split": step("split"),
+        "organize": step("organize"),
+        "open the shards, in each training": step("load"),
+        "metrics, table, figure": step("score"),
+        "a dry run reads the label table": step("labels"),
+        "a dry run lists the folder": step("listing"),
     }
+    table = [(title, *(cell(n) for n in COLLECTIONS.values())) for title, cell in rows.items()]
     for size in SHARD_SIZES:
-        count = f"shards of {size:,}"
+        for title, cell in by_shards(measured, size).items():
+            table.append((f"shards of {size:,}: {title}", *(cell(n) for n in COLLECTIONS.values())))
+    return table
 
-        def shards(n: int, size: int = size) -> int:
-            return -(-n // size)
 
-        rows[f"{count}: jobs"] = lambda n, shards=shards: f"{shards(n):,}"
-        rows[f"{count}: DAG, seconds, MB"] = lambda n, shards=shards: (
-            f"{shards(n) * a_job:,.3g}, {shards(n) * a_job_mb:,.3g}"
-        )
-        rows[f"{count}: all jobs look for their photographs, core hours"] = lambda n, shards=shards: (
-            f"{shards(n) * seconds('members', n) / 3600:,.3g}"
-        )
-        rows[f"{count}: all jobs read the label table, core hours"] = lambda n, shards=shards: (
-            f"{shards(n) * seconds('labels', n) / 3600:,.3g}"
-        )
-        rows[f"{count}: inodes, million"] = lambda n, shards=shards: (
-            f"{(n * INODES_A_PHOTOGRAPH + shards(n) * FILES_A_SHARD) / 1e6:,.4g}"
-        )
-    return [(title, *(cell(n) for n in COLLECTIONS.values())) for title, cell in rows.items()]
+def by_shards(measured: list[Measured], size: int) -> dict[str, Callable[[int], str]]:
+    """What depends on how many shards of ``size`` there are."""
+
+    def jobs(n: int) -> int:
+        return -(-n // size)
+
+    def planning(n: int) -> str:
+        seconds, megabytes = at(measured, PLAN, jobs(n))
+        return f"{shown(seconds)} s, {shown(megabytes)} MB"
+
+    def all_jobs(name: str, times: int) -> Callable[[int], str]:
+        return lambda n: f"{shown(times * jobs(n) * at(measured, STEPS[name][0], n)[0] / 3600)} h"
+
+    return {
+        "jobs": lambda n: f"{jobs(n):,}",
+        "they are planned": planning,
+        "each finds its photographs": all_jobs("members", 1),
+        "on a cluster each reads the label table twice": all_jobs("labels", 2),
+        "million inodes": lambda n: shown((n * INODES_A_PHOTOGRAPH + jobs(n) * FILES_A_SHARD) / 1e6),
+    }
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -383,9 +413,24 @@ def main() -> None:
         return
     measured = [row for count in COUNTS for row in steps(count)]
     wanted = [*JOBS, *([97_656] if options.large else [])]
-    measured += [dry_run("dry run, jobs", number, number, 1) for number in wanted]
-    measured += [dry_run("dry run, labels", count, count, SHARD) for count in COUNTS]
+    measured += [dry_run(PLAN, number, number, 1) for number in wanted]
+    measured += [dry_run("dry run, shards of 1024", count, count, SHARD) for count in COUNTS]
     measured += [jobs(count) for count in (COUNTS[0], COUNTS[-1])]
+    one = photograph()
+    one["label_bytes"] = sum(len(f"{image},0\n") for image in images(COUNTS[-1])) / COUNTS[-1]
+    header = ("step", "photographs or jobs", "seconds", "MB")
+    text = markdown(
+        header, [(row.step, f"{row.count:,}", f"{row.seconds:.2f}", f"{row.megabytes:.0f}") for row in measured]
+    )
+    rates = "\n".join(f"- {key}: {value:.4g}" for key, value in one.items())
+    text += (
+        f"\n\nOne photograph, seconds and bytes:\n\n{rates}\n\n{markdown(('', *COLLECTIONS), derived(measured, one))}\n"
+    )
+    print(text)
+    content = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": common.machine(), "photograph": one}
+    files.write_json(common.TARGET / "scaling.json", {**content, "measured": [row._asdict() for row in measured]})
+    with files.whole_file(common.TARGET / "scaling.md") as part:
+        part.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
