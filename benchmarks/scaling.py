@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -353,13 +353,13 @@ def derived(measured: list[Measured], one: dict[str, float]) -> list[tuple[str, 
         "originals": terabytes(one["bytes"]),
         "shards at 224 px": terabytes(3 * 224**2),
         "shards at 512 px": terabytes(3 * 512**2),
-        "inventory reads and decodes all, a core": hours(one["inventory"]),
-        "the same, 100 cores": hours(one["inventory"] / 100),
-        "preprocess to 224 px, a core": hours(one["224"]),
-        "preprocess to 512 px, a core": hours(one["512"]),
-        "the same, 100 cores": hours(one["512"] / 100),
+        "inventory reads and decodes all, one core": hours(one["inventory"]),
+        "inventory reads and decodes all, 100 cores": hours(one["inventory"] / 100),
+        "preprocess to 224 px, one core": hours(one["224"]),
+        "preprocess to 512 px, one core": hours(one["512"]),
+        "preprocess to 512 px, 100 cores": hours(one["512"] / 100),
         "an epoch of ResNet50 at 224 px, one A100": hours(1 / PUBLISHED),
-        "the same at 512 px": hours((512 / 224) ** 2 / PUBLISHED),
+        "an epoch of ResNet50 at 512 px, one A100": hours((512 / 224) ** 2 / PUBLISHED),
         "inventory, all else": step("inventory"),
         "split": step("split"),
         "organize": step("organize"),
