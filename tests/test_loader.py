@@ -1,5 +1,8 @@
 import errno
 import os
+import re
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import keras
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import CLASSES
+from common import CLASSES, ROOT
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Batches, Photographs
@@ -91,6 +94,44 @@ def test_shards_of_two_sizes_are_an_error(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
     with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
         Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+
+
+# In a process of its own, since the upper limit can only be lowered.
+FEW_OPEN_FILES = """
+import resource, sys
+from pathlib import Path
+from retinaflow.errors import RetinaflowError
+from retinaflow.loader import Photographs
+
+index, *files = map(Path, sys.argv[1:])
+for limits in ((64, 300), (64, 128)):
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        print(len(Photographs([index], list(zip(files[::2], files[1::2])), CLASSES)))
+    except RetinaflowError as error:
+        print(error)
+"""
+
+
+def test_more_shards_than_files_may_be_open(make_part):
+    """What the system allows is made use of, and more than that is told."""
+    (index,), shards = make_part("a", numbered(200), [0] * 200, shards=200)
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"CLASSES = {CLASSES}\n{FEW_OPEN_FILES}",
+            index,
+            *(file for pair in shards for file in pair),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    opened, told = result.stdout.splitlines()
+    assert opened == "200"
+    assert re.search(r"\d+\.npy: one of 200 shards, and this process may have 128 files open at most", told)
 
 
 def test_the_shuffle_is_uniform_over_shards(make_part):

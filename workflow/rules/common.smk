@@ -356,6 +356,10 @@ def inventory_runtime(wildcards, input, threads, attempt):
     return resources.reading_minutes(dataset_photographs(wildcards.dataset), threads, attempt)
 
 
+def organize_memory(wildcards, attempt):
+    return resources.table_memory(photographs(wildcards.part), attempt)
+
+
 def organize_runtime(wildcards, input, threads, attempt):
     # Where photographs are copied, they are read.
     return resources.reading_minutes(photographs(wildcards.part), 1, attempt)
