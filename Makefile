@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: setup slurm demo test test-slurm lint bench pins reference clean
+.PHONY: setup slurm jax torch demo test test-slurm test-backends lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
-# With what submits to SLURM: docs/cluster.md.
-slurm: $(VENV)/.slurm
+# With what submits to SLURM: docs/cluster.md; with another backend for Keras: `train: {backend: jax}` uses it.
+slurm jax torch: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -27,6 +27,12 @@ test: $(VENV)/.development
 # On a SLURM that it starts itself, or skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm
 	$(BIN)/python -m pytest -m slurm
+
+# What computes with Keras, with each backend. torch is several GB.
+COMPUTING := $(addprefix tests/test_, train.py model.py score.py loader.py device.py kappa.py weights.py article_defects.py \
+	augment.py backends.py)
+test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
+	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(COMPUTING) || exit; done
 
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
@@ -46,15 +52,14 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(VENV)/.slurm: $(VENV)/.workflow envs/requirements-slurm.txt
-	$(INSTALL) envs/requirements-slurm.txt
+$(VENV)/.slurm $(VENV)/.jax $(VENV)/.torch: $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" envs/requirements.in --output-file envs/requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-slurm.in --output-file envs/requirements-slurm.txt
+	for name in dev slurm jax torch; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins" --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; done
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow

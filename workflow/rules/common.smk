@@ -34,6 +34,9 @@ def checked(config):
         settings.check(config, SCHEMA)
         complete = settings.with_defaults(config, SCHEMA)
         settings.check_files(complete)
+        # What is deployed for a job has packages of its own.
+        if not workflow.deployment_settings.deployment_method:
+            settings.check_backends(complete)
         return complete, settings.shard_counts(complete)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.backend import choose
 from retinaflow.files import digest_files
 from retinaflow.logs import job_log
 
@@ -14,7 +15,8 @@ def part(use):
 
 
 with job_log(snakemake.log[0]):
-    # Here, so that the log tells if TensorFlow does not even load.
+    choose(snakemake.params.settings["backend"])
+    # Here, so that the log tells if the backend does not even load.
     from retinaflow.train import train_job
 
     train_job(
