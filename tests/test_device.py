@@ -29,11 +29,22 @@ def test_the_seed_decides_what_is_drawn():
         assert not np.array_equal(one, another)
 
 
+# What prints the number of threads of each backend. JAX does not tell, but the system does: they have a name.
+THREADS = {
+    "tensorflow": "import tensorflow; print(tensorflow.config.threading.get_intra_op_parallelism_threads())",
+    "torch": "import torch; print(torch.get_num_threads())",
+    "jax": (
+        "from pathlib import Path; names = [name.read_text() for name in Path('/proc/self/task').glob('*/comm')];"
+        "print(names.count('tf_XLAEigen\\n'))"
+    ),
+}
+
+
 def test_threads_are_those_asked_for():
     """In a process of its own, as only the first tensor fixes their number."""
     code = (
-        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1); import tensorflow;"
-        "print(tensorflow.config.threading.get_intra_op_parallelism_threads())"
+        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1) + 1;"
+        f"{THREADS[keras.backend.backend()]}"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True

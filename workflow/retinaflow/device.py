@@ -1,10 +1,14 @@
 """Set up the device that Keras runs on and say what it is. The one place that knows which backend that is."""
 
+import os
 import platform
 from importlib import import_module, metadata
 from typing import Any
 
 import keras
+
+# https://openxla.org/xla/flags_guidance
+DETERMINISTIC = " --xla_gpu_deterministic_ops=true"
 
 
 def prepare(seed: int, threads: int) -> None:
@@ -14,13 +18,23 @@ def prepare(seed: int, threads: int) -> None:
     Another number of threads adds up in another order: its results differ by rounding, which training amplifies.
     """
     keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
         tf = import_module("tensorflow")
         # Otherwise the order of parallel sums, and with it the metrics, differs from run to run.
         tf.config.experimental.enable_op_determinism()
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
+    elif backend == "jax":
+        # XLA has no function for these; it looks when JAX makes its first array.
+        flags = os.environ.get("XLA_FLAGS", "").removesuffix(DETERMINISTIC)
+        os.environ.update(NPROC=str(threads), XLA_PYTHON_CLIENT_PREALLOCATE="false", XLA_FLAGS=flags + DETERMINISTIC)
+    else:
+        torch = import_module("torch")
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS adds up in one order only with a buffer of its own
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(threads)
 
 
 def has_gpu() -> bool:
@@ -41,7 +55,8 @@ def out_of_memory(error: BaseException) -> bool:
     if backend == "tensorflow":
         return isinstance(error, import_module("tensorflow").errors.ResourceExhaustedError)
     if backend == "torch":
-        return isinstance(error, import_module("torch").OutOfMemoryError)
+        # On a CPU, torch has no type of its own for it.
+        return isinstance(error, import_module("torch").OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -47,7 +47,8 @@ def build(
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     for number, units in enumerate(settings["dense_units"], start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
-        x = keras.layers.Dropout(settings["dropout"], name=f"dropout_{number}")(x)
+        # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
+        x = keras.layers.Dropout(settings["dropout"], seed=number, name=f"dropout_{number}")(x)
     # float32 whatever the precision of the rest: probabilities and loss need it.
     probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(pixels, probabilities, name=backbone)

@@ -125,6 +125,7 @@ def _fit(
         return
     compile_model(model, settings["learning_rate"])
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
+    # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     model.optimizer.build(model.trainable_variables)
     done = len(checkpoint.rows)
     if done:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from retinaflow import gpus
+from retinaflow.backend import choose
 from retinaflow.files import digest_files
 from retinaflow.logs import job_log
 
@@ -16,7 +17,8 @@ def part(use):
 
 with job_log(snakemake.log[0]):
     devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
-    # Here, so that the log tells if TensorFlow does not even load.
+    choose(snakemake.params.settings["backend"])
+    # Here, so that the log tells if the backend does not even load.
     from retinaflow.train import train_job
 
     train_job(
