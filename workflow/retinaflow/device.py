@@ -195,19 +195,25 @@ def everywhere(condition: keras.KerasTensor) -> keras.KerasTensor:
 
 def _replica() -> Any:
     """TensorFlow's link between the devices that compute one step; None where there is one device or no such link."""
+    return import_module("tensorflow").distribute.get_replica_context() if _replica_count() > 1 else None
+
+
+def _replica_count() -> int:
     if keras.backend.backend() != "tensorflow":
-        return None
-    context = import_module("tensorflow").distribute.get_replica_context()
-    return context if context and context.num_replicas_in_sync > 1 else None
+        return 1
+    return int(import_module("tensorflow").distribute.get_strategy().num_replicas_in_sync)
 
 
-def synchronise_statistics(model: keras.Model) -> None:
-    """Have BatchNormalization take its statistics from the whole batch, not from the part on its device."""
+def adopt(model: keras.Model) -> None:
+    """Have ``model``, built within ``parallel``, be trained there as on one device."""
     # JAX needs not be told: what it divides among devices stays one array.
-    if keras.backend.backend() == "tensorflow":
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = True
+    if _replica_count() == 1:
+        return
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+    # With it, Keras 3.15 takes a batch out of the queue before `fit` begins, and reads all later ones late by as many.
+    model._distribute_strategy = None
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -74,8 +74,7 @@ def train(
         held_out = Batches(validation, batch_size, workers)
         with device.parallel(settings["gpus"]):
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
-            if settings["gpus"] > 1:
-                device.synchronise_statistics(model)
+            device.adopt(model)
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
             _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
         return model
