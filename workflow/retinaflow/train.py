@@ -70,8 +70,8 @@ def train(
 
     def attempt(batch_size: int) -> keras.Model:
         device.prepare(seed, settings["cpu_threads"], settings["jit"])
-        batches = Batches(training, batch_size, workers, seed, settings["augment"])
-        held_out = Batches(validation, batch_size, workers)
+        batches = Batches(training, batch_size, workers, seed, settings["augment"], settings["gpus"])
+        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"])
         with device.parallel(settings["gpus"]):
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
             device.adopt(model)
