@@ -14,11 +14,8 @@ from retinaflow.errors import RetinaflowError
 
 log = logging.getLogger(__name__)
 
-# Where XLA compiles, it is to keep one order of sums, too (https://openxla.org/xla/determinism). It looks here once, when
-# the first device is asked for.
-SAME_ORDER = "--xla_gpu_deterministic_ops=true"
-if SAME_ORDER not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SAME_ORDER}".strip()
+# https://openxla.org/xla/determinism
+ONE_ORDER = " --xla_gpu_deterministic_ops=true"
 
 
 def prepare(seed: int, threads: int, compiled: bool = False) -> None:
@@ -26,10 +23,14 @@ def prepare(seed: int, threads: int, compiled: bool = False) -> None:
 
     On one machine, the same seed and number of threads give the same result to the last bit, on however many cores.
     Another number of threads adds up in another order: its results differ by rounding, which training amplifies.
-    ``compiled`` says that XLA will compile the steps: Keras then wants TensorFlow not to see to the order of sums itself.
+    ``compiled`` says that XLA will compile the steps: Keras does not let TensorFlow see to the order of sums then.
     """
     keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
+    backend = keras.backend.backend()
+    if compiled or backend == "jax":
+        # XLA looks there when the first array is made.
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").removesuffix(ONE_ORDER) + ONE_ORDER
+    if backend == "tensorflow":
         tf = import_module("tensorflow")
         # Otherwise the order of parallel sums, and with it the metrics, differs from run to run.
         if not compiled:
@@ -52,25 +53,30 @@ def full_float32() -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
+def compiles(jit: bool | str = "auto") -> bool:
+    """Whether XLA is to compile the steps of training: ``jit``, or what the backend does by itself if that is ``auto``.
+
+    JAX always compiles. With TensorFlow, Keras cannot while operations are held to one order of sums; on a CPU the
+    compiler also takes longer than it saves.
+    """
+    return keras.backend.backend() == "jax" if jit == "auto" else bool(jit)
+
+
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What ``auto`` stands for here, in training settings: ``precision``, a policy of Keras, and ``jit``, a bool.
 
     ``precision`` is mixed_bfloat16 on GPUs with tensor cores for it (compute capability 8.0 or higher), mixed_float16
-    on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training). ``jit``
-    is what the backend does by itself, which is to compile with JAX alone. With TensorFlow, Keras does not as long as
-    operations are held to one order of sums; on a CPU the compiler also takes longer than it saves.
-
-    Raises ``RetinaflowError`` if the backend cannot train on several devices so.
+    on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training).
+    Call after ``prepare``. Raises ``RetinaflowError`` if the backend cannot train on several devices so.
     """
-    backend, gpus = keras.backend.backend(), settings["gpus"]
-    jit = backend == "jax" if settings["jit"] == "auto" else settings["jit"]
+    backend, gpus, jit = keras.backend.backend(), settings["gpus"], compiles(settings["jit"])
     if gpus > 1 and backend not in ("tensorflow", "jax"):
         raise RetinaflowError(
-            f"gpus: {gpus}, which Keras cannot train on with {backend}. Set gpus to 1, or KERAS_BACKEND to tensorflow "
-            "or jax; folds and backbones still use one GPU each."
+            f"gpus: {gpus}, but with {backend}, Keras trains a network on one. Set gpus to 1 (backbones and folds "
+            "still run side by side), or use TensorFlow or JAX."
         )
     if gpus > 1 and jit != (backend == "jax"):
-        raise RetinaflowError(f"jit: {jit}, which {backend} cannot do on {gpus} devices. Set jit to auto, or gpus to 1.")
+        raise RetinaflowError(f"jit: {jit}, which {backend} cannot do on {gpus} GPUs. Set jit to auto, or gpus to 1.")
     native = _native_precisions(gpus)
     precision = native[0] if settings["precision"] == "auto" else settings["precision"]
     if precision not in native:
@@ -121,15 +127,15 @@ def names(count: int) -> list[str]:
         found = [cuda.get_device_name(number) for number in range(cuda.device_count())] or [kind]
     if len(found) < count:
         raise RetinaflowError(
-            f"gpus: {count}, but this job sees {len(found)} {kind}. Lower gpus, or let jobs have more: the resource gpu "
-            "in the profile, and CUDA_VISIBLE_DEVICES where it is set."
+            f"gpus: {count}, but this job sees {len(found)} {kind}. Lower gpus, or let jobs have more: the resource "
+            "gpu in the profile, and CUDA_VISIBLE_DEVICES where it is set."
         )
     return found[:count] if kind == "GPU" else [kind] * count
 
 
 @contextlib.contextmanager
 def parallel(count: int) -> Iterator[None]:
-    """What is built, compiled and fitted within is computed on the first ``count`` devices, a part of each batch on each.
+    """What is built, compiled and fitted within is computed on the first ``count`` devices, each with a part of a batch.
 
     Losses, metrics, gradients and statistics are those of the whole batch: one step of one device, to rounding.
     Raises ``RetinaflowError`` if there are fewer devices.
@@ -150,8 +156,8 @@ def parallel(count: int) -> Iterator[None]:
 class _WholeBatches(keras.distribution.DataParallel):
     """Data parallelism that takes batches of any size, where Keras's own takes multiples of the number of devices.
 
-    Arrays must be cut into equal parts, values within a compiled step need not be: batches are handed to all devices, and
-    each computes the layers for its part.
+    Arrays must be cut into equal parts, values within a compiled step need not be: batches are handed to all devices,
+    and each computes the layers for its part.
     """
 
     def get_data_layout(self, data_shape: tuple[int, ...]) -> keras.distribution.TensorLayout:
@@ -174,8 +180,8 @@ def has_gpu() -> bool:
 def weigh_by_share(losses: keras.KerasTensor) -> keras.KerasTensor:
     """``losses`` (n,) of the photographs on this device, with gradients that make their mean one over the whole batch.
 
-    TensorFlow averages the means of the devices, as if each had as many photographs: a batch that cannot be divided evenly
-    would count some of them less. The values stay as they are; Keras weighs them by their number where it reports them.
+    TensorFlow averages the means of the devices, as if each had as many photographs: of a batch that cannot be divided
+    evenly, some would count less. The values stay as they are; Keras weighs them by their number where it reports them.
     """
     context = _replica()
     if context is None:

@@ -109,8 +109,8 @@ class Photographs:
 class Batches(keras.utils.PyDataset):
     """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
 
-    With ``devices``, each batch can be cut into as many parts of equal size and a smaller last one, none of them empty, as
-    TensorFlow does: what is left at the end and too little for that joins the batch before.
+    Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
+    does: what is left at the end and too little for that joins the batch before.
 
     With ``seed`` the photographs are shuffled anew each epoch and, with ``augmentation`` (``train.augment`` of the
     configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
@@ -193,7 +193,8 @@ def _count(photographs: int, batch_size: int, devices: int) -> int:
         if last > (devices - 1) * -(-last // devices):
             return count
     raise RetinaflowError(
-        f"gpus: {devices}, but {photographs} photographs cannot be divided so that each has some. Lower gpus, or add some."
+        f"gpus: {devices}, but {photographs} photographs cannot be divided so that each has some. Lower gpus, or add "
+        "photographs."
     )
 
 

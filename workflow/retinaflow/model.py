@@ -103,12 +103,17 @@ def compile_model(model: keras.Model, learning_rate: float, jit: bool) -> None:
     )
 
 
-class Loss(keras.losses.SparseCategoricalCrossentropy):
+class Loss(keras.losses.Loss):
     """Cross-entropy, mean over the whole batch on however many devices it is."""
+
+    def __init__(self) -> None:
+        """Of class indices and probabilities."""
+        super().__init__()
+        self.each = keras.losses.SparseCategoricalCrossentropy()
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Of each photograph: ``y_true`` class indices (n,), ``y_pred`` probabilities (n, classes)."""
-        return device.weigh_by_share(super().call(y_true, y_pred))
+        return device.weigh_by_share(self.each.call(y_true, y_pred))
 
 
 class _LossScale(keras.optimizers.LossScaleOptimizer):
@@ -188,7 +193,9 @@ def normalise(
     x = keras.ops.flip(pixels, axis=-1) if bgr else pixels
     if kind == "per_image":
         x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(x)
-        return keras.layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, dtype="float32", name="normalise")(x)
+        return keras.layers.LayerNormalization(
+            axis=[1, 2, 3], center=False, scale=False, dtype="float32", name="normalise"
+        )(x)
     if kind == "dataset":
         if statistics is None:
             raise ValueError("normalisation 'dataset' needs the statistics of the training photographs")

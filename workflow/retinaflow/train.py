@@ -206,6 +206,7 @@ def train_job(
     """
     start = time.monotonic()
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
+    device.prepare(seed, settings["cpu_threads"], device.compiles(settings["jit"]))
     resolved = device.resolve(settings)
     parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
