@@ -118,6 +118,9 @@ class Photographs:
 class Batches(keras.utils.PyDataset):
     """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
 
+    Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
+    does: what is left at the end and too little for that joins the batch before.
+
     With ``seed`` the photographs are shuffled anew each epoch and, with ``augmentation`` (``train.augment`` of the
     configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
@@ -132,8 +135,12 @@ class Batches(keras.utils.PyDataset):
         threads: int = 1,
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
+        devices: int = 1,
     ) -> None:
-        """Describe the batches; nothing is read yet."""
+        """Describe the batches; nothing is read yet.
+
+        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
         cv2.setNumThreads(1)  # the workers each have a batch of their own
@@ -146,12 +153,13 @@ class Batches(keras.utils.PyDataset):
         self.augmentation = augmentation
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
+        self._count = _count(len(photographs), batch_size, devices)
         self.start_epoch(0)
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self.photographs) // self.batch_size)
+        return self._count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch ``index`` of the current epoch."""
@@ -170,7 +178,8 @@ class Batches(keras.utils.PyDataset):
         return pixels, self.photographs.levels[chosen]
 
     def _chosen(self, index: int) -> np.ndarray:
-        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        end = None if index == self._count - 1 else (index + 1) * self.batch_size
+        return self._order[index * self.batch_size : end]
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to ``epoch``, counted from 0. No worker may be reading."""
@@ -205,6 +214,18 @@ def _open(pixels: Path, shards: int) -> io.FileIO:
             f"{pixels}: one of {shards} shards, and this process may have {most} files open at most. Raise "
             "preprocess.shard_size, or have the limit raised (`ulimit -Hn` tells it)."
         ) from error
+
+
+def _count(photographs: int, batch_size: int, devices: int) -> int:
+    """The number of batches."""
+    for count in range(-(-photographs // batch_size), 0, -1):
+        last = photographs - (count - 1) * batch_size
+        if last > (devices - 1) * -(-last // devices):
+            return count
+    raise RetinaflowError(
+        f"gpus: {devices}, but {photographs} photographs cannot be divided so that each has some. Lower gpus, or add "
+        "photographs."
+    )
 
 
 def _number(image: str) -> int:

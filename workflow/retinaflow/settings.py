@@ -460,6 +460,11 @@ def _combination_problems(config: Config) -> Iterable[str]:
                 f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
                 f"learning_rate {settings['learning_rate']}"
             )
+        if settings["batch_size"] % settings["gpus"]:
+            yield (
+                f"{key}.batch_size: {settings['batch_size']} photographs cannot be divided evenly among "
+                f"{settings['gpus']} GPUs"
+            )
         zoom = settings["augment"]["zoom"]
         if zoom[0] > zoom[1]:
             yield f"{key}.augment.zoom: {zoom} has its lower end above its upper end"

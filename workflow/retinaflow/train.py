@@ -19,7 +19,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
 from retinaflow.loader import Batches, Photographs
 from retinaflow.lock import lock
-from retinaflow.model import build, compile_model
+from retinaflow.model import build, compile_model, in_float32
 from retinaflow.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,10 @@ def train(
 ) -> tuple[keras.Model, list[dict[str, float]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
-    The model holds the weights of the epoch with the best ``monitor``. The history has a row an epoch with
-    ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel statistics, batch size, best epoch,
-    parameters.
+    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. The model holds the weights of the
+    epoch with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history
+    has a row an epoch with ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel statistics,
+    batch size, best epoch, parameters, what it was computed in and on.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
     if it had never been cut short. ``workers`` threads read batches ahead. Where the memory of the device does not
@@ -69,12 +70,14 @@ def train(
         checkpoint.restart(settings["batch_size"])
 
     def attempt(batch_size: int) -> keras.Model:
-        device.prepare(seed, settings["cpu_threads"])
-        model = build(backbone, settings, len(classes), weights, statistics)
-        log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-        batches = Batches(training, batch_size, workers, seed, settings["augment"])
-        held_out = Batches(validation, batch_size, workers)
-        _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+        device.prepare(seed, settings["cpu_threads"], settings["jit"])
+        batches = Batches(training, batch_size, workers, seed, settings["augment"], settings["gpus"])
+        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"])
+        with device.parallel(settings["gpus"]):
+            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
+            device.adopt(model)
+            log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
+            _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
         return model
 
     while True:
@@ -97,6 +100,9 @@ def train(
     rows = checkpoint.rows
     best = _best_epoch(rows, settings["monitor"])
     checkpoint.load(model, best)
+    trainable = _trainable(model)
+    if settings["precision"] != "float32" or settings["gpus"] > 1:
+        model = in_float32(model, backbone, settings, statistics)
     decided = {
         "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
         "channel_statistics": statistics,
@@ -104,7 +110,12 @@ def train(
         "epochs_run": len(rows),
         "best_epoch": best,
         "parameters": model.count_params(),
-        "trainable_parameters": _trainable(model),
+        "trainable_parameters": trainable,
+        "computed": {
+            "precision": settings["precision"],
+            "jit": settings["jit"],
+            "devices": device.names(settings["gpus"]),
+        },
         "photographs": {"train": len(training), "validation": len(validation)},
     }
     return model, rows, decided
@@ -123,7 +134,7 @@ def _fit(
     """Train ``model`` from where ``checkpoint`` stands until nothing is left to do."""
     if checkpoint.finished:
         return
-    compile_model(model, settings["learning_rate"])
+    compile_model(model, settings["learning_rate"], settings["jit"])
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     model.optimizer.build(model.trainable_variables)
@@ -201,6 +212,8 @@ def train_job(
     """
     start = time.monotonic()
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
+    device.prepare(seed, settings["cpu_threads"], device.compiles(settings["jit"]))
+    resolved = device.resolve(settings)
     parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
         "run": run,
@@ -214,6 +227,7 @@ def train_job(
             "weights": None if weights is None else digest_files([weights]),
         },
         "environment": device.describe(),
+        "computed": resolved,
     }
     # Shards are too large to read them for this alone; they are written once and never changed.
     written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
@@ -222,7 +236,7 @@ def train_job(
         checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
         trained, rows, decided = train(
             backbone,
-            settings,
+            {**settings, **resolved},
             classes,
             parts[0],
             parts[1],
