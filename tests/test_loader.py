@@ -52,6 +52,24 @@ def test_number_of_shards_changes_nothing(make_part, settings):
         assert np.array_equal(levels, their_levels)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 10), st.integers(1, 8))
+def test_each_device_gets_some_of_each_batch(monkeypatch, count, share, devices):
+    """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
+    few = Mock(spec=Photographs, __len__=lambda _: count, images=[str(number) for number in range(count)])
+    if count <= (devices - 1) * -(-count // devices):
+        with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} photographs cannot be divided"):
+            Batches(few, count, devices=devices)
+        return
+    batches = Batches(few, share * devices, devices=devices)
+    sizes = [len(batches._chosen(number)) for number in range(batches.num_batches)]
+    assert sum(sizes) == count
+    assert all(size > (devices - 1) * -(-size // devices) for size in sizes)
+    assert all(size == share * devices for size in sizes[:-1])
+    if devices == 1:
+        assert sizes[-1] <= share
+
+
 def test_several_parts_are_one(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4), [1] * 4)
     both = Photographs(first[0] + second[0], first[1] + second[1], CLASSES)

@@ -1,6 +1,7 @@
 """Set up the device that Keras runs on and say what it is. The one place that knows which backend that is."""
 
 import contextlib
+import functools
 import logging
 import os
 import platform
@@ -142,7 +143,7 @@ def names(count: int) -> list[str]:
 
 @contextlib.contextmanager
 def parallel(count: int) -> Iterator[None]:
-    """What is built, compiled and fitted within is computed on the first ``count`` devices, each with a part of a batch.
+    """What is built, compiled and fitted within is computed on the first ``count`` devices, a part of a batch on each.
 
     Losses, metrics, gradients and statistics are those of the whole batch: one step of one device, to rounding.
     Raises ``RetinaflowError`` if there are fewer devices.
@@ -154,10 +155,16 @@ def parallel(count: int) -> Iterator[None]:
         with _WholeBatches(devices=keras.distribution.list_devices()[:count]).scope():
             yield
     else:
-        tf = import_module("tensorflow")
-        kind = "GPU" if has_gpu() else "CPU"
-        with tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)]).scope():
+        with _mirrored(count).scope():
             yield
+
+
+@functools.cache
+def _mirrored(count: int) -> Any:
+    """TensorFlow's way to several devices: one in a process, as the sums of a second would meet those of the first."""
+    kind = "GPU" if has_gpu() else "CPU"
+    devices = [f"{kind}:{number}" for number in range(count)]
+    return import_module("tensorflow").distribute.MirroredStrategy(devices)
 
 
 class _WholeBatches(keras.distribution.DataParallel):

@@ -33,15 +33,16 @@ def build(
 
     ``settings`` is one backbone's ``train`` section of the configuration. ``weights`` is a weights file for the
     backbone without its top, or None for random ones, which follow from Keras's random seed. ``statistics`` are the
-    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``. ``precision`` is a policy of Keras:
-    mixed ones keep weights, normalisation and probabilities in float32 (Micikevicius et al. 2018, arXiv:1710.03740).
+    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``. ``precision`` is a
+    policy of Keras; mixed ones keep weights, normalisation and probabilities in float32 (Micikevicius et al. 2018,
+    arXiv:1710.03740).
 
     Normalisation happens inside, with layers that Keras itself has: the saved file needs neither this library nor
     anything known about how the pixels were treated in training.
 
     Raises ``RetinaflowError`` if the weights do not fit or there are fewer layers than should be frozen.
     """
-    with _policy(precision):
+    with policy(precision):
         return _build(backbone, settings, classes, weights, statistics)
 
 
@@ -69,7 +70,7 @@ def _build(
 
 
 @contextlib.contextmanager
-def _policy(precision: str) -> Iterator[None]:
+def policy(precision: str) -> Iterator[None]:
     """What is built within computes in ``precision``: ``keras.applications`` go by a global setting alone."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)

@@ -49,9 +49,9 @@ def train(
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
     ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. The model holds the weights of the
-    epoch with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history
-    has a row an epoch with ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel statistics,
-    batch size, best epoch, parameters, what it was computed in and on.
+    epoch with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The
+    history has a row an epoch with ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel
+    statistics, batch size, best epoch, parameters, what it was computed in and on.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
     if it had never been cut short. ``workers`` threads read batches ahead. Where the memory of the device does not
