@@ -13,6 +13,12 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+
+
+# Of all rules. Only `--software-deployment-method apptainer` looks at it; docs/containers.md says how to make it.
+container: IMAGE
+
+
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/unpack.smk"
@@ -29,6 +35,7 @@ include: "workflow/rules/compare.smk"
 onstart:
     claim_results()
     warn_of_two_profiles()
+    check_container()
 
 
 localrules:

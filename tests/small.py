@@ -75,7 +75,7 @@ def train_small(folder: Path, parts: tuple[Part, Part], minutes: float | None = 
     outputs = [folder / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, "error", THREE, 1)
     try:
-        train_job(*decided, *parts, None, "", 1, minutes, *outputs, folder.with_name(f"{folder.name}-checkpoints"))
+        train_job(*decided, *parts, None, "", 1, minutes, *outputs, folder.with_name(f"{folder.name}-checkpoints"), [])
     except OutOfTimeError:
         train_small(folder, parts, minutes, **changes)
 

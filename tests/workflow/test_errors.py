@@ -232,3 +232,14 @@ def test_a_failure_is_not_forgotten_because_an_earlier_run_succeeded(fresh):
         assert "data.train.exclude names 'nobody'" in project.snakemake("preflight", check=False)
     project.config["data"]["train"]["exclude"] = []
     project.snakemake("preflight")
+
+
+def test_an_image_that_was_not_made_is_named_with_the_command_that_makes_it(fresh, tmp_path, monkeypatch):
+    apptainer = tmp_path / "bin/apptainer"
+    apptainer.parent.mkdir()
+    apptainer.write_text("#!/bin/sh\necho apptainer version 1.4.0\n")
+    apptainer.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apptainer.parent}:{os.environ['PATH']}")
+    shown = fresh().snakemake("preflight", "--software-deployment-method", "apptainer", check=False)
+    assert "apptainer build retinaflow.sif envs/retinaflow.def" in shown
+    assert "Traceback" not in shown

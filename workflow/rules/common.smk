@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 WORKFLOW = Path(workflow.basedir, "workflow")
 # For this file and for the scripts, which run in processes of their own.
@@ -24,6 +25,9 @@ from retinaflow.logs import PARENT
 
 # Jobs end with this process: the next run would start them again.
 os.environ[PARENT] = str(os.getpid())
+
+# Of Apptainer, with all that jobs import; made from envs/retinaflow.def.
+IMAGE = "retinaflow.sif"
 
 SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
@@ -115,6 +119,15 @@ def warn_of_two_profiles():
         logger.warning(
             "All jobs together are bounded by the cores and GPUs of this machine, as profiles/default has them. Give your "
             "profile with --workflow-profile, which takes its place."
+        )
+
+
+def check_container():
+    """See to it that the image is there before Apptainer is asked to run jobs in it."""
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method and not Path(IMAGE).exists():
+        raise WorkflowError(
+            f"{IMAGE}: there is no such image, which --software-deployment-method apptainer takes. Make it: "
+            f"apptainer build {IMAGE} envs/retinaflow.def"
         )
 
 
