@@ -6,15 +6,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 demo test test-slurm test-s3 lint bench pins reference clean
+.PHONY: setup slurm s3 jax torch demo gpus test test-slurm test-s3 test-backends lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
-# With what submits to SLURM: docs/cluster.md.
-slurm: $(VENV)/.slurm
-
-# With what reads from object storage: docs/storage.md.
-s3: $(VENV)/.s3
+# With what submits to SLURM (docs/cluster.md), reads from object storage (docs/storage.md), or computes with another backend
+# of Keras (`train: {backend: jax}`).
+slurm s3 jax torch: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -25,16 +23,27 @@ demo: $(VENV)/.workflow
 	@echo "this shows that every stage works, not how well the networks grade."
 	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
 
+# Which job has which GPU of this machine, also while jobs run.
+gpus: $(VENV)/.workflow
+	@PYTHONPATH=workflow $(BIN)/python -m retinaflow.gpus
+
+# Two files of tests at a time.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm and not s3" --numprocesses 2 --dist loadfile
 
 # On a SLURM that it starts itself, or skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm
 	$(BIN)/python -m pytest -m slurm
 
 # On an S3 server that it starts itself.
-test-s3: $(VENV)/.development $(VENV)/.s3-development
+test-s3: $(VENV)/.development $(VENV)/.s3-dev
 	$(BIN)/python -m pytest -m s3
+
+# What computes with Keras, with each backend. torch is several GB.
+COMPUTING := $(addprefix tests/test_, train.py model.py score.py loader.py device.py kappa.py weights.py article_defects.py \
+	augment.py backends.py)
+test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
+	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(COMPUTING) || exit; done
 
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
@@ -54,24 +63,16 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(VENV)/.slurm: $(VENV)/.workflow envs/requirements-slurm.txt
-	$(INSTALL) envs/requirements-slurm.txt
-	@touch $@
-
-$(VENV)/.s3: $(VENV)/.workflow envs/requirements-s3.txt
-	$(INSTALL) envs/requirements-s3.txt
-	@touch $@
-
-$(VENV)/.s3-development: $(VENV)/.workflow envs/requirements-s3-dev.txt
-	$(INSTALL) envs/requirements-s3-dev.txt
+$(addprefix $(VENV)/., slurm s3 s3-dev jax torch): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
 	$(COMPILE) --upgrade --constraints envs/constraints.in envs/requirements.in --output-file envs/requirements.txt
-	$(COMPILE) --constraints envs/requirements.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
-	$(COMPILE) --constraints envs/requirements.txt envs/requirements-slurm.in --output-file envs/requirements-slurm.txt
-	$(COMPILE) --constraints envs/requirements.txt envs/requirements-s3.in --output-file envs/requirements-s3.txt
+	for name in dev slurm s3 jax torch; do \
+		$(COMPILE) --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; \
+	done
 	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
 
 # The tables of config/README.md, from the schema.

@@ -167,10 +167,8 @@ def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
 
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
-    keras.config.set_dtype_policy(precision)
-    model = build(case.backbone, settings, len(CLASSES), None)
-    compile_model(model, settings["learning_rate"])
-    keras.config.set_dtype_policy("float32")
+    model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
+    compile_model(model, settings["learning_rate"], device.compiles())
     return model
 
 

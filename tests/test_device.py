@@ -29,11 +29,22 @@ def test_the_seed_decides_what_is_drawn():
         assert not np.array_equal(one, another)
 
 
+# What prints the number of threads of each backend. JAX does not tell, but the system does: they have a name.
+THREADS = {
+    "tensorflow": "import tensorflow; print(tensorflow.config.threading.get_intra_op_parallelism_threads())",
+    "torch": "import torch; print(torch.get_num_threads())",
+    "jax": (
+        "from pathlib import Path; names = [name.read_text() for name in Path('/proc/self/task').glob('*/comm')];"
+        "print(names.count('tf_XLAEigen\\n'))"
+    ),
+}
+
+
 def test_threads_are_those_asked_for():
     """In a process of its own, as only the first tensor fixes their number."""
     code = (
-        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1); import tensorflow;"
-        "print(tensorflow.config.threading.get_intra_op_parallelism_threads())"
+        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1) + 1;"
+        f"{THREADS[keras.backend.backend()]}"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
@@ -47,6 +58,39 @@ def test_training_is_compiled_where_keras_itself_would():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile="auto")
     assert device.compiles() == model.jit_compile
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ([(9, 0)], "mixed_bfloat16"),
+        ([(8, 0), (8, 6)], "mixed_bfloat16"),
+        ([(8, 0), (7, 5)], "mixed_float16"),
+        ([(7, 0)], "mixed_float16"),
+        ([(6, 1)], "float32"),
+        ([(0, 0)], "float32"),
+        ([], "float32"),
+    ],
+)
+def test_auto_is_what_all_devices_compute_fast(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(device, "has_gpu", lambda: bool(capabilities))
+    monkeypatch.setattr(device, "_capability", lambda number: capabilities[number])
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    settings = {"precision": "auto", "jit": "auto", "gpus": max(1, len(capabilities))}
+    assert device.resolve(settings) == {"precision": precision, "jit": True}
+
+
+@pytest.mark.parametrize(("wanted", "said"), [("float32", False), ("mixed_float16", False), ("mixed_bfloat16", True)])
+def test_a_precision_that_is_no_faster_is_used_and_said_so(monkeypatch, caplog, wanted, said):
+    monkeypatch.setattr(device, "has_gpu", lambda: True)
+    monkeypatch.setattr(device, "_capability", lambda number: (7, 5))
+    assert device.resolve({"precision": wanted, "jit": False, "gpus": 1}) == {"precision": wanted, "jit": False}
+    assert ("computes mixed_bfloat16 no faster than mixed_float16" in caplog.text) == said
+
+
+def test_a_gpu_that_tells_no_capability_has_none():
+    if not device.has_gpu():
+        assert device._capability(0) == (0, 0)
 
 
 def test_description_names_what_computed():

@@ -1,5 +1,8 @@
 import errno
 import os
+import re
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import keras
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import CLASSES
+from common import CLASSES, ROOT
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Batches, Photographs
@@ -47,6 +50,24 @@ def test_number_of_shards_changes_nothing(make_part, settings):
     for (pixels, levels), (others, their_levels) in zip(batches(1), batches(3), strict=True):
         assert np.array_equal(pixels, others)
         assert np.array_equal(levels, their_levels)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 10), st.integers(1, 8))
+def test_each_device_gets_some_of_each_batch(monkeypatch, count, share, devices):
+    """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
+    few = Mock(spec=Photographs, __len__=lambda _: count, images=[str(number) for number in range(count)])
+    if count <= (devices - 1) * -(-count // devices):
+        with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} photographs cannot be divided"):
+            Batches(few, count, devices=devices)
+        return
+    batches = Batches(few, share * devices, devices=devices)
+    sizes = [len(batches._chosen(number)) for number in range(batches.num_batches)]
+    assert sum(sizes) == count
+    assert all(size > (devices - 1) * -(-size // devices) for size in sizes)
+    assert all(size == share * devices for size in sizes[:-1])
+    if devices == 1:
+        assert sizes[-1] <= share
 
 
 def test_several_parts_are_one(make_part):
@@ -91,6 +112,44 @@ def test_shards_of_two_sizes_are_an_error(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
     with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
         Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+
+
+# In a process of its own, since the upper limit can only be lowered.
+FEW_OPEN_FILES = """
+import resource, sys
+from pathlib import Path
+from retinaflow.errors import RetinaflowError
+from retinaflow.loader import Photographs
+
+index, *files = map(Path, sys.argv[1:])
+for limits in ((64, 300), (64, 128)):
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        print(len(Photographs([index], list(zip(files[::2], files[1::2])), CLASSES)))
+    except RetinaflowError as error:
+        print(error)
+"""
+
+
+def test_more_shards_than_files_may_be_open(make_part):
+    """What the system allows is made use of, and more than that is told."""
+    (index,), shards = make_part("a", numbered(200), [0] * 200, shards=200)
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"CLASSES = {CLASSES}\n{FEW_OPEN_FILES}",
+            index,
+            *(file for pair in shards for file in pair),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    opened, told = result.stdout.splitlines()
+    assert opened == "200"
+    assert re.search(r"\d+\.npy: one of 200 shards, and this process may have 128 files open at most", told)
 
 
 def test_the_shuffle_is_uniform_over_shards(make_part):
@@ -198,11 +257,12 @@ def test_keras_sees_each_epoch_exactly(photographs):
         expected += [pixels.tobytes() for pixels, _ in epoch(plain)]
 
     class Spy(keras.Model):
-        def train_step(self, data):
-            seen.append(np.asarray(data[0]).tobytes())
-            return {"loss": 0.0}
+        def train_step(self, *given):  # the batch is the last; JAX hands over a state and wants it back
+            seen.append(np.asarray(given[-1][0]).tobytes())
+            return ({"loss": 0.0}, *given[:-1]) if given[:-1] else {"loss": 0.0}
 
     spy = Spy()
+    spy.built = True
     spy.compile(run_eagerly=True)
     batches = Batches(photographs, 4, threads=3, seed=3, augmentation=AUGMENT)
     spy.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])

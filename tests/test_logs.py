@@ -140,7 +140,7 @@ def test_a_signal_ends_a_job_with_a_line_in_its_log_and_tidied_up(tmp_path, numb
     process = run_job(tmp_path, "try:\n    print(1, flush=True); time.sleep(60)\nfinally:\n    print('tidied')")
     process.stdout.readline()
     process.send_signal(number)
-    assert process.communicate(timeout=10)[0] == "tidied\n"
+    assert process.communicate(timeout=60)[0] == "tidied\n"
     assert process.returncode == 128 + number
     assert f"ended by {number.name}; run again to go on" in (tmp_path / "job.attempt-1.log").read_text()
 
@@ -167,7 +167,7 @@ def test_a_job_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_
         assert process.poll() is None
         parent.kill()
         parent.wait()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the snakemake that started this job was killed" in (tmp_path / "job.attempt-1.log").read_text()
 
@@ -176,5 +176,5 @@ def test_a_job_whose_parent_is_gone_before_it_begins_ends_too(tmp_path):
     with subprocess.Popen(["true"]) as parent:
         parent.wait()
     process = run_job(tmp_path, "time.sleep(60)", env={**os.environ, PARENT: str(parent.pid)})
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 1

@@ -9,7 +9,7 @@ import pytest
 from common import ROOT
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
-from retinaflow.model import build, freeze, load_backbone, normalise
+from retinaflow.model import build, freeze, in_float32, load_backbone, normalise, policy
 
 SETTINGS = {
     "image_size": 32,
@@ -27,7 +27,7 @@ def rgb(size=32, count=2):
 
 def normalised(kind, mode, pixels, statistics=None):
     inputs = keras.Input(pixels.shape[1:], dtype="uint8")
-    return np.asarray(keras.Model(inputs, normalise(inputs, kind, mode, statistics))(pixels))
+    return keras.ops.convert_to_numpy(keras.Model(inputs, normalise(inputs, kind, mode, statistics))(pixels))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,39 @@ def test_normalisation_is_what_the_weights_were_trained_with(mode, module):
     pixels = rgb()
     expected = getattr(keras.applications, module).preprocess_input(pixels.astype("float32"))
     assert normalised("imagenet", mode, pixels) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])
+@pytest.mark.parametrize("mode", ["caffe", "tf", "builtin"])
+def test_normalisation_stays_in_float32(kind, mode):
+    """In bfloat16, 103.939 is 104, and neighbouring pixel values become one."""
+    statistics = ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0])
+    full = normalised(kind, mode, rgb(), statistics)
+    with policy("mixed_bfloat16"):
+        mixed = normalised(kind, mode, rgb(), statistics)
+    assert mixed.dtype == np.float32
+    assert np.array_equal(mixed, full)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if BACKBONES[name].input_mode == "builtin"])
+def test_normalisation_inside_a_network_stays_in_float32(name):
+    with policy("mixed_bfloat16"):
+        network = load_backbone(name, max(32, BACKBONES[name].minimum_size), None)
+    scaling = [layer for layer in network.layers if type(layer).__name__ in ("Rescaling", "Normalization")]
+    assert scaling
+    assert {layer.compute_dtype for layer in scaling} == {"float32"}
+    assert network.layers[-1].compute_dtype == "bfloat16"
+
+
+def test_mixed_precision_is_of_one_model():
+    model = build("MobileNetV3Small", SETTINGS, 5, None, precision="mixed_float16")
+    assert keras.config.dtype_policy().name == "float32"
+    assert model.get_layer("dense_1").compute_dtype == "float16"
+    assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
+    assert model(rgb()).dtype == "float32"
+    plain = in_float32(model, "MobileNetV3Small", SETTINGS, None)
+    assert plain.get_layer("dense_1").compute_dtype == "float32"
+    assert np.asarray(plain(rgb())) == pytest.approx(np.asarray(model(rgb())), abs=0.02)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -94,12 +127,12 @@ def test_per_image_normalisation_forgets_brightness_and_contrast():
 def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind):
     keras.utils.set_random_seed(1)
     model = build(name, {**SETTINGS, "normalisation": kind}, 5, None, ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0]))
-    answer = np.asarray(model(rgb()))
+    answer = model.predict(rgb(), verbose=0)
     assert answer.shape == (2, 5)
     assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert np.asarray(loaded(rgb())) == pytest.approx(answer, abs=1e-6)
+    assert loaded.predict(rgb(), verbose=0) == pytest.approx(answer, abs=1e-6)
 
 
 def test_the_seed_decides_random_weights():

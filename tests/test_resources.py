@@ -55,6 +55,7 @@ def test_memory_by_hand():
     expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
     assert resources.network_memory("VGG16", SETTINGS, True) == math.ceil(expected)
     assert resources.reading_memory(100, 4, 35_000) == 1000 + 2400 + 70
+    assert resources.table_memory(1_000_000, attempt=2) == 2 * (1000 + 2000)
 
 
 def test_minutes_by_hand():

@@ -22,66 +22,23 @@ import pytest
 from common import Part
 from retinaflow import device
 from retinaflow import train as train_module
-from retinaflow.backbones import BACKBONES, Backbone
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest_files
 from retinaflow.loader import Batches, Photographs
+from retinaflow.lock import lock
+from retinaflow.model import build, compile_model
 from retinaflow.tables import read_table
 from retinaflow.train import HISTORY_COLUMNS, OutOfTimeError, class_weights, train, train_job
+from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
-
-THREE = ["none", "mild", "severe"]
-AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
-SETTINGS = {
-    "image_size": 32,
-    "normalisation": "imagenet",
-    "freeze_layers": 0,
-    "batch_norm": "train",
-    "dense_units": [16, 8],
-    "dropout": 0.1,
-    "class_weights": "inverse",
-    "batch_size": 8,
-    "cpu_threads": 1,
-    "epochs": 3,
-    "learning_rate": 0.01,
-    "monitor": "val_loss",
-    "reduce_lr_factor": 0.5,
-    "reduce_lr_patience": 3,
-    "minimum_learning_rate": 1e-6,
-    "early_stopping_patience": 10,
-    "augment": AUGMENT,
-}
-
-
-def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:
-    """A network that Keras compiles in a second, where the smallest registered one takes twenty."""
-    assert not include_top
-    assert weights is None
-    pixels = keras.Input(input_shape)
-    x = keras.layers.Conv2D(16, 5, strides=4, use_bias=False)(pixels)
-    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
-    return keras.Model(pixels, x, name="tiny")
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch)
-
-
-def register(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(BACKBONES, "Tiny", Backbone("Tiny", "tf"))
-    patch.setattr(keras.applications, "Tiny", tiny, raising=False)
-
-
-def planted(number: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
-    """Photographs of three classes, none of them as frequent as another, that their brightness tells apart."""
-    rng = np.random.default_rng(seed)
-    levels = [(0, 1, 2, 0, 1, 0)[place % 6] for place in range(number)]
-    pixels = 20 + 80 * np.array(levels)[:, None, None, None] + rng.integers(0, 40, (number, 32, 32, 3))
-    return pixels.astype(np.uint8), levels
 
 
 @pytest.fixture
@@ -91,9 +48,10 @@ def parts(make_part) -> tuple[Part, Part]:
 
 
 def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of_memory: str = "error", **changes: Any):
+    settings = {**SETTINGS, **changes}
     return train(
         "Tiny",
-        {**SETTINGS, **changes},
+        {**settings, **device.resolve(settings)},
         THREE,
         Photographs(*training, THREE),
         Photographs(*validation, THREE),
@@ -198,39 +156,40 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path, parts):
         fit(tmp_path, *parts, learning_rate=1e30)
 
 
-@pytest.mark.parametrize(("finite", "infinite", "epoch"), [(17, math.inf, 3), (6, 3, 1)])
-def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, finite, infinite, epoch):
-    """After two good epochs, or in the validation of the first alone; one batch is validated before.
+@pytest.mark.parametrize(("trained", "epoch"), [(True, 3), (False, 1)])
+def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, trained, epoch):
+    """In training after two good epochs, or in the validation of the first alone.
 
     Keras takes the first epoch for the best so far whatever its figures, and nothing is less than NaN.
     """
 
     class Diverging(keras.losses.SparseCategoricalCrossentropy):
-        """Infinite for some batches, which a weight counts."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls = keras.Variable(0.0, trainable=False)
+        """Infinite for labels that there are not."""
 
         def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-            self.calls.assign_add(1.0)
-            well = (self.calls <= finite) | (self.calls > finite + infinite)
-            return super().call(y_true, y_pred) / keras.ops.cast(well, "float32")
+            return super().call(y_true % 3, y_pred) / keras.ops.cast(y_true < 3, "float32")
+
+    read = Batches.__getitem__
+
+    def spoilt(batches: Batches, index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels, levels = read(batches, index)
+        bad = batches.epoch == epoch - 1 if trained else True
+        return pixels, levels + 3 * (bad and trained == (batches.seed is not None))
 
     monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", Diverging)
+    monkeypatch.setattr(Batches, "__getitem__", spoilt)
     with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
-        fit(tmp_path, *parts)
+        fit(tmp_path, *parts, class_weights="none")
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs each step as it is, and traces none")
 def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
+    """For JAX, once for each size of batch."""
     traced = []
     step = keras.Model.train_step
     monkeypatch.setattr(keras.Model, "train_step", lambda model, *data: traced.append(1) or step(model, *data))
     fit(tmp_path, *parts)
-    assert len(traced) == 1
-
-
-OUTPUTS = ("model.keras", "history.csv", "class_indices.json", "run.json")
+    assert len(traced) == (2 if keras.backend.backend() == "jax" else 1)
 
 
 def job(
@@ -245,7 +204,7 @@ def job(
     """Train in ``folder`` as the workflow does."""
     outputs = [folder / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, on_out_of_memory, THREE, seed)
-    train_job(*decided, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder))
+    train_job(*decided, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
     return folder
 
 
@@ -278,6 +237,12 @@ def test_the_seed_decides_everything(tmp_path, parts):
     assert not np.array_equal(weights[0], another_seed[1][0])
 
 
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, parts):
+    with lock(checkpoints_of(tmp_path / "run")), pytest.raises(RetinaflowError, match="another run is writing there"):
+        job(tmp_path / "run", parts)
+    job(tmp_path / "run", parts, epochs=1)
+
+
 def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     with caplog.at_level(logging.INFO):
         folder = job(tmp_path / "models" / "Tiny", parts, seed=7, normalisation="dataset")
@@ -298,6 +263,8 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
         "weights": None,
     }
     assert record["environment"] == device.describe()
+    # What a job was given, it need not have computed on.
+    assert record["devices"] == (["GPU 3"] if device.has_gpu() else [])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
     mean, _ = Photographs(*parts[0], THREE).channel_statistics()
     assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
@@ -323,7 +290,7 @@ def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
     settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
     outputs = [tmp_path / "run" / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", settings, "error", THREE, 1)
-    train_job(*decided, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints")
+    train_job(*decided, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints", [])
     assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
     trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
     for old, new in zip(source.get_weights(), trained, strict=True):
@@ -375,6 +342,43 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, 
     assert history == undisturbed[0]
     assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
     assert not checkpoints_of(tmp_path / "killed").exists()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(tmp_path, parts, precision):
+    changes = {"precision": precision, "epochs": 2}
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **changes))
+    train_small(tmp_path / "limited", parts, minutes=1, **changes)  # less than what is put aside
+    history, weights = outcome(tmp_path / "limited")
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    record = json.loads((tmp_path / "limited/run.json").read_text())
+    assert record["computed"]["precision"] == precision
+    model = keras.saving.load_model(tmp_path / "limited/model.keras")
+    assert {layer.compute_dtype for layer in model._flatten_layers()} <= {"float32", "uint8"}
+    assert weights[0].dtype == np.float32
+    best = history[record["best_epoch"] - 1]
+    assert judged(model, parts[1])["loss"] == pytest.approx(float(best["val_loss"]), rel=0.02)
+    # Which is another figure than in full precision.
+    assert judged(model, parts[1])["loss"] != float(best["val_loss"])
+
+
+def test_the_scale_of_float16_losses_is_kept(tmp_path):
+    def fresh() -> keras.Model:
+        model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
+        compile_model(model, 0.01, jit=False)
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    model, other = fresh(), fresh()
+    model.optimizer.dynamic_scale.assign(64.0)
+    model.optimizer.step_counter.assign(17)
+    row = dict.fromkeys(HISTORY_COLUMNS, 1.0)
+    kept = Checkpoint(tmp_path, "key")
+    kept.restart(8)
+    kept.save(model, [row], 1, finished=False)
+    kept.load(other, 1)
+    assert (float(other.optimizer.dynamic_scale), int(other.optimizer.step_counter)) == (64.0, 17)
 
 
 def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(tmp_path, parts, monkeypatch):

@@ -3,11 +3,14 @@
 import csv
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 from zipfile import ZipFile
 
 import cv2
@@ -16,6 +19,7 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, log_loss, recall_score, roc_auc_score
 
+from retinaflow import gpus
 from retinaflow.files import digest, digest_files
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
@@ -467,12 +471,16 @@ AWKWARD = dict(
         start=1,
     )
 )
+GPUS = [f"GPU-{uuid4()}" for _ in range(2)]
 FOLDERS = ["-left {eyes} of 'é\"\n*", "right/eyes"]
 
 
 @pytest.fixture(scope="module")
 def folds(bare, drawn, start):
-    """A finished project of three folds without a test set, with unusual names wherever names can be chosen."""
+    """A finished project of three folds without a test set, with unusual names wherever names can be chosen.
+
+    It ran two jobs at a time, on a machine with two GPUs that are none.
+    """
     project = bare(
         data={
             "train": {"images": FOLDERS, "labels": "labels of \"all'.csv"},
@@ -498,9 +506,34 @@ def folds(bare, drawn, start):
             rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[LEVELS[row["level"]]]})
     write_table(project.folder / "labels of \"all'.csv", ("rest", "Bild Name", "Diagnose"), rows)
     shutil.copy(start, project.folder)
-    # Two at a time: most of each job is the start of TensorFlow.
-    project.snakemake("--set-threads", "train=1", "score=1", "--resources", "gpu=2")
-    return project
+    smi = project.folder / "bin/nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\n" + "".join(f"echo 'GPU {i}: Fake (UUID: {uuid})'\n" for i, uuid in enumerate(GPUS)))
+    smi.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        # Two at a time: most of each job is the start of TensorFlow.
+        project.snakemake("--set-threads", "train=1", "score=1", "--resources", "gpu=2")
+    yield project
+    for uuid in GPUS:
+        next(gpus.LOCKS.glob(f"*{uuid}*")).unlink()
+
+
+def test_jobs_side_by_side_have_distinct_devices(folds):
+    """Two start together, and the third once one of them has ended."""
+    devices = Counter(
+        re.search(
+            r" on GPU \d \(Fake, (\S+)\)$", folds.read(f"results/logs/train/VGG16/fold-{fold}.log"), re.MULTILINE
+        )[1]
+        for fold in (1, 2, 3)
+    )
+    assert sorted(devices) == sorted(GPUS)
+    for fold in (1, 2, 3):
+        log = folds.read(f"results/logs/score/VGG16/fold-{fold}.log")
+        assert len([uuid for uuid in GPUS if uuid in log]) == 1
+        assert "waiting" not in log
+        assert json_of(folds, f"models/VGG16/fold-{fold}/run.json")["devices"] == []  # they are none
 
 
 def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds):

@@ -55,7 +55,8 @@ def files_below(
     here = (status.st_dev, status.st_ino)
     if here in _above:
         return
-    for entry in entries:
+    while entries:
+        entry = entries.pop()  # with what it remembers of the file: of a million, that is most of a gigabyte
         # Nor may a link that leads to itself, or where one may not look, end the search.
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):  # noqa: PTH112
             for name, file in files_below(entry.path, _above | {here}):

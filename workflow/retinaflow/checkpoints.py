@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from retinaflow.files import digest_files, whole_file, write_json
+from retinaflow.lock import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -96,5 +97,6 @@ class Checkpoint:
         """Remove all of it: the training is done, or not worth going on with."""
         self.batch_size, self._weights = 0, {}
         self._tidy()
+        (self.folder / LOCK).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):  # with folds, other runs have folders in here
             self.folder.rmdir()

@@ -1,9 +1,12 @@
 """Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import resource
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from retinaflow import augment
 from retinaflow.allocator import keep_freed_memory
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
-from retinaflow.tables import read_table
+from retinaflow.tables import stream_table
 
 
 class Photographs:
@@ -31,19 +34,25 @@ class Photographs:
     def __init__(self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], classes: Sequence[str]) -> None:
         """Join the index tables of the parts with their shards, each a pair of pixel file and row table.
 
-        Raises ``RetinaflowError`` if an image of an index has no pixels or its class is unknown.
+        Raises ``RetinaflowError`` if an image of an index has no pixels, its class is unknown or there are more shards
+        than the system lets a process open.
         """
-        labelled = {row["image"]: row for index in indices for row in read_table(index, ("image", "filename", "class"))}
+        # Two of the columns, row by row: a million whole rows are a gigabyte.
+        labelled = {
+            row["image"]: (row["filename"], sys.intern(row["class"]))
+            for index in indices
+            for row in stream_table(index, ("image", "filename", "class"))
+        }
         self.size = 0
-        self._files: list[io.FileIO] = []
         places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
         for number, (pixels, rows) in enumerate(shards):
             array, names = read_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
                 raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            self._files.append(io.FileIO(pixels))
             places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(names))
+        _allow_open_files()
+        self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.images = sorted(labelled)
         if not self.images:
             raise RetinaflowError(f"{', '.join(map(str, indices))}: no photograph listed; expected at least one.")
@@ -53,12 +62,12 @@ class Photographs:
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
                 "Delete the shards of this part and run again."
             )
-        self.filenames = [labelled[image]["filename"] for image in self.images]
-        unknown = {row["class"] for row in labelled.values()} - set(classes)
+        self.filenames = [labelled[image][0] for image in self.images]
+        unknown = {name for _, name in labelled.values()} - set(classes)
         if unknown:
             raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
         levels = {name: level for level, name in enumerate(classes)}
-        self.levels = np.array([levels[labelled[image]["class"]] for image in self.images], dtype=np.int64)
+        self.levels = np.array([levels[labelled[image][1]] for image in self.images], dtype=np.int64)
         self._places = np.array([places[image] for image in self.images], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -109,6 +118,9 @@ class Photographs:
 class Batches(keras.utils.PyDataset):
     """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
 
+    Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
+    does: what is left at the end and too little for that joins the batch before.
+
     With ``seed`` the photographs are shuffled anew each epoch and, with ``augmentation`` (``train.augment`` of the
     configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
@@ -123,8 +135,12 @@ class Batches(keras.utils.PyDataset):
         threads: int = 1,
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
+        devices: int = 1,
     ) -> None:
-        """Describe the batches; nothing is read yet."""
+        """Describe the batches; nothing is read yet.
+
+        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
         cv2.setNumThreads(1)  # the workers each have a batch of their own
@@ -137,12 +153,13 @@ class Batches(keras.utils.PyDataset):
         self.augmentation = augmentation
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
+        self._count = _count(len(photographs), batch_size, devices)
         self.start_epoch(0)
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self.photographs) // self.batch_size)
+        return self._count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch ``index`` of the current epoch."""
@@ -161,7 +178,8 @@ class Batches(keras.utils.PyDataset):
         return pixels, self.photographs.levels[chosen]
 
     def _chosen(self, index: int) -> np.ndarray:
-        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        end = None if index == self._count - 1 else (index + 1) * self.batch_size
+        return self._order[index * self.batch_size : end]
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to ``epoch``, counted from 0. No worker may be reading."""
@@ -175,6 +193,39 @@ class Batches(keras.utils.PyDataset):
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.start_epoch(epoch))  # noqa: ARG005
+
+
+def _allow_open_files() -> None:
+    """Raise the number of files this process may have open to what the system allows: each shard is one."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != most:
+        with contextlib.suppress(OSError, ValueError):  # macOS says that there is no limit, and has one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _open(pixels: Path, shards: int) -> io.FileIO:
+    try:
+        return io.FileIO(pixels)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise RetinaflowError(
+            f"{pixels}: one of {shards} shards, and this process may have {most} files open at most. Raise "
+            "preprocess.shard_size, or have the limit raised (`ulimit -Hn` tells it)."
+        ) from error
+
+
+def _count(photographs: int, batch_size: int, devices: int) -> int:
+    """The number of batches."""
+    for count in range(-(-photographs // batch_size), 0, -1):
+        last = photographs - (count - 1) * batch_size
+        if last > (devices - 1) * -(-last // devices):
+            return count
+    raise RetinaflowError(
+        f"gpus: {devices}, but {photographs} photographs cannot be divided so that each has some. Lower gpus, or add "
+        "photographs."
+    )
 
 
 def _number(image: str) -> int:

@@ -1,4 +1,4 @@
-"""Keep two runs from writing to one results folder."""
+"""Keep two processes from writing to one folder."""
 
 import fcntl
 import logging
@@ -10,6 +10,8 @@ from retinaflow.errors import RetinaflowError
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+
 
 def lock(folder: Path) -> TextIO:
     """Claim ``folder`` until the file that is returned is closed, or this process ends, however it does.
@@ -18,7 +20,7 @@ def lock(folder: Path) -> TextIO:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise RetinaflowError(
             f"{error.filename}: {error.strerror}. Results go there: see to it that you may write to {folder} and all "

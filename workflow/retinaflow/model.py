@@ -1,8 +1,9 @@
 """Build a grader: raw uint8 RGB pixels in, one probability a class out."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,18 +27,32 @@ def build(
     classes: int,
     weights: str | os.PathLike[str] | None,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    precision: str = "float32",
 ) -> keras.Model:
     """A model from uint8 RGB (n, size, size, 3) to float32 probabilities (n, ``classes``).
 
     ``settings`` is one backbone's ``train`` section of the configuration. ``weights`` is a weights file for the
     backbone without its top, or None for random ones, which follow from Keras's random seed. ``statistics`` are the
-    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``.
+    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``. ``precision`` is a
+    policy of Keras; mixed ones keep weights, normalisation and probabilities in float32 (Micikevicius et al. 2018,
+    arXiv:1710.03740).
 
     Normalisation happens inside, with layers that Keras itself has: the saved file needs neither this library nor
     anything known about how the pixels were treated in training.
 
     Raises ``RetinaflowError`` if the weights do not fit or there are fewer layers than should be frozen.
     """
+    with policy(precision):
+        return _build(backbone, settings, classes, weights, statistics)
+
+
+def _build(
+    backbone: str,
+    settings: Mapping[str, Any],
+    classes: int,
+    weights: str | os.PathLike[str] | None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> keras.Model:
     size = settings["image_size"]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     network = load_backbone(backbone, size, weights, normalised=settings["normalisation"] == "imagenet")
@@ -47,20 +62,71 @@ def build(
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     for number, units in enumerate(settings["dense_units"], start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
-        x = keras.layers.Dropout(settings["dropout"], name=f"dropout_{number}")(x)
+        # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
+        x = keras.layers.Dropout(settings["dropout"], seed=number, name=f"dropout_{number}")(x)
     # float32 whatever the precision of the rest: probabilities and loss need it.
     probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(pixels, probabilities, name=backbone)
 
 
-def compile_model(model: keras.Model, learning_rate: float) -> None:
-    """Give ``model`` the optimiser, loss and metrics that it is trained with."""
+@contextlib.contextmanager
+def policy(precision: str) -> Iterator[None]:
+    """What is built within computes in ``precision``: ``keras.applications`` go by a global setting alone."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def in_float32(
+    model: keras.Model,
+    backbone: str,
+    settings: Mapping[str, Any],
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> keras.Model:
+    """``model``, which ``build`` has made in whatever precision and on however many devices, to be used anywhere."""
+    plain = build(backbone, settings, model.output_shape[-1], None, statistics)
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def compile_model(model: keras.Model, learning_rate: float, jit: bool) -> None:
+    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled."""
+    optimiser = keras.optimizers.Adam(learning_rate)
+    if model.dtype_policy.name == "mixed_float16":
+        optimiser = _LossScale(optimiser)
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
+        optimizer=optimiser,
+        loss=Loss(),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), QuadraticWeightedKappa(model.output_shape[-1])],
-        jit_compile=device.compiles(),
+        jit_compile=jit,
     )
+
+
+class Loss(keras.losses.Loss):
+    """Cross-entropy, mean over the whole batch on however many devices it is."""
+
+    def __init__(self) -> None:
+        """Of class indices and probabilities."""
+        super().__init__()
+        self.each = keras.losses.SparseCategoricalCrossentropy()
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """Of each photograph: ``y_true`` class indices (n,), ``y_pred`` probabilities (n, classes)."""
+        return device.weigh_by_share(self.each.call(y_true, y_pred))
+
+
+class _LossScale(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss so that no gradient vanishes in float16, and leaves out steps in which one overflows.
+
+    Keras's own asks one of several devices whether its gradients are finite, and adds up those of all.
+    """
+
+    def check_finite(self, grads: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """Whether all gradients on all devices are finite."""
+        return device.everywhere(super().check_finite(grads))
 
 
 def load_backbone(
@@ -75,6 +141,9 @@ def load_backbone(
     options: dict[str, Any] = {} if description.input_mode != "builtin" else {"include_preprocessing": normalised}
     constructor = getattr(keras.applications, description.constructor)
     network = constructor(include_top=False, weights=None, input_shape=(size, size, 3), **options)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+            layer.dtype_policy = "float32"
     if weights is None:
         return network
     if fault := weights_fault(weights):
@@ -119,13 +188,16 @@ def normalise(
 ) -> keras.KerasTensor:
     """Pixel values 0 to 255 to what the backbone takes; ``kind`` as ``train.normalisation`` of the configuration.
 
-    The order of the channels belongs to the weights, whatever the normalisation: BGR for ``caffe``.
+    The order of the channels belongs to the weights, whatever the normalisation: BGR for ``caffe``. All of it is in
+    float32, whatever the precision of the rest: in bfloat16, neighbouring pixel values would become one.
     """
     bgr = input_mode == "caffe"
     x = keras.ops.flip(pixels, axis=-1) if bgr else pixels
     if kind == "per_image":
-        x = keras.layers.Rescaling(1.0, name="to_float")(x)
-        return keras.layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, name="normalise")(x)
+        x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(x)
+        return keras.layers.LayerNormalization(
+            axis=[1, 2, 3], center=False, scale=False, dtype="float32", name="normalise"
+        )(x)
     if kind == "dataset":
         if statistics is None:
             raise ValueError("normalisation 'dataset' needs the statistics of the training photographs")
@@ -137,9 +209,9 @@ def normalise(
             [1 / deviation for _, deviation in channels],
             [-mean / deviation for mean, deviation in channels],
         )
-        return keras.layers.Rescaling(scale, offset=offset, name="normalise")(x)
+        return keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="normalise")(x)
     if bgr:
-        return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], name="normalise")(x)
+        return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], dtype="float32", name="normalise")(x)
     if input_mode == "tf":
-        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(x)
-    return keras.layers.Rescaling(1.0, name="to_float")(x)
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise")(x)
+    return keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(x)

@@ -64,7 +64,8 @@ def _values(rule: Mapping[str, Any]) -> str:
     if "$ref" in rule:
         return "section"
     if "enum" in rule:
-        return ", ".join(f"`{value}`" for value in rule["enum"])
+        # As YAML has them: true, not True.
+        return ", ".join(f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in rule["enum"])
     if "const" in rule:
         return f"`{rule['const']}`"
     if rule["type"] == "array":

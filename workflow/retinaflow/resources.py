@@ -40,6 +40,8 @@ LIGHT = 1000
 NETWORK = 5000
 # MB a million pixels: the photograph in three bytes, and as much again while it is cropped.
 DECODED = 6
+# MB a photograph in the tables that a stage holds as a whole: benchmarks/scaling.py finds up to 1.9 kB.
+ROW = 1 / 500
 # Photographs a second that one thread reads from a slow shared disk and decodes whole.
 READ = 5
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
@@ -52,7 +54,12 @@ DAY = 24 * 60
 
 def reading_memory(pixel_limit: int, threads: int, photographs: int, attempt: int = 1) -> int:
     """MB for ``threads`` that decode photographs of up to ``pixel_limit`` megapixels, and rows of ``photographs``."""
-    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + photographs / 500)
+    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + ROW * photographs)
+
+
+def table_memory(photographs: int, attempt: int = 1) -> int:
+    """MB for a stage that holds rows of ``photographs`` and decodes none."""
+    return attempt * math.ceil(LIGHT + ROW * photographs)
 
 
 def reading_minutes(photographs: float, threads: int, attempt: int = 1) -> int:

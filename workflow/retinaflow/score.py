@@ -21,6 +21,7 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int) -> k
     probability for each of ``classes``.
     """
     device.prepare(seed, threads)
+    device.full_float32()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib

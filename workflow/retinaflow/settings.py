@@ -19,6 +19,7 @@ import yaml
 from retinaflow import objects
 from retinaflow.archives import split_archive
 from retinaflow.backbones import BACKBONES
+from retinaflow.backend import fault as backend_fault
 from retinaflow.errors import RetinaflowError
 from retinaflow.labels import read_labels
 from retinaflow.recipe import Recipe
@@ -119,6 +120,12 @@ def check_files(config: Config) -> None:
         elif fault := weights_fault(weights):
             problems.append(f"weights of {name}: {weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'")
     _raise(problems)
+
+
+def check_backends(config: Config) -> None:
+    """Raise one ``RetinaflowError`` that names each backbone whose backend is not installed for this Python."""
+    used = {name: training(config, name)["backend"] for name in config["backbones"]}
+    _raise([f"backend of {name}: {fault}" for name, backend in used.items() if (fault := backend_fault(backend))])
 
 
 def _image_keys(dataset: str, source: Config) -> list[tuple[str, str]]:
@@ -452,6 +459,11 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield (
                 f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
                 f"learning_rate {settings['learning_rate']}"
+            )
+        if settings["batch_size"] % settings["gpus"]:
+            yield (
+                f"{key}.batch_size: {settings['batch_size']} photographs cannot be divided evenly among "
+                f"{settings['gpus']} GPUs"
             )
         zoom = settings["augment"]["zoom"]
         if zoom[0] > zoom[1]:

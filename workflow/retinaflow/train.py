@@ -18,7 +18,8 @@ from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
 from retinaflow.loader import Batches, Photographs
-from retinaflow.model import build, compile_model
+from retinaflow.lock import lock
+from retinaflow.model import build, compile_model, in_float32
 from retinaflow.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -47,9 +48,10 @@ def train(
 ) -> tuple[keras.Model, list[dict[str, float]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
-    The model holds the weights of the epoch with the best ``monitor``. The history has a row an epoch with
-    ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel statistics, batch size, best epoch,
-    parameters.
+    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. The model holds the weights of the
+    epoch with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The
+    history has a row an epoch with ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel
+    statistics, batch size, best epoch, parameters, what it was computed in and on.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
     if it had never been cut short. ``workers`` threads read batches ahead. Where the memory of the device does not
@@ -68,12 +70,14 @@ def train(
         checkpoint.restart(settings["batch_size"])
 
     def attempt(batch_size: int) -> keras.Model:
-        device.prepare(seed, settings["cpu_threads"])
-        model = build(backbone, settings, len(classes), weights, statistics)
-        log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-        batches = Batches(training, batch_size, workers, seed, settings["augment"])
-        held_out = Batches(validation, batch_size, workers)
-        _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+        device.prepare(seed, settings["cpu_threads"], settings["jit"])
+        batches = Batches(training, batch_size, workers, seed, settings["augment"], settings["gpus"])
+        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"])
+        with device.parallel(settings["gpus"]):
+            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
+            device.adopt(model)
+            log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
+            _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
         return model
 
     while True:
@@ -96,6 +100,9 @@ def train(
     rows = checkpoint.rows
     best = _best_epoch(rows, settings["monitor"])
     checkpoint.load(model, best)
+    trainable = _trainable(model)
+    if settings["precision"] != "float32" or settings["gpus"] > 1:
+        model = in_float32(model, backbone, settings, statistics)
     decided = {
         "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
         "channel_statistics": statistics,
@@ -103,7 +110,12 @@ def train(
         "epochs_run": len(rows),
         "best_epoch": best,
         "parameters": model.count_params(),
-        "trainable_parameters": _trainable(model),
+        "trainable_parameters": trainable,
+        "computed": {
+            "precision": settings["precision"],
+            "jit": settings["jit"],
+            "devices": device.names(settings["gpus"]),
+        },
         "photographs": {"train": len(training), "validation": len(validation)},
     }
     return model, rows, decided
@@ -122,8 +134,9 @@ def _fit(
     """Train ``model`` from where ``checkpoint`` stands until nothing is left to do."""
     if checkpoint.finished:
         return
-    compile_model(model, settings["learning_rate"])
+    compile_model(model, settings["learning_rate"], settings["jit"])
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
+    # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     model.optimizer.build(model.trainable_variables)
     done = len(checkpoint.rows)
     if done:
@@ -185,16 +198,22 @@ def train_job(
     class_indices: Path,
     record: Path,
     checkpoints: Path,
+    devices: Sequence[str],
 ) -> None:
     """Train from the files of earlier stages and write the four files of a trained model.
 
     ``training`` and ``validation`` are each the index tables of a part and its shards as (pixels, rows). In the folder
     ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
     ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
-    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done.
+    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done. ``devices`` are the
+    GPUs that it was given.
+
+    Raises ``RetinaflowError`` if another process trains with the same ``checkpoints``, and as ``train`` does.
     """
     start = time.monotonic()
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
+    device.prepare(seed, settings["cpu_threads"], device.compiles(settings["jit"]))
+    resolved = device.resolve(settings)
     parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
         "run": run,
@@ -208,30 +227,36 @@ def train_job(
             "weights": None if weights is None else digest_files([weights]),
         },
         "environment": device.describe(),
+        "computed": resolved,
     }
     # Shards are too large to read them for this alone; they are written once and never changed.
     written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
-    checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
-    trained, rows, decided = train(
-        backbone,
-        settings,
-        classes,
-        parts[0],
-        parts[1],
-        weights,
-        seed,
-        workers,
-        checkpoint,
-        deadline,
-        on_out_of_memory,
-    )
-    with whole_file(model) as part:
-        # Without the compiled metrics and the optimiser, the file loads wherever Keras does and is a third of the size.
-        keras.Model(trained.input, trained.output, name=backbone).save(part)
-    write_table(history, HISTORY_COLUMNS, rows)
-    write_json(class_indices, {name: level for level, name in enumerate(classes)})
-    write_json(record, {**decisive, **decided, "seconds": round(sum(row["seconds"] for row in rows), 1)})
-    checkpoint.remove()
+    # On a cluster, the job of a `snakemake` that was killed goes on, and nothing but this tells the next run.
+    with lock(checkpoints):
+        checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
+        trained, rows, decided = train(
+            backbone,
+            {**settings, **resolved},
+            classes,
+            parts[0],
+            parts[1],
+            weights,
+            seed,
+            workers,
+            checkpoint,
+            deadline,
+            on_out_of_memory,
+        )
+        with whole_file(model) as part:
+            # Without the compiled metrics and the optimiser, the file loads wherever Keras does, a third as large.
+            keras.Model(trained.input, trained.output, name=backbone).save(part)
+        write_table(history, HISTORY_COLUMNS, rows)
+        write_json(class_indices, {name: level for level, name in enumerate(classes)})
+        seconds = round(sum(row["seconds"] for row in rows), 1)
+        # Not decisive: a training that was cut short goes on wherever there is room.
+        used = list(devices) if device.has_gpu() else []
+        write_json(record, {**decisive, **decided, "devices": used, "seconds": seconds})
+        checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 
 

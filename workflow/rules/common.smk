@@ -58,6 +58,9 @@ def checked(config):
         settings.check(config, SCHEMA)
         complete = settings.with_defaults(config, SCHEMA)
         settings.check_files(complete)
+        # What is deployed for a job has packages of its own.
+        if not workflow.deployment_settings.deployment_method:
+            settings.check_backends(complete)
         local, remote = settings.fetched(complete)
         # Jobs find the label tables here, and may run where nothing can be reached.
         if remote and workflow.is_main_process:
@@ -367,6 +370,10 @@ def inventory_memory(wildcards, threads, attempt):
 
 def inventory_runtime(wildcards, input, threads, attempt):
     return resources.reading_minutes(dataset_photographs(wildcards.dataset), threads, attempt)
+
+
+def organize_memory(wildcards, attempt):
+    return resources.table_memory(photographs(wildcards.part), attempt)
 
 
 def organize_runtime(wildcards, input, threads, attempt):

@@ -14,7 +14,7 @@ rule organize:
     conda:
         "../../envs/retinaflow.yaml"
     resources:
-        mem_mb=resources.LIGHT,
+        mem_mb=organize_memory,
         runtime=scheduled(organize_runtime),
     params:
         classes=CLASSES,

@@ -36,6 +36,7 @@ rule score:
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
         seed=CONFIG["seed"],
+        backend=lambda wildcards: training_settings(wildcards)["backend"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
     script:
         "../scripts/score.py"

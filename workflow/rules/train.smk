@@ -22,7 +22,7 @@ rule train:
         "../../envs/retinaflow.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
-        gpu=1,
+        gpu=lambda wildcards: training_settings(wildcards)["gpus"],
         mem_mb=train_memory,
         runtime=scheduled(train_runtime),
     params:

@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+from retinaflow import gpus
+from retinaflow.backend import choose
 from retinaflow.logs import job_log
 from retinaflow.tables import read_table
 
 with job_log(snakemake.log[0]):
-    # Here, so that the log tells if TensorFlow does not even load.
+    gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.run}")
+    choose(snakemake.params.backend)
+    # Here, so that the log tells if the backend does not even load.
     from retinaflow.figures import learning_curves
     from retinaflow.loader import Photographs
     from retinaflow.predictions import write_scores

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from retinaflow import gpus
+from retinaflow.backend import choose
 from retinaflow.files import digest_files
 from retinaflow.logs import job_log
 
@@ -14,7 +16,9 @@ def part(use):
 
 
 with job_log(snakemake.log[0]):
-    # Here, so that the log tells if TensorFlow does not even load.
+    devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
+    choose(snakemake.params.settings["backend"])
+    # Here, so that the log tells if the backend does not even load.
     from retinaflow.train import train_job
 
     train_job(
@@ -36,4 +40,5 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.class_indices),
         Path(snakemake.output.record),
         Path(snakemake.params.checkpoints),
+        list(map(str, devices)),
     )

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from retinaflow.backend import choose
 from retinaflow.logs import job_log
 from retinaflow.weights import fetch
 
 with job_log(snakemake.log[0]):
+    choose(snakemake.config["backbones"][snakemake.wildcards.backbone]["backend"])
     fetch(snakemake.wildcards.backbone, Path(snakemake.output[0]))

@@ -1,0 +1,437 @@
+"""How the stages grow with the number of photographs, up to a million, and what follows for a hundred million.
+
+Of tables, links and Snakemake everything is measured, on label tables and folders of 10,000 to a million made-up names;
+of photographs only what one takes, on a few real ones. The last table multiplies: docs/scaling.md says which is which.
+Times are processor seconds, which other work on the machine hardly changes, of one run each. The files take up to 2 GB
+and three million inodes in the folder for temporary files.
+
+    python benchmarks/scaling.py [--large]
+"""
+
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import common
+from retinaflow import files, tables
+
+COUNTS = (10_000, 100_000, 1_000_000)
+JOBS = (1_000, 10_000)
+COLLECTIONS = {"EyePACS": 35_126, "1 million": 10**6, "100 million": 10**8}
+SHARD_SIZES = (1024, 16_384, 131_072)
+SHARD = SHARD_SIZES[0]
+PLAN = "dry run of so many preprocess jobs"
+# Photographs a second of ResNet-50 at 224 px on one A100, as its maker publishes: a derived figure's only foreign part.
+PUBLISHED = 2375
+FILES_A_SHARD = 4  # pixels, rows, stamp and log; what is kept for the next time are second names
+INODES_A_PHOTOGRAPH = 2  # the photograph and its link
+
+
+class Measured(NamedTuple):
+    """What one step took with ``count`` photographs or jobs: processor seconds, and MB of memory at most."""
+
+    step: str
+    count: int
+    seconds: float
+    megabytes: float
+
+
+# Steps, each in a process of its own: what is timed is only what is called last. -------------------------------------
+
+
+def images(count: int) -> Iterator[str]:
+    """Both eyes of ever new patients, as in EyePACS."""
+    return (f"{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count))
+
+
+def label_table(folder: Path, count: int) -> Path:
+    """A label table of ``count`` rows."""
+    path = folder / "labels.csv"
+    if not path.is_file():
+        lines = (f"{image},{number // 2 % 5}" for number, image in enumerate(images(count)))
+        path.write_text("\n".join(["image,level", *lines]) + "\n", encoding="ascii")
+    return path
+
+
+def read_labels(folder: Path, count: int) -> Callable[[], object]:
+    """What every reading of the Snakefile does, of the workflow and of each of its jobs."""
+    from retinaflow import labels
+
+    return lambda: labels.read_labels(str(label_table(folder, count)), "image", "level")
+
+
+def listing(folder: Path, count: int) -> Callable[[], object]:
+    """What a dry run does with a folder; the files are empty, as nothing reads them."""
+    from retinaflow import archives
+
+    place = folder / "photographs"
+    place.mkdir()
+    for image in images(count):
+        (place / f"{image}.jpeg").touch()
+    return lambda: archives.listing(str(place))
+
+
+def inventory(folder: Path, count: int) -> Callable[[], object]:
+    """Everything that an inventory does but reading and decoding the photographs."""
+    from retinaflow import headers
+
+    def read(paths: list[str], *_: object) -> list[headers.Header]:
+        return [headers.Header(1_000_000, 3888, 2592, files.digest(path.encode())) for path in paths]
+
+    headers._read = read  # type: ignore[assignment]
+    time.sleep(headers.SETTLED / 1e9)  # or it would not remember files that new
+    return again(folder, count)
+
+
+def again(folder: Path, count: int) -> Callable[[], object]:
+    """The same, as every photograph is known from before."""
+    from retinaflow import inventory, labels
+
+    outputs = (folder / name for name in ("inventory.csv", "problems.csv", "kept.json"))
+    table, classes = str(label_table(folder, count)), common.CLASSES
+    pattern = "(?P<patient>.+)_(?P<eye>left|right)"
+    return lambda: inventory.take_inventory(
+        *(
+            "train",
+            [folder / "photographs"],
+            labels.read_labels(table, "image", "level"),
+            classes,
+            pattern,
+            [],
+            200,
+            None,
+        ),
+        *(*outputs, "benchmark", 2),
+    )
+
+
+def judge(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
+    """The problems of a data set."""
+    from retinaflow.verdict import verdict
+
+    return lambda: verdict(folder / "inventory.csv", folder / "problems.csv", {}, 0.05)
+
+
+def split(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
+    """Training and validation."""
+    from retinaflow.split import write_split
+
+    outputs = [(folder / "split/train.csv", folder / "split/validation.csv")]
+    return lambda: write_split(folder / "inventory.csv", common.CLASSES, 0.2, 0, "patient", 1, outputs)
+
+
+def organize(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
+    """A link for each photograph, and the index; of all of them, as in a test set."""
+    from retinaflow.organize import organize
+
+    tree = folder / "organized"
+    return lambda: organize(folder / "inventory.csv", common.CLASSES, "symlink", tree, tree / "index.csv")
+
+
+def find_members(folder: Path, count: int) -> Callable[[], object]:
+    """What each job of preprocessing does first: it reads the index for the photographs of its shard."""
+    from retinaflow.shards import shard_of
+
+    index, shards = folder / "organized/index.csv", -(-count // SHARD)
+    return lambda: sum(shard_of(row["image"], shards) == 0 for row in tables.stream_table(index))
+
+
+def load(folder: Path, count: int) -> Callable[[], object]:
+    """The index of all pixels, in a part of as many shards as there would be; pixels of 1 x 1."""
+    from retinaflow.loader import Batches, Photographs
+    from retinaflow.shards import ROW_COLUMNS, shard_of
+
+    shards = -(-count // SHARD)
+    members: list[list[str]] = [[] for _ in range(shards)]
+    for image in images(count):
+        members[shard_of(image, shards)].append(image)
+    paths = [(folder / f"shards/{number}.npy", folder / f"shards/{number}.csv") for number in range(shards)]
+    for names, (pixels, rows) in zip(members, paths, strict=True):
+        tables.write_table(rows, ROW_COLUMNS, [{"image": name, "digest": ""} for name in names])
+        np.save(pixels, np.zeros((len(names), 1, 1, 3), np.uint8))
+    del members
+    return lambda: Batches(Photographs([folder / "organized/index.csv"], paths, common.CLASSES), 32, seed=1)
+
+
+def score(folder: Path, count: int) -> Callable[[], object]:
+    """Table, metrics and figure of made-up predictions."""
+    from retinaflow.predictions import write_scores
+
+    rng = np.random.default_rng(1)
+    actual, probabilities = rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count).astype(np.float32)
+    names = [f"{image}.jpeg" for image in images(count)]
+    outputs = folder / "predictions.csv", folder / "metrics.json", folder / "confusion_matrix.png"
+    return lambda: write_scores("A", "A", "test", names, actual, probabilities, common.CLASSES, 2, *outputs)
+
+
+def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
+    """What pooling of folds reads."""
+    from retinaflow.predictions import read_predictions
+
+    return lambda: read_predictions(folder / "predictions.csv", common.CLASSES)
+
+
+# In this order: each finds what those before it left.
+STEPS: dict[str, tuple[str, Callable[[Path, int], Callable[[], object]]]] = {
+    "labels": ("read the label table (once a Snakefile is read)", read_labels),
+    "listing": ("list the folder (dry run)", listing),
+    "inventory": ("inventory, all but reading photographs", inventory),
+    "again": ("inventory again, nothing changed", again),
+    "judge": ("judge the problems", judge),
+    "split": ("split", split),
+    "organize": ("organize, links", organize),
+    "members": ("find the members of one shard (each preprocess job)", find_members),
+    "load": ("open the shards (train, score)", load),
+    "score": ("metrics, predictions table, figure", score),
+    "read_scores": ("read predictions (pool)", read_scores),
+}
+
+
+def step(name: str, folder: Path, count: int) -> None:
+    """One step in this process; prints seconds and megabytes as JSON."""
+    work = STEPS[name][1](folder, count)
+    start = time.process_time()
+    result = work()
+    seconds = time.process_time() - start
+    del result
+    import resource
+
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def steps(count: int) -> Iterator[Measured]:
+    """All steps with ``count`` photographs."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (title, _) in STEPS.items():
+            done = subprocess.run(
+                [sys.executable, __file__, "--step", name, folder, str(count)], stdout=subprocess.PIPE, text=True
+            )
+            if done.returncode:
+                sys.exit(f"{name}: failed")
+            yield show(Measured(title, count, *json.loads(done.stdout.splitlines()[-1])))
+
+
+def show(measured: Measured) -> Measured:
+    """Say what was measured, as the whole takes minutes."""
+    print(f"{measured.step}, {measured.count:,}: {measured.seconds:.2f} s, {measured.megabytes:.0f} MB", flush=True)
+    return measured
+
+
+# Snakemake -----------------------------------------------------------------------------------------------------------
+
+NO_WORK = """
+from pathlib import Path
+
+for file in map(Path, snakemake.output):
+    (file.parent if file.suffix else file).mkdir(parents=True, exist_ok=True)
+    if file.suffix:
+        file.write_bytes(b"")
+"""
+
+
+def project(folder: Path, count: int, shard_size: int) -> None:
+    """The workflow on ``count`` labels and one photograph: more is not needed to plan, and nothing is to be done."""
+    data = {"train": {"images": "photographs", "labels": "labels.csv"}}
+    train = {"weights": "random", "batch_norm": "train", "image_size": 32}
+    settings = {"data": data, "train": train, "backbones": {"VGG16": {}}, "preprocess": {"shard_size": shard_size}}
+    common.project(folder, settings)
+    (folder / "photographs").mkdir()
+    (folder / "photographs/0_left.jpeg").touch()
+    label_table(folder, count)
+    for script in (folder / "workflow/scripts").iterdir():
+        script.write_text(NO_WORK, encoding="utf-8")
+
+
+def dry_run(step: str, number: int, count: int, shard_size: int) -> Measured:
+    """`snakemake -n` of a first run."""
+    with tempfile.TemporaryDirectory() as name:
+        project(Path(name), count, shard_size)
+        return show(Measured(step, number, *called(Path(name), "-n", "--quiet", "rules")))
+
+
+def jobs(count: int, shards: int = 40) -> Measured:
+    """What a job takes that does nothing, where the label table has ``count`` rows."""
+    with tempfile.TemporaryDirectory() as name:
+        project(Path(name), count, -(-count // shards))
+        before = called(Path(name), "--cores", "2", "--quiet", "rules", "--until", "organize")
+        after = called(Path(name), "--cores", "2", "--quiet", "rules", "--until", "preprocess")
+        first, _ = called(Path(name), "--cores", "2", "--quiet", "rules", "-n")
+        return show(Measured("a job that does nothing", count, (after[0] - first) / shards, max(before[1], after[1])))
+
+
+def called(folder: Path, *arguments: str) -> tuple[float, float]:
+    """Processor seconds, those of its jobs included, and peak MB of one call of snakemake."""
+    command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
+    with open(folder / "output.txt", "wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit((folder / "output.txt").read_text(encoding="utf-8"))
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+# One photograph ------------------------------------------------------------------------------------------------------
+
+
+def photograph() -> dict[str, float]:
+    """Processor seconds that a photograph takes to read and to preprocess, and its bytes: of originals, if at hand."""
+    from retinaflow import headers, preprocess
+    from retinaflow.recipe import Recipe
+
+    few = common.originals() or common.collection()
+    contents = [path.read_bytes() for path in few.paths]
+    with tempfile.TemporaryDirectory() as name:
+        paths = list(map(str, few.paths))
+        found = headers.read_headers(paths, 200, Path(name) / "kept.json", "benchmark", 1)
+
+        def read() -> int:
+            headers.read_headers(paths, 200, Path(name) / "none" / str(time.monotonic_ns()), "benchmark", 1)
+            return len(paths)
+
+        def shrink(size: int) -> Callable[[], int]:
+            recipe = Recipe(size, "trim", "keep", "none")
+
+            def run() -> int:
+                for content, header in zip(contents, found, strict=True):
+                    preprocess.prepare(content, int(header.width), int(header.height), recipe)
+                return len(contents)
+
+            return run
+
+        seconds = common.alternate({"inventory": read, "224": shrink(224), "512": shrink(512)})
+    measured = {key: float(np.median(times)) for key, times in seconds.items()}
+    return {**measured, "bytes": float(np.mean([len(content) for content in contents]))}
+
+
+# What follows --------------------------------------------------------------------------------------------------------
+
+
+def at(measured: list[Measured], step: str, count: float) -> tuple[float, float]:
+    """Seconds and MB of a step with ``count``: on the line through the two nearest measurements, or the last two."""
+    rows = sorted((row for row in measured if row.step == step), key=lambda row: row.count)
+    place = min(int(np.searchsorted([row.count for row in rows[1:-1]], count)), len(rows) - 2)
+    low, high = rows[place : place + 2]
+    share = (count - low.count) / (high.count - low.count)
+    seconds, megabytes = (a + share * (b - a) for a, b in zip(low[2:], high[2:], strict=True))
+    return max(seconds, 0.0), megabytes
+
+
+def shown(number: float) -> str:
+    """Three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def derived(measured: list[Measured], one: dict[str, float]) -> list[tuple[str, ...]]:
+    """Rows of the table of collections: the lines through what was measured, and multiples."""
+
+    def step(name: str) -> Callable[[int], str]:
+        def cell(n: int) -> str:
+            seconds, megabytes = at(measured, STEPS[name][0], n)
+            return f"{shown(seconds / 60)} min, {shown(megabytes / 1000)} GB"
+
+        return cell
+
+    def hours(each: float) -> Callable[[int], str]:
+        return lambda n: f"{shown(n * each / 3600)} h"
+
+    def terabytes(each: float) -> Callable[[int], str]:
+        return lambda n: f"{shown(n * each / 1e12)} TB"
+
+    rows: dict[str, Callable[[int], str]] = {
+        "label table": lambda n: f"{shown(n * one['label_bytes'] / 1e6)} MB",
+        "originals": terabytes(one["bytes"]),
+        "shards at 224 px": terabytes(3 * 224**2),
+        "shards at 512 px": terabytes(3 * 512**2),
+        "inventory reads and decodes all, one core": hours(one["inventory"]),
+        "inventory reads and decodes all, 100 cores": hours(one["inventory"] / 100),
+        "preprocess to 224 px, one core": hours(one["224"]),
+        "preprocess to 512 px, one core": hours(one["512"]),
+        "preprocess to 512 px, 100 cores": hours(one["512"] / 100),
+        "an epoch of ResNet50 at 224 px, one A100": hours(1 / PUBLISHED),
+        "an epoch of ResNet50 at 512 px, one A100": hours((512 / 224) ** 2 / PUBLISHED),
+        "inventory, all else": step("inventory"),
+        "split": step("split"),
+        "organize": step("organize"),
+        "open the shards, in each training": step("load"),
+        "metrics, table, figure": step("score"),
+        "a dry run reads the label table": step("labels"),
+        "a dry run lists the folder": step("listing"),
+    }
+    table = [(title, *(cell(n) for n in COLLECTIONS.values())) for title, cell in rows.items()]
+    for size in SHARD_SIZES:
+        for title, cell in by_shards(measured, size).items():
+            table.append((f"shards of {size:,}: {title}", *(cell(n) for n in COLLECTIONS.values())))
+    return table
+
+
+def by_shards(measured: list[Measured], size: int) -> dict[str, Callable[[int], str]]:
+    """What depends on how many shards of ``size`` there are."""
+
+    def jobs(n: int) -> int:
+        return -(-n // size)
+
+    def planning(n: int) -> str:
+        seconds, megabytes = at(measured, PLAN, jobs(n))
+        return f"{shown(seconds)} s, {shown(megabytes)} MB"
+
+    def all_jobs(name: str, times: int) -> Callable[[int], str]:
+        return lambda n: f"{shown(times * jobs(n) * at(measured, STEPS[name][0], n)[0] / 3600)} h"
+
+    return {
+        "jobs": lambda n: f"{jobs(n):,}",
+        "they are planned": planning,
+        "each finds its photographs": all_jobs("members", 1),
+        "on a cluster each reads the label table twice": all_jobs("labels", 2),
+        "million inodes": lambda n: shown((n * INODES_A_PHOTOGRAPH + jobs(n) * FILES_A_SHARD) / 1e6),
+    }
+
+
+def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))
+
+
+def main() -> None:
+    """Measure, multiply and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--large", action="store_true", help="plan 97,656 jobs, too: five minutes more and 3 GB")
+    parser.add_argument("--step", nargs=3, metavar=("STEP", "FOLDER", "COUNT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        step(options.step[0], Path(options.step[1]), int(options.step[2]))
+        return
+    measured = [row for count in COUNTS for row in steps(count)]
+    wanted = [*JOBS, *([97_656] if options.large else [])]
+    measured += [dry_run(PLAN, number, number, 1) for number in wanted]
+    measured += [dry_run("dry run, shards of 1024", count, count, SHARD) for count in COUNTS]
+    measured += [jobs(count) for count in (COUNTS[0], COUNTS[-1])]
+    one = photograph()
+    one["label_bytes"] = sum(len(f"{image},0\n") for image in images(COUNTS[-1])) / COUNTS[-1]
+    header = ("step", "photographs or jobs", "seconds", "MB")
+    text = markdown(
+        header, [(row.step, f"{row.count:,}", f"{row.seconds:.2f}", f"{row.megabytes:.0f}") for row in measured]
+    )
+    rates = "\n".join(f"- {key}: {value:.4g}" for key, value in one.items())
+    text += (
+        f"\n\nOne photograph, seconds and bytes:\n\n{rates}\n\n{markdown(('', *COLLECTIONS), derived(measured, one))}\n"
+    )
+    print(text)
+    content = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": common.machine(), "photograph": one}
+    files.write_json(common.TARGET / "scaling.json", {**content, "measured": [row._asdict() for row in measured]})
+    with files.whole_file(common.TARGET / "scaling.md") as part:
+        part.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

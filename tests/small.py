@@ -1,0 +1,109 @@
+"""A network and photographs that train within a second, and a process of its own to train them in.
+
+    python tests/small.py DEVICES PARTS '[[FOLDER, SETTINGS], ...]'
+
+trains on virtual CPU devices, with the settings that differ from SETTINGS.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from common import Part
+from retinaflow.backbones import BACKBONES, Backbone
+from retinaflow.train import OutOfTimeError, train_job
+
+THREE = ["none", "mild", "severe"]
+AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
+SETTINGS = {
+    "image_size": 32,
+    "normalisation": "imagenet",
+    "freeze_layers": 0,
+    "batch_norm": "train",
+    "dense_units": [16, 8],
+    "dropout": 0.1,
+    "class_weights": "inverse",
+    "batch_size": 8,
+    "gpus": 1,
+    "precision": "float32",
+    "jit": "auto",
+    "cpu_threads": 1,
+    "epochs": 3,
+    "learning_rate": 0.01,
+    "monitor": "val_loss",
+    "reduce_lr_factor": 0.5,
+    "reduce_lr_patience": 3,
+    "minimum_learning_rate": 1e-6,
+    "early_stopping_patience": 10,
+    "augment": AUGMENT,
+}
+OUTPUTS = ("model.keras", "history.csv", "class_indices.json", "run.json")
+
+
+def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:
+    """A network that Keras compiles in a second, where the smallest registered one takes twenty."""
+    assert not include_top
+    assert weights is None
+    pixels = keras.Input(input_shape)
+    x = keras.layers.Conv2D(16, 5, strides=4, use_bias=False)(pixels)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+    return keras.Model(pixels, x, name="tiny")
+
+
+def register(patch: pytest.MonkeyPatch) -> None:
+    """Make the network known as Tiny."""
+    patch.setitem(BACKBONES, "Tiny", Backbone("Tiny", "tf"))
+    patch.setattr(keras.applications, "Tiny", tiny, raising=False)
+
+
+def planted(number: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
+    """Photographs of three classes, none of them as frequent as another, that their brightness tells apart."""
+    rng = np.random.default_rng(seed)
+    levels = [(0, 1, 2, 0, 1, 0)[place % 6] for place in range(number)]
+    pixels = 20 + 80 * np.array(levels)[:, None, None, None] + rng.integers(0, 40, (number, 32, 32, 3))
+    return pixels.astype(np.uint8), levels
+
+
+def train_small(folder: Path, parts: tuple[Part, Part], minutes: float | None = None, **changes: Any) -> None:
+    """Train as the workflow does, in ``folder``; with checkpoints beside it."""
+    outputs = [folder / name for name in OUTPUTS]
+    decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, "error", THREE, 1)
+    try:
+        train_job(*decided, *parts, None, "", 1, minutes, *outputs, folder.with_name(f"{folder.name}-checkpoints"), [])
+    except OutOfTimeError:
+        train_small(folder, parts, minutes, **changes)
+
+
+def main() -> None:
+    """Make the devices and train."""
+    devices, parts, jobs = int(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    else:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        for folder, settings in jobs:
+            train_small(Path(folder), read_parts(parts), **settings)
+
+
+def read_parts(written: Any) -> tuple[Part, Part]:
+    """Parts whose paths were text."""
+    training, validation = (
+        ([Path(index) for index in indices], [(Path(pixels), Path(rows)) for pixels, rows in shards])
+        for indices, shards in written
+    )
+    return training, validation
+
+
+if __name__ == "__main__":
+    main()

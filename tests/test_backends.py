@@ -1,0 +1,107 @@
+"""What Keras computes with: which it is, and that a model means the same to each."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from common import CLASSES, ROOT
+from retinaflow import backend
+from retinaflow.errors import RetinaflowError
+from retinaflow.settings import check_backends, with_defaults
+
+BACKENDS = ("tensorflow", "jax", "torch")
+INSTALLED = [name for name in BACKENDS if find_spec(name)]
+SETTINGS = {
+    "image_size": 64,
+    "normalisation": "imagenet",
+    "freeze_layers": 0,
+    "batch_norm": "train",
+    "dense_units": [16, 8],
+    "dropout": 0.2,
+}
+
+
+def test_the_configuration_decides_whatever_the_environment_says():
+    code = "from retinaflow.backend import choose; choose('tensorflow'); import keras; print(keras.backend.backend())"
+    environment = {**os.environ, "PYTHONPATH": "workflow", "KERAS_BACKEND": "nonsense"}
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.stdout.split() == ["tensorflow"], told.stderr
+
+
+def test_a_backend_that_is_not_installed_is_an_error_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None if name == "jax" else name)
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    config = {"data": {}, "train": {"backend": "torch"}, "backbones": {"VGG16": {"backend": "jax"}, "ResNet50": {}}}
+    told = r"'jax' is not installed for .*; install it \(`make jax` does"
+    with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {told}") as error:
+        check_backends(with_defaults(config, schema))
+    assert "ResNet50" not in str(error.value)
+    with pytest.raises(RetinaflowError, match=f"backend: {told}"):
+        backend.choose("jax")
+
+
+# Run as `python -c CODE backend train|score settings folder`.
+TRAIN = """
+import json, sys
+from pathlib import Path
+from retinaflow.backend import choose
+name, settings, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+choose(name)
+import numpy as np
+from retinaflow import device
+from retinaflow.model import build, compile_model
+device.prepare(1, 2)
+model = build("MobileNetV3Small", settings, 5, None)
+compile_model(model, 0.001)
+model.fit(np.load(folder / "pixels.npy"), np.arange(40) % 5, batch_size=20, verbose=0)
+model.save(folder / f"{name}.keras")
+"""
+SCORE = """
+import json, sys
+from pathlib import Path
+from retinaflow.backend import choose
+name, folder = sys.argv[1], Path(sys.argv[3])
+choose(name)
+import numpy as np
+from retinaflow.loader import Photographs
+from retinaflow.score import load_model, predict
+index, shards, classes = json.loads((folder / "part.json").read_text())
+photographs = Photographs([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
+for path in folder.glob("*.keras"):
+    np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3))
+"""
+
+
+def run(code: str, name: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, json.dumps(SETTINGS), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(len(INSTALLED) < 2, reason="only one backend is installed: make test-backends")
+def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_part):
+    """To 1e-4, with all that are installed; more photographs than are scored at once."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    (index,), shards = make_part("test", pixels, [number % 5 for number in range(40)])
+    (tmp_path / "part.json").write_text(json.dumps([index, shards, CLASSES], default=str))
+    for code in (TRAIN, SCORE):
+        for name in INSTALLED:
+            run(code, name, tmp_path)
+    for trained in INSTALLED:
+        own, *others = [np.load(tmp_path / f"{trained}-{name}.npy") for name in sorted(INSTALLED, key=trained.__ne__)]
+        assert len(np.unique(own.argmax(axis=1))) > 1 or own.std(axis=0).max() > 1e-3, "photographs differ"
+        for other in others:
+            assert np.abs(other - own).max() < 1e-4

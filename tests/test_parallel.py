@@ -1,0 +1,106 @@
+"""Several devices for one training, and compiled steps: each in a process of its own, as both are set up once."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from common import ROOT, Part
+from retinaflow import device
+from retinaflow.errors import RetinaflowError
+from retinaflow.tables import read_table
+from small import SETTINGS, THREE, planted, register, train_small
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+device.prepare(seed=0, threads=1)
+
+# Without what is drawn differently on each device.
+ALIKE = {"dropout": 0.0, "augment": None, "epochs": 2}
+
+
+@pytest.fixture
+def parts(make_part) -> tuple[Part, Part]:
+    """37 photographs to train on, 21 to validate on: batches of 8 leave 5, which 2 devices cannot share evenly."""
+    return make_part("train", *planted(37), classes=THREE), make_part("validation", *planted(21, seed=1), classes=THREE)
+
+
+def elsewhere(backend: str, devices: int, parts: tuple[Part, Part], jobs: dict[Path, dict[str, Any]]) -> None:
+    """Train the small network in a process with so many virtual devices, in each of the folders."""
+    arguments = [str(devices), json.dumps(parts, default=str), json.dumps(list(jobs.items()), default=str)]
+    result = subprocess.run(
+        [sys.executable, "tests/small.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": "workflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def outcome(folder: Path) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]:
+    """Figures of all epochs, weights, and what it was computed in and on."""
+    figures = [
+        [float(value) for key, value in row.items() if key != "seconds"] for row in read_table(folder / "history.csv")
+    ]
+    weights = keras.saving.load_model(folder / "model.keras").get_weights()
+    return np.array(figures), weights, json.loads((folder / "run.json").read_text())["computed"]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one(tmp_path, parts, backend):
+    """Statistics of the batch included, and cut short after each epoch; of float16, only the figures are as close."""
+    if not find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    settings = {"float32": ALIKE, "float16": ALIKE | {"precision": "mixed_float16", "epochs": 1}}
+    jobs = {tmp_path / name / "one": setting for name, setting in settings.items()}
+    jobs |= {tmp_path / name / "two": setting | {"gpus": 2, "minutes": 1} for name, setting in settings.items()}
+    elsewhere(backend, 2, parts, jobs)
+    for name, close in (("float32", 1e-4), ("float16", 1e-2)):
+        one, two = (outcome(tmp_path / name / devices) for devices in ("one", "two"))
+        assert two[0] == pytest.approx(one[0], rel=close)
+        if name == "float32":
+            for here, there in zip(one[1], two[1], strict=True):
+                assert there == pytest.approx(here, rel=close, abs=close)
+        assert (one[2]["devices"], two[2]["devices"]) == (["CPU"], ["CPU", "CPU"])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX always compiles, torch in another way")
+def test_compiled_steps_train_alike_and_always_the_same(tmp_path, parts, monkeypatch):
+    register(monkeypatch)
+    jobs = {tmp_path / str(number): ALIKE | {"jit": True} for number in (1, 2)}
+    elsewhere("tensorflow", 1, parts, jobs)
+    train_small(tmp_path / "plain", parts, **ALIKE)
+    (figures, weights, computed), (again, same, _), (plain, _, not_compiled) = map(outcome, [*jobs, tmp_path / "plain"])
+    assert (computed["jit"], not_compiled["jit"]) == (True, False)
+    assert np.array_equal(figures, again)
+    assert all(np.array_equal(here, there) for here, there in zip(weights, same, strict=True))
+    assert plain == pytest.approx(figures, rel=1e-3)
+
+
+def test_more_devices_than_there_are_is_an_error():
+    with pytest.raises(RetinaflowError, match=r"gpus: 65, but this job sees \d+ [CG]PU\. Lower gpus, or let jobs have"):
+        device.names(65)
+
+
+@pytest.mark.parametrize(
+    ("backend", "jit", "told"),
+    [
+        ("tensorflow", True, "jit: True, which tensorflow cannot do on 2 GPUs"),
+        ("jax", False, "jit: False, which jax cannot do on 2 GPUs"),
+        ("torch", "auto", "gpus: 2, but with torch, Keras trains a network on one. Set gpus to 1"),
+    ],
+)
+def test_what_a_backend_cannot_do_on_several_devices_is_an_error(monkeypatch, backend, jit, told):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(RetinaflowError) as error:
+        device.resolve({**SETTINGS, "gpus": 2, "jit": jit})
+    assert told in str(error.value)
