@@ -159,6 +159,17 @@ def test_settings_of_the_plugin_reach_the_jobs_that_fetch(stored, endpoint, monk
     assert len(list((stored.folder / "results/downloaded/train-0/left and right").iterdir())) == 48
 
 
+def test_jobs_on_other_machines_need_no_storage(stored, monkeypatch):
+    stored.snakemake("--until", "download_archive", "--notemp")
+    monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    # As an executor starts a job there.
+    stored.snakemake(
+        *("--mode", "remote", "--force", "--allowed-rules", "unpack", "--cores", "1"),
+        *("--target-jobs", "unpack:dataset=test,number=0"),
+    )
+    assert len(list((stored.folder / "results/unpacked/test-0").glob("*.jpeg"))) == 32
+
+
 def test_credentials_may_be_those_of_aws(stored, monkeypatch):
     for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), CREDENTIALS.items(), strict=True):
         monkeypatch.delenv(value[0])
