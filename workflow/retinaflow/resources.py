@@ -40,7 +40,7 @@ LIGHT = 1000
 NETWORK = 5000
 # MB a million pixels: the photograph in three bytes, and as much again while it is cropped.
 DECODED = 6
-# MB a photograph in the tables that a stage holds as a whole: benchmarks/scaling.py finds up to 1.9 kB.
+# MB a photograph in the tables that a stage holds as a whole: benchmarks/scaling.py finds up to 2.0 kB.
 ROW = 1 / 500
 # Photographs a second that one thread reads from a slow shared disk and decodes whole.
 READ = 5
