@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from common import CLASSES, DATA, Part
+from common import CLASSES, DATA, ROOT, Part
 from retinaflow.files import digest
 from retinaflow.tables import write_table
 
 # Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# JAX compiles each operation that makes a weight; the next process need not do it again.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # More cases than a change should wait for: HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough.
 settings.register_profile("thorough", max_examples=2000, deadline=None)

@@ -54,13 +54,17 @@ from pathlib import Path
 from retinaflow.backend import choose
 name, settings, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
 choose(name)
+import keras
 import numpy as np
 from retinaflow import device
 from retinaflow.model import build, compile_model
 device.prepare(1, 2)
 model = build("MobileNetV3Small", settings, 5, None)
-compile_model(model, 0.001)
-model.fit(np.load(folder / "pixels.npy"), np.arange(40) % 5, batch_size=20, verbose=0)
+for layer in model.get_layer("MobileNetV3Small").layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
+compile_model(model, 0.01)
+model.fit(np.load(folder / "pixels.npy"), np.arange(40) % 5, batch_size=20, epochs=3, verbose=0)
 model.save(folder / f"{name}.keras")
 """
 SCORE = """
@@ -93,7 +97,8 @@ def run(code: str, name: str, folder: Path) -> None:
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="only one backend is installed: make test-backends")
 def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_part):
     """To 1e-4, with all that are installed; more photographs than are scored at once."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (40, 64, 64, 3))
+    pixels = (noise + 40 * (np.arange(40) % 5)[:, None, None, None]).astype(np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     (index,), shards = make_part("test", pixels, [number % 5 for number in range(40)])
     (tmp_path / "part.json").write_text(json.dumps([index, shards, CLASSES], default=str))
@@ -102,6 +107,6 @@ def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_par
             run(code, name, tmp_path)
     for trained in INSTALLED:
         own, *others = [np.load(tmp_path / f"{trained}-{name}.npy") for name in sorted(INSTALLED, key=trained.__ne__)]
-        assert len(np.unique(own.argmax(axis=1))) > 1 or own.std(axis=0).max() > 1e-3, "photographs differ"
+        assert own.std(axis=0).max() > 0.01, "it tells photographs apart"
         for other in others:
             assert np.abs(other - own).max() < 1e-4
