@@ -8,6 +8,7 @@ trains on virtual CPU devices, with the settings that differ from SETTINGS.
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def train_small(folder: Path, parts: tuple[Part, Part], minutes: float | None = 
     outputs = [folder / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, "error", THREE, 1)
     try:
-        train_job(*decided, *parts, None, "", 1, minutes, *outputs, folder.with_name(f"{folder.name}-checkpoints"), [])
+        checkpoints = folder.with_name(f"{folder.name}-checkpoints")
+        train_job(*decided, *parts, None, "", 1, time.monotonic(), minutes, *outputs, checkpoints, [])
     except OutOfTimeError:
         train_small(folder, parts, minutes, **changes)
 

@@ -16,7 +16,7 @@ from common import ROOT, Part
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.tables import read_table
-from small import SETTINGS, THREE, planted, register, train_small
+from small import THREE, planted, register, train_small
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
@@ -89,18 +89,3 @@ def test_compiled_steps_train_alike_and_always_the_same(tmp_path, parts, monkeyp
 def test_more_devices_than_there_are_is_an_error():
     with pytest.raises(RetinaflowError, match=r"gpus: 65, but this job sees \d+ [CG]PU\. Lower gpus, or let jobs have"):
         device.names(65)
-
-
-@pytest.mark.parametrize(
-    ("backend", "jit", "told"),
-    [
-        ("tensorflow", True, "jit: True, which tensorflow cannot do on 2 GPUs"),
-        ("jax", False, "jit: False, which jax cannot do on 2 GPUs"),
-        ("torch", "auto", "gpus: 2, but with torch, Keras trains a network on one. Set gpus to 1"),
-    ],
-)
-def test_what_a_backend_cannot_do_on_several_devices_is_an_error(monkeypatch, backend, jit, told):
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    with pytest.raises(RetinaflowError) as error:
-        device.resolve({**SETTINGS, "gpus": 2, "jit": jit})
-    assert told in str(error.value)

@@ -5,7 +5,7 @@ import math
 import keras
 import pytest
 
-from retinaflow import resources
+from retinaflow import resources, score
 from retinaflow.backbones import BACKBONES
 from retinaflow.resources import COSTS, DAY
 
@@ -46,14 +46,19 @@ def test_costs_are_those_of_the_network(name):
 @pytest.mark.parametrize("key", ["image_size", "batch_size"])
 def test_more_pixels_take_more_memory(name, key):
     more = {**SETTINGS, key: 2 * SETTINGS[key]}
-    assert resources.network_memory(name, more, True) > resources.network_memory(name, SETTINGS, True)
-    assert resources.network_memory(name, SETTINGS, True) > resources.network_memory(name, SETTINGS, False)
+    assert resources.network_memory(name, more, 0, True) > resources.network_memory(name, SETTINGS, 0, True)
+    assert resources.network_memory(name, SETTINGS, 0, True) > resources.network_memory(name, SETTINGS, 0, False)
 
 
 def test_memory_by_hand():
     # VGG16: 14.7 million parameters four times, 15.2 million outputs of 32 photographs twice, 4 bytes each.
     expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
-    assert resources.network_memory("VGG16", SETTINGS, True) == math.ceil(expected)
+    assert resources.network_memory("VGG16", SETTINGS, 0, True) == math.ceil(expected)
+    # However many it was trained with at a time, 32 are scored.
+    expected = 5000 + 2000 + 1.25 * 4 * (14.7 + 15.2 * 32)
+    small = {**SETTINGS, "batch_size": 1}
+    assert resources.network_memory("VGG16", small, 1_000_000, False) == math.ceil(expected)
+    assert resources.SCORED == score.BATCH
     assert resources.reading_memory(100, 4, 35_000) == 1000 + 2400 + 70
     assert resources.table_memory(1_000_000, attempt=2) == 2 * (1000 + 2000)
 

@@ -87,6 +87,18 @@ def message(wrong):
         ),
         (config(train__freeze_layers=-1), "train.freeze_layers: -1 is less than the minimum of 0"),
         (config(train__class_weights=[1, 2]), "class_weights: 2 weights for the 5 classes"),
+        (
+            config(train__gpus=2, train__backend="torch"),
+            "gpus: with torch, Keras trains a network on one GPU; set gpus to 1",
+        ),
+        (
+            config(train__gpus=2, train__jit=True),
+            "jit: True, which tensorflow cannot do on several GPUs; set jit to auto",
+        ),
+        (
+            config(train__gpus=2, train__jit=False, train__backend="jax"),
+            "jit: False, which jax cannot do on several GPUs; set jit to auto",
+        ),
         (config(train__gpus=3), "batch_size: 32 photographs cannot be divided evenly among 3 GPUs"),
         (config(train__jit="yes"), "train.jit: 'yes' is not one of ['auto', True, False]"),
         (config(train__minimum_learning_rate=1), "minimum_learning_rate: 1 is above learning_rate 0.0001"),

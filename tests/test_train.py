@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import pty
 import re
 import sys
 import termios
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count
@@ -204,7 +206,7 @@ def job(
     """Train in ``folder`` as the workflow does."""
     outputs = [folder / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, on_out_of_memory, THREE, seed)
-    train_job(*decided, *parts, None, code, 1, minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
+    train_job(*decided, *parts, None, code, 1, time.monotonic(), minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
     return folder
 
 
@@ -264,7 +266,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     }
     assert record["environment"] == device.describe()
     # What a job was given, it need not have computed on.
-    assert record["devices"] == (["GPU 3"] if device.has_gpu() else [])
+    assert record["computed"]["devices"] == (["GPU 3"] if device.has_gpu() else ["CPU"])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
     mean, _ = Photographs(*parts[0], THREE).channel_statistics()
     assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
@@ -290,7 +292,7 @@ def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
     settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
     outputs = [tmp_path / "run" / name for name in OUTPUTS]
     decided = ("Tiny", "Tiny", settings, "error", THREE, 1)
-    train_job(*decided, *parts, path, "", 1, None, *outputs, tmp_path / "checkpoints", [])
+    train_job(*decided, *parts, path, "", 1, 0, None, *outputs, tmp_path / "checkpoints", [])
     assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
     trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
     for old, new in zip(source.get_weights(), trained, strict=True):
@@ -483,6 +485,13 @@ def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, mo
     memory_for(monkeypatch, 0)
     with pytest.raises(RetinaflowError, match="batches of 1 photographs"):
         fit(tmp_path, *parts, on_out_of_memory="halve")
+
+
+def test_a_batch_that_several_gpus_could_not_share_is_not_tried(tmp_path, parts, monkeypatch):
+    monkeypatch.setattr(device, "parallel", lambda _: contextlib.nullcontext())
+    memory_for(monkeypatch, 0)
+    with pytest.raises(RetinaflowError, match="batches of 6 photographs"):
+        fit(tmp_path, *parts, on_out_of_memory="halve", gpus=2, batch_size=12)
 
 
 def shown_on_terminal(work: Callable[[], object]) -> str:

@@ -533,7 +533,7 @@ def test_jobs_side_by_side_have_distinct_devices(folds):
         log = folds.read(f"results/logs/score/VGG16/fold-{fold}.log")
         assert len([uuid for uuid in GPUS if uuid in log]) == 1
         assert "waiting" not in log
-        assert json_of(folds, f"models/VGG16/fold-{fold}/run.json")["devices"] == []  # they are none
+        assert json_of(folds, f"models/VGG16/fold-{fold}/run.json")["computed"]["devices"] == ["CPU"]
 
 
 def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds):

@@ -13,6 +13,7 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
 import pytest
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
@@ -181,8 +182,16 @@ def test_weights_may_be_in_object_storage(stored, bucket):
     bucket.put_object(Key="my.weights.h5", Body=b"<html>")
     stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/my.weights.h5"}
     assert "download_weights" in " ".join(stored.planned())
+    shown = stored.snakemake("weights", check=False)
+    assert "s3://eyes/my.weights.h5: found an HTML page" in shown
+    file = stored.folder / "results/downloaded/MobileNetV3Small.weights.h5"
+    assert not file.exists()
+    with h5py.File(stored.folder / "some.h5", "w") as weights:
+        weights["kernel"] = [1.0]
+    content = (stored.folder / "some.h5").read_bytes()
+    bucket.put_object(Key="my.weights.h5", Body=content)
     stored.snakemake("weights")
-    assert (stored.folder / "results/downloaded/MobileNetV3Small.weights.h5").read_bytes() == b"<html>"
+    assert file.read_bytes() == content
     assert not stored.planned("weights")
 
 

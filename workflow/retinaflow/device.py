@@ -75,21 +75,15 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     ``precision`` is mixed_bfloat16 on GPUs with tensor cores for it (compute capability 8.0 or higher), mixed_float16
     on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training).
-    Call after ``prepare``. Raises ``RetinaflowError`` if the backend cannot train on several devices so.
+    Call after ``prepare``. Where float32 was asked for by name, products are in all of its bits.
     """
-    backend, gpus, jit = keras.backend.backend(), settings["gpus"], compiles(settings["jit"])
-    if gpus > 1 and backend not in ("tensorflow", "jax"):
-        raise RetinaflowError(
-            f"gpus: {gpus}, but with {backend}, Keras trains a network on one. Set gpus to 1 (backbones and folds "
-            "still run side by side), or use TensorFlow or JAX."
-        )
-    if gpus > 1 and jit != (backend == "jax"):
-        raise RetinaflowError(f"jit: {jit}, which {backend} cannot do on {gpus} GPUs. Set jit to auto, or gpus to 1.")
-    native = _native_precisions(gpus)
+    native = _native_precisions(settings["gpus"])
     precision = native[0] if settings["precision"] == "auto" else settings["precision"]
     if precision not in native:
         log.warning("precision: this device computes %s no faster than %s", precision, native[0])
-    return {"precision": precision, "jit": jit}
+    if settings["precision"] == "float32":
+        full_float32()
+    return {"precision": precision, "jit": compiles(settings["jit"])}
 
 
 def _native_precisions(count: int) -> tuple[str, ...]:

@@ -28,6 +28,9 @@ def lock(folder: Path) -> TextIO:
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(file.fileno()).st_nlink:  # removed in between: who comes next would lock another file
+            file.close()
+            return lock(folder)
     except BlockingIOError:
         file.seek(0)
         raise RetinaflowError(

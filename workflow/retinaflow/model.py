@@ -12,10 +12,8 @@ from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.kappa import QuadraticWeightedKappa
-from retinaflow.weights import EXPECTED
+from retinaflow.weights import EXPECTED, SET
 from retinaflow.weights import fault as weights_fault
-
-SET_WEIGHTS = "Set `weights` to one, or to 'imagenet' or 'random'."
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
@@ -147,7 +145,7 @@ def load_backbone(
     if weights is None:
         return network
     if fault := weights_fault(weights):
-        raise RetinaflowError(f"{weights}: {fault}. {SET_WEIGHTS}")
+        raise RetinaflowError(f"{weights}: {fault}. {SET}")
     try:
         # Keras warns of each layer that a file lacks, and then refuses the file.
         with warnings.catch_warnings(action="ignore"):
@@ -155,7 +153,7 @@ def load_backbone(
     except Exception as error:  # a file that does not fit, or is damaged, fails anywhere in Keras and h5py
         cause = " ".join(str(error).split())[:400]
         raise RetinaflowError(
-            f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET_WEIGHTS}"
+            f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET}"
         ) from error
     return network
 

@@ -44,6 +44,8 @@ DECODED = 6
 ROW = 1 / 500
 # Photographs a second that one thread reads from a slow shared disk and decodes whole.
 READ = 5
+# Photographs that are scored at once.
+SCORED = 32
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
 SPEED = 1000
 FEED = 500
@@ -72,15 +74,18 @@ def unpacking_minutes(megabytes: float, attempt: int = 1) -> int:
     return _minutes(megabytes / 10, attempt)
 
 
-def network_memory(backbone: str, settings: Mapping[str, Any], training: bool, attempt: int = 1) -> int:
+def network_memory(
+    backbone: str, settings: Mapping[str, Any], photographs: int, training: bool, attempt: int = 1
+) -> int:
     """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
 
     Training holds weights, gradients and two moments, the outputs of all layers and their gradients; scoring a part.
+    Either has an index of its ``photographs``.
     """
     cost = COSTS[backbone]
     weights = 4 * cost.parameters * (4 if training else 1)
-    outputs = 4 * cost.activations * _area(settings) * settings["batch_size"] * (2 if training else 1)
-    return attempt * math.ceil(NETWORK + 1.25 * (weights + outputs))
+    outputs = 4 * cost.activations * _area(settings) * (2 * settings["batch_size"] if training else SCORED)
+    return attempt * math.ceil(NETWORK + ROW * photographs + 1.25 * (weights + outputs))
 
 
 def training_minutes(

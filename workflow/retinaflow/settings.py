@@ -463,7 +463,14 @@ def _combination_problems(config: Config) -> Iterable[str]:
         if settings["batch_size"] % settings["gpus"]:
             yield (
                 f"{key}.batch_size: {settings['batch_size']} photographs cannot be divided evenly among "
-                f"{settings['gpus']} GPUs"
+                f"{settings['gpus']} GPUs; set it to a multiple of that"
+            )
+        if settings["gpus"] > 1 and settings["backend"] == "torch":
+            yield f"{key}.gpus: with torch, Keras trains a network on one GPU; set gpus to 1, or backend to another"
+        elif settings["gpus"] > 1 and settings["jit"] not in ("auto", settings["backend"] == "jax"):
+            yield (
+                f"{key}.jit: {settings['jit']}, which {settings['backend']} cannot do on several GPUs; set jit to "
+                "auto, or gpus to 1"
             )
         zoom = settings["augment"]["zoom"]
         if zoom[0] > zoom[1]:

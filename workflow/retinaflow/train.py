@@ -88,14 +88,15 @@ def train(
         except Exception as error:
             if not device.out_of_memory(error):
                 raise
-            if on_out_of_memory == "error" or batch_size == 1:
+            half = batch_size // 2
+            if on_out_of_memory == "error" or half == 0 or half % settings["gpus"]:
                 raise RetinaflowError(
                     f"{backbone}: out of memory with batches of {batch_size} photographs of {settings['image_size']} x "
                     f"{settings['image_size']} pixels. Lower batch_size or image_size of {backbone}, or set its "
                     "on_out_of_memory to halve. Other programs on the same device take memory, too."
                 ) from error
-        checkpoint.restart(batch_size // 2)
-        log.warning("%s: out of memory; starting anew with batches of %d photographs", backbone, batch_size // 2)
+        checkpoint.restart(half)
+        log.warning("%s: out of memory; starting anew with batches of %d photographs", backbone, half)
         keras.utils.clear_session(free_memory=True)
     rows = checkpoint.rows
     best = _best_epoch(rows, settings["monitor"])
@@ -111,11 +112,6 @@ def train(
         "best_epoch": best,
         "parameters": model.count_params(),
         "trainable_parameters": trainable,
-        "computed": {
-            "precision": settings["precision"],
-            "jit": settings["jit"],
-            "devices": device.names(settings["gpus"]),
-        },
         "photographs": {"train": len(training), "validation": len(validation)},
     }
     return model, rows, decided
@@ -192,6 +188,7 @@ def train_job(
     weights: Path | None,
     code: str,
     workers: int,
+    start: float,
     minutes: float | None,
     model: Path,
     history: Path,
@@ -205,12 +202,11 @@ def train_job(
     ``training`` and ``validation`` are each the index tables of a part and its shards as (pixels, rows). In the folder
     ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
     ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
-    long the job may take: before they are over it ends with ``OutOfTimeError``, unless it is done. ``devices`` are the
-    GPUs that it was given.
+    long the job, which began at ``start`` on the clock of ``time.monotonic``, may take: before they are over it ends
+    with ``OutOfTimeError``, unless it is done. ``devices`` are the GPUs that it was given.
 
     Raises ``RetinaflowError`` if another process trains with the same ``checkpoints``, and as ``train`` does.
     """
-    start = time.monotonic()
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
     device.prepare(seed, settings["cpu_threads"], device.compiles(settings["jit"]))
     resolved = device.resolve(settings)
@@ -254,8 +250,9 @@ def train_job(
         write_json(class_indices, {name: level for level, name in enumerate(classes)})
         seconds = round(sum(row["seconds"] for row in rows), 1)
         # Not decisive: a training that was cut short goes on wherever there is room.
-        used = list(devices) if device.has_gpu() else []
-        write_json(record, {**decisive, **decided, "devices": used, "seconds": seconds})
+        used = list(devices) if devices and device.has_gpu() else device.names(settings["gpus"])
+        computed = {**resolved, "devices": used}
+        write_json(record, {**decisive, **decided, "computed": computed, "seconds": seconds})
         checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 

@@ -13,6 +13,7 @@ from retinaflow.files import whole_file
 # superblock keeps the address at which the file ends, 8 bytes in what Keras writes.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_ADDRESS = {0: 40, 1: 44, 2: 28, 3: 28}
+SET = "Set `weights` to one, or to 'imagenet' or 'random'."
 EXPECTED = "expected a .h5 or .weights.h5 file that Keras saved for this backbone without its top"
 
 

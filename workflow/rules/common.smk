@@ -333,7 +333,9 @@ def scheduled(minutes):
     """
 
     def runtime(wildcards, input, threads, attempt):
-        submitted = workflow.non_local_exec or workflow.remote_exec
+        # A dry run is none that submits; but whoever gives all jobs a time by default has a scheduler.
+        limited = "runtime" in (workflow.resource_settings.default_resources or ())
+        submitted = limited or workflow.non_local_exec or workflow.remote_exec
         return minutes(wildcards, input, threads, attempt) if submitted else None
 
     return runtime
@@ -353,6 +355,10 @@ def dataset_photographs(dataset):
 def run_photographs(run, use):
     """About how many photographs a run trains on, validates on or is tested on."""
     return sum(map(photographs, parts_of(run, use)))
+
+
+def unpack_memory(wildcards, attempt):
+    return resources.table_memory(dataset_photographs(wildcards.dataset), attempt)
 
 
 def unpack_runtime(wildcards, input, threads, attempt):
@@ -391,7 +397,8 @@ def preprocess_runtime(wildcards, input, threads, attempt):
 
 
 def train_memory(wildcards, attempt):
-    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), True, attempt)
+    count = sum(run_photographs(wildcards.run, use) for use in ("train", "validation"))
+    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), count, True, attempt)
 
 
 def train_runtime(wildcards, input, threads, attempt):
@@ -400,7 +407,8 @@ def train_runtime(wildcards, input, threads, attempt):
 
 
 def score_memory(wildcards, attempt):
-    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), False, attempt)
+    count = sum(run_photographs(wildcards.run, use) for use in SCORED)
+    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), count, False, attempt)
 
 
 def score_runtime(wildcards, input, threads, attempt):

@@ -23,6 +23,9 @@ rule train:
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
         gpu=lambda wildcards: training_settings(wildcards)["gpus"],
+        # SLURM would spread several GPUs over nodes, and give each as many cores as `threads`.
+        nodes=1,
+        cpus_per_task=lambda wildcards, threads: threads,
         mem_mb=train_memory,
         runtime=scheduled(train_runtime),
     params:

@@ -12,7 +12,7 @@ rule unpack:
     conda:
         "../../envs/retinaflow.yaml"
     resources:
-        mem_mb=resources.LIGHT,
+        mem_mb=unpack_memory,
         runtime=scheduled(unpack_runtime),
     params:
         source=archive_source,

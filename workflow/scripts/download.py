@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow import objects
+from retinaflow import objects, weights
+from retinaflow.errors import RetinaflowError
 from retinaflow.logs import job_log
 
 with job_log(snakemake.log[0]):
@@ -11,3 +12,5 @@ with job_log(snakemake.log[0]):
         objects.fetch_folder(objects.client(), url, target, limit * 2**30)
     else:
         objects.fetch_file(objects.client(), url, target)
+        if snakemake.rule == "download_weights" and (fault := weights.fault(target)):
+            raise RetinaflowError(f"{url}: {fault}. {weights.SET}")

@@ -1,5 +1,6 @@
 """Fine-tune one backbone on one split."""
 
+import time
 from pathlib import Path
 
 from retinaflow import gpus
@@ -15,6 +16,7 @@ def part(use):
     return list(map(Path, files[f"{use}_indices"])), [(Path(pixels), Path(rows)) for pixels, rows in shards]
 
 
+start = time.monotonic()
 with job_log(snakemake.log[0]):
     devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
     choose(snakemake.params.settings["backend"])
@@ -34,6 +36,7 @@ with job_log(snakemake.log[0]):
         Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
         digest_files(snakemake.input.code),
         snakemake.threads,
+        start,  # before it waited for a GPU
         snakemake.resources.get("runtime"),
         Path(snakemake.output.model),
         Path(snakemake.output.history),
