@@ -49,9 +49,8 @@ def test_number_of_shards_changes_nothing(make_part, settings):
         assert np.array_equal(levels, their_levels)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 60), st.integers(1, 10), st.integers(1, 8))
-def test_each_device_gets_some_of_each_batch(monkeypatch, count, share, devices):
+def test_each_device_gets_some_of_each_batch(count, share, devices):
     """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
     few = Mock(spec=Photographs, __len__=lambda _: count, images=[str(number) for number in range(count)])
     if count <= (devices - 1) * -(-count // devices):
