@@ -83,7 +83,7 @@ def test_auto_is_what_all_devices_compute_fast(monkeypatch, capabilities, precis
 @pytest.mark.parametrize(("wanted", "said"), [("float32", False), ("mixed_float16", False), ("mixed_bfloat16", True)])
 def test_a_precision_that_is_no_faster_is_used_and_said_so(monkeypatch, caplog, wanted, said):
     monkeypatch.setattr(device, "has_gpu", lambda: True)
-    monkeypatch.setattr(device, "_capability", lambda _: (7, 5))
+    monkeypatch.setattr(device, "_capability", {0: (7, 5)}.get)
     assert device.resolve({"precision": wanted, "jit": False, "gpus": 1}) == {"precision": wanted, "jit": False}
     assert ("computes mixed_bfloat16 no faster than mixed_float16" in caplog.text) == said
 

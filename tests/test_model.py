@@ -52,7 +52,7 @@ def test_normalisation_stays_in_float32(kind, mode):
     assert np.array_equal(mixed, full)
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if BACKBONES[name].input_mode == "builtin"])
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "MobileNetV3Small", "ConvNeXtTiny"])
 def test_normalisation_inside_a_network_stays_in_float32(name):
     with policy("mixed_bfloat16"):
         network = load_backbone(name, max(32, BACKBONES[name].minimum_size), None)
