@@ -73,7 +73,9 @@ def test_minutes_by_hand():
 
 
 def test_each_attempt_gets_more_up_to_a_day():
-    assert resources.network_memory("VGG16", SETTINGS, True, 2) == 2 * resources.network_memory("VGG16", SETTINGS, True)
+    assert resources.network_memory("VGG16", SETTINGS, 0, True, 2) == 2 * resources.network_memory(
+        "VGG16", SETTINGS, 0, True
+    )
     few = [resources.training_minutes("VGG16", SETTINGS, 40, 10, attempt) for attempt in (1, 2, 3)]
     assert few == [few[0], 2 * few[0], 3 * few[0]]
     assert resources.training_minutes("VGG16", SETTINGS, 10_000_000, 10) == DAY

@@ -30,6 +30,7 @@ TRAIN = {
     "cpu_threads": 2,
 }
 ONE = {"MobileNetV3Small": {}}
+NOWHERE = "http://127.0.0.1:9"
 # What only a test needs: to look soon and often.
 SLURM = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 
@@ -67,6 +68,11 @@ def node():
     return slurm("sinfo", "-h", "-N", "-o", "%N").split()[0]
 
 
+def no_steps():
+    """Whether no process of a job is left."""
+    return bool(subprocess.run(["pgrep", "-x", "slurmstepd"], capture_output=True, check=False).returncode)
+
+
 def bring_back():
     """See to it that the node is there, which it may have seen to itself."""
     subprocess.run(["scontrol", "update", f"nodename={node()}", "state=resume"], capture_output=True, check=False)
@@ -95,7 +101,8 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            # No job may want to download anything.
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "https_proxy": NOWHERE, "http_proxy": NOWHERE},
             start_new_session=True,
         )
 
@@ -231,9 +238,14 @@ def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
     assert [(job["Partition"], job["TimeLimit"]) for job in run.jobs()] == [("gpu", "00:01:00")] * 2
 
 
-def test_scancel_of_a_training(preprocessed, undisturbed):
+def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbed):
+    """As by preemption."""
     run = Run(preprocessed)
     job = run.training()
+    slurm("scontrol", "requeue", job)
+    run.wait_for(no_steps)
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert run.training() == job
     slurm("scancel", job)
     shown = run.end()
     assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in shown
@@ -246,9 +258,7 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     job = run.training()
     slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
     # A node that comes back while the job's processes are still ending is taken out of service for a duplicate job.
-    run.wait_for(
-        lambda: subprocess.run(["pgrep", "-x", "slurmstepd"], stdout=subprocess.DEVNULL, check=False).returncode
-    )
+    run.wait_for(no_steps)
     assert [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"]
     bring_back()
     # SLURM puts off what it starts again by two minutes, in case its node still has to tidy up.
@@ -278,7 +288,7 @@ def test_more_gpus_than_there_are(preprocessed):
     assert {job["JobState"] for job in run.jobs()} <= {"FAILED"}  # SLURM notes down what it refused
 
 
-def test_a_gpu_by_kind_and_by_gres(preprocessed):
+def test_gpus_by_kind_by_gres_and_several(preprocessed):
     preprocessed.config["train"]["epochs"] = 1
     run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu_model=toy")
     run.end()
@@ -290,6 +300,12 @@ def test_a_gpu_by_kind_and_by_gres(preprocessed):
     (job,) = run.jobs()
     assert job["TresPerNode"] == "gres:gpu:1"
     assert "TresPerJob" not in job
+    # Several for one training: on one node, with no more cores than for one.
+    preprocessed.config["train"]["gpus"] = 2
+    run = Run(preprocessed, "--until", "train", "--retries", "0")
+    assert "gpus: 2, but this job sees 1 CPU" in run.end(status=1)
+    (job,) = run.jobs()
+    assert (job["TresPerJob"], job["NumNodes"], job["NumCPUs"]) == ("gres:gpu:2", "1", "2")
 
 
 def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
