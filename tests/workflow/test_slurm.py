@@ -42,6 +42,8 @@ def cluster():
     """SLURM with accounting where that is installed."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("snakemake-executor-plugin-slurm is not installed (envs/requirements-slurm.txt)")
+    # A shell has what it starts in the background ignore it, and so would what this starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for accounting in (["--accounting"], []):
         started = subprocess.run([CLUSTER, "start", *accounting], stderr=subprocess.PIPE, text=True, check=False)
         if not started.returncode:
