@@ -74,16 +74,19 @@ def test_two_devices_train_as_one(tmp_path, parts, backend):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX always compiles, torch in another way")
-def test_compiled_steps_train_alike_and_always_the_same(tmp_path, parts, monkeypatch):
+def test_compiled_steps_train_alike_and_always_the_same(tmp_path, make_part, monkeypatch):
+    """In batches of one size, as each is compiled for itself."""
     register(monkeypatch)
-    jobs = {tmp_path / str(number): ALIKE | {"jit": True} for number in (1, 2)}
-    elsewhere("tensorflow", 1, parts, jobs)
-    train_small(tmp_path / "plain", parts, **ALIKE)
-    (figures, weights, computed), (again, same, _), (plain, _, not_compiled) = map(outcome, [*jobs, tmp_path / "plain"])
-    assert (computed["jit"], not_compiled["jit"]) == (True, False)
-    assert np.array_equal(figures, again)
-    assert all(np.array_equal(here, there) for here, there in zip(weights, same, strict=True))
-    assert plain == pytest.approx(figures, rel=1e-3)
+    training, validation = (make_part(str(count), *planted(count), classes=THREE) for count in (24, 12))
+    settings = ALIKE | {"batch_size": 12, "epochs": 1}
+    jobs = {tmp_path / name: settings | {"jit": True} for name in ("compiled", "again")}
+    elsewhere("tensorflow", 1, (training, validation), jobs)
+    train_small(tmp_path / "plain", (training, validation), **settings)
+    compiled, again, plain = (outcome(tmp_path / name) for name in ("compiled", "again", "plain"))
+    assert (compiled[2]["jit"], plain[2]["jit"]) == (True, False)
+    assert np.array_equal(compiled[0], again[0])
+    assert all(np.array_equal(here, there) for here, there in zip(compiled[1], again[1], strict=True))
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-3)
 
 
 def test_more_devices_than_there_are_is_an_error():
