@@ -135,34 +135,41 @@ class Run:
         return shown
 
 
-def outcome(project):
-    """What must not depend on where, or how often, a job ran."""
-    results = project.folder / "results"
-    rows = read_table(results / "models/MobileNetV3Small/history.csv")
-    scores = [
-        (results / "scores/MobileNetV3Small" / part / name).read_bytes()
+def history(project):
+    """What must not depend on where, or how often, a training ran."""
+    rows = read_table(project.folder / "results/models/MobileNetV3Small/history.csv")
+    return [{**row, "seconds": ""} for row in rows]
+
+
+def scores(project):
+    return [
+        (project.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
         for part in ("validation", "test")
         for name in ("predictions.csv", "metrics.json")
     ]
-    return [{**row, "seconds": ""} for row in rows], scores
 
 
 @pytest.fixture(scope="module")
-def undisturbed(drawn, bare):
-    """The same project on this machine, without SLURM."""
+def preprocessed_once(drawn, bare):
+    """A project up to its shards, made without SLURM: quicker. Do not change it: copy it."""
     project = bare(train=TRAIN, backbones=ONE)
     for name in ("my photographs", "test", "labels train.csv", "labels test.csv"):
         (project.folder / name).symlink_to(drawn / name)
+    project.snakemake("--until", "preprocess")
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(preprocessed_once, tmp_path_factory):
+    """The same project on this machine, without SLURM."""
+    project = preprocessed_once.copy(tmp_path_factory.mktemp("undisturbed") / "project")
     project.snakemake()
-    return outcome(project)
+    return project
 
 
 @pytest.fixture
-def preprocessed(fresh):
-    """A project up to its shards, made without SLURM: quicker."""
-    project = fresh(train=TRAIN, backbones=ONE)
-    project.snakemake("--until", "preprocess")
-    return project
+def preprocessed(preprocessed_once, tmp_path):
+    return preprocessed_once.copy(tmp_path / "project")
 
 
 def scripts(project):
@@ -210,11 +217,12 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     if cluster:
         listed = slurm("sacct", "-X", "-n", "-P", "-o", "partition,alloctres,state,comment").splitlines()
         assert any(re.match(r"gpu\|.*gres/gpu=1.*\|COMPLETED\|rule_train", line) for line in listed)
-    assert outcome(project) == undisturbed
+    assert history(project) == history(undisturbed)
+    assert scores(project) == scores(undisturbed)
 
 
 def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
-    run = Run(preprocessed)
+    run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "update", f"JobId={job}", "EndTime=now+1")
     shown = run.end()
@@ -227,7 +235,7 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
     (log,) = attempts(preprocessed)
     assert "ended by SIGTERM; run again to go on" in log
     assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
-    assert outcome(preprocessed) == undisturbed
+    assert history(preprocessed) == history(undisturbed)
 
 
 def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
@@ -242,7 +250,7 @@ def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
 
 def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbed):
     """As by preemption."""
-    run = Run(preprocessed)
+    run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "requeue", job)
     run.wait_for(no_steps)
@@ -252,11 +260,11 @@ def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbe
     shown = run.end()
     assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in shown
     assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
-    assert outcome(preprocessed) == undisturbed
+    assert history(preprocessed) == history(undisturbed)
 
 
 def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
-    run = Run(preprocessed)
+    run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
     # A node that comes back while the job's processes are still ending is taken out of service for a duplicate job.
@@ -269,7 +277,7 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     # SLURM started it again, and Snakemake did not start a second one beside it.
     (trained,) = [found for found in run.jobs() if found["rule"] == "train"]
     assert (trained["JobId"], trained["Restarts"], trained["JobState"]) == (job, "1", "COMPLETED")
-    assert outcome(preprocessed) == undisturbed
+    assert history(preprocessed) == history(undisturbed)
 
 
 def test_more_gpus_than_there_are(preprocessed):
@@ -311,7 +319,7 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
 
 
 def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
-    run = Run(preprocessed)
+    run = Run(preprocessed, "--until", "train")
     run.wait_for(lambda: kept_epochs(preprocessed) >= 2)
     (job,) = [found["JobId"] for found in run.jobs()]
     run.process.kill()
@@ -325,10 +333,10 @@ def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undist
     while scripts(preprocessed):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    again = Run(preprocessed)
+    again = Run(preprocessed, "--until", "train")
     again.training()
     again.process.send_signal(signal.SIGINT)
     again.process.communicate(timeout=120)
     assert [found["JobState"] for found in again.jobs()] == ["CANCELLED"]
-    Run(preprocessed).end()
-    assert outcome(preprocessed) == undisturbed
+    Run(preprocessed, "--until", "train").end()
+    assert history(preprocessed) == history(undisturbed)
