@@ -30,8 +30,14 @@ SETTINGS = {
 
 def test_the_configuration_decides_whatever_the_environment_says():
     code = "from retinaflow.backend import choose; choose('tensorflow'); import keras; print(keras.backend.backend())"
-    environment = {**os.environ, "PYTHONPATH": "workflow", "KERAS_BACKEND": "nonsense"}
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "workflow",
+        env={**os.environ, "KERAS_BACKEND": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert told.stdout.split() == ["tensorflow"], told.stderr
 
 
@@ -86,7 +92,7 @@ for path in folder.glob("*.keras"):
 def run(code: str, name: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, name, json.dumps(SETTINGS), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        cwd=ROOT / "workflow",
         capture_output=True,
         text=True,
         check=False,
