@@ -69,7 +69,7 @@ model = build("MobileNetV3Small", settings, 5, None)
 for layer in model.get_layer("MobileNetV3Small").layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
-compile_model(model, 0.01)
+compile_model(model, 0.01, device.compiles())
 model.fit(np.load(folder / "pixels.npy"), np.arange(40) % 5, batch_size=20, epochs=3, verbose=0)
 model.save(folder / f"{name}.keras")
 """
