@@ -313,7 +313,8 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
     # Several for one training: on one node, with no more cores than for one.
     preprocessed.config["train"]["gpus"] = 2
     run = Run(preprocessed, "--until", "train", "--retries", "0")
-    assert "gpus: 2, but this job sees 1 CPU" in run.end(status=1)
+    run.end(status=1)
+    assert "gpus: 2, but this job sees 1 CPU" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
     (job,) = run.jobs()
     assert (job["TresPerJob"], job["NumNodes"], job["NumCPUs"]) == ("gres:gpu:2", "1", "2")
 
