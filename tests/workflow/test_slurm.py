@@ -1,4 +1,4 @@
-"""The workflow through `profiles/slurm` on a real SLURM of one node: `pytest -m slurm`. About ten minutes.
+"""The workflow through `profiles/slurm` on a real SLURM of one node: `make test-slurm`. About fifteen minutes.
 
 Skipped, with the reason, where SLURM cannot be started; `tests/slurm/cluster` says what it takes.
 """
