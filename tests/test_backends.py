@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import small
 from common import CLASSES, ROOT
 from retinaflow import backend
 from retinaflow.errors import RetinaflowError
@@ -18,14 +19,7 @@ from retinaflow.settings import check_backends, with_defaults
 
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if find_spec(name)]
-SETTINGS = {
-    "image_size": 64,
-    "normalisation": "imagenet",
-    "freeze_layers": 0,
-    "batch_norm": "train",
-    "dense_units": [16, 8],
-    "dropout": 0.2,
-}
+SETTINGS = {**small.SETTINGS, "image_size": 64, "dropout": 0.2}
 
 
 def test_the_configuration_decides_whatever_the_environment_says():

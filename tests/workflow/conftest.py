@@ -1,5 +1,6 @@
 """Run the real workflow in copies of the project, on a handful of drawn photographs and the smallest networks."""
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from retinaflow.demo import draw_collection
+from retinaflow.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,6 +82,27 @@ class Project:
     def read(self, name: str) -> str:
         """Text of a file of the project."""
         return (self.folder / name).read_text(encoding="utf-8")
+
+    def kept_epochs(self) -> int:
+        """Epochs of MobileNetV3Small that a training which is not done has kept."""
+        state = self.folder / "results/checkpoints/MobileNetV3Small/state.json"
+        try:
+            return len(json.loads(state.read_text(encoding="utf-8"))["rows"])
+        except FileNotFoundError:
+            return 0
+
+    def history(self) -> list[dict[str, str]]:
+        """Of MobileNetV3Small: what must not depend on where, or how often, a training ran."""
+        rows = read_table(self.folder / "results/models/MobileNetV3Small/history.csv")
+        return [{**row, "seconds": ""} for row in rows]
+
+    def scores(self) -> list[bytes]:
+        """Predictions and metrics of MobileNetV3Small."""
+        return [
+            (self.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
+            for part in ("validation", "test")
+            for name in ("predictions.csv", "metrics.json")
+        ]
 
 
 SMALLEST = {

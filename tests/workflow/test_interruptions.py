@@ -1,6 +1,5 @@
 """Ended by the system, by a limit or by a full disk: what is said, and that the same command goes on afterwards."""
 
-import json
 import os
 import re
 import shutil
@@ -46,19 +45,6 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
-def scores(project):
-    return [
-        (project.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
-        for part in ("validation", "test")
-        for name in ("predictions.csv", "metrics.json")
-    ]
-
-
-def history(project):
-    rows = read_table(project.folder / "results/models/MobileNetV3Small/history.csv")
-    return [{**row, "seconds": ""} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(drawn, bare):
     """A project that nothing disturbed."""
@@ -72,9 +58,8 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     """As where memory is full, and at the time limit of a cluster; `retries` does what running again would."""
     project = fresh(train=TRAIN, backbones=ONE)
     process = start(project, "--until", "train", "--retries", "2")
-    state = project.folder / "results/checkpoints/MobileNetV3Small/state.json"
     for number, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 5)):
-        wait_for(lambda epochs=epochs: state.exists() and len(json.loads(state.read_text())["rows"]) >= epochs, process)
+        wait_for(lambda epochs=epochs: project.kept_epochs() >= epochs, process)
         for pid in subprocess.check_output(["pgrep", "-s", str(process.pid), "-f", "train.py"], text=True).split():
             os.kill(int(pid), number)
     shown = process.communicate(timeout=240)[0]
@@ -83,8 +68,8 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     assert "epoch 2/" in (logs / "MobileNetV3Small.attempt-1.log").read_text()
     assert "ended by SIGTERM; run again to go on" in (logs / "MobileNetV3Small.attempt-2.log").read_text()
     assert "going on after epoch" in (logs / "MobileNetV3Small.log").read_text()
-    assert history(project) == history(undisturbed)
-    assert not state.parent.exists()
+    assert project.history() == undisturbed.history()
+    assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
 
 
 def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh, undisturbed):
@@ -103,7 +88,7 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
     # Another limit is no other training.
     project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
     assert "going on after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
-    assert history(project) == history(undisturbed)
+    assert project.history() == undisturbed.history()
 
 
 def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
@@ -131,8 +116,8 @@ def test_two_runs_at_once(fresh):
 def test_cores_change_nothing(fresh, undisturbed):
     project = fresh(train=TRAIN, backbones=ONE)
     project.snakemake("--cores", "1")
-    assert history(project) == history(undisturbed)
-    assert scores(project) == scores(undisturbed)
+    assert project.history() == undisturbed.history()
+    assert project.scores() == undisturbed.scores()
 
 
 def test_photographs_and_labels_that_change_during_a_run(fresh, photograph):
@@ -198,7 +183,7 @@ def test_a_full_disk(fresh, small_disk, undisturbed):
     assert len(list((disk / "results/checkpoints/MobileNetV3Small").glob("*.h5"))) == 1
     project.snakemake("--until", "train")
     rows = read_table(disk / "results/models/MobileNetV3Small/history.csv")
-    assert [{**row, "seconds": ""} for row in rows] == history(undisturbed)
+    assert [{**row, "seconds": ""} for row in rows] == undisturbed.history()
     assert "going on after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
 
 

@@ -3,7 +3,6 @@
 Skipped, with the reason, where SLURM cannot be started; `tests/slurm/cluster` says what it takes.
 """
 
-import json
 import os
 import re
 import signal
@@ -15,8 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from retinaflow.tables import read_table
 
 CLUSTER = Path(__file__).resolve().parents[1] / "slurm/cluster"
 TRAIN = {
@@ -115,7 +112,7 @@ class Run:
 
     def training(self):
         """The training job, which has kept three epochs and does not go on while a test looks at it."""
-        self.wait_for(lambda: kept_epochs(self.project) >= 3 and len(scripts(self.project)) == 1)
+        self.wait_for(lambda: self.project.kept_epochs() >= 3 and len(scripts(self.project)) == 1)
         (script,) = scripts(self.project)
         os.kill(script, signal.SIGSTOP)  # SLURM wakes what it ends
         (job,) = [job for job in self.jobs() if job["rule"] == "train" and job["JobState"] == "RUNNING"]
@@ -133,20 +130,6 @@ class Run:
         shown = self.process.communicate(timeout=600)[0]
         assert self.process.returncode == status, shown
         return shown
-
-
-def history(project):
-    """What must not depend on where, or how often, a training ran."""
-    rows = read_table(project.folder / "results/models/MobileNetV3Small/history.csv")
-    return [{**row, "seconds": ""} for row in rows]
-
-
-def scores(project):
-    return [
-        (project.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
-        for part in ("validation", "test")
-        for name in ("predictions.csv", "metrics.json")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +159,6 @@ def scripts(project):
     """Processes that train."""
     command = ["pgrep", "-f", rf"{project.folder}/\.snakemake/scripts/.*\.train\.py"]
     return [int(number) for number in subprocess.run(command, capture_output=True, check=False).stdout.split()]
-
-
-def kept_epochs(project):
-    state = project.folder / "results/checkpoints/MobileNetV3Small/state.json"
-    return len(json.loads(state.read_text())["rows"]) if state.exists() else 0
 
 
 def attempts(project):
@@ -217,8 +195,8 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     if cluster:
         listed = slurm("sacct", "-X", "-n", "-P", "-o", "partition,alloctres,state,comment").splitlines()
         assert any(re.match(r"gpu\|.*gres/gpu=1.*\|COMPLETED\|rule_train", line) for line in listed)
-    assert history(project) == history(undisturbed)
-    assert scores(project) == scores(undisturbed)
+    assert project.history() == undisturbed.history()
+    assert project.scores() == undisturbed.scores()
 
 
 def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
@@ -235,7 +213,7 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
     (log,) = attempts(preprocessed)
     assert "ended by SIGTERM; run again to go on" in log
     assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
-    assert history(preprocessed) == history(undisturbed)
+    assert preprocessed.history() == undisturbed.history()
 
 
 def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
@@ -260,7 +238,7 @@ def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbe
     shown = run.end()
     assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in shown
     assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
-    assert history(preprocessed) == history(undisturbed)
+    assert preprocessed.history() == undisturbed.history()
 
 
 def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
@@ -277,7 +255,7 @@ def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     # SLURM started it again, and Snakemake did not start a second one beside it.
     (trained,) = [found for found in run.jobs() if found["rule"] == "train"]
     assert (trained["JobId"], trained["Restarts"], trained["JobState"]) == (job, "1", "COMPLETED")
-    assert history(preprocessed) == history(undisturbed)
+    assert preprocessed.history() == undisturbed.history()
 
 
 def test_more_gpus_than_there_are(preprocessed):
@@ -321,13 +299,13 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
 
 def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
-    run.wait_for(lambda: kept_epochs(preprocessed) >= 2)
+    run.wait_for(lambda: preprocessed.kept_epochs() >= 2)
     (job,) = [found["JobId"] for found in run.jobs()]
     run.process.kill()
     run.process.communicate()
     # Nobody could cancel the job, and it goes on: the process it would end with is the snakemake of its node.
-    epochs, deadline = kept_epochs(preprocessed), time.monotonic() + 60
-    while kept_epochs(preprocessed) <= epochs:
+    epochs, deadline = preprocessed.kept_epochs(), time.monotonic() + 60
+    while preprocessed.kept_epochs() <= epochs:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     slurm("scancel", job)  # as docs/cluster.md says
@@ -340,4 +318,4 @@ def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undist
     again.process.communicate(timeout=120)
     assert [found["JobState"] for found in again.jobs()] == ["CANCELLED"]
     Run(preprocessed, "--until", "train").end()
-    assert history(preprocessed) == history(undisturbed)
+    assert preprocessed.history() == undisturbed.history()
