@@ -116,7 +116,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
+    """Batches of photographs, the last one smaller if need be.
+
+    Each is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width), or ``(pixels, targets, weights)``
+    with float32 (b,) where there are weights. Without targets, int64 (b,) levels take their place.
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -136,10 +139,13 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
         devices: int = 1,
+        targets: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         """Describe the batches; nothing is read yet.
 
-        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        ``targets``, float32 (n, width), and ``weights`` in the loss, float32 (n,), are of the photographs in their
+        order. Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
@@ -151,6 +157,8 @@ class Batches(keras.utils.PyDataset):
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
         self.augmentation = augmentation
+        self.targets = targets
+        self.weights = weights
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -161,7 +169,7 @@ class Batches(keras.utils.PyDataset):
         """Batches in an epoch."""
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
         chosen = self._chosen(index)
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
@@ -175,7 +183,8 @@ class Batches(keras.utils.PyDataset):
             else:
                 rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
                 augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
-        return pixels, self.photographs.levels[chosen]
+        targets = (self.photographs.levels if self.targets is None else self.targets)[chosen]
+        return (pixels, targets) if self.weights is None else (pixels, targets, self.weights[chosen])
 
     def _chosen(self, index: int) -> np.ndarray:
         end = None if index == self._count - 1 else (index + 1) * self.batch_size
