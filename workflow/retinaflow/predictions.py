@@ -196,17 +196,17 @@ def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> 
 def average(tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path) -> None:
     """Write the mean of what several systems put out for the same photographs.
 
-    ``tables`` are each with the objective of their system. Where that of the result is another, ``regression``, it is
-    the mean of their severities. Raises ``RetinaflowError`` if the photographs or their classes are not the same.
+    ``tables`` are each with the objective of their system. Where these differ, the result, with the ``objective``
+    ``regression``, is the mean of their severities. Raises ``RetinaflowError`` if the photographs or their classes are not the same.
     """
     read = [(path, its, read_outputs(path, its, classes)) for path, its in tables]
     path, _, first = read[0]
+    alike = all(its == objective for _, its in tables)
     outputs = []
     for other, its, said in read:
         if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
             raise RetinaflowError(
                 f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
             )
-        alike = its == objective
         outputs.append(said.outputs if alike else objectives.severity(its, said.outputs, classes)[:, np.newaxis])
     write_outputs(averaged, first._replace(outputs=np.mean(outputs, axis=0)))

@@ -14,9 +14,7 @@ BATCH = 32
 TRAIN_ANEW = "Delete the model and run again to train it anew."
 
 
-def load_model(
-    path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax"
-) -> keras.Model:
+def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax") -> keras.Model:
     """Load a trained model; code inside the file is refused.
 
     Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a network
