@@ -80,14 +80,8 @@ rows = st.tuples(names, st.integers(0, 2), st.lists(st.integers(0, 2**24), min_s
 def test_what_is_written_is_read(entries):
     texts = [name for name, _, _ in entries]
     counts = np.array([weights for _, _, weights in entries], dtype=np.float64)
-    said = Outputs(
-        texts,
-        texts,
-        texts,
-        texts,
-        np.array([level for _, level, _ in entries]),
-        counts / counts.sum(axis=1, keepdims=True),
-    )
+    outputs, levels = counts / counts.sum(axis=1, keepdims=True), np.array([level for _, level, _ in entries])
+    said = Outputs(texts, texts, texts, texts, levels, outputs)
     with tempfile.TemporaryDirectory() as folder:
         write_outputs(Path(folder, "outputs.csv"), said)
         read = read_outputs(Path(folder, "outputs.csv"), "softmax", 3)

@@ -7,7 +7,7 @@ from keras import ops
 
 
 def levels(objective: str, values: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """The levels, int32 (n,), of outputs or targets (n, width): what ``objectives.plain`` is, within a step of Keras."""
+    """The levels, int32 (n,), of outputs or targets (n, width): as ``objectives.plain``, for Keras."""
     if objective == "softmax":
         return ops.argmax(values, axis=-1)
     if objective == "ordinal":
