@@ -10,6 +10,7 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.figures import confusion_matrix_figure
 from retinaflow.files import write_json
+from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.tables import REBUILD, Row, read_table, write_table
 
@@ -91,7 +92,12 @@ def write_scores(
     ``actual``: int (n,); ``probabilities``: float (n, classes).
     """
     write_predictions(predictions, filenames, actual, probabilities, classes)
-    result: dict[str, Any] = evaluate(actual, probabilities, classes, referable_level)
+    level = probabilities.argmax(axis=1)
+    severity = probabilities @ np.arange(len(classes))
+    grades = Grades(severity, probabilities, level, level, level >= referable_level)
+    # Who the patients are is not known here: no intervals rather than too narrow ones.
+    unknown = [""] * len(actual)
+    result: dict[str, Any] = evaluate(actual, grades, classes, referable_level, unknown, unknown, 0, 0)
     write_json(metrics, {"run": run, "backbone": backbone, "part": part, "classes": list(classes), **result})
     confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{run} on {part}")
     log.info(
