@@ -156,7 +156,7 @@ def graded(folder, parts, level=2, sensitivity=0.9):
         for part in parts
     }
     decision = folder / "decision.json"
-    grade_system("Tiny/fold-1", "regression", tables, CLASSES, level, sensitivity, 1, decision, written)
+    grade_system("Tiny/fold-1", "regression", tables, CLASSES, level, sensitivity, 20, 1, decision, written)
     return written, read_decision(decision)
 
 
@@ -179,9 +179,8 @@ def test_a_system_is_graded_by_what_it_did_not_train_on(tmp_path):
         assert [int(row["referable"]) for row in table] == grades.referable.tolist()
         found = json.loads(metrics.read_text())
         assert (found["run"], found["backbone"], found["part"]) == ("Tiny/fold-1", "Tiny", part)
-        expected = evaluate(said.levels, grades.probabilities, CLASSES, 2, grades.level)
+        expected = evaluate(said.levels, grades, CLASSES, 2, said.patients, said.eyes, 20, 1)
         assert {key: found[key] for key in expected} == expected
-        assert found["plain"] == evaluate(said.levels, grades.probabilities, CLASSES, 2, grades.plain)
         with Image.open(figure) as image:
             assert image.width > 100
 

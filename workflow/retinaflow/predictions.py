@@ -133,11 +133,12 @@ def grade_system(
     classes: Sequence[str],
     referable_level: int,
     referable_sensitivity: float,
+    replicates: int,
     seed: int,
     decision: Path,
     written: Mapping[str, tuple[Path, Path, Path]],
 ) -> None:
-    """Fit the decision of a system and grade its parts by it.
+    """Fit the decision of a system, grade its parts by it, and judge the grades with ``replicates`` of the bootstrap.
 
     ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
     is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
@@ -150,17 +151,29 @@ def grade_system(
     for part, its in said.items():
         crossed = part == held_out
         grades = cross_fitted(*options, referable_sensitivity, seed) if crossed else grade(fitted, its.outputs)
-        _write_scores(system, part, its, grades, fitted, written[part])
+        _write_scores(system, part, its, grades, fitted, replicates, seed, written[part])
     write_decision(decision, fitted)
 
 
 def _write_scores(
-    system: str, part: str, said: Outputs, grades: Grades, fitted: Decision, written: tuple[Path, Path, Path]
+    system: str,
+    part: str,
+    said: Outputs,
+    grades: Grades,
+    fitted: Decision,
+    replicates: int,
+    seed: int,
+    written: tuple[Path, Path, Path],
 ) -> None:
     predictions, metrics, figure = written
     classes, level = fitted.classes, fitted.referable_level
-    result: dict[str, Any] = evaluate(said.levels, grades.probabilities, classes, level, grades.level)
-    result["plain"] = evaluate(said.levels, grades.probabilities, classes, level, grades.plain)
+    uncalibrated = None
+    # What a regression puts out is no probability before the spread around it is known.
+    if fitted.objective != "regression":
+        uncalibrated = objectives.class_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
+    result: dict[str, Any] = evaluate(
+        said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated
+    )
     write_predictions(predictions, said, grades, classes)
     backbone = system.split("/")[0]
     write_json(metrics, {"run": system, "backbone": backbone, "part": part, "classes": list(classes), **result})

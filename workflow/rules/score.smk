@@ -74,6 +74,7 @@ rule grade:
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
         referable_sensitivity=CONFIG["score"]["referable_sensitivity"],
+        bootstrap=CONFIG["score"]["bootstrap"],
         seed=CONFIG["seed"],
     script:
         "../scripts/grade.py"

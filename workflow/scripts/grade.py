@@ -14,6 +14,7 @@ with job_log(snakemake.log[0]):
         snakemake.params.classes,
         snakemake.params.referable_level,
         snakemake.params.referable_sensitivity,
+        snakemake.params.bootstrap,
         snakemake.params.seed,
         Path(output.decision),
         {
