@@ -23,7 +23,7 @@ def fellows(patients: Sequence[str], eyes: Sequence[str]) -> csr_array:
             others = [other for other, another in photographs if another != eye]
             rows += [number] * len(others)
             columns += others
-            weights += [1 / len(others)] * len(others)
+            weights += [1 / max(1, len(others))] * len(others)
     return csr_array((weights, (rows, columns)), shape=(len(patients), len(patients)))
 
 

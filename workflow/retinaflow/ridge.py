@@ -48,10 +48,12 @@ def fit(features: np.ndarray, levels: np.ndarray, patients: Sequence[str], seed:
     scaled = make_pipeline(StandardScaler(), components)
     reduced = scaled.fit_transform(features)
     parts = PredefinedSplit(patient_folds(levels, patients, seed))
-    answers = [cross_val_predict(Ridge(strength), reduced, levels, cv=parts) for strength in STRENGTHS]
-    best = int(np.argmin([np.mean((answer - levels) ** 2) for answer in answers]))
+    # The level once for each strength: scikit-learn then multiplies the features with each other once for all.
+    targets = np.repeat(levels[:, np.newaxis].astype(reduced.dtype), len(STRENGTHS), axis=1)
+    answers = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=parts)
+    best = int(np.mean((answers - targets) ** 2, axis=0).argmin())
     regression = make_pipeline(scaled, Ridge(STRENGTHS[best]).fit(reduced, levels))
-    return Fit(regression, STRENGTHS[best], answers[best].astype(np.float64))
+    return Fit(regression, STRENGTHS[best], answers[:, best].astype(np.float64))
 
 
 def rounds(
