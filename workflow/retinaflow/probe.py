@@ -12,10 +12,10 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from retinaflow import eyes as fellow_eyes
+from retinaflow import ridge
 from retinaflow.errors import RetinaflowError
 from retinaflow.features import read_features
 from retinaflow.files import whole_file, write_json
-from retinaflow.ridge import rounds
 from retinaflow.tables import REBUILD, read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,12 @@ def _judge(
     features: np.ndarray, levels: np.ndarray, patients: Sequence[str], classes: int, seed: int
 ) -> dict[str, Any]:
     graded, strengths = np.empty(len(levels), np.int64), []
-    for training, held_out, fitted in rounds(features, levels, patients, seed):
-        cuts = _thresholds(fitted.held_out, levels[training], classes)
-        graded[held_out] = np.searchsorted(cuts, fitted.severity(features[held_out]), side="right")
+    names = np.asarray(patients, dtype=object)
+    for training, held_out in ridge.divided(levels, patients, seed):
+        known = levels[training]
+        fitted = ridge.fit(features[training], known, known, names[training], seed)
+        cuts = _thresholds(fitted.held_out, known, classes)
+        graded[held_out] = np.searchsorted(cuts, fitted.answer(features[held_out]), side="right")
         strengths.append(fitted.strength)
     low, high = _kappa_interval(levels, graded, patients, classes, seed)
     return {
