@@ -31,6 +31,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/probe.smk"
+include: "workflow/rules/eyes.smk"
 include: "workflow/rules/compare.smk"
 
 

@@ -2,25 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
-from sklearn.linear_model import LinearRegression
-
-from retinaflow import ridge
-
-
-class Seen(NamedTuple):
-    """What one network, not trained on them, makes of n photographs of ``patients`` and their ``eyes``, names (n,).
-
-    ``severity``: float64 (n,); ``features``: float (n, 2 d).
-    """
-
-    patients: Sequence[str]
-    eyes: Sequence[str]
-    severity: np.ndarray
-    features: np.ndarray
 
 
 def fellows(patients: Sequence[str], eyes: Sequence[str]) -> csr_array:
@@ -69,52 +53,3 @@ def both_eyes(features: np.ndarray, patients: Sequence[str], eyes: Sequence[str]
     own = features.astype(np.float32)
     other = np.where(has, weights @ own, own)
     return np.concatenate([(own + other) / 2, (own - other) / 2, has], axis=1, dtype=np.float32)
-
-
-class Fusion:
-    """Severity by what a network makes of both eyes: a linear function of its severities, and of its features.
-
-    The former is fitted by least squares; what it leaves, by ridge regression on what it does not tell of the features.
-    That is ridge regression on both in which the severities are not shrunk (Frisch and Waugh 1933, Econometrica 1(4),
-    387-401): where features add nothing, so large a strength is chosen that they count for nothing. It knows no other
-    photographs than those it is fitted to, which must be such that the network was not trained on.
-    """
-
-    def __init__(self, seen: Seen, levels: np.ndarray, seed: int) -> None:
-        """Fit to ``seen`` of known ``levels``, int64 (n,).
-
-        Raises ``RetinaflowError`` if all photographs are of one patient.
-        """
-        both = both_eyes(seen.severity[:, np.newaxis], seen.patients, seen.eyes)
-        features = both_eyes(seen.features, seen.patients, seen.eyes)
-        self.line = LinearRegression().fit(both, levels)
-        self.told = LinearRegression().fit(both, features)
-        left = levels - self.line.predict(both)
-        self.correction = ridge.fit(features - self.told.predict(both), left, levels, seen.patients, seed)
-
-    def severity(self, seen: Seen) -> np.ndarray:
-        """Of photographs that may be new: float64 (m,), about 0 to the highest level."""
-        both = both_eyes(seen.severity[:, np.newaxis], seen.patients, seen.eyes)
-        features = both_eyes(seen.features, seen.patients, seen.eyes)
-        return self.line.predict(both) + self.correction.answer(features - self.told.predict(both))
-
-
-def cross_fused(seen: Seen, levels: np.ndarray, seed: int) -> np.ndarray:
-    """Severity float64 (n,) of each photograph by a ``Fusion`` that was fitted without its patient.
-
-    Raises ``RetinaflowError`` if all photographs are of one patient.
-    """
-    severity = np.empty(len(levels))
-    for training, held_out in ridge.divided(levels, seen.patients, seed):
-        fusion = Fusion(_chosen(seen, training), levels[training], seed)
-        severity[held_out] = fusion.severity(_chosen(seen, held_out))
-    return severity
-
-
-def _chosen(seen: Seen, places: np.ndarray) -> Seen:
-    return Seen(
-        [seen.patients[place] for place in places],
-        [seen.eyes[place] for place in places],
-        seen.severity[places],
-        seen.features[places],
-    )

@@ -9,10 +9,12 @@ from typing import Any
 import jsonschema
 import jsonschema.exceptions
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import confusion_matrix
 
-from retinaflow import eyes as fellow_eyes
+from retinaflow import eyes as both
 from retinaflow import ridge
+from retinaflow.bootstrap import interval, kappa, replicate_kappas
+from retinaflow.decision import mean_thresholds
 from retinaflow.errors import RetinaflowError
 from retinaflow.features import read_features
 from retinaflow.files import whole_file, write_json
@@ -33,7 +35,7 @@ COLUMNS = (
     "accuracy",
     "baseline_accuracy",
 )
-_NUMBER = {"type": "number", "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}
+_NUMBER = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}
 # What ranking reads of the results.
 RESULTS = {
     "type": "array",
@@ -49,11 +51,16 @@ RESULTS = {
         },
     },
 }
-REPLICATES = 1000
 
 
 def probe(
-    features: np.ndarray, levels: np.ndarray, patients: Sequence[str], eyes: Sequence[str], classes: int, seed: int
+    features: np.ndarray,
+    levels: np.ndarray,
+    patients: Sequence[str],
+    eyes: Sequence[str],
+    classes: int,
+    replicates: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """What ridge regression on ``features`` float (n, 2 d) is worth: a result for one eye, and one for both eyes.
 
@@ -63,95 +70,50 @@ def probe(
     out in turn among these, so that nothing is judged by what it was fitted to.
 
     A result holds ``eyes`` ("one" or "both"), ``images``, ``paired`` (with a fellow), ``quadratic_weighted_kappa`` with
-    the ends ``low`` and ``high`` of its 95 % interval (bootstrap of patients), ``accuracy``, ``baseline_accuracy`` (of
-    always answering the first class) and the ``strengths`` chosen.
+    the ends ``low`` and ``high`` of its 95 % interval (``replicates`` of the bootstrap of patients), ``accuracy``,
+    ``baseline_accuracy`` (of always answering the first class) and the ``strengths`` chosen. Kappa and interval
+    are None where they are undefined.
     """
-    weights = fellow_eyes.fellows(patients, eyes)
-    paired = int(fellow_eyes.paired(weights).sum())
+    fellows = both.fellows(patients, eyes)
+    paired = int(both.paired(fellows).sum())
     kinds = {"one": features.astype(np.float32)}
     if paired:
-        kinds["both"] = fellow_eyes.both_eyes(features, patients, eyes)
-    return [
-        {"eyes": kind, "images": len(levels), "paired": paired, **_judge(values, levels, patients, classes, seed)}
-        for kind, values in kinds.items()
-    ]
+        kinds["both"] = both.both_eyes(features, patients, eyes)
+    results = []
+    for kind, values in kinds.items():
+        graded, strengths = _grade(values, levels, patients, classes, seed)
+        figures = _judge(levels, graded, patients, classes, replicates, seed)
+        results.append({"eyes": kind, "images": len(levels), "paired": paired, **figures, "strengths": strengths})
+    return results
 
 
-def _judge(
+def _grade(
     features: np.ndarray, levels: np.ndarray, patients: Sequence[str], classes: int, seed: int
-) -> dict[str, Any]:
+) -> tuple[np.ndarray, list[float]]:
     graded, strengths = np.empty(len(levels), np.int64), []
     names = np.asarray(patients, dtype=object)
     for training, held_out in ridge.divided(levels, patients, seed):
         known = levels[training]
         fitted = ridge.fit(features[training], known, known, names[training], seed)
-        cuts = _thresholds(fitted.held_out, known, classes)
-        graded[held_out] = np.searchsorted(cuts, fitted.answer(features[held_out]), side="right")
+        thresholds = mean_thresholds(fitted.held_out, known, names[training].tolist(), classes, seed)
+        graded[held_out] = np.searchsorted(thresholds, fitted.answer(features[held_out]), side="left")
         strengths.append(fitted.strength)
-    low, high = _kappa_interval(levels, graded, patients, classes, seed)
+    return graded, strengths
+
+
+def _judge(
+    levels: np.ndarray, graded: np.ndarray, patients: Sequence[str], classes: int, replicates: int, seed: int
+) -> dict[str, float | None]:
+    (kappas,) = replicate_kappas(levels, [graded], classes, patients, replicates, seed) if replicates else [np.empty(0)]
+    low, high = interval(kappas) or (None, None)
+    found = float(kappa(confusion_matrix(levels, graded, labels=range(classes))))
     return {
-        "quadratic_weighted_kappa": float(
-            cohen_kappa_score(levels, graded, labels=range(classes), weights="quadratic")
-        ),
+        "quadratic_weighted_kappa": found if np.isfinite(found) else None,
         "low": low,
         "high": high,
         "accuracy": float(np.mean(levels == graded)),
         "baseline_accuracy": float(np.mean(levels == 0)),
-        "strengths": strengths,
     }
-
-
-# Stand-ins until decision.py and bootstrap.py are there ---------------------------------------------------------------
-
-
-def _thresholds(severity: np.ndarray, levels: np.ndarray, classes: int) -> np.ndarray:
-    order = np.argsort(severity, kind="stable")
-    ordered, n = severity[order], len(severity)
-    below = np.zeros((n + 1, classes))
-    below[1:] = np.cumsum(np.eye(classes)[levels[order]], axis=0)
-    apart = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])
-    penalty = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
-    chance = below[-1] @ penalty / n
-    cuts = np.concatenate([[0], np.cumsum(below[-1]).astype(int)])
-    best = -np.inf
-    while True:
-        for j in range(1, classes):
-            places = np.arange(cuts[j - 1], cuts[j + 1] + 1)
-            places = places[apart[places]]
-            observed, expected = np.zeros(len(places)), np.zeros(len(places))
-            for graded in range(classes):
-                start = below[places] if graded == j else below[cuts[graded]]
-                end = below[places] if graded + 1 == j else below[cuts[graded + 1]]
-                column = np.broadcast_to(end - start, (len(places), classes))
-                observed += column @ penalty[:, graded]
-                expected += column.sum(axis=1) * chance[graded]
-            kappas = 1 - observed / np.maximum(expected, 1e-12)
-            cuts[j], kappa = places[kappas.argmax()], kappas.max()
-        if kappa <= best + 1e-12:
-            break
-        best = kappa
-    ends = np.concatenate([[ordered[0] - 1], ordered, [ordered[-1] + 1]])
-    return (ends[cuts[1:-1]] + ends[cuts[1:-1] + 1]) / 2
-
-
-def _kappa_interval(
-    levels: np.ndarray, graded: np.ndarray, patients: Sequence[str], classes: int, seed: int
-) -> tuple[float, float]:
-    names, of = np.unique(np.asarray(patients, dtype=object), return_inverse=True)
-    counts = np.zeros((len(names), classes * classes))
-    np.add.at(counts, (of, levels * classes + graded), 1)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), REPLICATES)
-    tables = (drawn @ counts).reshape(-1, classes, classes)
-    penalty = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
-    chance = tables.sum(axis=2)[:, :, np.newaxis] * tables.sum(axis=1)[:, np.newaxis, :]
-    total = tables.sum(axis=(1, 2))
-    kappas = 1 - (tables * penalty).sum(axis=(1, 2)) * total / np.maximum((chance * penalty).sum(axis=(1, 2)), 1e-12)
-    low, high = np.percentile(kappas, (2.5, 97.5))
-    return float(low), float(high)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def probe_job(
@@ -160,6 +122,7 @@ def probe_job(
     indices: Sequence[Path],
     features: Sequence[tuple[Path, Path]],
     classes: Sequence[str],
+    replicates: int,
     seed: int,
     output: Path,
 ) -> None:
@@ -187,10 +150,13 @@ def probe_job(
         [row["patient"] for row in rows],
         [row["eye"] for row in rows],
         len(classes),
+        replicates,
         seed,
     )
     for result in results:
-        log.info("%s, %s: quadratic weighted kappa %.4f", backbone, result["eyes"], result["quadratic_weighted_kappa"])
+        log.info(
+            "%s, eyes: %s: quadratic weighted kappa %s", backbone, result["eyes"], result["quadratic_weighted_kappa"]
+        )
     write_json(output, {"backbone": backbone, "layer": layer, "results": results})
 
 
@@ -200,13 +166,18 @@ def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
     Raises ``RetinaflowError`` if a file of ``probes`` is not what ``probe_job`` writes.
     """
     results = [row for path in probes for row in _read(path)]
-    results.sort(key=lambda row: (-row["quadratic_weighted_kappa"], row["backbone"], row["eyes"]))
+    results.sort(key=_place)
     rows = [{"rank": number, **row} for number, row in enumerate(results, start=1)]
     write_table(table, COLUMNS, ({column: row[column] for column in COLUMNS} for row in rows))
     text = _markdown(rows)
     with whole_file(markdown) as part:
         part.write_text(text, encoding="utf-8")
     return text
+
+
+def _place(row: Mapping[str, Any]) -> tuple[float, str, str]:
+    kappa = row["quadratic_weighted_kappa"]
+    return np.inf if kappa is None else -kappa, row["backbone"], row["eyes"]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -218,6 +189,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
         told = " ".join(str(error).split())[:200]
         raise RetinaflowError(f"{path}: is no result of a probe ({told}). {REBUILD}") from error
     return rows
+
+
+def _kappa(row: Mapping[str, Any]) -> str:
+    kappa, low, high = (row[name] for name in ("quadratic_weighted_kappa", "low", "high"))
+    ends = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return "undefined" if kappa is None else f"{kappa:.3f}{ends}"
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -232,8 +209,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
         *(
             f"| {row['rank']} | {row['backbone']} | {row['layer']} | {row['eyes']} | "
-            f"{row['quadratic_weighted_kappa']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['accuracy']:.3f} | "
-            f"{row['baseline_accuracy']:.3f} |"
+            f"{_kappa(row)} | {row['accuracy']:.3f} | {row['baseline_accuracy']:.3f} |"
             for row in rows
         ),
         "",

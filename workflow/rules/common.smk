@@ -90,6 +90,8 @@ def runs(backbone):
 
 
 RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
+# Of each backbone, by both eyes of a patient.
+EYE_SYSTEMS = settings.eye_systems(CONFIG)
 # Of all backbones, where there are several.
 AVERAGE = "average"
 
@@ -97,7 +99,8 @@ AVERAGE = "average"
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
     pooled = list(CONFIG["backbones"]) if FOLDS else []
-    return [*RUNS, *pooled, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
+    both = [f"{backbone}+{kind}" for backbone in CONFIG["backbones"] for kind in EYE_SYSTEMS]
+    return [*RUNS, *pooled, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
 
 
 def system_parts(system):
@@ -107,7 +110,9 @@ def system_parts(system):
 
 def system_objective(system):
     """What the outputs of a system are."""
-    backbones = CONFIG["backbones"] if system == AVERAGE else [system.split("/")[0]]
+    if system.endswith("+fusion"):
+        return "regression"
+    backbones = CONFIG["backbones"] if system == AVERAGE else [re.split("[/+]", system)[0]]
     objectives = {settings.training(CONFIG, backbone)["objective"] for backbone in backbones}
     # Of several kinds of outputs, severities can be averaged.
     return objectives.pop() if len(objectives) == 1 else "regression"
@@ -473,6 +478,19 @@ def features_runtime(wildcards, input, threads, attempt):
     return resources.scoring_minutes(wildcards.backbone, settings.training(CONFIG, wildcards.backbone), views, attempt)
 
 
+def run_features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG["features"]["views"] * sum(run_photographs(wildcards.run, use) for use in SCORED)
+    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), views, attempt)
+
+
+def fusion_memory(wildcards, attempt):
+    return resources.probe_memory(sum(map(dataset_photographs, DATASETS)), attempt)
+
+
+def fusion_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(dataset_photographs("train"), attempt)
+
+
 def probe_memory(wildcards, attempt):
     return resources.probe_memory(dataset_photographs("train"), attempt)
 
@@ -505,6 +523,11 @@ def fetched_weights():
 def outputs_of(systems, part):
     """Tables of what systems put out for a part."""
     return [path("scores", system, part, "outputs.csv") for system in systems]
+
+
+def of_runs(part, file):
+    """Input function: a file of each run of a backbone that is made of what it says of a part."""
+    return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
 
 
 def all_metrics():

@@ -20,6 +20,7 @@ rule probe_backbone:
     params:
         settings=feature_settings,
         classes=CLASSES,
+        bootstrap=CONFIG["score"]["bootstrap"],
         seed=CONFIG["seed"],
     script:
         "../scripts/probe_backbone.py"

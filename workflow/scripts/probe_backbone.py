@@ -18,6 +18,7 @@ with job_log(snakemake.log[0]):
             [Path(index) for index in files.indices],
             [(Path(features), Path(rows)) for features, rows in zip(files.features, files.rows, strict=True)],
             snakemake.params.classes,
+            snakemake.params.bootstrap,
             snakemake.params.seed,
             Path(snakemake.output[0]),
         )
