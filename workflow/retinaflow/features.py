@@ -1,7 +1,6 @@
 """Features of photographs: what a layer puts out, averaged over the photograph, and how that varies over views."""
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from retinaflow.files import whole_file
 from retinaflow.loader import Photographs, photograph_number
 from retinaflow.model import load_backbone, normalise
 from retinaflow.shards import ROW_COLUMNS
-from retinaflow.tables import REBUILD, read_table, stream_table, write_table
+from retinaflow.tables import stream_table, write_table
 
 BATCH = 32
 AT_ONCE = 512  # photographs whose views are in memory together
@@ -158,25 +157,3 @@ def write_features(
             file.write(some.tobytes())
     digests = {row["image"]: row["digest"] for index in indices for row in stream_table(index, ROW_COLUMNS)}
     write_table(rows, ROW_COLUMNS, ({"image": image, "digest": digests[image]} for image in photographs.images))
-
-
-def read_features(features: str | os.PathLike[str], rows: str | os.PathLike[str]) -> tuple[np.ndarray, list[str]]:
-    """Features float16 (n, 2 d) of ``write_features`` and the names of the n images.
-
-    Raises ``RetinaflowError`` if either file is missing, damaged or they do not belong together.
-    """
-    try:
-        array = np.load(features, allow_pickle=False)
-    except Exception as error:  # NumPy has no one exception for a file that is not an array
-        raise RetinaflowError(f"{features}: cannot be read as an array of features ({error}). {REBUILD}") from error
-    if array.dtype != np.float16 or array.ndim != 2 or array.shape[1] % 2 or not np.isfinite(array).all():
-        raise RetinaflowError(
-            f"{features}: found {array.dtype} {array.shape}; expected finite float16 (n, 2 d). {REBUILD}"
-        )
-    images = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
-    if len(images) != len(array):
-        raise RetinaflowError(
-            f"{features}: found {len(array)} photographs, but {len(images)} rows in {rows}; expected as many. "
-            "Delete both files and run again to rebuild them."
-        )
-    return array, images

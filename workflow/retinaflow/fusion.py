@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from retinaflow import objectives, ridge
 from retinaflow.errors import RetinaflowError
 from retinaflow.eyes import both_eyes
-from retinaflow.features import read_features
+from retinaflow.feature_files import read_features
 from retinaflow.predictions import Outputs, read_outputs, write_outputs
 from retinaflow.tables import REBUILD
 

@@ -16,7 +16,7 @@ from retinaflow import ridge
 from retinaflow.bootstrap import interval, kappa, replicate_kappas
 from retinaflow.decision import mean_thresholds
 from retinaflow.errors import RetinaflowError
-from retinaflow.features import read_features
+from retinaflow.feature_files import read_features
 from retinaflow.files import whole_file, write_json
 from retinaflow.tables import REBUILD, read_table, write_table
 
