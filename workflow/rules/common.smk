@@ -80,6 +80,8 @@ FOLDS = CONFIG["split"]["folds"]
 DATASETS = settings.datasets(CONFIG)
 # What a model is scored on: its held-out part, and the test set where there is one.
 SCORED = ["validation", *(["test"] if "test" in DATASETS else [])]
+# What the training data set is divided into.
+TRAINING_PARTS = settings.held_out_parts(CONFIG)
 
 
 def runs(backbone):
@@ -88,6 +90,8 @@ def runs(backbone):
 
 
 RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
+# Of each backbone, by both eyes of a patient.
+EYE_SYSTEMS = settings.eye_systems(CONFIG)
 # Of all backbones, where there are several.
 AVERAGE = "average"
 
@@ -95,7 +99,8 @@ AVERAGE = "average"
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
     pooled = list(CONFIG["backbones"]) if FOLDS else []
-    return [*RUNS, *pooled, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
+    both = [f"{backbone}+{kind}" for backbone in CONFIG["backbones"] for kind in EYE_SYSTEMS]
+    return [*RUNS, *pooled, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
 
 
 def system_parts(system):
@@ -105,7 +110,9 @@ def system_parts(system):
 
 def system_objective(system):
     """What the outputs of a system are."""
-    backbones = CONFIG["backbones"] if system == AVERAGE else [system.split("/")[0]]
+    if system.endswith("+fusion"):
+        return "regression"
+    backbones = CONFIG["backbones"] if system == AVERAGE else [re.split("[/+]", system)[0]]
     objectives = {settings.training(CONFIG, backbone)["objective"] for backbone in backbones}
     # Of several kinds of outputs, severities can be averaged.
     return objectives.pop() if len(objectives) == 1 else "regression"
@@ -315,7 +322,14 @@ def backbone_of(run):
 def training_settings(wildcards):
     """The training settings of a run's backbone that decide its outcome."""
     chosen = settings.training(CONFIG, backbone_of(wildcards.run))
-    return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
+    return {key: value for key, value in chosen.items() if key not in ("on_out_of_memory", "feature_layer")}
+
+
+def feature_settings(wildcards):
+    """The settings that decide the features of a backbone."""
+    chosen = settings.training(CONFIG, wildcards.backbone)
+    decisive = ("backend", "cpu_threads", "image_size", "feature_layer", "augment")
+    return {**{key: chosen[key] for key in decisive}, "views": CONFIG["features"]["views"]}
 
 
 def parts_of(run, use):
@@ -346,6 +360,16 @@ def shards(use, suffix):
             for part in parts_of(wildcards.run, use)
             for i in range(SHARDS[part])
         ]
+
+    return files
+
+
+def part_shards(suffix):
+    """Input function: shard files of all photographs of a part, of the size that a backbone takes."""
+
+    def files(wildcards):
+        recipe = settings.recipe(CONFIG, wildcards.backbone).name
+        return [path("shards", recipe, wildcards.part, f"{i}.{suffix}") for i in range(SHARDS[wildcards.part])]
 
     return files
 
@@ -444,6 +468,37 @@ def score_runtime(wildcards, input, threads, attempt):
     return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), count, attempt)
 
 
+def features_memory(wildcards, attempt):
+    chosen = settings.training(CONFIG, wildcards.backbone)
+    return resources.network_memory(wildcards.backbone, chosen, photographs(wildcards.part), False, attempt)
+
+
+def features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG["features"]["views"] * photographs(wildcards.part)
+    return resources.scoring_minutes(wildcards.backbone, settings.training(CONFIG, wildcards.backbone), views, attempt)
+
+
+def run_features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG["features"]["views"] * sum(run_photographs(wildcards.run, use) for use in SCORED)
+    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), views, attempt)
+
+
+def fusion_memory(wildcards, attempt):
+    return resources.probe_memory(sum(map(dataset_photographs, DATASETS)), attempt)
+
+
+def fusion_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(dataset_photographs("train"), attempt)
+
+
+def probe_memory(wildcards, attempt):
+    return resources.probe_memory(dataset_photographs("train"), attempt)
+
+
+def probe_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(dataset_photographs("train"), attempt)
+
+
 # Weights, scores and targets ----------------------------------------------------------------------------------------
 
 
@@ -473,6 +528,9 @@ def outputs_of(systems, part):
 def all_scores(file):
     """Every `metrics.json`, or `predictions.csv`, that the comparison reads."""
     return [path("scores", system, part, file) for system in systems() for part in system_parts(system)]
+def of_runs(part, file):
+    """Input function: a file of each run of a backbone that is made of what it says of a part."""
+    return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
 
 
 def inventory_output():

@@ -1,0 +1,89 @@
+# Graders that look at both eyes of a patient, made of what each backbone puts out and of its features.
+
+
+localrules:
+    blend,
+
+
+rule blend:
+    input:
+        outputs=lambda wildcards: outputs_of([wildcards.backbone], wildcards.part),
+        code=code("blend.py"),
+    output:
+        path("scores", "{backbone}+blend", "{part}", "outputs.csv"),
+    log:
+        path("logs", "blend", "{backbone}", "{part}.log"),
+    wildcard_constraints:
+        part=any_of(system_parts("blend")),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        objective=lambda wildcards: system_objective(wildcards.backbone),
+        classes=len(CLASSES),
+        weight=CONFIG["eyes"]["blend_weight"],
+    script:
+        "../scripts/blend.py"
+
+
+# Of the fine-tuned network, of photographs that it was not trained on.
+rule run_features:
+    input:
+        **{f"{part}_indices": indices(part) for part in SCORED},
+        **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
+        **{f"{part}_rows": shards(part, "csv") for part in SCORED},
+        model=path("models", "{run}", "model.keras"),
+        code=code("run_features.py"),
+    output:
+        **{f"{part}_features": path("scores", "{run}", part, "features.npy") for part in SCORED},
+        **{f"{part}_images": path("scores", "{run}", part, "features.csv") for part in SCORED},
+    log:
+        path("logs", "features", "{run}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    resources:
+        gpu=1,
+        mem_mb=score_memory,
+        runtime=scheduled(run_features_runtime),
+    params:
+        parts=SCORED,
+        classes=CLASSES,
+        objective=lambda wildcards: system_objective(wildcards.run),
+        augment=lambda wildcards: training_settings(wildcards)["augment"],
+        views=CONFIG["features"]["views"],
+        seed=CONFIG["seed"],
+        backend=lambda wildcards: training_settings(wildcards)["backend"],
+        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+    script:
+        "../scripts/run_features.py"
+
+
+rule fusion:
+    input:
+        **{
+            f"{part}_{kind}": of_runs(part, file)
+            for part in SCORED
+            for kind, file in (("outputs", "outputs.csv"), ("features", "features.npy"), ("images", "features.csv"))
+        },
+        code=code("fusion.py"),
+    output:
+        **{
+            part: path("scores", "{backbone}+fusion", folder, "outputs.csv")
+            for part, folder in zip(SCORED, system_parts("fusion"))
+        },
+    log:
+        path("logs", "fusion", "{backbone}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    resources:
+        mem_mb=fusion_memory,
+        runtime=scheduled(fusion_runtime),
+    params:
+        parts=SCORED,
+        objective=lambda wildcards: system_objective(wildcards.backbone),
+        classes=len(CLASSES),
+        seed=CONFIG["seed"],
+        cpu_threads=lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"],
+    script:
+        "../scripts/fusion.py"

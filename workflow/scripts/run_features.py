@@ -1,0 +1,33 @@
+"""Features of a trained model, of its validation part and of the test set."""
+
+from pathlib import Path
+
+from retinaflow import gpus
+from retinaflow.backend import choose
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.run}")
+    choose(snakemake.params.backend)
+    # Here, so that the log tells if the backend does not even load.
+    from retinaflow.features import fine_tuned, write_features
+    from retinaflow.loader import Photographs
+    from retinaflow.score import load_model
+
+    files, output, params = snakemake.input, snakemake.output, snakemake.params
+    model = load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, params.objective)
+    network = fine_tuned(model)
+    for part in params.parts:
+        indices = [Path(index) for index in files[f"{part}_indices"]]
+        shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
+        write_features(
+            network,
+            Photographs(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards], params.classes),
+            indices,
+            params.views,
+            params.augment,
+            params.seed,
+            snakemake.threads,
+            Path(output[f"{part}_features"]),
+            Path(output[f"{part}_images"]),
+        )
