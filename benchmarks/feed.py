@@ -91,7 +91,7 @@ def from_shards(photographs: Photographs, augmented: bool) -> Any:
         if not augmented:
             return pixels
         out = np.empty_like(pixels)
-        augment.apply(pixels, augment.draw(common.AUGMENT, SIZE, random), out)
+        augment.change(pixels, common.AUGMENT, random, out)
         return out
 
     def read(number: Any) -> Any:

@@ -116,7 +116,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
+    """Batches of photographs, the last one smaller if need be: ``(pixels, targets)`` or ``(pixels, targets, weights)``.
+
+    ``pixels``: uint8 (b, size, size, 3); then what was given of ``targets``, float32 (n, width), and ``weights``,
+    float32 (n,). Without ``targets``, levels stand for them: int64 (b,).
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -126,6 +129,11 @@ class Batches(keras.utils.PyDataset):
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
     with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
     own. Each worker has a core to itself: OpenCV is told to start no threads.
+
+    With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
+    the shuffle makes one of any; its target and weight are mixed by the same share.
+
+    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
 
     def __init__(
@@ -136,8 +144,11 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
         devices: int = 1,
+        targets: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        view: int = 0,
     ) -> None:
-        """Describe the batches; nothing is read yet.
+        """Describe the batches; nothing is read yet. ``targets`` and ``weights`` are in the order of ``photographs``.
 
         Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
@@ -150,7 +161,13 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
+        self._mixes = augmentation is not None and bool(augmentation["mixup"] or augmentation["cutmix"])
+        if self._mixes and targets is None:
+            raise ValueError("what is mixed has no level; give targets")
         self.augmentation = augmentation
+        self.targets = targets
+        self.weights = weights
+        self.view = view
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -161,7 +178,7 @@ class Batches(keras.utils.PyDataset):
         """Batches in an epoch."""
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
         chosen = self._chosen(index)
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
@@ -169,13 +186,23 @@ class Batches(keras.utils.PyDataset):
             self.photographs.expect(self._chosen(index + self.workers))
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
-        for number, out in zip(chosen, pixels, strict=True):
-            if self.augmentation is None or self.seed is None:
-                self.photographs.read_into(out, number)
-            else:
-                rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
-                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
-        return pixels, self.photographs.levels[chosen]
+        values = [(self.photographs.levels if self.targets is None else self.targets)[chosen]]
+        if self.weights is not None:
+            values.append(self.weights[chosen])
+        if self.augmentation is None or self.seed is None:
+            for number, out in zip(chosen, pixels, strict=True):
+                if self.view:
+                    augment.view(self.photographs[number], self.view, out)
+                else:
+                    self.photographs.read_into(out, number)
+            return pixels, *values
+        sources = [np.random.default_rng((self.seed, self.epoch, self._names[number])) for number in chosen]
+        for number, rng, out in zip(chosen, sources, pixels, strict=True):
+            augment.change(self.photographs[number], self.augmentation, rng, out)
+        if self._mixes:
+            shares = augment.mix(pixels, self.augmentation, sources)
+            values = [augment.blend(value, shares) for value in values]
+        return pixels, *values
 
     def _chosen(self, index: int) -> np.ndarray:
         end = None if index == self._count - 1 else (index + 1) * self.batch_size

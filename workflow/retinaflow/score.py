@@ -46,8 +46,10 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int) -> k
     return model
 
 
-def predict(model: keras.Model, photographs: Photographs, threads: int) -> np.ndarray:
+def predict(model: keras.Model, photographs: Photographs, threads: int, views: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities float64 (n, classes) in the order of ``photographs``; each row sums to 1.
+
+    First their mean over ``views`` of each photograph (``augment.view``), then those of the photograph as it is.
 
     Raises ``RetinaflowError`` if the model takes photographs of another size or gives no probabilities.
     """
@@ -56,7 +58,15 @@ def predict(model: keras.Model, photographs: Photographs, threads: int) -> np.nd
             f"{model.name}: the model takes photographs of {model.input_shape[1]} px, those of the shards have "
             f"{photographs.size}. {TRAIN_ANEW}"
         )
-    probabilities = model.predict(Batches(photographs, BATCH, threads), verbose=0).astype(np.float64)
+    total = single = _outputs(model, photographs, threads, 0)
+    for view in range(1, views):
+        total = total + _outputs(model, photographs, threads, view)
+    return total / views, single
+
+
+def _outputs(model: keras.Model, photographs: Photographs, threads: int, view: int) -> np.ndarray:
+    # All photographs in one view, then in the next: as fast as all views of a few at a time.
+    probabilities = model.predict(Batches(photographs, BATCH, threads, view=view), verbose=0).astype(np.float64)
     totals = probabilities.sum(axis=1)
     wrong = ~((probabilities >= 0).all(axis=1) & (totals > 0) & np.isfinite(totals))  # NaN fails each comparison
     if wrong.any():

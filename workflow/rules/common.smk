@@ -413,7 +413,8 @@ def score_memory(wildcards, attempt):
 
 def score_runtime(wildcards, input, threads, attempt):
     count = sum(run_photographs(wildcards.run, use) for use in SCORED)
-    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), count, attempt)
+    backbone, views = backbone_of(wildcards.run), CONFIG["score"]["views"]
+    return resources.scoring_minutes(backbone, training_settings(wildcards), count, views, attempt)
 
 
 # Weights, scores and targets ----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ rule score:
         parts=SCORED,
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
+        views=CONFIG["score"]["views"],
         seed=CONFIG["seed"],
         backend=lambda wildcards: training_settings(wildcards)["backend"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],

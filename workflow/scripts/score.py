@@ -27,13 +27,14 @@ with job_log(snakemake.log[0]):
             [(Path(pixels), Path(rows)) for pixels, rows in shards],
             classes,
         )
+        probabilities, _ = predict(model, photographs, threads, snakemake.params.views)
         write_scores(
             run,
             snakemake.params.backbone,
             part,
             photographs.filenames,
             photographs.levels,
-            predict(model, photographs, threads),
+            probabilities,
             classes,
             snakemake.params.referable_level,
             Path(output[f"{part}_predictions"]),
