@@ -168,7 +168,7 @@ def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
     model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
-    compile_model(model, settings["learning_rate"], device.compiles())
+    compile_model(model, settings, len(CLASSES), device.compiles())
     return model
 
 

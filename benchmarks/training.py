@@ -36,7 +36,7 @@ def configured() -> dict[str, Any]:
 def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
     """One backbone, an epoch each."""
     model = build(backbone, chosen, len(common.CLASSES), None)
-    compile_model(model, chosen["learning_rate"], device.compiles())
+    compile_model(model, chosen, len(common.CLASSES), device.compiles())
     batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"])
     pixels = np.stack([photographs[number] for number in range(COUNT)])
     model.train_on_batch(pixels[: chosen["batch_size"]], photographs.levels[: chosen["batch_size"]])

@@ -214,6 +214,17 @@ def test_every_photograph_once_an_epoch_last_batch_smaller(photographs):
         assert (pixels[:, 0, 0, 0] % 5 == levels).all()
 
 
+@pytest.mark.parametrize("seed", [None, 1])
+def test_targets_and_weights_meet_their_photographs(photographs, seed):
+    numbers = np.arange(10, dtype=np.float32)
+    batches = Batches(photographs, 4, seed=seed, targets=numbers[:, None] * [1, 2], weights=-numbers)
+    for pixels, targets, weights in epoch(batches):
+        shown = pixels[:, 0, 0, 0].astype(np.float32)
+        assert np.array_equal(targets, shown[:, None] * [1, 2])
+        assert np.array_equal(weights, -shown)
+    assert len(Batches(photographs, 4, targets=numbers[:, None])[0]) == 2
+
+
 def test_without_a_seed_in_order_and_unchanged(photographs):
     pixels = np.concatenate([pixels for pixels, _ in epoch(Batches(photographs, 4))])
     assert np.array_equal(pixels, numbered(10))
@@ -247,17 +258,6 @@ def test_changes_differ_between_photographs_and_epochs(make_part):
 
 MIXUP, CUTMIX = {**AUGMENT, "mixup": 0.4}, {**AUGMENT, "cutmix": 1.0}
 PLAIN = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
-
-
-def test_targets_and_weights_go_with_their_photographs(photographs):
-    targets = np.arange(20, dtype=np.float32).reshape(10, 2)
-    weights = np.arange(10, dtype=np.float32) / 4
-    for pixels, levels, shares in epoch(Batches(photographs, 4, seed=1, targets=targets, weights=weights)):
-        numbers = pixels[:, 0, 0, 0]
-        assert np.array_equal(levels, targets[numbers])
-        assert np.array_equal(shares, weights[numbers])
-        assert (levels.dtype, shares.dtype) == (np.float32, np.float32)
-    assert [len(batch) for batch in epoch(Batches(photographs, 4, targets=targets))] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])

@@ -116,10 +116,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of photographs, the last one smaller if need be: ``(pixels, targets)`` or ``(pixels, targets, weights)``.
+    """Batches of photographs, the last one smaller if need be.
 
-    ``pixels``: uint8 (b, size, size, 3); then what was given of ``targets``, float32 (n, width), and ``weights``,
-    float32 (n,). Without ``targets``, levels stand for them: int64 (b,).
+    Each is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width), or ``(pixels, targets, weights)``
+    with float32 (b,) where there are weights. Without targets, int64 (b,) levels take their place.
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -148,9 +148,10 @@ class Batches(keras.utils.PyDataset):
         weights: np.ndarray | None = None,
         view: int = 0,
     ) -> None:
-        """Describe the batches; nothing is read yet. ``targets`` and ``weights`` are in the order of ``photographs``.
+        """Describe the batches; nothing is read yet.
 
-        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        ``targets``, float32 (n, width), and ``weights`` in the loss, float32 (n,), are of the photographs in their
+        order. Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
