@@ -39,10 +39,10 @@ def main() -> None:
         photographs = Photographs(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
-        predict(model, photographs, THREADS, 1)
+        predict(model, photographs, THREADS)
         seconds = common.alternate(
             {
-                "ours": lambda: len(predict(model, photographs, THREADS, 1)[0]),
+                "ours": lambda: len(predict(model, photographs, THREADS)),
                 "model.predict on an array": lambda: len(model.predict(array, batch_size=BATCH, verbose=0)),
             }
         )

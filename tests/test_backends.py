@@ -79,7 +79,7 @@ from retinaflow.score import load_model, predict
 index, shards, classes = json.loads((folder / "part.json").read_text())
 photographs = Photographs([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
 for path in folder.glob("*.keras"):
-    np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3, 1)[0])
+    np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3))
 """
 
 

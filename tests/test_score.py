@@ -8,7 +8,7 @@ from common import CLASSES
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Photographs
-from retinaflow.score import BATCH, load_model, predict
+from retinaflow.score import BATCH, load_model, predict, predict_views
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
@@ -34,7 +34,7 @@ def test_each_photograph_gets_its_own_answer(make_part, saved, shards, number):
     pixels = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
     photographs = Photographs(*make_part("test", pixels, [0] * number, shards), CLASSES)
     model = load_model(saved, CLASSES, seed=0, threads=1)
-    probabilities = predict(model, photographs, threads=3, views=1)[0]
+    probabilities = predict(model, photographs, threads=3)
     assert probabilities.dtype == np.float64
     assert probabilities.shape == (number, 5)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(number), abs=1e-12)
@@ -58,12 +58,12 @@ def test_outputs_are_averaged_over_views(make_part):
     pixels = np.stack([photographs[number] for number in range(40)]) / 255
     left, whole = pixels[:, :, :4].mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3))
     model = left_sum()
-    one, single = predict(model, photographs, threads=2, views=1)
+    one, single = predict_views(model, photographs, 2, "softmax", 1)
     assert np.array_equal(one, single)
     assert one[:, 0] == pytest.approx(left, abs=1e-6)
     # Mirrored, the right half is the left one.
     for views in (2, 8):
-        both, single = predict(model, photographs, threads=2, views=views)
+        both, single = predict_views(model, photographs, 2, "softmax", views)
         assert both[:, 0] == pytest.approx(whole, abs=1e-6)
         assert both.sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
         assert np.array_equal(single, one)
@@ -76,7 +76,7 @@ def test_a_model_that_heeds_no_direction_gives_the_same_from_every_view(make_par
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     colours = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(colours))
-    mean, single = predict(model, photographs, threads=1, views=8)
+    mean, single = predict_views(model, photographs, 1, "softmax", 8)
     assert mean == pytest.approx(single, abs=1e-6)
     assert len(np.unique(single, axis=0)) == 5
 
@@ -86,7 +86,7 @@ def test_half_precision_still_sums_to_one(make_part):
     photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
     model = grader()
     half = keras.Model(model.inputs, keras.ops.cast(model.output, "float16"))
-    assert predict(half, photographs, threads=1, views=1)[0].sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
+    assert predict(half, photographs, threads=1).sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
 
 
 @pytest.mark.parametrize("left", [0, 1, 20, 1000, -1000, -20, -1])
@@ -160,7 +160,7 @@ def test_a_model_for_photographs_of_another_size_is_refused(make_part, saved):
     pixels = np.zeros((2, 9, 9, 3), np.uint8)
     photographs = Photographs(*make_part("test", pixels, [0, 1]), CLASSES)
     with pytest.raises(RetinaflowError, match="takes photographs of 8 px, those of the shards have 9"):
-        predict(load_model(saved, CLASSES, seed=0, threads=1), photographs, threads=1, views=1)
+        predict(load_model(saved, CLASSES, seed=0, threads=1), photographs, threads=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])
@@ -172,7 +172,7 @@ def test_answers_that_are_no_probabilities_are_refused(make_part, value):
     model = keras.Model(pixels, keras.layers.Dense(5, kernel_initializer="zeros", bias_initializer=constant)(x))
     found = rf"2 of 2 photographs are no probabilities, first \[{value}, .* to 'test0_left'"
     with pytest.raises(RetinaflowError, match=found):
-        predict(model, photographs, threads=1, views=1)
+        predict(model, photographs, threads=1)
 
 
 class Custom(keras.layers.Layer):

@@ -25,7 +25,8 @@ from retinaflow.tables import stream_table
 class Photographs:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``size``: side of the photographs in pixels. Pixels
+    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
+    ``size``: side of the photographs in pixels. Pixels
     stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
     however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
     does anything drawn from a seed.
@@ -37,20 +38,25 @@ class Photographs:
         Raises ``RetinaflowError`` if an image of an index has no pixels, its class is unknown or there are more shards
         than the system lets a process open.
         """
-        # Two of the columns, row by row: a million whole rows are a gigabyte.
+        # Some of the columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: (row["filename"], sys.intern(row["class"]))
+            row["image"]: (
+                row["filename"],
+                sys.intern(row["class"]),
+                sys.intern(row["patient"]),
+                sys.intern(row["eye"]),
+            )
             for index in indices
-            for row in stream_table(index, ("image", "filename", "class"))
+            for row in stream_table(index, ("image", "filename", "class", "patient", "eye"))
         }
         self.size = 0
         places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
         for number, (pixels, rows) in enumerate(shards):
-            array, names = read_shard(pixels, rows)
+            array, stored = read_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
                 raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(names))
+            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.images = sorted(labelled)
@@ -62,12 +68,14 @@ class Photographs:
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
                 "Delete the shards of this part and run again."
             )
-        self.filenames = [labelled[image][0] for image in self.images]
-        unknown = {name for _, name in labelled.values()} - set(classes)
+        self.filenames, names, self.patients, self.eyes = (
+            list(column) for column in zip(*(labelled[image] for image in self.images), strict=True)
+        )
+        unknown = set(names) - set(classes)
         if unknown:
             raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
         levels = {name: level for level, name in enumerate(classes)}
-        self.levels = np.array([levels[labelled[image][1]] for image in self.images], dtype=np.int64)
+        self.levels = np.array([levels[name] for name in names], dtype=np.int64)
         self._places = np.array([places[image] for image in self.images], dtype=np.int64)
 
     def __len__(self) -> int:

@@ -38,6 +38,16 @@ def targets(objective: str, levels: np.ndarray, classes: int, smoothing: float =
     return (np.eye(classes)[levels] * (1 - smoothing) + smoothing / classes).astype(np.float32)
 
 
+def impossible(objective: str, outputs: np.ndarray) -> np.ndarray:
+    """Which rows of float (n, width) ``outputs`` no network of this objective gives: bool (n,).
+
+    What is not finite and, but for a regression, not from 0 to 1.
+    """
+    # NaN fails each comparison.
+    possible = np.isfinite(outputs) if objective == "regression" else (outputs >= 0) & (outputs <= 1)
+    return ~possible.all(axis=1)
+
+
 def severity(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
     """One number a photograph that rises with severity: float64 (n,), 0 to ``classes`` - 1.
 
@@ -65,14 +75,14 @@ def plain(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
 
 
 def class_probabilities(
-    objective: str, outputs: np.ndarray, classes: int, temperature: float, thresholds: np.ndarray | None = None
+    objective: str, outputs: np.ndarray, classes: int, temperature: float, cuts: np.ndarray | None = None
 ) -> np.ndarray:
     """Probability of each class: float64 (n, ``classes``), rows sum to 1.
 
     ``temperature`` > 0 divides the logits of softmax and ordinal outputs (Guo et al. 2017, On calibration of modern
     neural networks, arXiv:1706.04599, section 4.2). Of a regression it is the standard deviation of a normal
-    distribution around the severity, which the k - 1 ascending ``thresholds`` cut into classes (the ordered probit
-    model: McKelvey and Zavoina 1975, Journal of Mathematical Sociology 4(1), 103-120).
+    distribution around the severity, which k - 1 ascending ``cuts``, by default halfway between the levels, divide into
+    classes (the ordered probit model: McKelvey and Zavoina 1975, Journal of Mathematical Sociology 4(1), 103-120).
     """
     outputs = outputs.astype(np.float64)
     if objective == "softmax":
@@ -80,7 +90,7 @@ def class_probabilities(
     if objective == "ordinal":
         above = expit(logit(np.clip(outputs, EPSILON, 1 - EPSILON)) / temperature)
     else:
-        cuts = np.arange(classes - 1) + 0.5 if thresholds is None else thresholds
+        cuts = np.arange(classes - 1) + 0.5 if cuts is None else cuts
         above = ndtr((severity(objective, outputs, classes)[:, np.newaxis] - cuts) / temperature)
     whole = np.ones((len(outputs), 1))
     # Rounding, and outputs that were written with nine digits, may leave a difference below 0.

@@ -97,11 +97,9 @@ def training_minutes(
     return _minutes(settings["epochs"] * epoch, attempt)
 
 
-def scoring_minutes(
-    backbone: str, settings: Mapping[str, Any], photographs: float, views: int, attempt: int = 1
-) -> int:
-    """Minutes to predict ``views`` of each of ``photographs`` on a GPU and judge the predictions."""
-    return _minutes(views * photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
+def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
+    """Minutes to predict ``photographs`` on a GPU and judge the predictions; each view of one counts."""
+    return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
 
 
 def _area(settings: Mapping[str, Any]) -> float:
