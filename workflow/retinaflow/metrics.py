@@ -28,9 +28,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of one model on one set of photographs, as plain JSON values; None is a metric that is undefined.
 
-    ``actual``: int (n,), class indices 0 to k - 1. ``probabilities``: float (n, k), rows sum to 1; ``predicted``:
-    int64 (n,), by default the most probable class, the lower of equals. ``classes``: the k names in order of severity. ``referable_level``:
-    1 to k - 1, lowest class index that counts as referable.
+    ``actual``: int (n,), class indices 0 to k - 1. ``probabilities``: float (n, k), rows sum to 1. ``predicted``: int64
+    (n,), by default the most probable class, the lower of equals. ``classes``: the k names in order of severity.
+    ``referable_level``: 1 to k - 1, lowest class index that counts as referable.
 
     The result, all shares, areas and probabilities from 0 to 1:
 

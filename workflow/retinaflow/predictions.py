@@ -25,9 +25,9 @@ SUM_TOLERANCE = 1e-6
 
 
 class Outputs(NamedTuple):
-    """What a system put out for n photographs: float (n, width) ``outputs``, int64 (n,) ``levels``, and n names each.
+    """What a system put out for n photographs.
 
-    ``single``, float (n, width): where ``outputs`` are means over views, those of the photographs as they are.
+    n names each, int64 (n,) ``levels``, and float (n, width) ``outputs``, as its objective has them.
     """
 
     images: Sequence[str]
@@ -36,15 +36,19 @@ class Outputs(NamedTuple):
     eyes: Sequence[str]
     levels: np.ndarray
     outputs: np.ndarray
-    single: np.ndarray | None = None
 
 
-def write_outputs(path: Path, said: Outputs) -> None:
-    """Write a row a photograph: ``OUTPUT_COLUMNS``, then ``output_0`` and ``single_0`` and so on with nine digits."""
-    columns, values = _columns("output", said.outputs.shape[1]), said.outputs
-    if said.single is not None:
-        columns += _columns("single", said.single.shape[1])
-        values = np.hstack([values, said.single])
+def write_outputs(path: Path, said: Outputs, single: np.ndarray | None = None) -> None:
+    """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits.
+
+    Where the outputs are means over views, ``single``, float (n, width), are those of the photographs as they are: then
+    ``single_0`` and so on follow.
+    """
+    width, values = said.outputs.shape[1], said.outputs
+    columns = [f"output_{number}" for number in range(width)]
+    if single is not None:
+        columns += [f"single_{number}" for number in range(width)]
+        values = np.hstack([values, single])
     names = zip(said.images, said.filenames, said.patients, said.eyes, said.levels.tolist(), strict=True)
     write_table(
         path,
@@ -59,33 +63,18 @@ def write_outputs(path: Path, said: Outputs) -> None:
     )
 
 
-def _columns(kind: str, width: int) -> list[str]:
-    return [f"{kind}_{number}" for number in range(width)]
-
-
 def read_outputs(path: Path, objective: str, classes: int, kind: str = "output") -> Outputs:
     """What ``write_outputs`` wrote of a system with this ``objective``. Further columns are passed over.
 
-    ``kind`` ``single`` takes the outputs for the photographs as they are in place of the means over their views.
+    ``kind`` is ``output``, or ``single`` for the outputs of the photographs as they are in place of means over views.
 
     Raises ``RetinaflowError`` if the table cannot be read, has no row, lacks a column or holds what is no class or no
     output of such a system.
     """
-    width = objectives.width(objective, classes)
-    rows: list[Row] = read_table(path, (*OUTPUT_COLUMNS, *_columns(kind, width)))
+    columns = [f"{kind}_{number}" for number in range(objectives.width(objective, classes))]
+    rows: list[Row] = read_table(path, (*OUTPUT_COLUMNS, *columns))
     if not rows:
         raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
-    levels, outputs = _numbers(path, rows, _columns(kind, width), objective, classes)
-    single = None
-    if kind == "output" and "single_0" in rows[0]:
-        _, single = _numbers(path, rows, _columns("single", width), objective, classes)
-    names = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
-    return Outputs(*names, levels, outputs, single)
-
-
-def _numbers(
-    path: Path, rows: Sequence[Row], columns: Sequence[str], objective: str, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
     indices = {str(level): level for level in range(classes)}
     levels, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
     for number, row in enumerate(rows):
@@ -106,14 +95,15 @@ def _numbers(
             f"{path}: the outputs of row {first + 1} are {outputs[first].tolist()}, which are none of objective "
             f"{objective}. {REBUILD}"
         )
-    return levels, outputs
+    images, filenames, patients, eyes = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
+    return Outputs(images, filenames, patients, eyes, levels, outputs)
 
 
 def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequence[str]) -> None:
     """Write a row a photograph: ``PREDICTION_COLUMNS``, ``probability_CLASS`` for each class, ``GRADE_COLUMNS``.
 
-    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0 or
-    1 by the operating point.
+    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0
+    or 1, by the operating point.
     """
     columns = [f"probability_{name}" for name in classes]
     answers = [
@@ -158,10 +148,11 @@ def grade_system(
     written: Mapping[str, tuple[Path, Path, Path]],
     kind: str = "output",
 ) -> None:
-    """Fit the decision of a system and grade its parts by it. ``kind``: as for ``read_outputs``.
+    """Fit the decision of a system and grade its parts by it.
 
     ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
     is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
+    ``kind`` is as for ``read_outputs``.
     """
     said = {part: read_outputs(path, objective, len(classes), kind) for part, path in outputs.items()}
     held_out = next(iter(said))
@@ -169,10 +160,8 @@ def grade_system(
     options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_level
     fitted = fit(*options, referable_sensitivity, seed)
     for part, its in said.items():
-        if part == held_out:
-            grades = cross_fitted(*options, referable_sensitivity, seed)
-        else:
-            grades = grade(fitted, its.outputs)
+        crossed = part == held_out
+        grades = cross_fitted(*options, referable_sensitivity, seed) if crossed else grade(fitted, its.outputs)
         _write_scores(system, part, its, grades, fitted, written[part])
     write_decision(decision, fitted)
 
@@ -201,50 +190,42 @@ def _write_scores(
     )
 
 
-def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> None:
+def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path, kind: str = "output") -> None:
     """Write the outputs for what each fold held out as one table: the ``out-of-fold`` part.
 
-    ``tables`` are those of the folds' validation parts. Raises ``RetinaflowError`` if a photograph is in two of them.
+    ``tables`` are those of the folds' validation parts, ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError``
+    if a photograph is in two of them.
     """
-    read = [read_outputs(path, objective, classes) for path in tables]
+    read = [read_outputs(path, objective, classes, kind) for path in tables]
     images = [image for said in read for image in said.images]
     if len(set(images)) < len(images):
         twice = next(image for image in images if images.count(image) > 1)
         raise RetinaflowError(
-            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. {REBUILD}"
+            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. "
+            f"{REBUILD}"
         )
-    names = ([name for said in read for name in said[place]] for place in range(4))
-    singles = [said.single for said in read if said.single is not None]
-    write_outputs(
-        pooled,
-        Outputs(
-            *names,
-            *(np.concatenate([said[place] for said in read]) for place in (4, 5)),
-            np.concatenate(singles) if len(singles) == len(read) else None,
-        ),
-    )
+    columns = [list(column) for column in zip(*read, strict=True)]
+    filenames, patients, eyes = ([name for names in column for name in names] for column in columns[1:4])
+    write_outputs(pooled, Outputs(images, filenames, patients, eyes, *map(np.concatenate, columns[4:])))
 
 
-def average(tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path) -> None:
+def average(
+    tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path, kind: str = "output"
+) -> None:
     """Write the mean of what several systems put out for the same photographs.
 
-    ``tables`` are each with the objective of their system. Where that of the result is another, ``regression``, it is
-    the mean of their severities. Raises ``RetinaflowError`` if the photographs or their classes are not the same.
+    ``tables`` are each with the objective of their system. Where these differ, the result, with the ``objective``
+    ``regression``, is the mean of their severities. ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError`` if
+    photographs or classes are not the same.
     """
-    read = [(path, its, read_outputs(path, its, classes)) for path, its in tables]
+    read = [(path, its, read_outputs(path, its, classes, kind)) for path, its in tables]
     path, _, first = read[0]
-    outputs, single = [], []
+    alike = all(its == objective for _, its in tables)
+    outputs = []
     for other, its, said in read:
         if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
             raise RetinaflowError(
                 f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
             )
-        for values, sums in ((said.outputs, outputs), (said.single, single)):
-            if values is not None:
-                alike = its == objective
-                sums.append(values if alike else objectives.severity(its, values, classes)[:, np.newaxis])
-    viewed = len(single) == len(read)
-    write_outputs(
-        averaged,
-        first._replace(outputs=np.mean(outputs, axis=0), single=np.mean(single, axis=0) if viewed else None),
-    )
+        outputs.append(said.outputs if alike else objectives.severity(its, said.outputs, classes)[:, np.newaxis])
+    write_outputs(averaged, first._replace(outputs=np.mean(outputs, axis=0)))

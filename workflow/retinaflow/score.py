@@ -17,8 +17,8 @@ TRAIN_ANEW = "Delete the model and run again to train it anew."
 def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax") -> keras.Model:
     """Load a trained model; code inside the file is refused.
 
-    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a network
-    of this ``objective`` says of ``classes``.
+    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a
+    network of this ``objective`` says of ``classes``.
     """
     device.prepare(seed, threads)
     device.full_float32()
@@ -41,22 +41,22 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, obje
     expected = objectives.width(objective, len(classes))
     if len(outputs.shape) != 2 or outputs.shape[1] != expected:
         raise RetinaflowError(
-            f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for the "
-            f"{len(classes)} of data.classes. {TRAIN_ANEW}"
+            f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for "
+            f"the {len(classes)} of data.classes. {TRAIN_ANEW}"
         )
     return model
 
 
 def predict_views(
     model: keras.Model, photographs: Photographs, threads: int, objective: str, views: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the outputs over ``views`` of each photograph, and those of the photograph as it is, as ``predict``."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean of what ``predict`` gives over ``views`` of each photograph; of several, also what the first one gives."""
     # All photographs in one view, then in the next: as fast as all views of a few at a time.
     single = predict(model, photographs, threads, objective)
     total = single.copy()
     for view in range(1, views):
         total += predict(model, photographs, threads, objective, view)
-    return total / views, single
+    return total / views, single if views > 1 else None
 
 
 def predict(
@@ -80,7 +80,7 @@ def predict(
     if wrong.any():
         first = photographs.images[wrong.argmax()]
         raise RetinaflowError(
-            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective}, "
-            f"first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
+            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective},"
+            f" first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
         )
     return outputs / totals[:, np.newaxis]

@@ -470,8 +470,9 @@ def fetched_weights():
 
 
 def outputs_of(systems, part):
-    """Tables of what systems put out for a part. What single views give are columns of the same table."""
-    return [path("scores", system.removesuffix(SINGLE), part, "outputs.csv") for system in systems]
+    """Tables of what systems put out for a part. Those of single views are columns of a run's table."""
+    own = [system if FOLDS else system.removesuffix(SINGLE) for system in systems]
+    return [path("scores", system, part, "outputs.csv") for system in own]
 
 
 def all_metrics():

@@ -38,6 +38,7 @@ localrules:
     grade,
     grade_combined,
     pool,
+    pool_single,
     average,
 
 
@@ -61,8 +62,8 @@ rule grade:
         ],
         code=code("grade.py"),
     output:
-        decision=path("models", "{system}", "decision.json"),
         **graded("validation"),
+        decision=path("models", "{system}", "decision.json"),
     log:
         path("logs", "grade", "{system}.log"),
     wildcard_constraints:
@@ -71,7 +72,7 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         parts=lambda wildcards: system_parts(wildcards.system),
-        kind=lambda wildcards: "single" if wildcards.system.endswith(SINGLE) else "output",
+        kind=lambda wildcards: "single" if wildcards.system.endswith(SINGLE) and not FOLDS else "output",
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
@@ -85,8 +86,8 @@ if FOLDS:
 
     use rule grade as grade_combined with:
         output:
-            decision=path("models", "{system}", "decision.json"),
             **graded("out-of-fold"),
+            decision=path("models", "{system}", "decision.json"),
         wildcard_constraints:
             system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
 
@@ -110,8 +111,22 @@ if FOLDS:
         params:
             objective=lambda wildcards: system_objective(wildcards.backbone),
             classes=len(CLASSES),
+            kind="output",
         script:
             "../scripts/pool.py"
+
+    use rule pool as pool_single with:
+        output:
+            **{
+                part: path("scores", f"{{backbone}}{SINGLE}", folder, "outputs.csv")
+                for part, folder in zip(SCORED, system_parts("pooled"))
+            },
+        log:
+            path("logs", "pool", f"{{backbone}}{SINGLE}.log"),
+        params:
+            objective=lambda wildcards: system_objective(wildcards.backbone),
+            classes=len(CLASSES),
+            kind="single",
 
 
 rule average:

@@ -28,8 +28,7 @@ with job_log(snakemake.log[0]):
             classes,
         )
         names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes
-        views = snakemake.params.views
-        said, single = predict_views(model, photographs, snakemake.threads, objective, views)
-        write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said, single if views > 1 else None))
+        said, single = predict_views(model, photographs, snakemake.threads, objective, snakemake.params.views)
+        write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said), single)
     kept = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
     learning_curves(Path(output.curves), read_table(files.history), kept, run)
