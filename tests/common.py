@@ -21,3 +21,10 @@ def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
     return Grades(
         probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_level
     )
+
+
+# The article's augmentation, which is the default of `train.augment`.
+AUGMENT = {
+    **{"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20},
+    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
+}
