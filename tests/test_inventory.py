@@ -93,7 +93,9 @@ def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> No
     setup.add(".cache/8_left.jpeg")
     report = setup.take(("10_left", "2.0"), ("9_right", "mild"))
     assert report == InventoryReport(2, 2, 2, {})
-    assert read_table(setup.inventory)[0] == {
+    first = read_table(setup.inventory)[0]
+    assert all(0 <= float(first.pop(figure)) <= 1 for figure in ("focus", "exposure", "field", "quality"))
+    assert first == {
         "image": "10_left",
         "path": f"{setup.folder}/10_left.PNG",
         "level": "2",

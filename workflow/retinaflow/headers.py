@@ -1,4 +1,4 @@
-"""Read the files of photographs: their headers, whether all of their pixels are there, and nothing twice."""
+"""Read the files of photographs, none twice: headers, whether all of their pixels are there, how good they are."""
 
 import io
 import json
@@ -10,9 +10,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from retinaflow.files import digest, whole_file
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,8 @@ class Header(NamedTuple):
     """What a photograph's file says: size in bytes and pixels, digest of its bytes; and the problem it is, if any.
 
     ``problem`` is empty or ``empty``, ``not_an_image``, ``unreadable``, ``truncated`` or ``oversized``, ``found`` says
-    what was found then.
+    what was found then. ``focus``, ``exposure``, ``field`` and ``quality``, 0 to 1 with four digits, are those of
+    ``quality.assess``, and empty where there is a problem.
     """
 
     size: int | str = ""
@@ -44,6 +48,10 @@ class Header(NamedTuple):
     digest: str = ""
     problem: str = ""
     found: str = ""
+    focus: str = ""
+    exposure: str = ""
+    field: str = ""
+    quality: str = ""
 
 
 class State(NamedTuple):
@@ -106,8 +114,10 @@ def _remember(kept: Path, stamp: str, headers: Mapping[str, tuple[State, Header]
 
 def _read(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
     # Here, because split and organize reach this module and should not wait for Pillow.
+    import cv2
     from PIL import Image, PngImagePlugin
 
+    cv2.setNumThreads(1)  # the threads below each have a photograph of their own
     Image.init()
     # The limit is ours, so that it counts before anything is decoded and becomes a problem, not an exception.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -159,12 +169,17 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
         return Header(size, width, height, problem="oversized", found=found)
     file.seek(0)
     content = file.read()
-    damage = jpeg_damage(content) if content.startswith(SOI) else _damage(content)
-    return Header(size, width, height, digest(content), "truncated" if damage else "", damage)
+    grey, damage = read_jpeg(content) if content.startswith(SOI) else _decode(content)
+    if grey is None:
+        return Header(size, width, height, digest(content), "truncated", damage)
+    from retinaflow.quality import assess
+
+    figures = (f"{figure:.4f}" for figure in assess(grey))
+    return Header(size, width, height, digest(content), "", "", *figures)
 
 
-def _damage(content: bytes) -> str:
-    """What keeps Pillow, or OpenCV, which is to decode it later, from all of an image; empty if nothing does."""
+def _decode(content: bytes) -> tuple["np.ndarray | None", str]:
+    """An image, uint8 (height, width), or what keeps Pillow, or OpenCV, which is to decode it later, from all of it."""
     import cv2
     import numpy as np
     from PIL import Image
@@ -172,46 +187,55 @@ def _damage(content: bytes) -> str:
     try:
         Image.open(io.BytesIO(content), formats=FORMATS).load()
     except Exception as error:
-        return str(error) or type(error).__name__
+        return None, str(error) or type(error).__name__
     try:  # Pillow forgives files that lack their last bytes
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
-        decoded = False
-    return "" if decoded else "breaks off, or OpenCV cannot decode it"
+        decoded = None
+    if decoded is None:
+        return None, "breaks off, or OpenCV cannot decode it"
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2GRAY), ""
 
 
-def jpeg_damage(content: bytes) -> str:
-    """What is missing or wrong among the pixels of a JPEG, in the words of libjpeg-turbo; empty if nothing is.
+def read_jpeg(content: bytes) -> tuple["np.ndarray | None", str]:
+    """A JPEG, uint8 (height, width), or what is missing or wrong among its pixels, in the words of libjpeg-turbo.
+
+    It may be reduced, so that its shorter side is still one that ``quality.assess`` wants.
 
     OpenCV and Pillow fill what is missing with grey and say nothing. libjpeg warns of it, but also of oddities that
     change no pixel: those of application data and comments, junk between segments of the header, and zeros before the
     end. What passes without these is good. No decoder notices damage that happens to be valid code, as a flipped bit
     may be.
     """
-    fault = _warning(content)
+    grey, fault = _strictly(content)
     if not fault:
-        return ""
+        return grey, ""
     if "subsampling" in fault:  # a rare one, which OpenCV and Pillow decode
-        return _damage(content)
+        return _decode(content)
     header, scans = _bare(content)
-    fault = _warning(header + scans)
+    grey, fault = _strictly(header + scans)
     if padded := PADDED.fullmatch(fault):
         end = scans.find(EOI)
         start = end - int(padded[1])
         if not any(scans[start:end]):
-            fault = _warning(header + scans[:start] + EOI)
-    return fault
+            grey, fault = _strictly(header + scans[:start] + EOI)
+    return grey, fault
 
 
-def _warning(content: bytes) -> str:
+def _strictly(content: bytes) -> tuple["np.ndarray | None", str]:
+    """A JPEG, or the first warning."""
     from simplejpeg import decode_jpeg
 
+    from retinaflow.quality import DIAMETER
+
     try:
-        # An eighth of the size: all data are decoded, but few pixels are computed.
-        decode_jpeg(content, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, strict=True)
+        # Down to an eighth of the size: all data are decoded, but no more pixels are computed than are wanted.
+        grey = decode_jpeg(
+            content, "GRAY", fastdct=True, fastupsample=True, min_height=DIAMETER, min_width=DIAMETER, strict=True
+        )
     except ValueError as error:
-        return str(error)
-    return ""
+        return None, str(error)
+    return grey[..., 0], ""
 
 
 def _bare(content: bytes) -> tuple[bytes, bytes]:

@@ -15,7 +15,10 @@ from retinaflow.tables import Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
-INVENTORY_COLUMNS = ("image", "path", "level", "patient", "eye", "bytes", "width", "height", "digest", "problem")
+INVENTORY_COLUMNS = (
+    *("image", "path", "level", "patient", "eye", "bytes", "width", "height", "digest"),
+    *("focus", "exposure", "field", "quality", "problem"),
+)
 PROBLEM_COLUMNS = ("dataset", "image", "path", "problem", "found")
 NAMED = "named in exclude"
 EXAMPLES = 5
@@ -79,7 +82,9 @@ def take_inventory(
     for (path, image), header in zip(photographs.items(), headers, strict=True):
         patient, eye = identify(image)
         level = judged[image].level if image in judged else ""
-        values = (image, path, level, patient, eye, header.size, header.width, header.height, header.digest, "")
+        file = (header.size, header.width, header.height, header.digest)
+        looks = (header.focus, header.exposure, header.field, header.quality)
+        values = (image, path, level, patient, eye, *file, *looks, "")
         rows.append(dict(zip(INVENTORY_COLUMNS, map(str, values), strict=True)))
 
     faults = _find_faults(photographs, headers, judged, excluded)
