@@ -17,6 +17,7 @@ import numpy as np
 
 from retinaflow import augment
 from retinaflow.allocator import keep_freed_memory
+from retinaflow.balance import draw, share_at
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import stream_table
@@ -116,7 +117,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
+    """Batches of photographs, the last one smaller if need be: ``(pixels, targets)`` or ``(pixels, targets, weights)``.
+
+    ``pixels``: uint8 (b, size, size, 3); then what was given of ``targets``, float32 (n, width), and ``weights``,
+    float32 (n,). Without ``targets``, levels stand for them: int64 (b,).
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -126,6 +130,9 @@ class Batches(keras.utils.PyDataset):
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
     with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
     own. Each worker has a core to itself: OpenCV is told to start no threads.
+
+    With a ``balance`` (``balance.share_at``: share and epochs), classes that are rare come more often in the first epochs.
+    An epoch keeps its length; photographs that come again are changed in another way.
     """
 
     def __init__(
@@ -136,8 +143,11 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
         devices: int = 1,
+        targets: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        balance: tuple[float, int] = (0.0, 0),
     ) -> None:
-        """Describe the batches; nothing is read yet.
+        """Describe the batches; nothing is read yet. ``targets`` and ``weights`` are in the order of ``photographs``.
 
         Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
@@ -151,6 +161,10 @@ class Batches(keras.utils.PyDataset):
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
         self.augmentation = augmentation
+        self.targets = photographs.levels if targets is None else targets
+        self.weights = weights
+        self.balance = balance
+        self.devices = devices
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -161,34 +175,46 @@ class Batches(keras.utils.PyDataset):
         """Batches in an epoch."""
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
-        chosen = self._chosen(index)
+        places = self._places(index)
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
         if self.seed is not None:
-            self.photographs.expect(self._chosen(index + self.workers))
+            self.photographs.expect(self.order[self._places(index + self.workers)])
         size = self.photographs.size
-        pixels = np.empty((len(chosen), size, size, 3), np.uint8)
-        for number, out in zip(chosen, pixels, strict=True):
+        pixels = np.empty((places.stop - places.start, size, size, 3), np.uint8)
+        for place, out in enumerate(pixels, start=places.start):
             if self.augmentation is None or self.seed is None:
-                self.photographs.read_into(out, number)
+                self.photographs.read_into(out, self.order[place])
             else:
-                rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
-                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
-        return pixels, self.photographs.levels[chosen]
+                augment.apply(
+                    self.photographs[self.order[place]], augment.draw(self.augmentation, size, self._rng(place)), out
+                )
+        return pixels, *self.answers(places)
 
-    def _chosen(self, index: int) -> np.ndarray:
-        end = None if index == self._count - 1 else (index + 1) * self.batch_size
-        return self._order[index * self.batch_size : end]
+    def answers(self, places: slice) -> tuple[np.ndarray, ...]:
+        """Targets and, if there are any, weights of these places in the epoch."""
+        chosen = self.order[places]
+        return (self.targets[chosen],) if self.weights is None else (self.targets[chosen], self.weights[chosen])
+
+    def _places(self, index: int) -> slice:
+        count = len(self.order)
+        start = min(index * self.batch_size, count)
+        return slice(start, count if index >= self._count - 1 else start + self.batch_size)
+
+    def _rng(self, place: int) -> np.random.Generator:
+        key = (self.seed, self.epoch, self._names[self.order[place]])
+        again = int(self._before[place])
+        return np.random.default_rng((*key, again) if again else key)
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to ``epoch``, counted from 0. No worker may be reading."""
+        """Turn to ``epoch``, counted from 0, and draw its ``order``: int64 (n,). No worker may be reading."""
         self.epoch = epoch
         count = len(self.photographs)
-        if self.seed is None:
-            self._order = np.arange(count)
-        else:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(count)
+        self.order, self._before = np.arange(count), np.zeros(count, np.int64)
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, epoch))
+            self.order, self._before = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""

@@ -90,11 +90,8 @@ def in_float32(
     return plain
 
 
-def compile_model(model: keras.Model, learning_rate: float, jit: bool) -> None:
-    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled."""
-    optimiser = keras.optimizers.Adam(learning_rate)
-    if model.dtype_policy.name == "mixed_float16":
-        optimiser = _LossScale(optimiser)
+def compile_model(model: keras.Model, optimiser: keras.optimizers.Optimizer, jit: bool) -> None:
+    """Give ``model`` the loss and metrics that it is trained with; ``jit`` has its steps compiled."""
     model.compile(
         optimizer=optimiser,
         loss=Loss(),
@@ -114,17 +111,6 @@ class Loss(keras.losses.Loss):
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Of each photograph: ``y_true`` class indices (n,), ``y_pred`` probabilities (n, classes)."""
         return device.weigh_by_share(self.each.call(y_true, y_pred))
-
-
-class _LossScale(keras.optimizers.LossScaleOptimizer):
-    """Scales the loss so that no gradient vanishes in float16, and leaves out steps in which one overflows.
-
-    Keras's own asks one of several devices whether its gradients are finite, and adds up those of all.
-    """
-
-    def check_finite(self, grads: list[keras.KerasTensor]) -> keras.KerasTensor:
-        """Whether all gradients on all devices are finite."""
-        return device.everywhere(super().check_finite(grads))
 
 
 def load_backbone(
