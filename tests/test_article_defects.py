@@ -13,6 +13,7 @@ from PIL import Image
 from common import CLASSES, ROOT, grades_of
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
+from retinaflow.balance import class_weights
 from retinaflow.errors import RetinaflowError
 from retinaflow.inventory import take_inventory
 from retinaflow.labels import LabelRow
@@ -25,7 +26,6 @@ from retinaflow.recipe import Recipe
 from retinaflow.settings import check
 from retinaflow.split import split_patients
 from retinaflow.tables import read_table
-from retinaflow.train import class_weights
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)

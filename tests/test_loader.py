@@ -59,7 +59,7 @@ def test_each_device_gets_some_of_each_batch(count, share, devices):
             Batches(few, count, devices=devices)
         return
     batches = Batches(few, share * devices, devices=devices)
-    sizes = [len(batches._chosen(number)) for number in range(batches.num_batches)]
+    sizes = [len(batches.order[batches._places(number)]) for number in range(batches.num_batches)]
     assert sum(sizes) == count
     assert all(size > (devices - 1) * -(-size // devices) for size in sizes)
     assert all(size == share * devices for size in sizes[:-1])

@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from retinaflow.files import digest_files, whole_file, write_json
 from retinaflow.lock import LOCK
@@ -15,16 +16,19 @@ log = logging.getLogger(__name__)
 
 STATE = "state.json"
 WEIGHTS = "epoch-{}.weights.h5"
+ARRAY = "{}.array.npy"
 
 
 class Checkpoint:
     """The state of one training in ``folder``: its epochs so far, and the weights of the last and of the best one.
 
+    Beside them are arrays that take long to make, as long as they are of use.
+
     ``key`` stands for everything that decides the outcome: what another key left is removed, and so is what does not
     hold together. ``rows`` are the figures of each finished epoch, ``batch_size`` what was trained with (0 before
     anything was), ``finished`` whether no further epoch is wanted.
 
-    The state file names the weights that belong to it, with their digests, and is replaced after they are whole: a
+    The state file names the files that belong to it, with their digests, and is replaced after they are whole: a
     kill at any moment leaves the epoch before or this one, never a mixture.
     """
 
@@ -32,10 +36,10 @@ class Checkpoint:
         """Take up what is in ``folder``, or nothing."""
         self.folder = folder
         self.key = key
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         self.batch_size = 0
         self.finished = False
-        self._weights: dict[str, str] = {}
+        self._files: dict[str, str] = {}
         path = folder / STATE
         try:
             if path.exists():
@@ -47,25 +51,41 @@ class Checkpoint:
     def _take_up(self, state: dict[str, Any]) -> None:
         if state["key"] != self.key:
             raise ValueError("it is of other data, settings or code")
-        for name, digest in state["weights"].items():
+        for name, digest in state["files"].items():
             if digest_files([self.folder / name]) != digest:
                 raise ValueError(f"{name} is damaged")
         self.rows, self.finished = state["rows"], state["finished"]
-        self.batch_size, self._weights = state["batch_size"], state["weights"]
+        self.batch_size, self._files = state["batch_size"], state["files"]
 
-    def save(self, model: keras.Model, rows: Sequence[Mapping[str, float]], best: int, finished: bool) -> None:
+    def save(self, model: keras.Model, rows: Sequence[Mapping[str, Any]], best: int, finished: bool) -> None:
         """Keep ``model``, optimiser included, as of the last epoch of ``rows``; ``best`` is the best epoch, from 1."""
         last = WEIGHTS.format(len(rows))
         with whole_file(self.folder / last) as part:
             model.save_weights(part)
-        kept = {name: digest for name, digest in self._weights.items() if name == WEIGHTS.format(best)}
-        self._weights = {**kept, last: digest_files([self.folder / last])}
+        arrays = ARRAY.format("")
+        kept = {name: of for name, of in self._files.items() if name == WEIGHTS.format(best) or name.endswith(arrays)}
+        self._files = {**kept, last: digest_files([self.folder / last])}
         self.rows, self.finished = [dict(row) for row in rows], finished
+        self._write()
+
+    def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What ``make`` gives, mapped from a file of that name: made once, however often the training is cut short."""
+        path = self.folder / ARRAY.format(name)
+        if path.name not in self._files:
+            with whole_file(path) as part:
+                np.save(part, make())
+            self._files[path.name] = digest_files([path])
+            self._write()
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def drop_arrays(self) -> None:
+        """Remove the arrays, which are of no more use."""
+        self._files = {name: digest for name, digest in self._files.items() if not name.endswith(ARRAY.format(""))}
         self._write()
 
     def restart(self, batch_size: int) -> None:
         """Begin at the first epoch, with batches of ``batch_size``."""
-        self.rows, self.batch_size, self.finished, self._weights = [], batch_size, False, {}
+        self.rows, self.batch_size, self.finished, self._files = [], batch_size, False, {}
         self._write()
 
     def _write(self) -> None:
@@ -76,7 +96,7 @@ class Checkpoint:
                 "batch_size": self.batch_size,
                 "finished": self.finished,
                 "rows": self.rows,
-                "weights": self._weights,
+                "files": self._files,
             },
         )
         self._tidy()
@@ -86,16 +106,17 @@ class Checkpoint:
         model.load_weights(self.folder / WEIGHTS.format(epoch))
 
     def _tidy(self) -> None:
-        """Remove the weights that the state does not name, and the state if it is of no use."""
+        """Remove the files that the state does not name, and the state if it is of no use."""
         if not self.batch_size:
             (self.folder / STATE).unlink(missing_ok=True)
-        for path in [*self.folder.glob(WEIGHTS.format("*")), *self.folder.glob(f".part-{WEIGHTS.format('*')}")]:
-            if path.name not in self._weights:
-                path.unlink()
+        for kind in (WEIGHTS.format("*"), ARRAY.format("*")):
+            for path in [*self.folder.glob(kind), *self.folder.glob(f".part-{kind}")]:
+                if path.name not in self._files:
+                    path.unlink()
 
     def remove(self) -> None:
         """Remove all of it: the training is done, or not worth going on with."""
-        self.batch_size, self._weights = 0, {}
+        self.batch_size, self._files = 0, {}
         self._tidy()
         (self.folder / LOCK).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):  # with folds, other runs have folders in here

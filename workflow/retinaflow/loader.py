@@ -17,6 +17,7 @@ import numpy as np
 
 from retinaflow import augment
 from retinaflow.allocator import keep_freed_memory
+from retinaflow.balance import draw, share_at
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import stream_table
@@ -137,6 +138,9 @@ class Batches(keras.utils.PyDataset):
     the shuffle makes one of any; its target and weight are mixed by the same share.
 
     With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
+
+    With a ``balance`` (``balance.share_at``: share and epochs), rare classes come more often in the first epochs. An
+    epoch keeps its length; photographs that come again are changed in another way.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class Batches(keras.utils.PyDataset):
         targets: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         view: int = 0,
+        balance: tuple[float, int] = (0.0, 0),
     ) -> None:
         """Describe the batches; nothing is read yet.
 
@@ -169,9 +174,11 @@ class Batches(keras.utils.PyDataset):
         if self._mixes and targets is None:
             raise ValueError("what is mixed has no level; give targets")
         self.augmentation = augmentation
-        self.targets = targets
-        self.weights = weights
+        self.targets = photographs.levels if targets is None else targets
         self.view = view
+        self.weights = weights
+        self.balance = balance
+        self.devices = devices
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [photograph_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -184,42 +191,51 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
-        chosen = self._chosen(index)
+        places = self._places(index)
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
         if self.seed is not None:
-            self.photographs.expect(self._chosen(index + self.workers))
+            self.photographs.expect(self.order[self._places(index + self.workers)])
         size = self.photographs.size
+        chosen, answers = self.order[places], self.answers(places)
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
-        values = [(self.photographs.levels if self.targets is None else self.targets)[chosen]]
-        if self.weights is not None:
-            values.append(self.weights[chosen])
         if self.augmentation is None or self.seed is None:
             for number, out in zip(chosen, pixels, strict=True):
                 if self.view:
                     augment.view(self.photographs[number], self.view, out)
                 else:
                     self.photographs.read_into(out, number)
-            return pixels, *values
-        sources = [np.random.default_rng((self.seed, self.epoch, self._names[number])) for number in chosen]
+            return pixels, *answers
+        sources = [self._rng(place) for place in range(places.start, places.stop)]
         for number, rng, out in zip(chosen, sources, pixels, strict=True):
             augment.change(self.photographs[number], self.augmentation, rng, out)
         if self._mixes:
             shares = augment.mix(pixels, self.augmentation, sources)
-            values = [augment.blend(value, shares) for value in values]
-        return pixels, *values
+            answers = tuple(augment.blend(answer, shares) for answer in answers)
+        return pixels, *answers
 
-    def _chosen(self, index: int) -> np.ndarray:
-        end = None if index == self._count - 1 else (index + 1) * self.batch_size
-        return self._order[index * self.batch_size : end]
+    def answers(self, places: slice) -> tuple[np.ndarray, ...]:
+        """Targets and, if there are any, weights of these places in the epoch."""
+        chosen = self.order[places]
+        return (self.targets[chosen],) if self.weights is None else (self.targets[chosen], self.weights[chosen])
+
+    def _places(self, index: int) -> slice:
+        count = len(self.order)
+        start = min(index * self.batch_size, count)
+        return slice(start, count if index >= self._count - 1 else start + self.batch_size)
+
+    def _rng(self, place: int) -> np.random.Generator:
+        again = int(self._before[place])
+        key = (self.seed or 0, self.epoch, self._names[self.order[place]])
+        return np.random.default_rng((*key, again) if again else key)
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to ``epoch``, counted from 0. No worker may be reading."""
+        """Turn to ``epoch``, counted from 0, and draw its ``order``: int64 (n,). No worker may be reading."""
         self.epoch = epoch
         count = len(self.photographs)
-        if self.seed is None:
-            self._order = np.arange(count)
-        else:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(count)
+        self.order, self._before = np.arange(count), np.zeros(count, np.int64)
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, epoch))
+            self.order, self._before = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""

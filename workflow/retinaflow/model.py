@@ -133,14 +133,13 @@ def in_float32(
     return plain
 
 
-def compile_model(model: keras.Model, settings: Mapping[str, Any], classes: int, jit: bool) -> None:
-    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled.
+def compile_model(
+    model: keras.Model, optimiser: keras.optimizers.Optimizer, settings: Mapping[str, Any], classes: int, jit: bool
+) -> None:
+    """Give ``model`` the loss and metrics that it is trained with; ``jit`` has its steps compiled.
 
     ``settings`` is the ``train`` section that it was built by, for ``classes`` classes.
     """
-    optimiser = keras.optimizers.Adam(settings["learning_rate"])
-    if model.dtype_policy.name == "mixed_float16":
-        optimiser = _LossScale(optimiser)
     objective = settings["objective"]
     model.compile(
         optimizer=optimiser,
@@ -174,17 +173,6 @@ class Loss(keras.losses.Loss):
         # Keras has the mean of the binary ones.
         terms = y_pred.shape[-1] if self.terms else 1
         return device.weigh_by_share(terms * self.each.call(y_true, y_pred))
-
-
-class _LossScale(keras.optimizers.LossScaleOptimizer):
-    """Scales the loss so that no gradient vanishes in float16, and leaves out steps in which one overflows.
-
-    Keras's own asks one of several devices whether its gradients are finite, and adds up those of all.
-    """
-
-    def check_finite(self, grads: list[keras.KerasTensor]) -> keras.KerasTensor:
-        """Whether all gradients on all devices are finite."""
-        return device.everywhere(super().check_finite(grads))
 
 
 def load_backbone(

@@ -50,6 +50,9 @@ FITTED = 4 * 4 * 8192 / 1e6
 FIT = 1 / 20
 # Photographs that are scored at once.
 SCORED = 32
+# Values that a backbone makes of a photograph at most, for the head; and passes through it that the head takes.
+FEATURES = 2048
+VIEWS = 4
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
 SPEED = 1000
 FEED = 500
@@ -83,22 +86,32 @@ def network_memory(
 ) -> int:
     """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
 
-    Training holds weights, gradients and two moments, the outputs of all layers and their gradients; scoring a part.
-    Either has an index of its ``photographs``.
+    Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their
+    gradients; scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are
+    the features of all of them in two copies.
     """
     cost = COSTS[backbone]
-    weights = 4 * cost.parameters * (4 if training else 1)
+    weights = 4 * cost.parameters * (4 + bool(settings["ema"]) if training else 1)
+    row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings["head_epochs"] else 0)
     outputs = 4 * cost.activations * _area(settings) * (2 * settings["batch_size"] if training else SCORED)
-    return attempt * math.ceil(NETWORK + ROW * photographs + 1.25 * (weights + outputs))
+    return attempt * math.ceil(NETWORK + row * photographs + 1.25 * (weights + outputs))
 
 
 def training_minutes(
     backbone: str, settings: Mapping[str, Any], train: float, validation: float, attempt: int = 1
 ) -> int:
-    """Minutes for all epochs on a GPU; a backward pass takes as much as two forwards."""
+    """Minutes for all epochs on a GPU; a backward pass takes as much as two forwards.
+
+    The head takes a few passes forwards; of its own epochs, a hundredth of what it takes to feed photographs.
+    """
     forward = _seconds(backbone, settings)
-    epoch = train * max(3 * forward, 1 / FEED) + validation * max(forward, 1 / FEED)
-    return _minutes(settings["epochs"] * epoch, attempt)
+    shown = max(forward, 1 / FEED)
+    epoch = train * max(3 * forward, 1 / FEED) + validation * shown
+    head = settings["head_epochs"]
+    before = (
+        min(head, VIEWS) * train * shown + min(head, 1) * validation * shown + head * (train + validation) / FEED / 100
+    )
+    return _minutes(settings["epochs"] * epoch + before, attempt)
 
 
 def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:

@@ -488,11 +488,8 @@ def _combination_problems(config: Config) -> Iterable[str]:
                 f"{key}.regression_loss: {settings['regression_loss']} with objective {settings['objective']}, to "
                 "which it does not apply; set it to mse, or objective to regression"
             )
-        if settings["minimum_learning_rate"] > settings["learning_rate"]:
-            yield (
-                f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
-                f"learning_rate {settings['learning_rate']}"
-            )
+        yield from _schedule_problems(key, settings)
+        yield from _optimizer_problems(key, settings)
         if settings["batch_size"] % settings["gpus"]:
             yield (
                 f"{key}.batch_size: {settings['batch_size']} photographs cannot be divided evenly among "
@@ -538,6 +535,42 @@ def _eye_problems(data: Config) -> Iterable[str]:
         yield (
             f"eyes.systems: data.patient, {data['patient']!r}, has no group (?P<eye>...) that tells both eyes apart; "
             "add it, or set eyes.systems to []"
+        )
+
+
+def _schedule_problems(key: str, settings: Config) -> Iterable[str]:
+    if settings["minimum_learning_rate"] > settings["learning_rate"]:
+        yield (
+            f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "
+            f"learning_rate {settings['learning_rate']}"
+        )
+    if settings["warmup_epochs"] >= settings["epochs"]:
+        yield (
+            f"{key}.warmup_epochs: {settings['warmup_epochs']} of {settings['epochs']} epochs, so that learning_rate "
+            "is never reached; set it lower"
+        )
+    if settings["head_epochs"] and settings["weights"] == "random":
+        yield f"{key}.head_epochs: with random weights, the backbone has nothing to tell the head; set it to 0"
+    if settings["head_epochs"] and settings["batch_norm"] == "train":
+        yield (
+            f"{key}.head_epochs: the head would learn from the stored statistics, which batch_norm: train replaces; "
+            "set batch_norm to inference, or head_epochs to 0"
+        )
+    if settings["balanced_epochs"] and not settings["balanced_sampling"]:
+        yield f"{key}.balanced_epochs: nothing is balanced; set balanced_sampling, too"
+
+
+def _optimizer_problems(key: str, settings: Config) -> Iterable[str]:
+    if settings["optimizer"] == "adam" and settings["weight_decay"]:
+        yield f"{key}.weight_decay: {settings['weight_decay']}, but optimizer is adam; set that to adamw"
+    if settings["optimizer"] == "adamw" and not settings["weight_decay"]:
+        yield f"{key}.optimizer: adamw without weight_decay is adam; set weight_decay, as to 0.01, or optimizer to adam"
+    if settings["layer_decay"] != 1 and settings["freeze_layers"] == "all":
+        yield f"{key}.layer_decay: {settings['layer_decay']}, but freeze_layers: all leaves no layer to it; set it to 1"
+    if settings["clip_norm"] and settings["gpus"] > 1 and settings["backend"] == "tensorflow":
+        yield (
+            f"{key}.clip_norm: on several GPUs, TensorFlow would clip what each has found before the sum; set "
+            "clip_norm to 0, gpus to 1, or backend to jax"
         )
 
 

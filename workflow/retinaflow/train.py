@@ -13,19 +13,23 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from retinaflow import device, objectives
+from retinaflow import device, objectives, schedule
+from retinaflow.balance import class_weights
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
+from retinaflow.head import features, split, views_of
 from retinaflow.loader import Batches, Photographs
 from retinaflow.lock import lock
 from retinaflow.model import build, compile_model, in_float32
+from retinaflow.optimizers import Average, optimizer
+from retinaflow.schedule import best_epoch, monitored
 from retinaflow.tables import write_table
 
 log = logging.getLogger(__name__)
 
 FIGURES = ("loss", "accuracy", "quadratic_weighted_kappa")
-HISTORY_COLUMNS = ("epoch", *FIGURES, *(f"val_{name}" for name in FIGURES), "learning_rate", "seconds")
+HISTORY_COLUMNS = ("epoch", "phase", *FIGURES, *(f"val_{name}" for name in FIGURES), "learning_rate", "seconds")
 MARGIN = 120  # seconds: for what comes before the first epoch and after the last one, and for epochs that take longer
 
 
@@ -45,12 +49,13 @@ def train(
     checkpoint: Checkpoint,
     deadline: float = math.inf,
     on_out_of_memory: str = "error",
-) -> tuple[keras.Model, list[dict[str, float]], dict[str, Any]]:
+) -> tuple[keras.Model, list[dict[str, Any]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
-    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. The model holds the weights of the
-    epoch with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The
-    history has a row an epoch with ``HISTORY_COLUMNS``. The third value is for ``run.json``: class weights, channel
+    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. For ``head_epochs``, the head is
+    trained alone; from its best epoch, the whole network goes on. The model holds the weights of the epoch with the
+    best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history has a row an
+    epoch with ``HISTORY_COLUMNS``, those of the head first. The third value is for ``run.json``: class weights, channel
     statistics, batch size, best epoch, parameters, what it was computed in and on.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
@@ -85,6 +90,7 @@ def train(
             settings["gpus"],
             targets_of(training, settings["label_smoothing"]),
             factors,
+            balance=(settings["balanced_sampling"], settings["balanced_epochs"]),
         )
         # Neither smoothed nor weighted: what is watched stays comparable.
         held_out = Batches(validation, batch_size, workers, devices=settings["gpus"], targets=targets_of(validation))
@@ -92,6 +98,8 @@ def train(
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             device.adopt(model)
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
+            if len(checkpoint.rows) < settings["head_epochs"]:
+                _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
             _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
         return model
 
@@ -114,8 +122,8 @@ def train(
         log.warning("%s: out of memory; starting anew with batches of %d photographs", backbone, half)
         keras.utils.clear_session(free_memory=True)
     rows = checkpoint.rows
-    best = _best_epoch(rows, settings["monitor"])
-    checkpoint.load(model, best)
+    best = best_epoch(rows, settings)
+    checkpoint.load(_alone(model), best)
     trainable = _trainable(model)
     if settings["precision"] != "float32" or settings["gpus"] > 1:
         model = in_float32(model, backbone, settings, len(classes), statistics)
@@ -125,11 +133,34 @@ def train(
         "batch_size": batch_size,
         "epochs_run": len(rows),
         "best_epoch": best,
+        "monitored": monitored(rows, settings)[best - 1],
         "parameters": model.count_params(),
         "trainable_parameters": trainable,
         "photographs": {"train": len(training), "validation": len(validation)},
     }
     return model, rows, decided
+
+
+def _fit_head(
+    model: keras.Model,
+    settings: Mapping[str, Any],
+    seed: int,
+    batches: Batches,
+    held_out: Batches,
+    classes: int,
+    checkpoint: Checkpoint,
+    deadline: float,
+) -> None:
+    """Train the head of ``model`` alone, from where ``checkpoint`` stands."""
+
+    def in_time(what: str, seconds: float) -> None:
+        _check_time(model.name, what, seconds, "What is done so far is kept", deadline)
+
+    start = time.monotonic()
+    backbone, head = split(model)
+    shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
+    _fit(model, settings, seed, *shown, classes, checkpoint, deadline, head, time.monotonic() - start)
+    checkpoint.drop_arrays()
 
 
 def _fit(
@@ -141,53 +172,72 @@ def _fit(
     classes: int,
     checkpoint: Checkpoint,
     deadline: float,
+    head: keras.Model | None = None,
+    before: float = 0.0,
 ) -> None:
-    """Train ``model`` from where ``checkpoint`` stands until nothing is left to do."""
+    """Train ``model``, or its ``head`` alone, from where ``checkpoint`` stands to the end of that phase.
+
+    ``before`` are the seconds that it took to prepare the phase.
+    """
     if checkpoint.finished:
         return
-    compile_model(model, settings, classes, settings["jit"])
+    trained = model if head is None else head
+    first = settings["head_epochs"] if head is None else 0
+    last = first + settings["epochs"] if head is None else settings["head_epochs"]
+    done = len(checkpoint.rows)
+    if first == done > 0:
+        checkpoint.load(_alone(model), best_epoch(checkpoint.rows, settings))
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
-    model.optimizer.build(model.trainable_variables)
-    done = len(checkpoint.rows)
-    if done:
+    optimiser = optimizer(settings, trained)
+    for one in (
+        (model,) if head is None else (model, head)
+    ):  # the checkpoint holds the model, with the optimiser of the head
+        compile_model(one, optimiser, settings, classes, settings["jit"])
+    if done > first:
         checkpoint.load(model, done)
+    if done:
         log.info("going on after epoch %d", done)
-    model.evaluate(held_out, steps=1, verbose=0)
-    monitor = settings["monitor"]
-    mode = "min" if monitor == "val_loss" else "max"
-    deciding = [
-        keras.callbacks.ReduceLROnPlateau(
-            monitor,
-            factor=settings["reduce_lr_factor"],
-            patience=settings["reduce_lr_patience"],
-            min_lr=settings["minimum_learning_rate"],
-            mode=mode,
-        ),
-        keras.callbacks.EarlyStopping(monitor, patience=settings["early_stopping_patience"], mode=mode),
-    ]
-    clock = _Progress(len(batches.photographs), batches.batch_size, settings["epochs"])
-    model.fit(
+    trained.evaluate(held_out, steps=1, verbose=0)
+    clock = _Progress(len(batches.photographs), batches.batch_size, settings["head_epochs"] + settings["epochs"])
+    keep = _Keep(model, settings, seed, checkpoint, last, clock, before, deadline)
+    trained.fit(
         batches,
         validation_data=held_out,
-        epochs=settings["epochs"],
+        epochs=last,
         initial_epoch=done,
         shuffle=False,
         verbose=0,
         callbacks=[
             batches.follow_epochs(),
             keras.callbacks.TerminateOnNaN(),
-            *deciding,
+            *([Average(averaged=done > first)] if settings["ema"] else []),
             clock,
-            _Keep(settings, seed, checkpoint, deciding, clock, deadline),
+            keep,
         ],
     )
 
 
-def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
-    """The first epoch, from 1, with the best figure."""
-    pick = min if monitor == "val_loss" else max
-    return int(pick(rows, key=lambda row: row[monitor])["epoch"])
+def _alone(model: keras.Model) -> keras.Model:
+    """``model`` without its optimiser, to be given weights that were kept with another one."""
+    return keras.Model(model.input, model.output)
+
+
+def _deciding(settings: Mapping[str, Any]) -> list[keras.callbacks.Callback]:
+    """What lowers the learning rate and stops the training, by a figure that is called ``monitored``."""
+    end = keras.callbacks.EarlyStopping(
+        "monitored", patience=settings["early_stopping_patience"], mode=schedule.mode(settings)
+    )
+    if settings["schedule"] != "plateau":
+        return [end]
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "monitored",
+        factor=settings["reduce_lr_factor"],
+        patience=settings["reduce_lr_patience"],
+        min_lr=settings["minimum_learning_rate"],
+        mode=schedule.mode(settings),
+    )
+    return [plateau, end]
 
 
 def train_job(
@@ -271,52 +321,42 @@ def train_job(
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 
 
-def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequence[str]) -> dict[int, float] | None:
-    """Weight of each class index in the loss, or None for equal ones.
-
-    ``inverse`` is n / (k * n_class), so that the mean over the photographs is 1. ``levels``: int (n,).
-    Raises ``RetinaflowError`` if a class has no photograph at all.
-    """
-    counts = np.bincount(levels, minlength=len(classes))
-    if not counts.all():
-        absent = ", ".join(name for name, count in zip(classes, counts, strict=True) if not count)
-        raise RetinaflowError(
-            f"The training part has no photograph of {absent}. Add some, or leave the class out of data.classes."
-        )
-    if kind == "none":
-        return None
-    values = len(levels) / (len(classes) * counts) if isinstance(kind, str) else kind
-    return {level: float(value) for level, value in enumerate(values)}
-
-
 def _trainable(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 class _Keep(keras.callbacks.Callback):
-    """Keeps each finished epoch, and takes up those that an earlier run kept."""
+    """Sees to the learning rate, ends the training, keeps each epoch, and takes up those that an earlier run kept."""
 
     def __init__(
         self,
+        whole: keras.Model,
         settings: Mapping[str, Any],
         seed: int,
         checkpoint: Checkpoint,
-        deciding: Sequence[keras.callbacks.Callback],
+        last: int,
         clock: "_Progress",
+        before: float,
         deadline: float,
     ) -> None:
         super().__init__()
-        self.settings, self.seed, self.checkpoint = settings, seed, checkpoint
-        self.deciding, self.clock, self.deadline = deciding, clock, deadline
+        self.whole, self.settings, self.seed, self.checkpoint, self.last = whole, settings, seed, checkpoint, last
+        self.clock, self.before, self.deadline = clock, before, deadline
+        # The rate of the head stays, and it has all of its epochs: they take little time.
+        self.deciding = [] if last == settings["head_epochs"] else _deciding(settings)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         # What they decide follows from the epochs so far, the learning rate included.
-        self.model.optimizer.learning_rate = self.settings["learning_rate"]
-        for epoch, row in enumerate(self.checkpoint.rows):
-            for callback in self.deciding:
-                callback.on_epoch_end(epoch, dict(row))
+        for callback in self.deciding:
+            callback.set_model(self.model)
+            callback.on_train_begin()
+        for epoch in range(len(self.checkpoint.rows)):
+            self._set_rate(epoch)
+            self._decide(self.checkpoint.rows[: epoch + 1])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self._set_rate(epoch)
+        self.rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         # Dropout draws from a state that no weights file holds: anew each epoch, it need not be kept.
         states = [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
         for number, state in enumerate(states):
@@ -324,19 +364,44 @@ class _Keep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
+            key = "head_learning_rate" if epoch < self.settings["head_epochs"] else "learning_rate"
             raise RetinaflowError(
-                f"{self.model.name}: the loss is no longer finite in epoch {epoch + 1}. Lower learning_rate (now "
-                f"{self.settings['learning_rate']}) or check class_weights ({self.settings['class_weights']})."
+                f"{self.whole.name}: the loss is no longer finite in epoch {epoch + 1}. Lower {key} (now "
+                f"{self.settings[key]}) or check class_weights ({self.settings['class_weights']})."
             )
-        figures = {name: float(logs[name]) for name in HISTORY_COLUMNS[1:-1]}
-        rows = [*self.checkpoint.rows, {"epoch": epoch + 1, **figures, "seconds": self.clock.seconds[-1]}]
-        finished = self.model.stop_training or len(rows) == self.settings["epochs"]
-        self.checkpoint.save(self.model, rows, _best_epoch(rows, self.settings["monitor"]), finished)
-        if not finished and time.monotonic() + (longest := max(row["seconds"] for row in rows)) > self.deadline:
-            raise OutOfTimeError(
-                f"{self.model.name}: the time limit would pass within epoch {epoch + 2}, as one takes {longest:.0f} s. "
-                f"The {epoch + 1} epochs so far are kept: run again to go on after them, or let `retries` do it."
-            )
+        row = {
+            "epoch": epoch + 1,
+            "phase": schedule.phase(epoch, self.settings),
+            **{name: float(logs[name]) for name in HISTORY_COLUMNS[2:-2]},
+            "learning_rate": self.rate,
+            "seconds": round(self.clock.seconds[-1] + self.before, 2),
+        }
+        self.before = 0.0
+        rows = [*self.checkpoint.rows, row]
+        self._decide(rows)
+        over = self.model.stop_training or len(rows) == self.last
+        finished = over and row["phase"] == schedule.NETWORK
+        self.checkpoint.save(self.whole, rows, best_epoch(rows, self.settings), finished)
+        if not over:
+            kept = f"The {epoch + 1} epochs so far are kept"
+            _check_time(self.whole.name, f"epoch {epoch + 2}", max(self.clock.seconds), kept, self.deadline)
+
+    def _set_rate(self, epoch: int) -> None:
+        rate = schedule.learning_rate(epoch, self.settings)
+        if rate is not None:
+            self.model.optimizer.learning_rate = rate
+
+    def _decide(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for callback in self.deciding if rows[-1]["phase"] == schedule.NETWORK else []:
+            callback.on_epoch_end(len(rows) - 1, {"monitored": monitored(rows, self.settings)[-1]})
+
+
+def _check_time(name: str, what: str, seconds: float, kept: str, deadline: float) -> None:
+    if time.monotonic() + seconds > deadline:
+        raise OutOfTimeError(
+            f"{name}: the time limit would pass within {what}, as one takes {seconds:.0f} s. {kept}: run again to go "
+            "on after them, or let `retries` do it."
+        )
 
 
 class _Progress(keras.callbacks.Callback):

@@ -1,0 +1,84 @@
+"""Weights of classes and draws of balanced epochs, against hand counts."""
+
+import numpy as np
+import pytest
+
+from common import CLASSES
+from retinaflow.balance import class_weights, draw, share_at
+
+THREE = ["none", "mild", "severe"]
+# Of the 35,126 labels of the Kaggle training set.
+EYEPACS = np.repeat(np.arange(5), [25810, 2443, 5292, 873, 708])
+
+
+def test_class_weights_by_hand():
+    levels = np.array([0] * 6 + [1] * 3 + [2])
+    assert class_weights("none", levels, THREE) is None
+    assert class_weights("inverse", levels, THREE) == pytest.approx({0: 10 / 18, 1: 10 / 9, 2: 10 / 3})
+    # 1/sqrt(6), 1/sqrt(3) and 1 weigh, over all ten, sqrt(6) + sqrt(3) + 1.
+    scale = 10 / (6**0.5 + 3**0.5 + 1)
+    expected = {0: scale / 6**0.5, 1: scale / 3**0.5, 2: scale}
+    assert class_weights("sqrt_inverse", levels, THREE) == pytest.approx(expected)
+    assert class_weights([1, 2.5, 0], levels, THREE) == {0: 1.0, 1: 2.5, 2: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratios"),
+    [
+        ("inverse", [1, 10.6, 4.9, 29.6, 36.5]),
+        ("sqrt_inverse", [1, 3.3, 2.2, 5.4, 6.0]),
+        ("effective_number", [1, 4.3, 2.2, 11.1, 13.5]),
+    ],
+)
+def test_class_weights_of_eyepacs(kind, ratios):
+    weights = class_weights(kind, EYEPACS, CLASSES)
+    values = np.array([weights[level] for level in range(5)])
+    assert values / values[0] == pytest.approx(ratios, abs=0.06)
+    assert values[EYEPACS].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "expected"),
+    [(1, 0, [1, 1, 1, 1]), (0.8, 4, [0.8, 0.6, 0.4, 0.2]), (1, 2, [1, 0.5, 0, 0]), (0, 2, [0, 0, 0, 0])],
+)
+def test_balance_ends_in_equal_steps(share, epochs, expected):
+    assert [share_at(epoch, share, epochs) for epoch in range(4)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_draws_by_hand(share):
+    """Each class has its places to one, and each photograph as many as the others of its class, to one."""
+    levels = np.repeat([0, 1, 3], [70, 20, 10])  # of a class without photographs there is nothing to show
+    drawn, before = draw(levels, share, np.random.default_rng(1))
+    assert len(drawn) == 100
+    expected = (1 - share) * np.array([70, 20, 0, 10]) + share * np.array([1, 1, 0, 1]) * 100 / 3
+    assert np.abs(np.bincount(levels[drawn]) - expected).max() < 1
+    often = np.bincount(drawn, minlength=100)
+    for level in (0, 1, 3):
+        assert np.ptp(often[levels == level]) <= 1
+    for photograph in range(100):
+        assert before[drawn == photograph].tolist() == list(range(often[photograph]))
+
+
+def test_draws_are_fair_and_follow_from_the_generator():
+    levels = np.repeat([0, 1, 2], [24, 5, 1])
+    epochs = [draw(levels, 0.5, np.random.default_rng(seed))[0] for seed in range(3000)]
+    often = np.mean([np.bincount(drawn, minlength=30) for drawn in epochs], axis=0)
+    assert often == pytest.approx(0.5 + 0.5 * 30 / (3 * np.array([24, 5, 1]))[levels], abs=0.06)
+    # Whatever the class, no place in the epoch is likelier than another.
+    assert np.mean([np.flatnonzero(drawn == 29).mean() for drawn in epochs]) == pytest.approx(14.5, abs=0.5)
+    assert np.array_equal(epochs[7], draw(levels, 0.5, np.random.default_rng(7))[0])
+
+
+def test_without_balance_each_photograph_comes_once_and_as_ever():
+    levels = np.repeat([0, 1], [9, 1])
+    drawn, before = draw(levels, 0, np.random.default_rng((5, 3)))
+    assert drawn.tolist() == np.random.default_rng((5, 3)).permutation(10).tolist()
+    assert not before.any()
+
+
+def test_a_million_photographs_are_drawn():
+    levels = np.repeat([0, 1, 2, 3, 4], [734_000, 70_000, 150_000, 25_000, 21_000])
+    drawn, before = draw(levels, 1, np.random.default_rng(1))
+    assert np.bincount(levels[drawn]) == pytest.approx([200_000] * 5, abs=2)
+    assert before.max() == 9  # 200,000 places for 21,000

@@ -1,0 +1,103 @@
+"""Train the head of a network before the network: on what the backbone, as it is, makes of the photographs."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from retinaflow import device
+from retinaflow.checkpoints import Checkpoint
+from retinaflow.loader import Batches
+
+log = logging.getLogger(__name__)
+
+# So many random changes of each photograph does the head see; each takes a pass of all through the backbone.
+VIEWS = 4
+
+
+class Features(Batches):
+    """Batches of what the backbone made of the photographs of ``batches``, in epochs like theirs.
+
+    ``views``: each float32 (n, width) in the order of the photographs; the epochs take them in turn.
+    """
+
+    def __init__(self, views: Sequence[np.ndarray], batches: Batches) -> None:
+        """Describe the batches; ``views`` may be mapped from files."""
+        super().__init__(
+            batches.photographs,
+            batches.batch_size,
+            seed=batches.seed,
+            devices=batches.devices,
+            targets=batches.targets,
+            weights=batches.weights,
+            balance=batches.balance,
+        )
+        self.views = views
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        """Batch ``index`` of the current epoch: float32 (b, width), then as of ``Batches``."""
+        places = self._places(index)
+        return self.views[self.epoch % len(self.views)][self.order[places]], *self.answers(places)
+
+
+def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """``model``, made by ``model.build``, in two that share its weights: up to its features, and the head."""
+    features = model.get_layer("pool").output
+    halves = keras.Model(model.input, features), keras.Model(features, model.output, name=model.name)
+    for half in halves:
+        device.adopt(half)
+    return halves
+
+
+def views_of(settings: Mapping[str, Any]) -> int:
+    """How many views of each training photograph the head is trained on."""
+    return min(VIEWS, settings["head_epochs"]) if settings["augment"] else 1
+
+
+def features(
+    backbone: keras.Model,
+    batches: Batches,
+    held_out: Batches,
+    views: int,
+    checkpoint: Checkpoint,
+    in_time: Callable[[str, float], None],
+) -> tuple[Features, Features]:
+    """What ``backbone`` makes of ``views`` views of the photographs of ``batches``, and of those of ``held_out``.
+
+    A view is how an epoch would change the photographs. What is done is kept in ``checkpoint``, and looked up there.
+    ``in_time`` is told before each pass but the first what comes and how many seconds the last one took.
+    """
+    # Each photograph once, whatever the balance of classes, and as itself: targets are those of one.
+    alone = batches.augmentation and {**batches.augmentation, "mixup": 0, "cutmix": 0}
+    plain = Batches(
+        batches.photographs,
+        batches.batch_size,
+        batches.workers,
+        batches.seed,
+        alone,
+        batches.devices,
+    )
+    # A file for each, mapped: they may exceed memory, and what is mapped need not stay there.
+    passes = [("validation", held_out, 0), *((f"view-{view + 1}", plain, view) for view in range(views))]
+    found: list[np.ndarray] = []
+    seconds = 0.0
+    for name, source, view in passes:
+        if found:
+            in_time(f"the features of {name}", seconds)
+        start = time.monotonic()
+        found.append(checkpoint.array(name, functools.partial(_features, backbone, source, view)))
+        seconds = time.monotonic() - start
+        log.info("features of %s: %.1f images/s", name, len(found[-1]) / max(seconds, 1e-3))
+    return Features(found[1:], batches), Features(found[:1], held_out)
+
+
+def _features(backbone: keras.Model, batches: Batches, view: int) -> np.ndarray:
+    batches.start_epoch(view)
+    shown = backbone.predict(batches, verbose=0)
+    ordered = np.empty(shown.shape, np.float32)
+    ordered[batches.order] = shown
+    return ordered
