@@ -15,7 +15,7 @@ def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequ
     With n_class photographs of a class, a weight is in proportion to 1 / n_class (``inverse``), 1 / sqrt(n_class)
     (``sqrt_inverse``) or (1 - b) / (1 - b^n_class), b = ``BETA``, one over their effective number
     (``effective_number``; Cui et al. 2019, arXiv:1901.05555, equation 2), scaled so that the mean over the photographs
-    is 1. A list stands for itself. ``levels``: int (n,). Raises ``RetinaflowError`` if a class has no photograph at all.
+    is 1. A list stands for itself. ``levels``: int (n,). Raises ``RetinaflowError`` if a class has no photograph.
     """
     counts = np.bincount(levels, minlength=len(classes))
     if not counts.all():
