@@ -26,7 +26,6 @@ from tqdm import tqdm
 from common import Part
 from retinaflow import device
 from retinaflow import train as train_module
-from retinaflow.balance import class_weights
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest_files
@@ -127,15 +126,6 @@ def test_a_plateau_halves_the_learning_rate_down_to_the_floor_and_then_ends_the_
     rates = [row["learning_rate"] for row in history]
     assert rates == pytest.approx([1e-12] * 4 + [5e-13] * 3 + [3e-13] * 4, rel=1e-6, abs=0)
     assert decided["best_epoch"] == 1
-
-
-def test_class_weights_by_hand():
-    levels = np.array([0] * 6 + [1] * 3 + [2])
-    assert class_weights("none", levels, THREE) is None
-    inverse = class_weights("inverse", levels, THREE)
-    assert inverse == pytest.approx({0: 10 / 18, 1: 10 / 9, 2: 10 / 3})
-    assert np.mean([inverse[level] for level in levels]) == pytest.approx(1)
-    assert class_weights([1, 2.5, 0], levels, THREE) == {0: 1.0, 1: 2.5, 2: 0.0}
 
 
 def test_class_weights_reach_the_loss(tmp_path, parts):
@@ -342,9 +332,106 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, 
     assert not checkpoints_of(tmp_path / "killed").exists()
 
 
+# All at once; the monitored figure is smoothed, so that the best epoch is neither the first nor the last.
+EVERYTHING = {
+    "dropout": 0.5,
+    "batch_norm": "inference",
+    "class_weights": "effective_number",
+    "balanced_sampling": 0.8,
+    "balanced_epochs": 4,
+    "head_epochs": 3,
+    "head_learning_rate": 0.02,
+    "epochs": 4,
+    "warmup_epochs": 1,
+    "schedule": "cosine",
+    "layer_decay": 0.9,
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "clip_norm": 1.0,
+    "ema": 0.8,
+    "monitor": "val_quadratic_weighted_kappa",
+    "monitor_smoothing": 2,
+}
+
+
+def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **EVERYTHING))
+    assert [row["phase"] for row in undisturbed[0]] == ["head"] * 3 + ["network"] * 4
+    rates = [float(row["learning_rate"]) for row in undisturbed[0]]
+    assert rates[:5] == pytest.approx([0.02] * 3 + [0.005, 0.01])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    for epochs in (1, 3, 4, 6):  # within the head, between it and the network, and after
+        cut_short(monkeypatch, tmp_path / "killed", parts, epochs, **EVERYTHING)
+    history, weights = outcome(job(tmp_path / "killed", parts, **EVERYTHING))
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    assert not checkpoints_of(tmp_path / "killed").exists()
+
+
+def test_the_features_of_a_head_phase_that_was_cut_short_are_not_made_again(tmp_path, parts, monkeypatch):
+    folder = tmp_path / "killed"
+    cut_short(monkeypatch, folder, parts, 1, **EVERYTHING)
+    kept = {path.name for path in checkpoints_of(folder).glob("*.npy")}
+    assert kept == {f"{name}.array.npy" for name in ("validation", "view-1", "view-2", "view-3")}
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "predict", None)
+        cut_short(patch, folder, parts, 4, **EVERYTHING)
+    assert not list(checkpoints_of(folder).glob("*.npy"))
+    # Nor does a job that ends in time begin with them anew.
+    job_in_time = {**EVERYTHING, "epochs": 1, "warmup_epochs": 0}
+    told = r"within the features of view-1, as one takes \d+ s\. What is done so far is kept"
+    with pytest.raises(OutOfTimeError, match=told):
+        job(tmp_path / "limited", parts, minutes=1, **job_in_time)
+    assert [path.name for path in checkpoints_of(tmp_path / "limited").glob("*.npy")] == ["validation.array.npy"]
+
+
+def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts, monkeypatch):
+    """Nothing of the backbone changes, and validation is what the whole model says."""
+    settings = {"batch_norm": "inference", "head_epochs": 6, "epochs": 1, "learning_rate": 1.0, "minimum_learning_rate": 0}
+    trained, history, decided = fit(tmp_path, *parts, **settings)
+    assert decided["best_epoch"] <= 6, "a step as long as this ruins the network"
+    assert decided["epochs_run"] == 7
+    best = history[decided["best_epoch"] - 1]
+    assert judged(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    assert best["val_loss"] < history[0]["val_loss"]
+    device.prepare(1, 1)
+    fresh = build("Tiny", {**SETTINGS, **settings}, 3, None)
+    for new, old in zip(trained.get_layer("tiny").get_weights(), fresh.get_layer("tiny").get_weights(), strict=True):
+        assert np.array_equal(new, old)
+    for name in ("dense_1", "probabilities"):
+        assert not np.array_equal(trained.get_layer(name).get_weights()[0], fresh.get_layer(name).get_weights()[0])
+
+
+def test_the_averaged_weights_are_validated_and_kept(tmp_path, parts):
+    """Of steps so long that the weights themselves are nowhere."""
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 3, "ema": 0.9, "batch_norm": "inference"}
+    model, history, decided = fit(tmp_path, *parts, **settings)
+    best = history[decided["best_epoch"] - 1]
+    assert judged(model, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    plain = fit(tmp_path / "plain", *parts, **{**settings, "ema": 0})[1]
+    assert [row["loss"] for row in plain] == [row["loss"] for row in history], "training itself is the same"
+    assert plain[0]["val_loss"] != history[0]["val_loss"]
+
+
+def test_rare_classes_come_more_often_in_the_first_epochs(tmp_path, parts, monkeypatch):
+    shown: dict[int, list[int]] = {}
+    read = Batches.__getitem__
+
+    def note(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
+        given = read(batches, index)
+        if batches.seed is not None:
+            shown.setdefault(batches.epoch, []).extend(given[1].tolist())
+        return given
+
+    monkeypatch.setattr(Batches, "__getitem__", note)
+    fit(tmp_path, *parts, balanced_sampling=1, balanced_epochs=2, class_weights="none")
+    counts = [np.bincount(shown[epoch]).tolist() for epoch in range(3)]
+    assert counts == [[12, 12, 12], [15, 12, 9], [18, 12, 6]]
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(tmp_path, parts, precision):
-    changes = {"precision": precision, "epochs": 2}
+    changes = {"precision": precision, "epochs": 2, "head_epochs": 1, "ema": 0.9}
     undisturbed = outcome(job(tmp_path / "undisturbed", parts, **changes))
     train_small(tmp_path / "limited", parts, minutes=1, **changes)  # less than what is put aside
     history, weights = outcome(tmp_path / "limited")

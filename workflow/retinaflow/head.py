@@ -70,8 +70,17 @@ def features(
     A view is how an epoch would change the photographs. What is done is kept in ``checkpoint``, and looked up there.
     ``in_time`` is told before each pass but the first what comes and how many seconds the last one took.
     """
+    # Each photograph once, whatever the balance of classes.
+    plain = Batches(
+        batches.photographs,
+        batches.batch_size,
+        batches.workers,
+        batches.seed,
+        batches.augmentation,
+        batches.devices,
+    )
     # A file for each, mapped: they may exceed memory, and what is mapped need not stay there.
-    passes = [("validation", held_out, 0), *((f"view-{view + 1}", batches, view) for view in range(views))]
+    passes = [("validation", held_out, 0), *((f"view-{view + 1}", plain, view) for view in range(views))]
     found: list[np.ndarray] = []
     seconds = 0.0
     for name, source, view in passes:

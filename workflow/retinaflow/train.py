@@ -151,9 +151,7 @@ def _fit_head(
 
     start = time.monotonic()
     backbone, head = split(model)
-    # Not as often as rare classes come: each photograph once a view.
-    plain = Batches(batches.photographs, batches.batch_size, batches.workers, seed, batches.augmentation, batches.devices)
-    shown = features(backbone, plain, batches, held_out, views_of(settings), checkpoint, in_time)
+    shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
     _fit(model, settings, seed, *shown, checkpoint, deadline, head, time.monotonic() - start)
     checkpoint.drop_arrays()
 
