@@ -49,7 +49,10 @@ ARTICLE = {
     "zoom_range": 0.2,
     "rotation_range": 20,
 }
-AUGMENT = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
+AUGMENT = {
+    **{"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True},
+    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
+}
 
 
 class Row(NamedTuple):
@@ -218,15 +221,16 @@ def _read(name: str, images: Path, labels: Path) -> Collection:
 def index(photographs: Collection, folder: Path) -> Path:
     """The index table of all photographs, which are linked below ``folder``, as `organize` leaves it."""
     rows: list[dict[str, object]] = []
+    columns = (*INDEX_COLUMNS, "patient", "eye")
     for path, level in zip(photographs.paths, photographs.levels, strict=True):
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
         name = f"class{level}"
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / path.name).symlink_to(path.resolve())
-        values = (path.stem, path.name, name, width, height, digest(content))
-        rows.append(dict(zip(INDEX_COLUMNS, values, strict=True)))
-    write_table(folder / "index.csv", INDEX_COLUMNS, rows)
+        values = (path.stem, path.name, name, width, height, digest(content), path.stem, "")
+        rows.append(dict(zip(columns, values, strict=True)))
+    write_table(folder / "index.csv", columns, rows)
     return folder / "index.csv"
 
 
@@ -245,8 +249,11 @@ def shards(
 def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
     """Index table and shards of ``count`` photographs: ``pixels``, uint8 (n, size, size, 3), again and again."""
     names = [f"{number}_left" for number in range(count)]
-    rows = [{"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}"} for n, name in enumerate(names)]
-    write_table(folder / "index.csv", ("image", "filename", "class"), rows)
+    rows = [
+        {"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}", "patient": f"{n}", "eye": "left"}
+        for n, name in enumerate(names)
+    ]
+    write_table(folder / "index.csv", ("image", "filename", "class", "patient", "eye"), rows)
     files = []
     for start in range(0, count, 1000):
         some = names[start : start + 1000]

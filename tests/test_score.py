@@ -8,7 +8,7 @@ from common import CLASSES
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Photographs
-from retinaflow.score import BATCH, load_model, predict
+from retinaflow.score import BATCH, load_model, predict, predict_views
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
@@ -42,6 +42,43 @@ def test_each_photograph_gets_its_own_answer(make_part, saved, shards, number):
     for image, row in zip(photographs.images, probabilities, strict=True):
         place = int(image.removeprefix("test").removesuffix("_left"))
         assert row == pytest.approx(grader().predict_on_batch(pixels[place : place + 1])[0], abs=1e-5)
+
+
+def left_sum() -> keras.Model:
+    """Answers with the brightness of the left half, and what is missing to 1."""
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    left = keras.layers.Cropping2D(((0, 0), (0, 4)))(keras.layers.Rescaling(1 / 255)(pixels))
+    share = keras.layers.Reshape((1,))(keras.ops.mean(left, axis=(1, 2, 3)))
+    return keras.Model(pixels, keras.layers.Concatenate()([share, 1 - share]))
+
+
+def test_outputs_are_averaged_over_views(make_part):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
+    pixels = np.stack([photographs[number] for number in range(40)]) / 255
+    left, whole = pixels[:, :, :4].mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3))
+    model = left_sum()
+    one, single = predict_views(model, photographs, 2, "softmax", 1)
+    assert single is None
+    assert one[:, 0] == pytest.approx(left, abs=1e-6)
+    # Mirrored, the right half is the left one.
+    for views in (2, 8):
+        both, single = predict_views(model, photographs, 2, "softmax", views)
+        assert both[:, 0] == pytest.approx(whole, abs=1e-6)
+        assert both.sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
+        assert np.array_equal(single, one)
+    assert np.abs(left - whole).max() > 0.01
+
+
+def test_a_model_that_heeds_no_direction_gives_the_same_from_every_view(make_part):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * 5), CLASSES)
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    colours = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(colours))
+    mean, single = predict_views(model, photographs, 1, "softmax", 8)
+    assert mean == pytest.approx(single, abs=1e-6)
+    assert len(np.unique(single, axis=0)) == 5
 
 
 def test_half_precision_still_sums_to_one(make_part):
@@ -90,7 +127,7 @@ def test_any_damaged_byte_is_found_or_harmless(saved):
 @pytest.mark.parametrize("classes", [2, 6])
 def test_another_number_of_classes_is_refused(tmp_path, classes):
     grader(classes).save(tmp_path / "model.keras")
-    with pytest.raises(RetinaflowError, match=f"the model has {classes} classes, expected the 5 of data.classes"):
+    with pytest.raises(RetinaflowError, match=f"the model has {classes} outputs, expected the 5 of objective softmax"):
         load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
 
 
@@ -110,7 +147,7 @@ def other(pixels: keras.KerasTensor, outputs: int = 1) -> keras.Model:
         (lambda: other(keras.Input((24, 8), dtype="uint8")), r"takes uint8 \(None, 24, 8\)"),
         (lambda: other(keras.Input((8, 8, 3), dtype="uint8"), outputs=2), "one input and one output"),
         (lambda: keras.Sequential([keras.layers.Dense(5)]), "one input and one output"),
-        (lambda: keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1.0)]), "3 classes"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1.0)]), "3 outputs"),
     ],
 )
 def test_a_model_that_is_no_grader_is_refused(tmp_path, model, found):
@@ -133,9 +170,25 @@ def test_answers_that_are_no_probabilities_are_refused(make_part, value):
     x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
     constant = keras.initializers.Constant(value)
     model = keras.Model(pixels, keras.layers.Dense(5, kernel_initializer="zeros", bias_initializer=constant)(x))
-    found = rf"2 of 2 photographs are no probabilities, first \[{value}, .* to 'test0_left'"
+    found = rf"2 of 2 photographs are none of objective softmax, first \[{value}, .* to 'test0_left'"
     with pytest.raises(RetinaflowError, match=found):
         predict(model, photographs, threads=1)
+
+
+@pytest.mark.parametrize(("objective", "outputs"), [("regression", 1), ("ordinal", 4)])
+def test_outputs_of_other_objectives_stay_as_they_are(make_part, tmp_path, objective, outputs):
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
+    values = [7.5] if objective == "regression" else [0.9, 0.6, 0.2, 0.1]
+    bias = keras.initializers.Constant(values)
+    keras.Model(pixels, keras.layers.Dense(outputs, kernel_initializer="zeros", bias_initializer=bias)(x)).save(
+        tmp_path / "model.keras"
+    )
+    photographs = Photographs(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
+    model = load_model(tmp_path / "model.keras", CLASSES, 0, 1, objective)
+    assert predict(model, photographs, 1, objective) == pytest.approx(np.array([values] * 2))
+    with pytest.raises(RetinaflowError, match=f"{outputs} outputs, expected the 5 of objective softmax for the 5 of"):
+        load_model(tmp_path / "model.keras", CLASSES, 0, 1)
 
 
 class Custom(keras.layers.Layer):

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from common import Part
-from retinaflow import device
+from common import AUGMENT, Part
+from retinaflow import device, objectives
 from retinaflow import train as train_module
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
@@ -32,7 +32,6 @@ from retinaflow.files import digest_files
 from retinaflow.loader import Batches, Photographs
 from retinaflow.lock import lock
 from retinaflow.model import build, compile_model
-from retinaflow.optimizers import optimizer
 from retinaflow.tables import read_table
 from retinaflow.train import HISTORY_COLUMNS, OutOfTimeError, train, train_job
 from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small
@@ -86,6 +85,37 @@ def test_it_learns(tmp_path, parts):
     assert all(math.isfinite(value) for row in history for column, value in row.items() if column != "phase")
     assert decided["epochs_run"] == 6
     assert decided["photographs"] == {"train": 36, "validation": 21}
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("softmax", "cutmix"), ("regression", "mixup")])
+def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
+    _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={**AUGMENT, kind: 1.0})
+    assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
+
+
+@pytest.mark.parametrize("objective", ["regression", "ordinal"])
+def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, parts, objective):
+    folder = job(tmp_path / objective, parts, objective=objective, epochs=8, monitor="val_quadratic_weighted_kappa")
+    record = json.loads((folder / "run.json").read_text())
+    best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
+    assert float(best["val_quadratic_weighted_kappa"]) > 0.7
+    photographs = Photographs(*parts[1], THREE)
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    outputs = keras.saving.load_model(folder / "model.keras", safe_mode=True).predict(pixels, verbose=0)
+    answers = objectives.plain(objective, outputs, 3)
+    assert np.mean(answers == photographs.levels) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    if objective == "ordinal":
+        assert (np.diff(outputs, axis=1) <= 0).all()
+
+
+def test_smoothed_labels_are_those_of_training_alone(tmp_path, parts):
+    changes = {"epochs": 1, "learning_rate": 1e-9, "dropout": 0.0, "class_weights": "none", "batch_norm": "inference"}
+    (_, (plain,), _), (model, (smoothed,), _) = (
+        fit(tmp_path / str(share), *parts, label_smoothing=share, augment=None, **changes) for share in (0, 0.5)
+    )
+    assert smoothed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
+    assert smoothed["val_loss"] == pytest.approx(judged(model, parts[1])["loss"], rel=1e-4)
+    assert smoothed["loss"] != pytest.approx(plain["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -289,8 +319,10 @@ class Killed(BaseException):
     """What no part of the training may catch, as nothing can catch a kill."""
 
 
-# Half of the units dropped, a learning rate that falls and a training that stops by itself: all that has a state.
+# Half of the units dropped, photographs that are mixed, a learning rate that falls and a training that stops by itself:
+# all that has a state.
 LIVELY = {
+    "augment": {**AUGMENT, "mixup": 0.4, "brightness": 0.1},
     "dropout": 0.5,
     "epochs": 12,
     "monitor": "val_accuracy",
@@ -379,7 +411,7 @@ def test_the_features_of_a_head_phase_that_was_cut_short_are_not_made_again(tmp_
     assert not list(checkpoints_of(folder).glob("*.npy"))
     # Nor does a job that ends in time begin with them anew.
     job_in_time = {**EVERYTHING, "epochs": 1, "warmup_epochs": 0}
-    told = r"within the features of view-1, as one takes \d+ s\. What is done so far is kept"
+    told = r"within the features of view-1, as one takes \d+ s\. The features so far are kept"
     with pytest.raises(OutOfTimeError, match=told):
         job(tmp_path / "limited", parts, minutes=1, **job_in_time)
     assert [path.name for path in checkpoints_of(tmp_path / "limited").glob("*.npy")] == ["validation.array.npy"]
@@ -451,7 +483,7 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
 def test_the_scale_of_float16_losses_is_kept(tmp_path):
     def fresh() -> keras.Model:
         model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
-        compile_model(model, optimizer({**SETTINGS, "precision": "mixed_float16"}, model), jit=False)
+        compile_model(model, SETTINGS, 3, jit=False)
         return model
 
     model, other = fresh(), fresh()

@@ -26,7 +26,8 @@ from retinaflow.tables import stream_table
 class Photographs:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``size``: side of the photographs in pixels. Pixels
+    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
+    ``size``: side of the photographs in pixels. Pixels
     stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
     however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
     does anything drawn from a seed.
@@ -38,20 +39,20 @@ class Photographs:
         Raises ``RetinaflowError`` if an image of an index has no pixels, its class is unknown or there are more shards
         than the system lets a process open.
         """
-        # Two of the columns, row by row: a million whole rows are a gigabyte.
+        # Some of the columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: (row["filename"], sys.intern(row["class"]))
+            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "class", "patient", "eye"))
             for index in indices
-            for row in stream_table(index, ("image", "filename", "class"))
+            for row in stream_table(index, ("image", "filename", "class", "patient", "eye"))
         }
         self.size = 0
         places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
         for number, (pixels, rows) in enumerate(shards):
-            array, names = read_shard(pixels, rows)
+            array, stored = read_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
                 raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(names))
+            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.images = sorted(labelled)
@@ -63,12 +64,14 @@ class Photographs:
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
                 "Delete the shards of this part and run again."
             )
-        self.filenames = [labelled[image][0] for image in self.images]
-        unknown = {name for _, name in labelled.values()} - set(classes)
+        self.filenames, names, self.patients, self.eyes = (
+            list(column) for column in zip(*(labelled[image] for image in self.images), strict=True)
+        )
+        unknown = set(names) - set(classes)
         if unknown:
             raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
         levels = {name: level for level, name in enumerate(classes)}
-        self.levels = np.array([levels[labelled[image][1]] for image in self.images], dtype=np.int64)
+        self.levels = np.array([levels[name] for name in names], dtype=np.int64)
         self._places = np.array([places[image] for image in self.images], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -117,10 +120,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of photographs, the last one smaller if need be: ``(pixels, targets)`` or ``(pixels, targets, weights)``.
+    """Batches of photographs, the last one smaller if need be.
 
-    ``pixels``: uint8 (b, size, size, 3); then what was given of ``targets``, float32 (n, width), and ``weights``,
-    float32 (n,). Without ``targets``, levels stand for them: int64 (b,).
+    Each is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width), or ``(pixels, targets, weights)``
+    with float32 (b,) where there are weights. Without targets, int64 (b,) levels take their place.
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -131,8 +134,13 @@ class Batches(keras.utils.PyDataset):
     with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
     own. Each worker has a core to itself: OpenCV is told to start no threads.
 
-    With a ``balance`` (``balance.share_at``: share and epochs), classes that are rare come more often in the first epochs.
-    An epoch keeps its length; photographs that come again are changed in another way.
+    With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
+    the shuffle makes one of any; its target and weight are mixed by the same share.
+
+    With a ``balance`` (share and epochs of ``balance.share_at``), classes that are rare come more often in the first epochs.
+    An epoch keeps its length; a photograph that comes again is changed in another way.
+
+    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
 
     def __init__(
@@ -145,11 +153,13 @@ class Batches(keras.utils.PyDataset):
         devices: int = 1,
         targets: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        view: int = 0,
         balance: tuple[float, int] = (0.0, 0),
     ) -> None:
-        """Describe the batches; nothing is read yet. ``targets`` and ``weights`` are in the order of ``photographs``.
+        """Describe the batches; nothing is read yet.
 
-        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        ``targets``, float32 (n, width), and ``weights`` in the loss, float32 (n,), are of the photographs in their
+        order. Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
@@ -160,9 +170,13 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
+        self._mixes = augmentation is not None and bool(augmentation["mixup"] or augmentation["cutmix"])
+        if self._mixes and targets is None:
+            raise ValueError("what is mixed has no level; give targets")
         self.augmentation = augmentation
-        self.targets = photographs.levels if targets is None else targets
+        self.targets = targets
         self.weights = weights
+        self.view = view
         self.balance = balance
         self.devices = devices
         # By name and not by place, so that one more photograph does not change what happens to the others.
@@ -178,43 +192,49 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
         places = self._places(index)
+        chosen = self.order[places]
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
         if self.seed is not None:
             self.photographs.expect(self.order[self._places(index + self.workers)])
         size = self.photographs.size
-        pixels = np.empty((places.stop - places.start, size, size, 3), np.uint8)
-        for place, out in enumerate(pixels, start=places.start):
-            if self.augmentation is None or self.seed is None:
-                self.photographs.read_into(out, self.order[place])
-            else:
-                augment.apply(
-                    self.photographs[self.order[place]], augment.draw(self.augmentation, size, self._rng(place)), out
-                )
-        return pixels, *self.answers(places)
+        pixels = np.empty((len(chosen), size, size, 3), np.uint8)
+        values = self._values(chosen)
+        if self.augmentation is None or self.seed is None:
+            for number, out in zip(chosen, pixels, strict=True):
+                if self.view:
+                    augment.view(self.photographs[number], self.view, out)
+                else:
+                    self.photographs.read_into(out, number)
+            return pixels, *values
+        sources = [self._source(place) for place in range(places.start, places.stop)]
+        for number, rng, out in zip(chosen, sources, pixels, strict=True):
+            augment.change(self.photographs[number], self.augmentation, rng, out)
+        if self._mixes:
+            shares = augment.mix(pixels, self.augmentation, sources)
+            values = [augment.blend(value, shares) for value in values]
+        return pixels, *values
 
-    def answers(self, places: slice) -> tuple[np.ndarray, ...]:
-        """Targets and, if there are any, weights of these places in the epoch."""
-        chosen = self.order[places]
-        return (self.targets[chosen],) if self.weights is None else (self.targets[chosen], self.weights[chosen])
+    def _values(self, chosen: np.ndarray) -> list[np.ndarray]:
+        targets = self.photographs.levels if self.targets is None else self.targets
+        return [targets[chosen]] if self.weights is None else [targets[chosen], self.weights[chosen]]
 
     def _places(self, index: int) -> slice:
         count = len(self.order)
-        start = min(index * self.batch_size, count)
-        return slice(start, count if index >= self._count - 1 else start + self.batch_size)
+        return slice(index * self.batch_size, count if index == self._count - 1 else (index + 1) * self.batch_size)
 
-    def _rng(self, place: int) -> np.random.Generator:
+    def _source(self, place: int) -> np.random.Generator:
         key = (self.seed, self.epoch, self._names[self.order[place]])
-        again = int(self._before[place])
+        again = int(self._again[place])
         return np.random.default_rng((*key, again) if again else key)
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to ``epoch``, counted from 0, and draw its ``order``: int64 (n,). No worker may be reading."""
+        """Turn to ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""
         self.epoch = epoch
-        count = len(self.photographs)
-        self.order, self._before = np.arange(count), np.zeros(count, np.int64)
-        if self.seed is not None:
+        if self.seed is None:
+            self.order = np.arange(len(self.photographs))
+        else:
             rng = np.random.default_rng((self.seed, epoch))
-            self.order, self._before = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
+            self.order, self._again = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""

@@ -20,13 +20,17 @@ SUM_TOLERANCE = 1e-3
 
 
 def evaluate(
-    actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], referable_level: int
+    actual: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    referable_level: int,
+    predicted: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Every metric of one model on one set of photographs, as plain JSON values; None is a metric that is undefined.
 
-    ``actual``: int (n,), class indices 0 to k - 1. ``probabilities``: float (n, k), rows sum to 1; the predicted class
-    is the most probable one, the lower of equals. ``classes``: the k names in order of severity. ``referable_level``:
-    1 to k - 1, lowest class index that counts as referable.
+    ``actual``: int (n,), class indices 0 to k - 1. ``probabilities``: float (n, k), rows sum to 1. ``predicted``: int64
+    (n,), by default the most probable class, the lower of equals. ``classes``: the k names in order of severity.
+    ``referable_level``: 1 to k - 1, lowest class index that counts as referable.
 
     The result, all shares, areas and probabilities from 0 to 1:
 
@@ -49,7 +53,7 @@ def evaluate(
     Raises ``RetinaflowError`` if shapes, types, ranges or labels are others than these.
     """
     _check(actual, probabilities, classes, referable_level)
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     indices = np.arange(len(classes))

@@ -455,6 +455,16 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield f"{key}.class_weights: {len(weights)} weights for the {classes} classes of data.classes"
         if isinstance(weights, list) and not any(weights):
             yield f"{key}.class_weights: {weights} are all 0, so that nothing would be learned"
+        if settings["label_smoothing"] and settings["objective"] != "softmax":
+            yield (
+                f"{key}.label_smoothing: {settings['label_smoothing']} with objective {settings['objective']}, whose "
+                "labels are no probabilities of classes; set it to 0, or objective to softmax"
+            )
+        if settings["regression_loss"] != "mse" and settings["objective"] != "regression":
+            yield (
+                f"{key}.regression_loss: {settings['regression_loss']} with objective {settings['objective']}, to "
+                "which it does not apply; set it to mse, or objective to regression"
+            )
         yield from _schedule_problems(key, settings)
         yield from _optimizer_problems(key, settings)
         if settings["batch_size"] % settings["gpus"]:
@@ -472,6 +482,14 @@ def _combination_problems(config: Config) -> Iterable[str]:
         zoom = settings["augment"]["zoom"]
         if zoom[0] > zoom[1]:
             yield f"{key}.augment.zoom: {zoom} has its lower end above its upper end"
+        mixup, cutmix = settings["augment"]["mixup"], settings["augment"]["cutmix"]
+        if mixup and cutmix:
+            yield f"{key}.augment.cutmix: {cutmix}, and mixup {mixup}, too; set one of them to 0"
+        if (mixup or cutmix) and settings["batch_size"] == 1:
+            yield (
+                f"{key}.batch_size: 1 leaves none that augment.{'mixup' if mixup else 'cutmix'} could mix a photograph "
+                "with; set it to at least 2"
+            )
         if settings["weights"] == "random" and settings["freeze_layers"] != 0:
             yield f"{key}.freeze_layers: {settings['freeze_layers']} would freeze random weights; set it to 0"
         if settings["weights"] == "random" and settings["batch_norm"] != "train":

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from retinaflow import device, schedule
+from retinaflow import device, objectives, schedule
 from retinaflow.balance import class_weights
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
@@ -67,13 +67,17 @@ def train(
     pass before another epoch has ended.
     """
     balance = class_weights(settings["class_weights"], training.levels, classes)
-    weights_of = None if balance is None else np.array([balance[level] for level in training.levels.tolist()], np.float32)
+    factors = None if balance is None else np.array(list(balance.values()), np.float32)[training.levels]
+    frequencies = np.bincount(training.levels, factors, len(classes))
     statistics = None
     if settings["normalisation"] == "dataset":
         mean, deviation = training.channel_statistics()
         statistics = (mean.tolist(), deviation.tolist())
     if not checkpoint.batch_size:
         checkpoint.restart(settings["batch_size"])
+
+    def targets_of(photographs: Photographs, smoothing: float = 0.0) -> np.ndarray:
+        return objectives.targets(settings["objective"], photographs.levels, len(classes), smoothing)
 
     def attempt(batch_size: int) -> keras.Model:
         device.prepare(seed, settings["cpu_threads"], settings["jit"])
@@ -84,17 +88,19 @@ def train(
             seed,
             settings["augment"],
             settings["gpus"],
-            weights=weights_of,
+            targets_of(training, settings["label_smoothing"]),
+            factors,
             balance=(settings["balanced_sampling"], settings["balanced_epochs"]),
         )
-        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"])
+        # Neither smoothed nor weighted: what is watched stays comparable.
+        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"], targets=targets_of(validation))
         with device.parallel(settings["gpus"]):
-            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
+            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             device.adopt(model)
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
             if len(checkpoint.rows) < settings["head_epochs"]:
-                _fit_head(model, settings, seed, batches, held_out, checkpoint, deadline)
-            _fit(model, settings, seed, batches, held_out, checkpoint, deadline)
+                _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
+            _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
         return model
 
     while True:
@@ -120,7 +126,7 @@ def train(
     checkpoint.load(_alone(model), best)
     trainable = _trainable(model)
     if settings["precision"] != "float32" or settings["gpus"] > 1:
-        model = in_float32(model, backbone, settings, statistics)
+        model = in_float32(model, backbone, settings, len(classes), statistics)
     decided = {
         "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
         "channel_statistics": statistics,
@@ -141,18 +147,19 @@ def _fit_head(
     seed: int,
     batches: Batches,
     held_out: Batches,
+    classes: int,
     checkpoint: Checkpoint,
     deadline: float,
 ) -> None:
     """Train the head of ``model`` alone, from where ``checkpoint`` stands."""
 
     def in_time(what: str, seconds: float) -> None:
-        _check_time(model.name, what, seconds, "What is done so far is kept", deadline)
+        _check_time(model.name, what, seconds, "The features so far are kept", deadline)
 
     start = time.monotonic()
     backbone, head = split(model)
     shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
-    _fit(model, settings, seed, *shown, checkpoint, deadline, head, time.monotonic() - start)
+    _fit(model, settings, seed, *shown, classes, checkpoint, deadline, head, time.monotonic() - start)
     checkpoint.drop_arrays()
 
 
@@ -162,6 +169,7 @@ def _fit(
     seed: int,
     batches: Batches,
     held_out: Batches,
+    classes: int,
     checkpoint: Checkpoint,
     deadline: float,
     head: keras.Model | None = None,
@@ -182,8 +190,8 @@ def _fit(
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     optimiser = optimizer(settings, trained)
-    for one in (model,) if head is None else (model, head):  # the checkpoint holds the model, with the optimiser of the head
-        compile_model(one, optimiser, settings["jit"])
+    for one in {model, trained}:  # the checkpoint holds the whole model with the optimiser of the head
+        compile_model(one, settings, classes, settings["jit"], optimiser)
     if done > first:
         checkpoint.load(model, done)
     if done:
