@@ -32,7 +32,6 @@ from retinaflow.files import digest_files
 from retinaflow.loader import Batches, Photographs
 from retinaflow.lock import lock
 from retinaflow.model import build, compile_model
-from retinaflow.optimizers import optimizer
 from retinaflow.tables import read_table
 from retinaflow.train import HISTORY_COLUMNS, OutOfTimeError, train, train_job
 from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small
@@ -412,21 +411,15 @@ def test_the_features_of_a_head_phase_that_was_cut_short_are_not_made_again(tmp_
     assert not list(checkpoints_of(folder).glob("*.npy"))
     # Nor does a job that ends in time begin with them anew.
     job_in_time = {**EVERYTHING, "epochs": 1, "warmup_epochs": 0}
-    told = r"within the features of view-1, as one takes \d+ s\. What is done so far is kept"
+    told = r"within the features of view-1, as one takes \d+ s\. The features so far are kept"
     with pytest.raises(OutOfTimeError, match=told):
         job(tmp_path / "limited", parts, minutes=1, **job_in_time)
     assert [path.name for path in checkpoints_of(tmp_path / "limited").glob("*.npy")] == ["validation.array.npy"]
 
 
-def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):
+def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts, monkeypatch):
     """Nothing of the backbone changes, and validation is what the whole model says."""
-    settings = {
-        "batch_norm": "inference",
-        "head_epochs": 6,
-        "epochs": 1,
-        "learning_rate": 1.0,
-        "minimum_learning_rate": 0,
-    }
+    settings = {"batch_norm": "inference", "head_epochs": 6, "epochs": 1, "learning_rate": 1.0, "minimum_learning_rate": 0}
     trained, history, decided = fit(tmp_path, *parts, **settings)
     assert decided["best_epoch"] <= 6, "a step as long as this ruins the network"
     assert decided["epochs_run"] == 7
@@ -490,8 +483,7 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
 def test_the_scale_of_float16_losses_is_kept(tmp_path):
     def fresh() -> keras.Model:
         model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
-        settings = {**SETTINGS, "precision": "mixed_float16"}
-        compile_model(model, optimizer(settings, model), settings, 3, jit=False)
+        compile_model(model, SETTINGS, 3, jit=False)
         return model
 
     model, other = fresh(), fresh()

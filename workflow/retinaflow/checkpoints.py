@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,21 @@ class Checkpoint:
         self.rows, self.finished = [dict(row) for row in rows], finished
         self._write()
 
-    def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """What ``make`` gives, mapped from a file of that name: made once, however often the training is cut short."""
+    def has_array(self, name: str) -> bool:
+        """Whether there is an array of that name."""
+        return ARRAY.format(name) in self._files
+
+    def keep_array(self, name: str, values: np.ndarray) -> None:
+        """Keep ``values`` under that name."""
         path = self.folder / ARRAY.format(name)
-        if path.name not in self._files:
-            with whole_file(path) as part:
-                np.save(part, make())
-            self._files[path.name] = digest_files([path])
-            self._write()
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with whole_file(path) as part:
+            np.save(part, values)
+        self._files[path.name] = digest_files([path])
+        self._write()
+
+    def array(self, name: str) -> np.ndarray:
+        """The array of that name, mapped from its file."""
+        return np.load(self.folder / ARRAY.format(name), mmap_mode="r", allow_pickle=False)
 
     def drop_arrays(self) -> None:
         """Remove the arrays, which are of no more use."""

@@ -12,6 +12,7 @@ import numpy as np
 from retinaflow import device
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.loader import Batches
+from retinaflow.model import policy
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,15 @@ class Features(Batches):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch: float32 (b, width), then as of ``Batches``."""
-        places = self._places(index)
-        return self.views[self.epoch % len(self.views)][self.order[places]], *self.answers(places)
+        chosen = self.order[self._places(index)]
+        return self.views[self.epoch % len(self.views)][chosen], *self._values(chosen)
 
 
 def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """``model``, made by ``model.build``, in two that share its weights: up to its features, and the head."""
     features = model.get_layer("pool").output
-    halves = keras.Model(model.input, features), keras.Model(features, model.output, name=model.name)
+    with policy(model.dtype_policy.name):
+        halves = keras.Model(model.input, features), keras.Model(features, model.output, name=model.name)
     for half in halves:
         device.adopt(half)
     return halves
@@ -71,8 +73,8 @@ def features(
     A view is how an epoch would change the photographs. What is done is kept in ``checkpoint``, and looked up there.
     ``in_time`` is told before each pass but the first what comes and how many seconds the last one took.
     """
-    # Each photograph once, whatever the balance of classes, and as itself: targets are those of one.
-    alone = batches.augmentation and {**batches.augmentation, "mixup": 0, "cutmix": 0}
+    # Each photograph once, whatever the balance of classes, and by itself.
+    alone = None if batches.augmentation is None else {**batches.augmentation, "mixup": 0, "cutmix": 0}
     plain = Batches(
         batches.photographs,
         batches.batch_size,
@@ -84,14 +86,16 @@ def features(
     # A file for each, mapped: they may exceed memory, and what is mapped need not stay there.
     passes = [("validation", held_out, 0), *((f"view-{view + 1}", plain, view) for view in range(views))]
     found: list[np.ndarray] = []
-    seconds = 0.0
+    seconds = None
     for name, source, view in passes:
-        if found:
-            in_time(f"the features of {name}", seconds)
-        start = time.monotonic()
-        found.append(checkpoint.array(name, functools.partial(_features, backbone, source, view)))
-        seconds = time.monotonic() - start
-        log.info("features of %s: %.1f images/s", name, len(found[-1]) / max(seconds, 1e-3))
+        if not checkpoint.has_array(name):
+            if seconds is not None:
+                in_time(f"the features of {name}", seconds)
+            start = time.monotonic()
+            checkpoint.keep_array(name, _features(backbone, source, view))
+            seconds = time.monotonic() - start
+            log.info("features of %s: %.1f images/s", name, len(source.photographs) / seconds)
+        found.append(checkpoint.array(name))
     return Features(found[1:], batches), Features(found[:1], held_out)
 
 

@@ -137,10 +137,10 @@ class Batches(keras.utils.PyDataset):
     With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
     the shuffle makes one of any; its target and weight are mixed by the same share.
 
-    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
+    With a ``balance`` (share and epochs of ``balance.share_at``), classes that are rare come more often in the first epochs.
+    An epoch keeps its length; a photograph that comes again is changed in another way.
 
-    With a ``balance`` (``balance.share_at``: share and epochs), rare classes come more often in the first epochs. An
-    epoch keeps its length; photographs that come again are changed in another way.
+    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
 
     def __init__(
@@ -174,9 +174,9 @@ class Batches(keras.utils.PyDataset):
         if self._mixes and targets is None:
             raise ValueError("what is mixed has no level; give targets")
         self.augmentation = augmentation
-        self.targets = photographs.levels if targets is None else targets
-        self.view = view
+        self.targets = targets
         self.weights = weights
+        self.view = view
         self.balance = balance
         self.devices = devices
         # By name and not by place, so that one more photograph does not change what happens to the others.
@@ -192,50 +192,49 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
         places = self._places(index)
+        chosen = self.order[places]
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
         if self.seed is not None:
             self.photographs.expect(self.order[self._places(index + self.workers)])
         size = self.photographs.size
-        chosen, answers = self.order[places], self.answers(places)
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
+        values = self._values(chosen)
         if self.augmentation is None or self.seed is None:
             for number, out in zip(chosen, pixels, strict=True):
                 if self.view:
                     augment.view(self.photographs[number], self.view, out)
                 else:
                     self.photographs.read_into(out, number)
-            return pixels, *answers
-        sources = [self._rng(place) for place in range(places.start, places.stop)]
+            return pixels, *values
+        sources = [self._source(place) for place in range(places.start, places.stop)]
         for number, rng, out in zip(chosen, sources, pixels, strict=True):
             augment.change(self.photographs[number], self.augmentation, rng, out)
         if self._mixes:
             shares = augment.mix(pixels, self.augmentation, sources)
-            answers = tuple(augment.blend(answer, shares) for answer in answers)
-        return pixels, *answers
+            values = [augment.blend(value, shares) for value in values]
+        return pixels, *values
 
-    def answers(self, places: slice) -> tuple[np.ndarray, ...]:
-        """Targets and, if there are any, weights of these places in the epoch."""
-        chosen = self.order[places]
-        return (self.targets[chosen],) if self.weights is None else (self.targets[chosen], self.weights[chosen])
+    def _values(self, chosen: np.ndarray) -> list[np.ndarray]:
+        targets = self.photographs.levels if self.targets is None else self.targets
+        return [targets[chosen]] if self.weights is None else [targets[chosen], self.weights[chosen]]
 
     def _places(self, index: int) -> slice:
         count = len(self.order)
-        start = min(index * self.batch_size, count)
-        return slice(start, count if index >= self._count - 1 else start + self.batch_size)
+        return slice(index * self.batch_size, count if index == self._count - 1 else (index + 1) * self.batch_size)
 
-    def _rng(self, place: int) -> np.random.Generator:
-        again = int(self._before[place])
-        key = (self.seed or 0, self.epoch, self._names[self.order[place]])
+    def _source(self, place: int) -> np.random.Generator:
+        key = (self.seed, self.epoch, self._names[self.order[place]])
+        again = int(self._again[place])
         return np.random.default_rng((*key, again) if again else key)
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to ``epoch``, counted from 0, and draw its ``order``: int64 (n,). No worker may be reading."""
+        """Turn to ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""
         self.epoch = epoch
-        count = len(self.photographs)
-        self.order, self._before = np.arange(count), np.zeros(count, np.int64)
-        if self.seed is not None:
+        if self.seed is None:
+            self.order = np.arange(len(self.photographs))
+        else:
             rng = np.random.default_rng((self.seed, epoch))
-            self.order, self._before = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
+            self.order, self._again = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""

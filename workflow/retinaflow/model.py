@@ -14,6 +14,7 @@ from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.kappa import Accuracy, QuadraticWeightedKappa
+from retinaflow.optimizers import optimizer
 from retinaflow.weights import EXPECTED, SET
 from retinaflow.weights import fault as weights_fault
 
@@ -134,12 +135,20 @@ def in_float32(
 
 
 def compile_model(
-    model: keras.Model, optimiser: keras.optimizers.Optimizer, settings: Mapping[str, Any], classes: int, jit: bool
+    model: keras.Model,
+    settings: Mapping[str, Any],
+    classes: int,
+    jit: bool,
+    optimiser: keras.optimizers.Optimizer | None = None,
 ) -> None:
-    """Give ``model`` the loss and metrics that it is trained with; ``jit`` has its steps compiled.
+    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled.
 
-    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes.
+    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes. Without an ``optimiser``, it gets
+    one of its own, with the learning rate of ``settings``.
     """
+    if optimiser is None:
+        optimiser = optimizer(settings, model)
+        optimiser.learning_rate = settings["learning_rate"]
     objective = settings["objective"]
     model.compile(
         optimizer=optimiser,

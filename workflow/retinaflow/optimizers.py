@@ -12,7 +12,7 @@ MOMENTUM = 0.9
 
 
 def optimizer(settings: Mapping[str, Any], model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimiser that ``settings``, a ``train`` section with ``precision`` resolved, describe for ``model``.
+    """The optimiser that ``settings``, a ``train`` section of the configuration, describe for ``model``.
 
     It is built: there are variables for each of the trainable ones of ``model``.
     """
@@ -30,7 +30,7 @@ def optimizer(settings: Mapping[str, Any], model: keras.Model) -> keras.optimize
         built.scales = tuple(scales(model, settings["layer_decay"]))
         # Not offsets, nor the scales of normalisation: they have one dimension.
         built.decays = tuple(settings["weight_decay"] * (len(each.shape) > 1) for each in model.trainable_variables)
-    if settings["precision"] == "mixed_float16":
+    if model.dtype_policy.name == "mixed_float16":
         built = _LossScale(built)
     built.build(model.trainable_variables)
     return built

@@ -154,7 +154,7 @@ def _fit_head(
     """Train the head of ``model`` alone, from where ``checkpoint`` stands."""
 
     def in_time(what: str, seconds: float) -> None:
-        _check_time(model.name, what, seconds, "What is done so far is kept", deadline)
+        _check_time(model.name, what, seconds, "The features so far are kept", deadline)
 
     start = time.monotonic()
     backbone, head = split(model)
@@ -190,10 +190,8 @@ def _fit(
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     optimiser = optimizer(settings, trained)
-    for one in (
-        (model,) if head is None else (model, head)
-    ):  # the checkpoint holds the model, with the optimiser of the head
-        compile_model(one, optimiser, settings, classes, settings["jit"])
+    for one in {model, trained}:  # the checkpoint holds the whole model with the optimiser of the head
+        compile_model(one, settings, classes, settings["jit"], optimiser)
     if done > first:
         checkpoint.load(model, done)
     if done:
