@@ -51,7 +51,6 @@ from retinaflow.backbones import BACKBONES
 from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
 from retinaflow.objectives import targets
-from retinaflow.optimizers import optimizer
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 
@@ -170,8 +169,7 @@ def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
     model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
-    chosen = {**settings, "precision": precision}
-    compile_model(model, optimizer(chosen, model), chosen, len(CLASSES), device.compiles())
+    compile_model(model, settings, len(CLASSES), device.compiles())
     return model
 
 

@@ -21,7 +21,6 @@ from retinaflow import device, settings
 from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
 from retinaflow.objectives import targets
-from retinaflow.optimizers import optimizer
 
 CASES = ("InceptionV3", "ResNet50")
 SIZE, COUNT, THREADS = 224, 64, 2
@@ -38,7 +37,7 @@ def configured() -> dict[str, Any]:
 def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
     """One backbone, an epoch each."""
     model = build(backbone, chosen, len(common.CLASSES), None)
-    compile_model(model, optimizer(chosen, model), chosen, len(common.CLASSES), device.compiles())
+    compile_model(model, chosen, len(common.CLASSES), device.compiles())
     answers = targets(chosen["objective"], photographs.levels, len(common.CLASSES))
     batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"], targets=answers)
     pixels = np.stack([photographs[number] for number in range(COUNT)])

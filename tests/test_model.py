@@ -12,7 +12,6 @@ from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.model import Loss, build, compile_model, freeze, in_float32, load_backbone, normalise, policy
 from retinaflow.objectives import class_probabilities, severity, targets, width
-from retinaflow.optimizers import optimizer
 
 SETTINGS = {
     "image_size": 32,
@@ -183,7 +182,7 @@ def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
     keras.utils.set_random_seed(1)
     settings = {**small.SETTINGS, "objective": "ordinal", "learning_rate": 0.05}
     model = build("Tiny", settings, 5, None, frequencies=np.array([700, 70, 150, 50, 30.0]), precision="mixed_bfloat16")
-    compile_model(model, optimizer(settings, model), settings, 5, jit=False)
+    compile_model(model, settings, 5, jit=False)
     before = model.get_layer("probabilities").get_weights()[1]
     levels = np.random.default_rng(1).integers(0, 5, 40)
     model.fit(rgb(count=40), targets("ordinal", levels, 5), batch_size=8, epochs=4, verbose=0)

@@ -1,6 +1,5 @@
 """Train the head of a network before the network: on what the backbone, as it is, makes of the photographs."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence

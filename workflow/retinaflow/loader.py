@@ -137,8 +137,8 @@ class Batches(keras.utils.PyDataset):
     With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
     the shuffle makes one of any; its target and weight are mixed by the same share.
 
-    With a ``balance`` (share and epochs of ``balance.share_at``), classes that are rare come more often in the first epochs.
-    An epoch keeps its length; a photograph that comes again is changed in another way.
+    With a ``balance`` (share and epochs of ``balance.share_at``), rare classes come more often in the first epochs. An
+    epoch keeps its length; a photograph that comes again is changed in another way.
 
     With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
@@ -223,7 +223,7 @@ class Batches(keras.utils.PyDataset):
         return slice(index * self.batch_size, count if index == self._count - 1 else (index + 1) * self.batch_size)
 
     def _source(self, place: int) -> np.random.Generator:
-        key = (self.seed, self.epoch, self._names[self.order[place]])
+        key = (self.seed or 0, self.epoch, self._names[self.order[place]])
         again = int(self._again[place])
         return np.random.default_rng((*key, again) if again else key)
 
