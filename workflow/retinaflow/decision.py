@@ -169,7 +169,7 @@ def mean_thresholds(
 
     Each resample draws as many patients as there are, with replacement, all photographs of a patient together (bagging:
     Breiman 1996, Machine Learning 24, 123-140). Thresholds that are best for one set of photographs fit its chances,
-    too; on others of the same kind, the mean of 50 is worth more kappa, whether fitted on 200 photographs or on 5,000.
+    too: with simulated severities, the mean was worth 0.001 to 0.01 more kappa on others, the most for 60 photographs.
     """
     order = np.argsort(severity, kind="stable")
     severity, levels = severity[order], levels[order]
