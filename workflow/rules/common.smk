@@ -95,13 +95,13 @@ EYE_SYSTEMS = settings.eye_systems(CONFIG)
 # Of all backbones, where there are several.
 AVERAGE = "average"
 # Of a system whose outputs are means over views: the same without, to tell what the views gain.
-SINGLE = "+single"
+SINGLE = "single"
 
 
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
     pooled = list(CONFIG["backbones"]) if FOLDS else []
-    single = [f"{backbone}{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
+    single = [f"{backbone}+{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
     both = [f"{backbone}+{kind}" for backbone in CONFIG["backbones"] for kind in EYE_SYSTEMS]
     return [*RUNS, *pooled, *single, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
 
@@ -526,7 +526,7 @@ def fetched_weights():
 
 def outputs_of(systems, part):
     """Tables of what systems put out for a part. Those of single views are columns of a run's table."""
-    own = [system if FOLDS else system.removesuffix(SINGLE) for system in systems]
+    own = [system if FOLDS else system.removesuffix(f"+{SINGLE}") for system in systems]
     return [path("scores", system, part, "outputs.csv") for system in own]
 
 

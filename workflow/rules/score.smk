@@ -72,7 +72,7 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         parts=lambda wildcards: system_parts(wildcards.system),
-        kind=lambda wildcards: "single" if wildcards.system.endswith(SINGLE) and not FOLDS else "output",
+        kind=lambda wildcards: "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output",
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
@@ -119,11 +119,11 @@ if FOLDS:
     use rule pool as pool_single with:
         output:
             **{
-                part: path("scores", f"{{backbone}}{SINGLE}", folder, "outputs.csv")
+                part: path("scores", f"{{backbone}}+{SINGLE}", folder, "outputs.csv")
                 for part, folder in zip(SCORED, system_parts("pooled"))
             },
         log:
-            path("logs", "pool", f"{{backbone}}{SINGLE}.log"),
+            path("logs", "pool", f"{{backbone}}+{SINGLE}.log"),
         params:
             objective=lambda wildcards: system_objective(wildcards.backbone),
             classes=len(CLASSES),
