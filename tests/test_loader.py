@@ -244,6 +244,30 @@ def test_each_epoch_another_order_the_same_for_the_same_seed(photographs):
     assert len({tuple(order) for order in orders(1)}) == 3
 
 
+def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_way(make_part):
+    scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    same = Photographs(*make_part("a", np.stack([scene] * 8), [0] * 7 + [1]), CLASSES)
+    settings = {"seed": 1, "augmentation": AUGMENT, "targets": np.arange(8, dtype=np.float32), "balance": (1.0, 0)}
+    ((pixels, numbers),) = epoch(Batches(same, 8, **settings))
+    assert (numbers == 7).sum() == 4
+    assert len({image.tobytes() for image in pixels}) == 8
+    # Those that come for the first time are changed as in any epoch.
+    ((plain, plain_numbers),) = epoch(Batches(same, 8, **{**settings, "balance": (0.0, 0)}))
+    known = {plain[plain_numbers == number].tobytes() for number in set(numbers)}
+    assert len(known & {image.tobytes() for image in pixels}) == len(set(numbers))
+
+
+def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(photographs):
+    settings = {"seed": 1, "augmentation": AUGMENT, "balance": (0.9, 3)}
+    one, other = Batches(photographs, 4, 1, **settings), Batches(photographs, 4, 5, **settings)
+    one.start_epoch(0)
+    for batches in (one, other):
+        batches.start_epoch(2)
+    for (pixels, levels), (others, other_levels) in zip(epoch(one), epoch(other), strict=True):
+        assert np.array_equal(pixels, others)
+        assert np.array_equal(levels, other_levels)
+
+
 def test_changes_differ_between_photographs_and_epochs(make_part):
     scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     same = Photographs(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)

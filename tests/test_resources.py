@@ -9,7 +9,7 @@ from retinaflow import resources, score
 from retinaflow.backbones import BACKBONES
 from retinaflow.resources import COSTS, DAY
 
-SETTINGS = {"image_size": 224, "batch_size": 32, "epochs": 50}
+SETTINGS = {"image_size": 224, "batch_size": 32, "epochs": 50, "head_epochs": 0, "ema": 0}
 
 
 def outputs(layer):
@@ -54,6 +54,11 @@ def test_memory_by_hand():
     # VGG16: 14.7 million parameters four times, 15.2 million outputs of 32 photographs twice, 4 bytes each.
     expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
     assert resources.network_memory("VGG16", SETTINGS, 0, True) == math.ceil(expected)
+    averaged = 5000 + 1.25 * 4 * (14.7 * 5 + 15.2 * 32 * 2)
+    assert resources.network_memory("VGG16", {**SETTINGS, "ema": 0.99}, 0, True) == math.ceil(averaged)
+    # 2048 values of a photograph, twice.
+    features = expected + 100_000 * (1 / 500 + 2 * 4 * 2048 / 1e6)
+    assert resources.network_memory("VGG16", {**SETTINGS, "head_epochs": 5}, 100_000, True) == math.ceil(features)
     # However many it was trained with at a time, 32 are scored.
     expected = 5000 + 2000 + 1.25 * 4 * (14.7 + 15.2 * 32)
     small = {**SETTINGS, "batch_size": 1}
@@ -69,6 +74,10 @@ def test_minutes_by_hand():
     assert resources.training_minutes("ResNet50", {**SETTINGS, "epochs": 2}, 28_000, 7_000) == math.ceil(
         10 + 1.5 * seconds / 60
     )
+    # Before that, four views forwards, feeding 500 a second, and six epochs of little.
+    seconds += (4 * 28_000 + 7_000) * 2 * 0.00386 + 6 * 35_000 / 50_000
+    head = {**SETTINGS, "epochs": 2, "head_epochs": 6}
+    assert resources.training_minutes("ResNet50", head, 28_000, 7_000) == math.ceil(10 + 1.5 * seconds / 60)
     assert resources.reading_minutes(1200, 4) == 10 + math.ceil(1.5 * 60 / 60)
 
 

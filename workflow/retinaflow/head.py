@@ -12,11 +12,9 @@ from retinaflow import device
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.loader import Batches
 from retinaflow.model import policy
+from retinaflow.schedule import VIEWS
 
 log = logging.getLogger(__name__)
-
-# So many random changes of each photograph does the head see; each takes a pass of all through the backbone.
-VIEWS = 4
 
 
 class Features(Batches):

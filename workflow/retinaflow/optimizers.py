@@ -71,20 +71,20 @@ class _Scaled:
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
 
-class _Adam(_Scaled, keras.optimizers.Adam):
-    pass
+class ScaledAdam(_Scaled, keras.optimizers.Adam):
+    """Adam with a rate and decay for each variable."""
 
 
-class _Sgd(_Scaled, keras.optimizers.SGD):
-    pass
+class ScaledSGD(_Scaled, keras.optimizers.SGD):
+    """SGD with a rate and decay for each variable."""
 
 
 # With torch, Keras updates all variables at once, but in its own optimisers alone, not in what derives from them.
 KINDS = {
     ("adam", False): keras.optimizers.Adam,
-    ("adam", True): _Adam,
+    ("adam", True): ScaledAdam,
     ("sgd", False): keras.optimizers.SGD,
-    ("sgd", True): _Sgd,
+    ("sgd", True): ScaledSGD,
 }
 
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from retinaflow.schedule import VIEWS
+
 
 class Cost(NamedTuple):
     """What a backbone takes for one photograph of 224 pixels; `tests/test_resources.py` counts it again.
@@ -50,9 +52,8 @@ FITTED = 4 * 4 * 8192 / 1e6
 FIT = 1 / 20
 # Photographs that are scored at once.
 SCORED = 32
-# Values that a backbone makes of a photograph at most, for the head; and passes through it that the head takes.
+# Values that a backbone makes of a photograph at most, for the head.
 FEATURES = 2048
-VIEWS = 4
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
 SPEED = 1000
 FEED = 500

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAD, NETWORK = "head", "network"
+# So many random changes of each photograph does the head see; each takes a pass of all through the backbone.
+VIEWS = 4
 
 
 def phase(epoch: int, settings: Mapping[str, Any]) -> str:
