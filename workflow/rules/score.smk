@@ -115,17 +115,16 @@ if FOLDS:
 
 rule average:
     input:
-        tables=lambda wildcards: outputs_of(CONFIG["backbones"], wildcards.part),
+        **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
         code=code("average.py"),
     output:
-        path("scores", AVERAGE, "{part}", "outputs.csv"),
+        **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
     log:
-        path("logs", AVERAGE, "{part}.log"),
-    wildcard_constraints:
-        part=any_of(system_parts(AVERAGE)),
+        path("logs", f"{AVERAGE}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        parts=system_parts(AVERAGE),
         objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
         objective=system_objective(AVERAGE),
         classes=len(CLASSES),
