@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzz import mutated
+from retinaflow.calibration import reliability
 from retinaflow.decision import Labelled, cross_fitted, fit, grade, read_decision
 from retinaflow.errors import RetinaflowError
 from retinaflow.grades import Grades
@@ -183,6 +184,24 @@ def test_a_system_is_graded_by_what_it_did_not_train_on(tmp_path):
         assert {key: found[key] for key in expected} == expected
         with Image.open(figure) as image:
             assert image.width > 100
+
+
+def test_calibration_is_told_before_and_after_but_of_a_regression(tmp_path):
+    said = of(60)
+    probabilities = np.random.default_rng(2).dirichlet(np.ones(3), 60)
+    for objective, outputs in (("regression", said.outputs), ("softmax", probabilities)):
+        folder = tmp_path / objective
+        write_outputs(folder / "outputs.csv", said._replace(outputs=outputs))
+        written = {"validation": tuple(folder / name for name in ("predictions.csv", "metrics.json", "figure.png"))}
+        table = {"validation": folder / "outputs.csv"}
+        grade_system("Tiny", objective, table, CLASSES, 2, 0.9, 0, 1, folder / "decision.json", written)
+    before, regression = (
+        json.loads((tmp_path / objective / "metrics.json").read_text())["calibration"]["uncalibrated"]
+        for objective in ("softmax", "regression")
+    )
+    raw = reliability(said.levels, probabilities)
+    assert before["expected_calibration_error"] == pytest.approx(raw.expected_calibration_error, abs=1e-7)
+    assert regression is None
 
 
 def test_test_labels_change_the_figures_of_the_test_set_and_nothing_else(tmp_path):

@@ -35,7 +35,7 @@ def replicate_figures(
     are, with replacement, by ``seed``; the order of the photographs changes nothing. ``macro_auc`` is the mean over the
     classes that have photographs both in and outside them in that replicate.
     """
-    members = patient_indices(patients)
+    members = _patient_indices(patients)
     positive = actual >= referable_level
     confusion = _per_patient(members, actual, grades.level, classes)
     plain = _per_patient(members, actual, grades.plain, classes)
@@ -70,13 +70,13 @@ def replicate_kappas(
     ``actual`` and each of ``answers``: int (n,). All are judged on the same replicates, so that differences between
     them lose what they share: the luck of the draw.
     """
-    members = patient_indices(patients)
+    members = _patient_indices(patients)
     tables = [_per_patient(members, actual, answer, classes) for answer in answers]
     blocks = [
         np.stack([kappa(_counted(draws, table)) for table in tables])
         for draws in _draws(members, replicates, seed, members.max() + 1)
     ]
-    return np.concatenate(blocks, axis=1)
+    return np.concatenate([np.empty((len(answers), 0)), *blocks], axis=1)
 
 
 def interval(values: np.ndarray) -> list[float] | None:
@@ -105,7 +105,7 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
         return 1 - (penalty * confusion).sum(axis=(-2, -1)) * total / (penalty * chance).sum(axis=(-2, -1))
 
 
-def patient_indices(patients: Sequence[str]) -> np.ndarray:
+def _patient_indices(patients: Sequence[str]) -> np.ndarray:
     """Number of each photograph's patient in the sorted list of patients: int64 (n,)."""
     number = {name: index for index, name in enumerate(sorted(set(patients)))}
     return np.array([number[name] for name in patients], dtype=np.int64)

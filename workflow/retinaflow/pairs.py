@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinaflow.bootstrap import interval, kappa, patient_indices, replicate_kappas
+from retinaflow.bootstrap import interval, kappa, replicate_kappas
 from retinaflow.errors import RetinaflowError
 from retinaflow.tables import REBUILD, stream_table
 
@@ -41,18 +41,20 @@ def compare_pairs(predictions: Mapping[str, Path], classes: int, replicates: int
     The bootstrap draws patients with replacement, by ``seed`` and for all systems alike: ``bootstrap``.
     Raises ``RetinaflowError`` if a table cannot be read, or two are not of the same photographs.
     """
-    answers = {system: _read(path, classes) for system, path in predictions.items()}
-    _check_together(predictions, answers)
-    _, patients, actual, _ = next(iter(answers.values()))
-    given = [answer.levels for answer in answers.values()]
-    found = [_kappa(actual, levels, classes) for levels in given]
-    several = replicates > 0 and patient_indices(patients).max() > 0
-    drawn = (
-        replicate_kappas(actual, given, classes, patients, replicates, seed) if several else np.empty((len(given), 0))
-    )
+    (system, path), *others = predictions.items()
+    first = _read(path, classes)
+    given = {system: first.levels}
+    for other, table in others:
+        answers = _read(table, classes)
+        _check_same(table, answers, path, first)
+        given[other] = answers.levels
+    found = [_kappa(first.actual, levels, classes) for levels in given.values()]
+    # One patient drawn with replacement is always the same one.
+    draws = replicates if len(set(first.patients)) > 1 else 0
+    drawn = replicate_kappas(first.actual, list(given.values()), classes, first.patients, draws, seed)
     return [
-        _pair(system, other, found[first] - found[second], drawn[first] - drawn[second])
-        for (first, system), (second, other) in combinations(enumerate(answers), 2)
+        _pair(system, other, found[one] - found[two], drawn[one] - drawn[two])
+        for (one, system), (two, other) in combinations(enumerate(given), 2)
     ]
 
 
@@ -82,17 +84,12 @@ def _read(path: Path, classes: int) -> _Answers:
     return _Answers(filenames, patients, np.array(actuals), np.array(levels))
 
 
-def _check_together(predictions: Mapping[str, Path], answers: Mapping[str, _Answers]) -> None:
-    first, *others = answers
-    for other in others:
-        for name, mine, its in zip(
-            ("filename", "patient", "class"), answers[other][:3], answers[first][:3], strict=False
-        ):
-            if list(mine) != list(its):
-                raise RetinaflowError(
-                    f"{predictions[other]}: a {name} is another than in {predictions[first]}; expected the same "
-                    f"photographs. {REBUILD}"
-                )
+def _check_same(path: Path, answers: _Answers, other: Path, expected: _Answers) -> None:
+    for name, mine, its in zip(("filename", "patient", "class"), answers[:3], expected[:3], strict=True):
+        if list(mine) != list(its):
+            raise RetinaflowError(
+                f"{path}: a {name} is another than in {other}; expected the same photographs. {REBUILD}"
+            )
 
 
 def _kappa(actual: np.ndarray, levels: np.ndarray, classes: int) -> float:
