@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import CLASSES, ROOT
+from common import CLASSES, ROOT, grades_of
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
@@ -19,7 +19,7 @@ from retinaflow.labels import LabelRow
 from retinaflow.loader import Batches, Photographs
 from retinaflow.metrics import evaluate
 from retinaflow.model import build, load_backbone, normalise
-from retinaflow.predictions import write_scores
+from retinaflow.predictions import Outputs, grade_system, write_outputs
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 from retinaflow.settings import check
@@ -171,7 +171,8 @@ def test_always_answering_no_disease_is_seen_to_be_worth_nothing():
     """The metrics that were shown hid it: on EyePACS, its accuracy is 0.73."""
     actual = np.repeat(np.arange(5), [73, 7, 15, 3, 2])
     always = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (100, 1))
-    metrics = evaluate(actual, always, CLASSES, referable_level=2)
+    unknown = [""] * len(actual)
+    metrics = evaluate(actual, grades_of(always, 2), CLASSES, 2, unknown, unknown, replicates=0, seed=0)
     assert metrics["accuracy"] == metrics["baseline"]["accuracy"] == 0.73
     assert metrics["quadratic_weighted_kappa"] == 0
     assert metrics["macro_auc"] == 0.5
@@ -209,9 +210,14 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     answers = photographs.levels.copy()
     last = len(classes) - 1
     answers[np.flatnonzero(answers == last)[0]] = 1  # one mistake
-    outputs = [tmp_path / name for name in ("predictions.csv", "metrics.json", "confusion.png")]
-    probabilities = np.eye(len(classes))[answers]
-    write_scores("run", "VGG16", "test", photographs.filenames, photographs.levels, probabilities, classes, 2, *outputs)
+    names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes, photographs.levels
+    tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
+    for table, said in zip(tables.values(), (photographs.levels, answers), strict=True):
+        write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
+    files = ("predictions.csv", "metrics.json", "confusion.png")
+    written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
+    grade_system("VGG16", "softmax", tables, classes, 2, 0.9, 0, 1, tmp_path / "decision.json", written)
+    outputs = written["test"]
 
     expected = 3 * np.eye(len(classes), dtype=int)
     expected[last, last], expected[last, 1] = 2, 1

@@ -39,14 +39,20 @@ def history(epochs: int, **override: str) -> list[Row]:
     ]
 
 
-def bar(backbone: str, part: str, kappa: float | None, deviation: float | None = None) -> dict[str, object]:
+def bar(run: str, part: str, kappa: float | None, width: float | None = None) -> dict[str, object]:
+    """A row of a comparison, with intervals of that half width."""
+    low, high = (None, None) if width is None or kappa is None else (kappa - width, kappa + width)
     return {
-        "backbone": backbone,
+        "run": run,
         "part": part,
         "quadratic_weighted_kappa": kappa,
-        "quadratic_weighted_kappa_deviation": deviation,
+        "quadratic_weighted_kappa_low": low,
+        "quadratic_weighted_kappa_high": high,
+        "plain_quadratic_weighted_kappa": None if kappa is None else kappa - 0.05,
+        "other_eye_quadratic_weighted_kappa": 0.855 if part == "test" else None,
         "accuracy": 0.72,
-        "accuracy_deviation": deviation,
+        "accuracy_low": None if width is None else 0.72 - width,
+        "accuracy_high": None if width is None else 0.72 + width,
         "baseline_class": "class0",
         "baseline_accuracy": 0.735,
     }
@@ -79,8 +85,8 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "9 backbones": lambda path: comparison_figure(
         path, [bar(f"InceptionResNetV{i}", part, 0.9 - i / 10) for i in range(9) for part in ("validation", "test")]
     ),
-    "folds": lambda path: comparison_figure(
-        path, [bar("A", "out-of-fold", 1.0), bar("A", "test", 1.0, 0.0), bar("B", "out-of-fold", -0.3)]
+    "intervals": lambda path: comparison_figure(
+        path, [bar("A", "out-of-fold", 0.98, 0.02), bar("A", "test", 1.0, 0.0), bar("B", "out-of-fold", -0.3, 0.1)]
     ),
     "undefined": lambda path: comparison_figure(path, [bar("A", "validation", 0.1), bar("B", "validation", None)]),
 }
@@ -152,6 +158,26 @@ def test_bad_history_is_named(tmp_path: Path, rows: list[Row], message: str) -> 
     with pytest.raises(RetinaflowError, match=message):
         learning_curves(tmp_path / "f.png", rows, 1, "t")
     assert not list(tmp_path.iterdir())
+
+
+def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
+    """What a row says of kappa or accuracy changes its own panel alone."""
+    usual = bar("A", "validation", 0.6, 0.1)
+    comparison_figure(tmp_path / "usual.png", [usual])
+    before = pixels(tmp_path / "usual.png")
+    # The legend below the panels stays the same.
+    half, above = before.shape[1] // 2, slice(0, before.shape[0] * 2 // 3)
+    for name, value, left in (
+        ("quadratic_weighted_kappa_low", 0.4, True),
+        ("quadratic_weighted_kappa_high", 0.65, True),
+        ("plain_quadratic_weighted_kappa", 0.3, True),
+        ("accuracy_low", 0.5, False),
+        ("baseline_accuracy", 0.4, False),
+    ):
+        comparison_figure(tmp_path / "changed.png", [{**usual, name: value}])
+        changed = (pixels(tmp_path / "changed.png") != before).any(axis=2)[above]
+        assert changed[:, :half].any() == left, name
+        assert changed[:, half:].any() != left, name
 
 
 def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:

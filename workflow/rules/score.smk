@@ -60,8 +60,8 @@ rule grade:
         ],
         code=code("grade.py"),
     output:
-        decision=path("models", "{system}", "decision.json"),
         **graded("validation"),
+        decision=path("models", "{system}", "decision.json"),
     log:
         path("logs", "grade", "{system}.log"),
     wildcard_constraints:
@@ -84,8 +84,8 @@ if FOLDS:
 
     use rule grade as grade_combined with:
         output:
-            decision=path("models", "{system}", "decision.json"),
             **graded("out-of-fold"),
+            decision=path("models", "{system}", "decision.json"),
         wildcard_constraints:
             system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
 
@@ -115,17 +115,16 @@ if FOLDS:
 
 rule average:
     input:
-        tables=lambda wildcards: outputs_of(CONFIG["backbones"], wildcards.part),
+        **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
         code=code("average.py"),
     output:
-        path("scores", AVERAGE, "{part}", "outputs.csv"),
+        **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
     log:
-        path("logs", AVERAGE, "{part}.log"),
-    wildcard_constraints:
-        part=any_of(system_parts(AVERAGE)),
+        path("logs", f"{AVERAGE}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        parts=system_parts(AVERAGE),
         objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
         objective=system_objective(AVERAGE),
         classes=len(CLASSES),
