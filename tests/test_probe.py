@@ -27,18 +27,18 @@ def planted(patients: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.
 
 
 def test_planted_features_give_planted_kappa() -> None:
-    features, levels, patients, eyes = planted(200, 0.01)
+    features, levels, patients, eyes = planted(100, 0.01)
     one, both = probe(features, levels, patients, eyes, 5, 100, 1)
     assert (one["eyes"], both["eyes"]) == ("one", "both")
     for result in (one, both):
         assert result["quadratic_weighted_kappa"] > 0.99
-        assert result["images"] == result["paired"] == 400
+        assert result["images"] == result["paired"] == 200
         assert result["baseline_accuracy"] == np.mean(levels == 0)
         assert result["low"] <= result["quadratic_weighted_kappa"] <= result["high"] <= 1
 
 
 def test_both_eyes_are_worth_more_than_one() -> None:
-    one, both = probe(*planted(300, 1.5), 5, 200, 1)
+    one, both = probe(*planted(200, 1.5), 5, 100, 1)
     assert 0.4 < one["quadratic_weighted_kappa"] < both["quadratic_weighted_kappa"] - 0.05
     assert one["low"] < one["quadratic_weighted_kappa"] < one["high"] < one["low"] + 0.25
 
@@ -59,11 +59,9 @@ def test_without_pairs_there_is_no_result_for_both() -> None:
     assert (result["eyes"], result["paired"]) == ("one", 0)
 
 
-def write(
-    folder: Path, order: np.ndarray, parts: int, noise: float = 0.5
-) -> tuple[list[Path], list[tuple[Path, Path]]]:
+def write(folder: Path, order: np.ndarray, parts: int) -> tuple[list[Path], list[tuple[Path, Path]]]:
     """Index tables and features of planted photographs, in any order, spread over parts."""
-    features, levels, patients, eyes = planted(60, noise)
+    features, levels, patients, eyes = planted(60, 0.5)
     names = [f"{patient}_{eye}" for patient, eye in zip(patients, eyes, strict=True)]
     indices, files = [], []
     for part in range(parts):
