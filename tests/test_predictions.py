@@ -1,9 +1,9 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from fuzz import mutated
 from retinaflow.calibration import reliability
 from retinaflow.decision import Labelled, cross_fitted, fit, grade, read_decision
 from retinaflow.grades import Grades

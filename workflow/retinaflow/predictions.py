@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from retinaflow import objectives
 from retinaflow.decision import Decision, Labelled, cross_fitted, fit, grade, write_decision
 from retinaflow.figures import confusion_matrix_figure
 from retinaflow.files import write_json
