@@ -49,7 +49,10 @@ ARTICLE = {
     "zoom_range": 0.2,
     "rotation_range": 20,
 }
-AUGMENT = {"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True}
+AUGMENT = {
+    **{"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True},
+    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
+}
 
 
 class Row(NamedTuple):

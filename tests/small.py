@@ -16,12 +16,11 @@ import keras
 import numpy as np
 import pytest
 
-from common import Part
+from common import AUGMENT, Part
 from retinaflow.backbones import BACKBONES, Backbone
 from retinaflow.train import OutOfTimeError, train_job
 
 THREE = ["none", "mild", "severe"]
-AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
 SETTINGS = {
     "image_size": 32,
     "normalisation": "imagenet",

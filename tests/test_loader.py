@@ -11,12 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import CLASSES, ROOT
+from common import AUGMENT, CLASSES, ROOT
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Batches, Photographs
-
-AUGMENT = {"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20}
 
 
 def numbered(count, size=8):
@@ -258,10 +256,65 @@ def test_changes_differ_between_photographs_and_epochs(make_part):
     assert np.array_equal(same[0], scene)
 
 
+MIXUP, CUTMIX = {**AUGMENT, "mixup": 0.4}, {**AUGMENT, "cutmix": 1.0}
+PLAIN = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_photographs_targets_and_weights_are_mixed_alike(make_part, kind):
+    """All pixels of a photograph are its target and its weight, so they have to be so afterwards."""
+    values = np.arange(0, 240, 10)
+    pixels = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (24, 16, 16, 3)).copy()
+    part = Photographs(*make_part("a", pixels, [0] * 24), CLASSES)
+    values = np.array([part[number][0, 0, 0] for number in range(24)], np.float32)  # in the order of the names
+    batches = Batches(part, 8, seed=1, augmentation={**PLAIN, kind: 1.0}, targets=values[:, None], weights=values)
+    mixed = 0
+    for number in range(3):
+        batches.start_epoch(number)
+        for found, targets, weights in epoch(batches):
+            assert found.mean(axis=(1, 2, 3)) == pytest.approx(targets[:, 0], abs=0.5)
+            assert np.array_equal(targets[:, 0], weights)
+            assert targets.dtype == weights.dtype == np.float32
+            mixed += (np.abs(targets[:, 0] - np.rint(targets[:, 0] / 10) * 10) > 0.01).sum()
+    assert mixed > 50
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_partners_and_shares_differ_between_epochs_and_seeds_alone(photographs, kind):
+    targets = np.eye(10, dtype=np.float32)
+
+    def found(seed, number, threads=1):
+        batches = Batches(photographs, 4, threads, seed, {**AUGMENT, kind: 1.0}, targets=targets)
+        batches.start_epoch(number)
+        return np.concatenate([mixed for _, mixed in epoch(batches)])
+
+    assert np.array_equal(found(1, 2), found(1, 2, threads=3))
+    assert len({found(*which).tobytes() for which in ((1, 0), (1, 1), (2, 0))}) == 3
+    # The partner may be any other photograph, itself only where a batch holds one.
+    together = np.concatenate([found(1, number) for number in range(60)])
+    assert ((together > 0).sum(axis=1) <= 2).all()
+    pairs = {tuple(np.flatnonzero(row)) for row in together}
+    assert {pair for pair in pairs if len(pair) == 2} == {(a, b) for a in range(10) for b in range(a + 1, 10)}
+
+
+def test_what_is_mixed_needs_targets(photographs):
+    for augmentation in (MIXUP, CUTMIX):
+        with pytest.raises(ValueError, match="give targets"):
+            Batches(photographs, 4, seed=1, augmentation=augmentation)
+
+
+def test_batches_of_one_view(make_part):
+    scenes = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    part = Photographs(*make_part("a", scenes, [0] * 5), CLASSES)
+    mirrored = np.concatenate([pixels for pixels, _ in epoch(Batches(part, 2, view=1))])
+    assert np.array_equal(mirrored, scenes[:, :, ::-1])
+
+
 def test_keras_sees_each_epoch_exactly(photographs):
     """Worker threads and prefetching must not mix epochs: fit() gets what plain indexing gives."""
     expected, seen = [], []
-    plain = Batches(photographs, 4, seed=3, augmentation=AUGMENT)
+    settings = {"seed": 3, "augmentation": {**MIXUP, "hue": 20}, "targets": np.eye(10, dtype=np.float32)}
+    plain = Batches(photographs, 4, **settings)
     for number in range(3):
         plain.start_epoch(number)
         expected += [pixels.tobytes() for pixels, _ in epoch(plain)]
@@ -274,7 +327,7 @@ def test_keras_sees_each_epoch_exactly(photographs):
     spy = Spy()
     spy.built = True
     spy.compile(run_eagerly=True)
-    batches = Batches(photographs, 4, threads=3, seed=3, augmentation=AUGMENT)
+    batches = Batches(photographs, 4, threads=3, **settings)
     spy.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])
     assert seen == expected[:6]
     spy.fit(batches, initial_epoch=2, epochs=3, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])

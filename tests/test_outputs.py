@@ -130,6 +130,25 @@ def test_pooled_folds_are_one_table(tmp_path):
         pool(tables[:1] * 2, "regression", 3, tmp_path / "pooled.csv")
 
 
+def test_what_single_views_give_is_kept_beside_the_means(tmp_path):
+    """Read, pooled or averaged, it is what a table of its own would be."""
+    means, single = of(60, seed=1), of(60, seed=1)._replace(outputs=of(60, seed=2).outputs)
+    write_outputs(tmp_path / "both.csv", means, single.outputs)
+    write_outputs(tmp_path / "means.csv", means)
+    write_outputs(tmp_path / "single.csv", single)
+    header = "image,filename,patient,eye,class_index,output_0,single_0"
+    assert (tmp_path / "both.csv").read_text().splitlines()[0] == header
+    for kind, other in (("output", "means"), ("single", "single")):
+        own = read_outputs(tmp_path / f"{other}.csv", "regression", 3)
+        assert np.array_equal(read_outputs(tmp_path / "both.csv", "regression", 3, kind).outputs, own.outputs)
+        for combine, tables in ((pool, lambda path: [path]), (average, lambda path: [(path, "regression")] * 2)):
+            combine(tables(tmp_path / "both.csv"), "regression", 3, tmp_path / "combined.csv", kind)
+            combine(tables(tmp_path / f"{other}.csv"), "regression", 3, tmp_path / "own.csv")
+            assert (tmp_path / "combined.csv").read_text() == (tmp_path / "own.csv").read_text()
+    with pytest.raises(RetinaflowError, match="column 'single_0' is missing"):
+        read_outputs(tmp_path / "means.csv", "regression", 3, "single")
+
+
 def test_systems_of_one_objective_are_averaged_output_by_output(tmp_path):
     write_outputs(tmp_path / "a.csv", SAID)
     write_outputs(tmp_path / "b.csv", SAID._replace(outputs=SOFTMAX[::-1]))

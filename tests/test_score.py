@@ -8,7 +8,7 @@ from common import CLASSES
 from retinaflow import device
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Photographs
-from retinaflow.score import BATCH, load_model, predict
+from retinaflow.score import BATCH, load_model, predict, predict_views
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
@@ -42,6 +42,43 @@ def test_each_photograph_gets_its_own_answer(make_part, saved, shards, number):
     for image, row in zip(photographs.images, probabilities, strict=True):
         place = int(image.removeprefix("test").removesuffix("_left"))
         assert row == pytest.approx(grader().predict_on_batch(pixels[place : place + 1])[0], abs=1e-5)
+
+
+def left_sum() -> keras.Model:
+    """Answers with the brightness of the left half, and what is missing to 1."""
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    left = keras.layers.Cropping2D(((0, 0), (0, 4)))(keras.layers.Rescaling(1 / 255)(pixels))
+    share = keras.layers.Reshape((1,))(keras.ops.mean(left, axis=(1, 2, 3)))
+    return keras.Model(pixels, keras.layers.Concatenate()([share, 1 - share]))
+
+
+def test_outputs_are_averaged_over_views(make_part):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
+    pixels = np.stack([photographs[number] for number in range(40)]) / 255
+    left, whole = pixels[:, :, :4].mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3))
+    model = left_sum()
+    one, single = predict_views(model, photographs, 2, "softmax", 1)
+    assert single is None
+    assert one[:, 0] == pytest.approx(left, abs=1e-6)
+    # Mirrored, the right half is the left one.
+    for views in (2, 8):
+        both, single = predict_views(model, photographs, 2, "softmax", views)
+        assert both[:, 0] == pytest.approx(whole, abs=1e-6)
+        assert both.sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
+        assert np.array_equal(single, one)
+    assert np.abs(left - whole).max() > 0.01
+
+
+def test_a_model_that_heeds_no_direction_gives_the_same_from_every_view(make_part):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("test", pixels, [0] * 5), CLASSES)
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    colours = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(colours))
+    mean, single = predict_views(model, photographs, 1, "softmax", 8)
+    assert mean == pytest.approx(single, abs=1e-6)
+    assert len(np.unique(single, axis=0)) == 5
 
 
 def test_half_precision_still_sums_to_one(make_part):

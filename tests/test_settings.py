@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import AUGMENT
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings import (
     Remote,
@@ -88,6 +89,17 @@ def message(wrong):
         (config(train__dense_units=[10]), "train.dense_units: [10] is too short"),
         (config(train__augment__zoom=[1.2, 0.8]), "augment.zoom: [1.2, 0.8] has its lower end above its upper end"),
         (config(train__augment__rotate=3), "train.augment.rotate: unknown key; did you mean 'rotation'?"),
+        (config(train__augment__crop=0), "train.augment.crop: 0 is less than or equal to the minimum of 0"),
+        (config(train__augment__brightness=20), "train.augment.brightness: 20 is greater than or equal to the maximum"),
+        (config(train__augment__hue=-5), "train.augment.hue: -5 is less than the minimum of 0"),
+        (config(train__augment__mixup=-1), "train.augment.mixup: -1 is less than the minimum of 0"),
+        (config(train__augment={"mixup": 0.2, "cutmix": 1}), "augment.cutmix: 1, and mixup 0.2, too; set one of them"),
+        (
+            config(train__augment__cutmix=1, train__batch_size=1),
+            "batch_size: 1 leaves none that augment.cutmix could mix a photograph with",
+        ),
+        (config(score__views=0), "score.views: 0 is less than the minimum of 1"),
+        (config(score__views=33), "score.views: 33 is greater than the maximum of 32"),
         (
             config(train__freeze_layers="some"),
             "train.freeze_layers: 'some' is not of type 'integer', and 'all' was expected",
@@ -246,13 +258,7 @@ def test_a_backbone_overrides_what_all_share_down_to_single_ranges():
         ),
         SCHEMA,
     )
-    assert full["backbones"]["VGG16"]["augment"] | {"zoom": 0} == {
-        "rotation": 90,
-        "shift": 0,
-        "zoom": 0,
-        "flip_horizontal": True,
-        "flip_vertical": True,
-    }
+    assert full["backbones"]["VGG16"]["augment"] == {**AUGMENT, "rotation": 90, "shift": 0}
     assert full["backbones"]["ResNet50"]["augment"]["shift"] == 0.3
     assert full["backbones"]["ResNet50"]["epochs"] == 7
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from common import Part
+from common import AUGMENT, Part
 from retinaflow import device, objectives
 from retinaflow import train as train_module
 from retinaflow.checkpoints import Checkpoint
@@ -85,6 +85,12 @@ def test_it_learns(tmp_path, parts):
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert decided["epochs_run"] == 6
     assert decided["photographs"] == {"train": 36, "validation": 21}
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("softmax", "cutmix"), ("regression", "mixup")])
+def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
+    _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={**AUGMENT, kind: 1.0})
+    assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
 
 
 @pytest.mark.parametrize("objective", ["regression", "ordinal"])
@@ -322,8 +328,10 @@ class Killed(BaseException):
     """What no part of the training may catch, as nothing can catch a kill."""
 
 
-# Half of the units dropped, a learning rate that falls and a training that stops by itself: all that has a state.
+# Half of the units dropped, photographs that are mixed, a learning rate that falls and a training that stops by itself:
+# all that has a state.
 LIVELY = {
+    "augment": {**AUGMENT, "mixup": 0.4, "brightness": 0.1},
     "dropout": 0.5,
     "epochs": 12,
     "monitor": "val_accuracy",

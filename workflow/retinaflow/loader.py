@@ -132,6 +132,11 @@ class Batches(keras.utils.PyDataset):
     number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
     with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
     own. Each worker has a core to itself: OpenCV is told to start no threads.
+
+    With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
+    the shuffle makes one of any; its target and weight are mixed by the same share.
+
+    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class Batches(keras.utils.PyDataset):
         devices: int = 1,
         targets: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        view: int = 0,
     ) -> None:
         """Describe the batches; nothing is read yet.
 
@@ -159,9 +165,13 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
+        self._mixes = augmentation is not None and bool(augmentation["mixup"] or augmentation["cutmix"])
+        if self._mixes and targets is None:
+            raise ValueError("what is mixed has no level; give targets")
         self.augmentation = augmentation
         self.targets = targets
         self.weights = weights
+        self.view = view
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [photograph_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -180,14 +190,23 @@ class Batches(keras.utils.PyDataset):
             self.photographs.expect(self._chosen(index + self.workers))
         size = self.photographs.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
-        for number, out in zip(chosen, pixels, strict=True):
-            if self.augmentation is None or self.seed is None:
-                self.photographs.read_into(out, number)
-            else:
-                rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
-                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
-        targets = (self.photographs.levels if self.targets is None else self.targets)[chosen]
-        return (pixels, targets) if self.weights is None else (pixels, targets, self.weights[chosen])
+        values = [(self.photographs.levels if self.targets is None else self.targets)[chosen]]
+        if self.weights is not None:
+            values.append(self.weights[chosen])
+        if self.augmentation is None or self.seed is None:
+            for number, out in zip(chosen, pixels, strict=True):
+                if self.view:
+                    augment.view(self.photographs[number], self.view, out)
+                else:
+                    self.photographs.read_into(out, number)
+            return pixels, *values
+        sources = [np.random.default_rng((self.seed, self.epoch, self._names[number])) for number in chosen]
+        for number, rng, out in zip(chosen, sources, pixels, strict=True):
+            augment.change(self.photographs[number], self.augmentation, rng, out)
+        if self._mixes:
+            shares = augment.mix(pixels, self.augmentation, sources)
+            values = [augment.blend(value, shares) for value in values]
+        return pixels, *values
 
     def _chosen(self, index: int) -> np.ndarray:
         end = None if index == self._count - 1 else (index + 1) * self.batch_size

@@ -28,9 +28,17 @@ class Outputs(NamedTuple):
     outputs: np.ndarray
 
 
-def write_outputs(path: Path, said: Outputs) -> None:
-    """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits."""
-    columns = [f"output_{number}" for number in range(said.outputs.shape[1])]
+def write_outputs(path: Path, said: Outputs, single: np.ndarray | None = None) -> None:
+    """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits.
+
+    Where the outputs are means over views, ``single``, float (n, width), are those of the photographs as they are: then
+    ``single_0`` and so on follow.
+    """
+    width, values = said.outputs.shape[1], said.outputs
+    columns = [f"output_{number}" for number in range(width)]
+    if single is not None:
+        columns += [f"single_{number}" for number in range(width)]
+        values = np.hstack([values, single])
     names = zip(said.images, said.filenames, said.patients, said.eyes, said.levels.tolist(), strict=True)
     write_table(
         path,
@@ -38,20 +46,22 @@ def write_outputs(path: Path, said: Outputs) -> None:
         (
             {
                 **dict(zip(OUTPUT_COLUMNS, row, strict=True)),
-                **{column: f"{value:.9g}" for column, value in zip(columns, values, strict=True)},
+                **{column: f"{value:.9g}" for column, value in zip(columns, numbers, strict=True)},
             }
-            for row, values in zip(names, said.outputs.tolist(), strict=True)
+            for row, numbers in zip(names, values.tolist(), strict=True)
         ),
     )
 
 
-def read_outputs(path: Path, objective: str, classes: int) -> Outputs:
+def read_outputs(path: Path, objective: str, classes: int, kind: str = "output") -> Outputs:
     """What ``write_outputs`` wrote of a system with this ``objective``. Further columns are passed over.
+
+    ``kind`` is ``output``, or ``single`` for the outputs of the photographs as they are in place of means over views.
 
     Raises ``RetinaflowError`` if the table cannot be read, has no row, lacks a column or holds what is no class or no
     output of such a system.
     """
-    columns = [f"output_{number}" for number in range(objectives.width(objective, classes))]
+    columns = [f"{kind}_{number}" for number in range(objectives.width(objective, classes))]
     rows: list[Row] = read_table(path, (*OUTPUT_COLUMNS, *columns))
     if not rows:
         raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
@@ -79,12 +89,13 @@ def read_outputs(path: Path, objective: str, classes: int) -> Outputs:
     return Outputs(images, filenames, patients, eyes, levels, outputs)
 
 
-def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> None:
+def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path, kind: str = "output") -> None:
     """Write the outputs for what each fold held out as one table: the ``out-of-fold`` part.
 
-    ``tables`` are those of the folds' validation parts. Raises ``RetinaflowError`` if a photograph is in two of them.
+    ``tables`` are those of the folds' validation parts, ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError``
+    if a photograph is in two of them.
     """
-    read = [read_outputs(path, objective, classes) for path in tables]
+    read = [read_outputs(path, objective, classes, kind) for path in tables]
     images = [image for said in read for image in said.images]
     if len(set(images)) < len(images):
         twice = next(image for image in images if images.count(image) > 1)
@@ -97,14 +108,16 @@ def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> 
     write_outputs(pooled, Outputs(images, filenames, patients, eyes, *map(np.concatenate, columns[4:])))
 
 
-def average(tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path) -> None:
+def average(
+    tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path, kind: str = "output"
+) -> None:
     """Write the mean of what several systems put out for the same photographs.
 
     ``tables`` are each with the objective of their system. Where these differ, the result, with the ``objective``
-    ``regression``, is the mean of their severities. Raises ``RetinaflowError`` if photographs or classes are not the
-    same.
+    ``regression``, is the mean of their severities. ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError`` if
+    photographs or classes are not the same.
     """
-    read = [(path, its, read_outputs(path, its, classes)) for path, its in tables]
+    read = [(path, its, read_outputs(path, its, classes, kind)) for path, its in tables]
     path, _, first = read[0]
     alike = all(its == objective for _, its in tables)
     outputs = []

@@ -70,13 +70,15 @@ def grade_system(
     seed: int,
     decision: Path,
     written: Mapping[str, tuple[Path, Path, Path]],
+    kind: str = "output",
 ) -> None:
     """Fit the decision of a system, grade its parts by it, and judge the grades with ``replicates`` of the bootstrap.
 
     ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
     is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
+    ``kind`` is as for ``read_outputs``.
     """
-    said = {part: read_outputs(path, objective, len(classes)) for part, path in outputs.items()}
+    said = {part: read_outputs(path, objective, len(classes), kind) for part, path in outputs.items()}
     held_out = next(iter(said))
     known = said[held_out]
     options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_level

@@ -102,7 +102,7 @@ def training_minutes(
 
 
 def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
-    """Minutes to predict ``photographs`` on a GPU and judge the predictions."""
+    """Minutes to predict ``photographs`` on a GPU and judge the predictions; each view of one counts."""
     return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
 
 

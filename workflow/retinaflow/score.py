@@ -47,8 +47,24 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, obje
     return model
 
 
-def predict(model: keras.Model, photographs: Photographs, threads: int, objective: str = "softmax") -> np.ndarray:
+def predict_views(
+    model: keras.Model, photographs: Photographs, threads: int, objective: str, views: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean of what ``predict`` gives over ``views`` of each photograph; of several, also what the first one gives."""
+    # All photographs in one view, then in the next: as fast as all views of a few at a time.
+    single = predict(model, photographs, threads, objective)
+    total = single.copy()
+    for view in range(1, views):
+        total += predict(model, photographs, threads, objective, view)
+    return total / views, single if views > 1 else None
+
+
+def predict(
+    model: keras.Model, photographs: Photographs, threads: int, objective: str = "softmax", view: int = 0
+) -> np.ndarray:
     """Outputs float64 (n, width) in the order of ``photographs``, as ``objectives`` has them; rows of softmax sum to 1.
+
+    ``view``: how the photographs are seen (``augment.view``).
 
     Raises ``RetinaflowError`` if the model takes photographs of another size, or gives what no network of this
     ``objective`` does.
@@ -58,7 +74,7 @@ def predict(model: keras.Model, photographs: Photographs, threads: int, objectiv
             f"{model.name}: the model takes photographs of {model.input_shape[1]} px, those of the shards have "
             f"{photographs.size}. {TRAIN_ANEW}"
         )
-    outputs = model.predict(Batches(photographs, BATCH, threads), verbose=0).astype(np.float64)
+    outputs = model.predict(Batches(photographs, BATCH, threads, view=view), verbose=0).astype(np.float64)
     totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
     wrong = objectives.impossible(objective, outputs) | (totals <= 0)
     if wrong.any():

@@ -508,6 +508,14 @@ def _combination_problems(config: Config) -> Iterable[str]:
         zoom = settings["augment"]["zoom"]
         if zoom[0] > zoom[1]:
             yield f"{key}.augment.zoom: {zoom} has its lower end above its upper end"
+        mixup, cutmix = settings["augment"]["mixup"], settings["augment"]["cutmix"]
+        if mixup and cutmix:
+            yield f"{key}.augment.cutmix: {cutmix}, and mixup {mixup}, too; set one of them to 0"
+        if (mixup or cutmix) and settings["batch_size"] == 1:
+            yield (
+                f"{key}.batch_size: 1 leaves none that augment.{'mixup' if mixup else 'cutmix'} could mix a photograph "
+                "with; set it to at least 2"
+            )
         if settings["weights"] == "random" and settings["freeze_layers"] != 0:
             yield f"{key}.freeze_layers: {settings['freeze_layers']} would freeze random weights; set it to 0"
         if settings["weights"] == "random" and settings["batch_norm"] != "train":

@@ -94,13 +94,16 @@ RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
 EYE_SYSTEMS = settings.eye_systems(CONFIG)
 # Of all backbones, where there are several.
 AVERAGE = "average"
+# Of a system whose outputs are means over views: the same without, to tell what the views gain.
+SINGLE = "single"
 
 
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
     pooled = list(CONFIG["backbones"]) if FOLDS else []
+    single = [f"{backbone}+{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
     both = [f"{backbone}+{kind}" for backbone in CONFIG["backbones"] for kind in EYE_SYSTEMS]
-    return [*RUNS, *pooled, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
+    return [*RUNS, *pooled, *single, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
 
 
 def system_parts(system):
@@ -465,7 +468,8 @@ def score_memory(wildcards, attempt):
 
 def score_runtime(wildcards, input, threads, attempt):
     count = sum(run_photographs(wildcards.run, use) for use in SCORED)
-    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), count, attempt)
+    views = CONFIG["score"]["views"] * count
+    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), views, attempt)
 
 
 def features_memory(wildcards, attempt):
@@ -521,8 +525,9 @@ def fetched_weights():
 
 
 def outputs_of(systems, part):
-    """Tables of what systems put out for a part."""
-    return [path("scores", system, part, "outputs.csv") for system in systems]
+    """Tables of what systems put out for a part. Those of single views are columns of a run's table."""
+    own = [system if FOLDS else system.removesuffix(f"+{SINGLE}") for system in systems]
+    return [path("scores", system, part, "outputs.csv") for system in own]
 
 
 def own_outputs(part):

@@ -26,6 +26,7 @@ rule score:
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.run),
+        views=CONFIG["score"]["views"],
         seed=CONFIG["seed"],
         backend=lambda wildcards: training_settings(wildcards)["backend"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
@@ -37,6 +38,7 @@ localrules:
     grade,
     grade_combined,
     pool,
+    pool_single,
     average,
 
 
@@ -70,6 +72,7 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         parts=lambda wildcards: system_parts(wildcards.system),
+        kind=lambda wildcards: "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output",
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
@@ -109,8 +112,22 @@ if FOLDS:
         params:
             objective=lambda wildcards: system_objective(wildcards.backbone),
             classes=len(CLASSES),
+            kind="output",
         script:
             "../scripts/pool.py"
+
+    use rule pool as pool_single with:
+        output:
+            **{
+                part: path("scores", f"{{backbone}}+{SINGLE}", folder, "outputs.csv")
+                for part, folder in zip(SCORED, system_parts("pooled"))
+            },
+        log:
+            path("logs", "pool", f"{{backbone}}+{SINGLE}.log"),
+        params:
+            objective=lambda wildcards: system_objective(wildcards.backbone),
+            classes=len(CLASSES),
+            kind="single",
 
 
 rule average:

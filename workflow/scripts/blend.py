@@ -4,7 +4,7 @@ from pathlib import Path
 
 from retinaflow.eyes import blend
 from retinaflow.logs import job_log
-from retinaflow.predictions import read_outputs, write_outputs
+from retinaflow.outputs import read_outputs, write_outputs
 
 with job_log(snakemake.log[0]):
     for part in snakemake.params.parts:

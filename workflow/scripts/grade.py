@@ -21,4 +21,5 @@ with job_log(snakemake.log[0]):
             part: tuple(Path(output[f"{part}_{name}"]) for name in ("predictions", "metrics", "figure"))
             for part in parts
         },
+        snakemake.params.kind,
     )

@@ -6,7 +6,8 @@ from retinaflow.logs import job_log
 from retinaflow.outputs import average, pool
 
 with job_log(snakemake.log[0]):
-    objective, classes = snakemake.params.objective, snakemake.params.classes
-    pool([Path(table) for table in snakemake.input.validation], objective, classes, Path(snakemake.output.validation))
+    objective, classes, kind = (snakemake.params[name] for name in ("objective", "classes", "kind"))
+    folds = [Path(table) for table in snakemake.input.validation]
+    pool(folds, objective, classes, Path(snakemake.output.validation), kind)
     if tables := snakemake.input.get("test"):
-        average([(Path(table), objective) for table in tables], objective, classes, Path(snakemake.output.test))
+        average([(Path(table), objective) for table in tables], objective, classes, Path(snakemake.output.test), kind)

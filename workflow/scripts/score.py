@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
     from retinaflow.figures import learning_curves
     from retinaflow.loader import Photographs
     from retinaflow.outputs import Outputs, write_outputs
-    from retinaflow.score import load_model, predict
+    from retinaflow.score import load_model, predict_views
 
     run, classes, objective = snakemake.wildcards.run, snakemake.params.classes, snakemake.params.objective
     files, output = snakemake.input, snakemake.output
@@ -28,7 +28,7 @@ with job_log(snakemake.log[0]):
             classes,
         )
         names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes
-        said = predict(model, photographs, snakemake.threads, objective)
-        write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said))
+        said, single = predict_views(model, photographs, snakemake.threads, objective, snakemake.params.views)
+        write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said), single)
     kept = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
     learning_curves(Path(output.curves), read_table(files.history), kept, run)
