@@ -66,4 +66,4 @@ rule weights:
 
 rule probe:
     input:
-        path("probe", "probe.csv"),
+        probe_output(),

@@ -13,6 +13,11 @@ CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 
 # Index tables of a part, and its shards as (pixels, rows).
 Part = tuple[list[Path], list[tuple[Path, Path]]]
+# The article's augmentation, which is the default of `train.augment`.
+AUGMENT = {
+    **{"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20},
+    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
+}
 
 
 def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
@@ -21,10 +26,3 @@ def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
     return Grades(
         probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_level
     )
-
-
-# The article's augmentation, which is the default of `train.augment`.
-AUGMENT = {
-    **{"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20},
-    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
-}

@@ -45,7 +45,7 @@ def test_mean_and_deviation_over_views(network: keras.Model, photographs: Photog
         views = np.repeat(pixels_of(image)[np.newaxis], 3, axis=0)
         for view in (1, 2):
             rng = np.random.default_rng((7, view, photograph_number(image)))
-            augment.apply(pixels_of(image), augment.draw(small.AUGMENT, 32, rng), views[view])
+            augment.change(pixels_of(image), small.AUGMENT, rng, views[view])
         pooled = network.predict_on_batch(views)
         np.testing.assert_allclose(row, np.concatenate([pooled.mean(axis=0), pooled.std(axis=0)]), rtol=2e-3, atol=1e-5)
 

@@ -1,10 +1,15 @@
 """What networks make of both eyes, put together: as much as there is to be had, and nothing of who is held out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from retinaflow import objectives
 from retinaflow.errors import RetinaflowError
-from retinaflow.fusion import Fusion, Seen, cross_fused
+from retinaflow.fusion import Fusion, Seen, cross_fused, fuse
+from retinaflow.outputs import Outputs, read_outputs, write_outputs
+from retinaflow.tables import write_table
 
 
 def seen(patients: int, seed: int = 0) -> tuple[Seen, np.ndarray]:
@@ -74,3 +79,55 @@ def test_fusion_of_one_patient_is_refused() -> None:
     one, known = seen(1)
     with pytest.raises(RetinaflowError, match="found 1 patients"):
         cross_fused(one, known, 1)
+
+
+def write(folder: Path, made: Seen, levels: np.ndarray) -> tuple[Path, Path, Path]:
+    """Outputs and features of a network with ordinal outputs, whose sum is the severity, in an order of their own."""
+    folder.mkdir(parents=True)
+    files = folder / "outputs.csv", folder / "features.npy", folder / "features.csv"
+    images = [f"{patient}_{eye}" for patient, eye in zip(made.patients, made.eyes, strict=True)]
+    outputs = np.repeat(np.clip(made.severity, 0, 4)[:, np.newaxis] / 4, 4, axis=1)
+    write_outputs(files[0], Outputs(images, images, made.patients, made.eyes, levels, outputs))
+    np.save(files[1], made.features.astype(np.float16))
+    write_table(files[2], ("image", "digest"), ({"image": image, "digest": ""} for image in images))
+    return files
+
+
+def read(files: tuple[Path, Path, Path]) -> tuple[Seen, np.ndarray]:
+    said = read_outputs(files[0], "ordinal", 5)
+    severity = objectives.severity("ordinal", said.outputs, 5)
+    return Seen(said.patients, said.eyes, severity, np.load(files[1])), said.levels
+
+
+def test_folds_are_put_together_and_averaged(tmp_path: Path) -> None:
+    folds = [write(tmp_path / f"validation{number}", *seen(30, number)) for number in (1, 2)]
+    tests = [write(tmp_path / f"test{number}", *seen(10, 3)) for number in (1, 2)]
+    fused = {"validation": tmp_path / "out-of-fold.csv", "test": tmp_path / "test.csv"}
+    fuse({"validation": folds, "test": tests}, "ordinal", 5, 1, fused)
+    held_out, new = (read_outputs(path, "regression", 5) for path in fused.values())
+    expected = np.concatenate([cross_fused(*read(files), 1) for files in folds])
+    np.testing.assert_allclose(held_out.outputs[:, 0], expected, rtol=1e-7)
+    assert held_out.patients == [*read(folds[0])[0].patients, *read(folds[1])[0].patients]
+    expected = np.mean([Fusion(*read(files), 1).severity(read(tests[0])[0]) for files in folds], axis=0)
+    np.testing.assert_allclose(new.outputs[:, 0], expected, rtol=1e-7)
+
+
+def test_the_labels_of_the_test_set_are_of_no_account(tmp_path: Path) -> None:
+    fused = []
+    for name in ("one", "other"):
+        new, levels = seen(10, 3)
+        files = (
+            write(tmp_path / name / "validation", *seen(30)),
+            write(tmp_path / name / "test", new, levels if name == "one" else 4 - levels),
+        )
+        written = {"validation": tmp_path / name / "validation.csv", "test": tmp_path / name / "test.csv"}
+        fuse({"validation": [files[0]], "test": [files[1]]}, "ordinal", 5, 1, written)
+        fused.append(read_outputs(written["test"], "regression", 5).outputs)
+    np.testing.assert_array_equal(*fused)
+
+
+def test_features_of_other_photographs_are_refused(tmp_path: Path) -> None:
+    outputs, _, _ = write(tmp_path / "one", *seen(30))
+    _, features, rows = write(tmp_path / "other", *seen(30, 1))
+    with pytest.raises(RetinaflowError, match=r"features\.npy: 60 photographs, expected the 60 of .* in their order"):
+        fuse({"validation": [(outputs, features, rows)]}, "ordinal", 5, 1, {"validation": tmp_path / "fused.csv"})

@@ -81,6 +81,12 @@ def test_minutes_by_hand():
     assert resources.reading_minutes(1200, 4) == 10 + math.ceil(1.5 * 60 / 60)
 
 
+def test_probes_by_hand():
+    # Four times 8,192 features of four bytes.
+    assert resources.probe_memory(1000) == 1000 + math.ceil(4 * 8192 * 4 / 1000)
+    assert resources.probe_minutes(1200) == 10 + math.ceil(1.5 * 60 / 60)
+
+
 def test_each_attempt_gets_more_up_to_a_day():
     assert resources.network_memory("VGG16", SETTINGS, 0, True, 2) == 2 * resources.network_memory(
         "VGG16", SETTINGS, 0, True

@@ -18,6 +18,7 @@ from retinaflow.settings import (
     check,
     check_files,
     check_text,
+    eye_systems,
     fetched,
     held_out_parts,
     recipe,
@@ -71,6 +72,12 @@ def message(wrong):
         (config(split__validation=1.0), "split.validation: 1.0 is greater than or equal to the maximum of 1"),
         (config(split__validation=0), "split.validation: 0 is less than or equal to the minimum of 0"),
         (config(split__unit="eye"), "split.unit: 'eye' is not one of ['patient', 'image']"),
+        (
+            config(data__patient="(?P<patient>.*)", eyes__systems=["blend"]),
+            "eyes.systems: data.patient, '(?P<patient>.*)', has no group (?P<eye>...) that tells both eyes apart",
+        ),
+        (config(eyes__systems=["both"]), "eyes.systems[0]: 'both' is not one of ['blend', 'fusion']"),
+        (config(eyes__blend_weight=50), "eyes.blend_weight: 50 is greater than the maximum of 1 (it is a share"),
         (config(split__folds=1), "split.folds: 1 fold leaves nothing to train on"),
         (config(organize__mode="move"), "organize.mode: 'move' is not one of"),
         (config(preprocess__crop="centre"), "preprocess.crop: 'centre' is not one of"),
@@ -499,6 +506,24 @@ def test_number_of_shards_follows_from_the_labels(tmp_path):
     assert counts(preprocess__shard_size=20) == {"train": 4, "validation": 1}
     assert counts(preprocess__shard_size=19) == {"train": 5, "validation": 2}
     assert counts(preprocess__shard_size=20, split__folds=4) == {f"fold-{i}": 2 for i in range(1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "expected"),
+    [
+        (["1_left.jpeg", "2_left", "1_right"], None, ["blend", "fusion"]),
+        (["1_left", "2_right", "3_left"], None, []),
+        (["a", "b"], None, []),
+        (["1_left", "1_right"], "(?P<patient>.+)_(left|right)", []),
+    ],
+)
+def test_both_eyes_are_graded_where_labels_have_both(tmp_path, names, pattern, expected):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,level\n" + "".join(f"{name},0\n" for name in names))
+    changes = {"data__patient": pattern} if pattern else {}
+    given_ = config(data__train={"images": "photographs", "labels": str(labels)}, **changes)
+    assert eye_systems(with_defaults(given_, SCHEMA)) == expected
+    assert eye_systems(with_defaults({**given_, "eyes": {"systems": ["blend"]}}, SCHEMA)) == ["blend"]
 
 
 def test_a_demo_needs_no_files():

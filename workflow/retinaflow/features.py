@@ -130,7 +130,7 @@ class _Views(keras.utils.PyDataset):
                 self.photographs.read_into(out, number)
             else:
                 rng = np.random.default_rng((self.seed, view, photograph_number(self.photographs.images[number])))
-                augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
+                augment.change(self.photographs[number], self.augmentation, rng, out)
         return (pixels,)
 
 

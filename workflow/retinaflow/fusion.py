@@ -12,7 +12,7 @@ from retinaflow import objectives, ridge
 from retinaflow.errors import RetinaflowError
 from retinaflow.eyes import both_eyes
 from retinaflow.feature_files import read_features
-from retinaflow.predictions import Outputs, read_outputs, write_outputs
+from retinaflow.outputs import Outputs, read_outputs, write_outputs
 from retinaflow.tables import REBUILD
 
 log = logging.getLogger(__name__)

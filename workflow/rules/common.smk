@@ -530,14 +530,19 @@ def outputs_of(systems, part):
     return [path("scores", system, part, "outputs.csv") for system in own]
 
 
-def all_scores(file):
-    """Every `metrics.json`, or `predictions.csv`, that the comparison reads."""
-    return [path("scores", system, part, file) for system in systems() for part in system_parts(system)]
+def own_outputs(part):
+    """Input function: what a backbone's system, and not one of both eyes, puts out for a part."""
+    return lambda wildcards: outputs_of([wildcards.backbone], part)
 
 
 def of_runs(part, file):
     """Input function: a file of each run of a backbone that is made of what it says of a part."""
     return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
+
+
+def all_scores(file):
+    """Every `metrics.json`, or `predictions.csv`, that the comparison reads."""
+    return [path("scores", system, part, file) for system in systems() for part in system_parts(system)]
 
 
 def inventory_output():
@@ -574,6 +579,21 @@ def final_output():
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
         *[table for system in systems() for part in system_parts(system) for table in outputs_of([system], part)],
+        *(
+            [path("scores", run, part, "features.npy") for run in RUNS for part in SCORED]
+            if "fusion" in EYE_SYSTEMS
+            else []
+        ),
         *all_scores("metrics.json"),
         path("comparison", "comparison.csv"),
+    ]
+
+
+def probe_output():
+    """What `snakemake probe` makes, and all that this is made of, for the same reason."""
+    backbones = CONFIG["backbones"]
+    return [
+        *[path("features", backbone, f"{part}.npy") for backbone in backbones for part in TRAINING_PARTS],
+        *[path("probe", f"{backbone}.json") for backbone in backbones],
+        path("probe", "probe.csv"),
     ]

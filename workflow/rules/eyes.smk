@@ -7,17 +7,16 @@ localrules:
 
 rule blend:
     input:
-        outputs=lambda wildcards: outputs_of([wildcards.backbone], wildcards.part),
+        **{part: own_outputs(part) for part in system_parts("blend")},
         code=code("blend.py"),
     output:
-        path("scores", "{backbone}+blend", "{part}", "outputs.csv"),
+        **{part: path("scores", "{backbone}+blend", part, "outputs.csv") for part in system_parts("blend")},
     log:
-        path("logs", "blend", "{backbone}", "{part}.log"),
-    wildcard_constraints:
-        part=any_of(system_parts("blend")),
+        path("logs", "blend", "{backbone}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        parts=system_parts("blend"),
         objective=lambda wildcards: system_objective(wildcards.backbone),
         classes=len(CLASSES),
         weight=CONFIG["eyes"]["blend_weight"],

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from retinaflow.eyes import blend
 from retinaflow.logs import job_log
-from retinaflow.predictions import read_outputs, write_outputs
+from retinaflow.outputs import read_outputs, write_outputs
 
 with job_log(snakemake.log[0]):
-    said = read_outputs(Path(snakemake.input.outputs[0]), snakemake.params.objective, snakemake.params.classes)
-    blended = blend(said.outputs, said.patients, said.eyes, snakemake.params.weight)
-    write_outputs(Path(snakemake.output[0]), said._replace(outputs=blended))
+    for part in snakemake.params.parts:
+        said = read_outputs(Path(snakemake.input[part][0]), snakemake.params.objective, snakemake.params.classes)
+        blended = blend(said.outputs, said.patients, said.eyes, snakemake.params.weight)
+        write_outputs(Path(snakemake.output[part]), said._replace(outputs=blended))
