@@ -50,7 +50,7 @@ def scales(model: keras.Model, decay: float) -> list[float]:
     return [factors.get(id(variable), 1.0) for variable in model.trainable_variables]
 
 
-class _Scaled:
+class _Scaled(keras.optimizers.Optimizer):
     """Scales the learning rate of each variable, and has it decay by its own (Loshchilov and Hutter 2019).
 
     Keras's weight decay goes by the one rate of all: where a layer hardly learns, it would only shrink.
