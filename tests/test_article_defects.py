@@ -20,7 +20,7 @@ from retinaflow.labels import LabelRow
 from retinaflow.loader import Batches, Photographs
 from retinaflow.metrics import evaluate
 from retinaflow.model import build, load_backbone, normalise
-from retinaflow.predictions import write_scores
+from retinaflow.predictions import Outputs, grade_system, write_outputs
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 from retinaflow.settings import check
@@ -209,9 +209,14 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     answers = photographs.levels.copy()
     last = len(classes) - 1
     answers[np.flatnonzero(answers == last)[0]] = 1  # one mistake
-    outputs = [tmp_path / name for name in ("predictions.csv", "metrics.json", "confusion.png")]
-    probabilities = np.eye(len(classes))[answers]
-    write_scores("run", "VGG16", "test", photographs.filenames, photographs.levels, probabilities, classes, 2, *outputs)
+    names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes, photographs.levels
+    tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
+    for table, said in zip(tables.values(), (photographs.levels, answers), strict=True):
+        write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
+    files = ("predictions.csv", "metrics.json", "confusion.png")
+    written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
+    grade_system("VGG16", "softmax", tables, classes, 2, 0.9, 1, tmp_path / "decision.json", written)
+    outputs = written["test"]
 
     expected = 3 * np.eye(len(classes), dtype=int)
     expected[last, last], expected[last, 1] = 2, 1

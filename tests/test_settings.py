@@ -152,6 +152,8 @@ def message(wrong):
         ),
         (config(train__image_size=64), "backbones.InceptionV3.image_size: 64 px; InceptionV3 needs at least 75"),
         (config(score__referable_level=5), "score.referable_level: 5 is no level of the 5 classes"),
+        (config(train__objective="ordinal", train__label_smoothing=0.1), "label_smoothing: 0.1 with objective ordinal"),
+        (config(train__regression_loss="smooth_l1"), "regression_loss: smooth_l1 with objective softmax"),
         (config(demo={"train_patients": 15, "test_patients": 15}), "data.test: the demo draws a test set"),
         (config(seed=2**32), "seed: 4294967296 is above 4294967295, the largest that NumPy takes"),
         (config(seed=True), "seed: True is not of type 'integer' (YAML reads yes, no, on and off as true and false"),
@@ -231,6 +233,8 @@ def message(wrong):
         (config(train__augment__rotation=360), "train.augment.rotation: 360 is greater than the maximum of 180"),
         (config(train__augment=True), "train.augment: True is not of type 'object'"),
         (config(score__referable_level=0), "score.referable_level: 0 is less than the minimum of 1"),
+        (config(score__referable_sensitivity=90), "score.referable_sensitivity: 90 is greater than the maximum of 1"),
+        (config(train__objective="coral"), "train.objective: 'coral' is not one of"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):

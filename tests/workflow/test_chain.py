@@ -94,6 +94,10 @@ def images_of(rows):
     return [row["image"] for row in rows]
 
 
+# The first is made of the others.
+SYSTEMS = ("average", "MobileNetV3Small", "VGG16")
+
+
 def patients_of(rows):
     return {row["patient"] for row in rows}
 
@@ -118,7 +122,16 @@ def predictions_of(project, run, part):
         header, *rows = list(csv.reader(file))
     actual = np.array([int(row[2]) for row in rows])
     predicted = np.array([int(row[4]) for row in rows])
-    return header, [row[0] for row in rows], actual, predicted, np.array([list(map(float, row[5:])) for row in rows])
+    columns = slice(5, 5 + len([name for name in header if name.startswith("probability_")]))
+    probabilities = np.array([list(map(float, row[columns])) for row in rows])
+    return header, [row[0] for row in rows], actual, predicted, probabilities
+
+
+def outputs_of(project, run, part):
+    """What a network said of each image, read without this library."""
+    with open(project.folder / "results/scores" / run / part / "outputs.csv", newline="", encoding="utf-8") as file:
+        _, *rows = list(csv.reader(file))
+    return {row[0]: np.array(row[5:], float) for row in rows}
 
 
 def check_scores(project, run, part, classes, index):
@@ -131,13 +144,20 @@ def check_scores(project, run, part, classes, index):
         "pred_class",
         "pred_class_index",
         *(f"probability_{name}" for name in classes),
+        "patient",
+        "eye",
+        "severity",
+        "plain_class",
+        "plain_class_index",
+        "referable",
     ]
     rows = read_table(project.folder / "results/scores" / run / part / "predictions.csv")
     assert {row["filename"]: row["actual_class"] for row in rows} == {row["filename"]: row["class"] for row in index}
     assert len(names) == len(index)
     assert [classes[level] for level in actual] == [row["actual_class"] for row in rows]
     assert [classes[level] for level in predicted] == [row["pred_class"] for row in rows]
-    assert predicted.tolist() == probabilities.argmax(axis=1).tolist()
+    plain = np.array([int(row["plain_class_index"]) for row in rows])
+    assert plain.tolist() == [said.argmax() for said in outputs_of(project, run, part).values()]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
     metrics = json_of(project, f"scores/{run}/{part}/metrics.json")
@@ -147,6 +167,8 @@ def check_scores(project, run, part, classes, index):
     assert metrics["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
     kappa = cohen_kappa_score(actual, predicted, labels=levels, weights="quadratic")
     assert metrics["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
+    kappa = cohen_kappa_score(actual, plain, labels=levels, weights="quadratic")
+    assert metrics["plain"]["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
     assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=levels), rel=1e-6)
     assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=levels).tolist()
     aucs = [roc_auc_score(actual == level, probabilities[:, level]) for level in levels]
@@ -279,15 +301,21 @@ def test_plain_keras_reads_the_trees_and_the_models(finished_once):
         assert found == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
     images = images_of(read_table(pixels.with_suffix(".csv")))
     for model, found in zip(models, got[len(trees) :], strict=True):
-        _, names, _, _, probabilities = predictions_of(finished_once, model.parent.name, "test")
-        said = dict(zip(names, probabilities, strict=True))
-        np.testing.assert_allclose(found, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+        said = outputs_of(finished_once, model.parent.name, "test")
+        np.testing.assert_allclose(found, [said[image] for image in images], atol=1e-5)
 
 
 def test_scores_follow_from_the_predictions(finished_once):
-    for backbone in ("MobileNetV3Small", "VGG16"):
+    for system in SYSTEMS:
         for part in ("validation", "test"):
-            check_scores(finished_once, backbone, part, CLASSES, rows_of(finished_once, f"organized/{part}/index.csv"))
+            check_scores(finished_once, system, part, CLASSES, rows_of(finished_once, f"organized/{part}/index.csv"))
+
+
+def test_the_average_is_the_mean_of_what_the_backbones_say(finished_once):
+    for part in ("validation", "test"):
+        average, *each = (outputs_of(finished_once, system, part) for system in SYSTEMS)
+        for image, said in average.items():
+            np.testing.assert_allclose(said, np.mean([outputs[image] for outputs in each], axis=0), atol=1e-8)
 
 
 def test_figures_are_images(finished_once):
@@ -296,7 +324,11 @@ def test_figures_are_images(finished_once):
     assert figures == {
         Path("comparison/comparison.png"),
         *(run / "learning_curves.png" for run in runs),
-        *(run / part / "confusion_matrix.png" for run in runs for part in ("validation", "test")),
+        *(
+            Path("scores", system, part, "confusion_matrix.png")
+            for system in SYSTEMS
+            for part in ("validation", "test")
+        ),
     }
     for figure in figures:
         image = cv2.imread(str(finished_once.folder / "results" / figure))
@@ -318,8 +350,10 @@ def test_the_photographs_are_as_they_were(finished_once, drawn):
 
 def test_the_comparison_ranks_by_validation_kappa(finished):
     comparison = rows_of(finished, "comparison/comparison.csv")
+    kappas = {system: json_of(finished, f"scores/{system}/validation/metrics.json") for system in SYSTEMS}
+    ranked = sorted(SYSTEMS, key=lambda system: (-kappas[system]["quadratic_weighted_kappa"], system))
     assert [(row["backbone"], row["part"]) for row in comparison] == [
-        (backbone, part) for backbone in ("MobileNetV3Small", "VGG16") for part in ("validation", "test")
+        (system, part) for system in ranked for part in ("validation", "test")
     ]
     for row in comparison:
         metrics = json_of(finished, f"scores/{row['run']}/{row['part']}/metrics.json")
@@ -328,13 +362,15 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
         assert float(row["baseline_accuracy"]) == metrics["baseline"]["accuracy"]
         assert int(row["images"]) == metrics["images"]
 
-    # One epoch of random weights leaves all kappas 0: let the second be better on validation and worse on test.
-    for part, kappa in (("validation", 0.5), ("test", -0.5)):
-        file = finished.folder / f"results/scores/VGG16/{part}/metrics.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "quadratic_weighted_kappa": kappa}))
+    # Let the last be better on validation and worse on test.
+    for system in SYSTEMS:
+        for part, kappa in (("validation", 0.5), ("test", -0.5)):
+            file = finished.folder / f"results/scores/{system}/{part}/metrics.json"
+            changed = {"quadratic_weighted_kappa": kappa if system == "VGG16" else 0.0}
+            file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
     finished.snakemake()
     ranks = {row["backbone"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
-    assert ranks == {"VGG16": "1", "MobileNetV3Small": "2"}
+    assert ranks == {"VGG16": "1", "MobileNetV3Small": "2", "average": "3"}
     table = [
         line
         for line in finished.read("results/comparison/comparison.md").splitlines()
@@ -438,14 +474,13 @@ def test_the_articles_archive_trains_and_scores(article):
 
 def test_each_prediction_is_of_the_photograph_it_names(article):
     results = article.folder / "results"
-    _, names, _, _, probabilities = predictions_of(article, "VGG16", "test")
-    assert probabilities.std(axis=0).max() > 1e-4
-    said = dict(zip(names, probabilities, strict=True))
+    said = outputs_of(article, "VGG16", "test")
+    assert np.std(list(said.values()), axis=0).max() > 1e-4
     model = results / "models/VGG16/model.keras"
     shards = sorted((results / "shards" / RECIPE / "test").glob("[0-9]*.npy"))
     for shard, found in zip(shards, plain_keras([{"model": model, "pixels": shard} for shard in shards]), strict=True):
         images = images_of(read_table(shard.with_suffix(".csv")))
-        np.testing.assert_allclose(found, [said[f"{image}.jpeg"] for image in images], atol=1e-5)
+        np.testing.assert_allclose(found, [said[image] for image in images], atol=1e-5)
 
 
 # Folds, no test set, and every choice of names ------------------------------------------------------------------------
@@ -556,9 +591,9 @@ def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds
     assert sorted(held_out) == sorted(images_of(inventory))
 
 
-def test_out_of_fold_scores_pool_the_predictions_of_the_folds(folds):
-    pooled = rows_of(folds, "scores/VGG16/out-of-fold/predictions.csv")
-    by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/predictions.csv") for fold in (1, 2, 3)]
+def test_out_of_fold_scores_pool_what_the_folds_say(folds):
+    pooled = rows_of(folds, "scores/VGG16/out-of-fold/outputs.csv")
+    by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/outputs.csv") for fold in (1, 2, 3)]
     assert pooled == [row for rows in by_fold for row in rows]
     indices = [rows_of(folds, f"organized/fold-{fold}/index.csv") for fold in (1, 2, 3)]
     for fold, index in enumerate(indices, start=1):

@@ -17,7 +17,8 @@ def test_a_dry_run_of_a_fresh_project_plans_everything_and_makes_nothing(fresh):
     project = fresh()
     planned = project.planned()
     assert {job.split()[0] for job in planned} == {
-        "inventory", "judge", "split", "organize", "preprocess", "train", "score", "compare"
+        "inventory", "judge", "split", "organize", "preprocess", "train", "score", "average", "grade",
+        "compare"
     }  # fmt: skip
     assert not (project.folder / "results").exists()
 
@@ -26,9 +27,9 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
     project = fresh(preprocess={"shard_size": 10})
     stages = [label.split("\\n")[0] for label in nodes(project.snakemake("--dag"))]
     # 38.4, 9.6 and 32 photographs in shards of 10.
-    counts = {"preprocess": 4 + 1 + 4, "train": 2, "score": 2, "inventory": 2, "organize": 3, "split": 1, "compare": 1}
+    counts = {"preprocess": 4 + 1 + 4, "train": 2, "score": 2, "grade": 3, "inventory": 2, "organize": 3, "split": 1}
     assert {stage: stages.count(stage) for stage in counts} == counts
-    assert len(stages) == sum(counts.values()) + 2  # judge and all
+    assert len(stages) == sum(counts.values()) + 4  # judge, average, compare and all
 
     project.config["preprocess"]["shard_size"] = 48
     fewer = [label.split("\\n")[0] for label in nodes(project.snakemake("--dag"))]
@@ -38,7 +39,7 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
 
 def test_the_rule_graph_names_each_stage_once(fresh):
     assert sorted(nodes(fresh().snakemake("--rulegraph"))) == [
-        "all", "compare", "inventory", "judge", "organize", "preprocess", "score", "split", "train"
+        "all", "average", "compare", "grade", "inventory", "judge", "organize", "preprocess", "score", "split", "train"
     ]  # fmt: skip
 
 

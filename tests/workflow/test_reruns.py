@@ -18,7 +18,11 @@ def jobs(*names, shards=()):
 
 
 def trained(*backbones):
-    return [f"{stage} {backbone}" for stage in ("train", "score") for backbone in backbones]
+    return [f"{stage} {backbone}" for stage in ("train", "score", "grade") for backbone in backbones] + AVERAGED
+
+
+# Of two backbones, and graded as one.
+AVERAGED = ["average", "grade average"]
 
 
 # The test set must share neither patient nor photograph with the training set, and is compared with it anew.
@@ -35,7 +39,8 @@ TEST_SET = jobs(
     "inventory test",
     "judge",
     "organize test",
-    *[f"score {name}" for name in BACKBONES],
+    *[f"{stage} {name}" for stage in ("score", "grade") for name in BACKBONES],
+    *AVERAGED,
     "compare",
     shards=["test"],
 )
@@ -88,9 +93,10 @@ def test_a_backbone_removed(finished):
     assert finished.planned() == jobs("compare")
 
 
-def test_a_metric_option(finished):
-    finished.config["score"] = {"referable_level": 3}
-    assert finished.planned() == jobs(*[f"score {backbone}" for backbone in BACKBONES], "compare")
+@pytest.mark.parametrize("change", [{"referable_level": 3}, {"referable_sensitivity": 0.8}])
+def test_a_metric_option(finished, change):
+    finished.config["score"] = change
+    assert finished.planned() == jobs(*[f"grade {system}" for system in (*BACKBONES, "average")], "compare")
 
 
 def test_a_photograph_added(finished, photograph):
@@ -169,7 +175,8 @@ def test_size_of_one_backbone(finished):
     assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
 
 
-STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", "score", "compare"]
+SCORES = ["score", "average", "grade", "compare"]
+STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", *SCORES]
 
 
 @pytest.mark.parametrize(
@@ -179,12 +186,12 @@ STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", "sco
         ("headers", STAGES),
         ("inventory", STAGES),
         ("preflight", ["judge"]),
-        ("split", ["split", "organize", "preprocess", "train", "score", "compare"]),
-        ("organize", ["organize", "preprocess", "train", "score", "compare"]),
-        ("recipe", ["preprocess", "train", "score", "compare"]),
-        ("augment", ["train", "score", "compare"]),
-        ("train", ["train", "score", "compare"]),
-        ("metrics", ["score", "compare"]),
+        ("split", ["split", "organize", "preprocess", "train", *SCORES]),
+        ("organize", ["organize", "preprocess", "train", *SCORES]),
+        ("recipe", ["preprocess", "train", *SCORES]),
+        ("augment", ["train", *SCORES]),
+        ("train", ["train", *SCORES]),
+        ("metrics", ["grade", "compare"]),
         ("compare", ["compare"]),
     ],
 )

@@ -169,7 +169,7 @@ def mean_thresholds(
 
     Each resample draws as many patients as there are, with replacement, all photographs of a patient together (bagging:
     Breiman 1996, Machine Learning 24, 123-140). Thresholds that are best for one set of photographs fit its chances,
-    too; on others of the same kind, the mean of 50 is worth more kappa, whether fitted on 200 photographs or on 5,000.
+    too: with simulated severities, the mean was worth 0.001 to 0.01 more kappa on others, the most for 60 photographs.
     """
     order = np.argsort(severity, kind="stable")
     severity, levels = severity[order], levels[order]
@@ -185,8 +185,8 @@ def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarra
     """k - 1 ascending thresholds of the largest quadratic weighted kappa: float64 (k - 1,), exact and not a search.
 
     ``severity``: float (n,), ascending; ``levels``: int (n,); ``weights``: how often each photograph counts, int (n,).
-    Thresholds lie halfway between the severities that they part. Where all levels are one, kappa is undefined and they
-    lie halfway between the levels.
+    Thresholds lie halfway between the severities that they part. Where all levels are one, so that kappa is undefined,
+    or no thresholds do better than the same answer for all, they lie halfway between the levels.
 
     1 - kappa is a ratio of two sums over the photographs: the squared distance between answer and level, and its
     expectation by chance. For a given ratio r, the least of (distance - r * chance) is a shortest path through the
@@ -194,8 +194,9 @@ def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarra
     (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7), 492-498).
     """
     counts = np.bincount(levels, weights, classes)
+    halfway_between_levels = np.arange(classes - 1) + 0.5
     if np.count_nonzero(counts) < 2:
-        return np.arange(classes - 1) + 0.5
+        return halfway_between_levels
     # Equal severities stay together. A threshold may also lie below or above all of them.
     places = np.flatnonzero(np.r_[True, severity[1:] > severity[:-1], True])
     distance, chance = _sums(levels, weights, counts, places)
@@ -206,6 +207,8 @@ def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarra
         if better >= ratio * (1 - 1e-12):
             break
         ratio = better
+    if ratio == 1.0:
+        return halfway_between_levels
     cuts = places[path[1:-1]]
     padded = np.r_[-0.5, severity, classes - 0.5]
     below, above = padded[cuts], padded[cuts + 1]

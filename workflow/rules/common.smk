@@ -91,13 +91,13 @@ RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
 # Of all backbones, where there are several.
 AVERAGE = "average"
 # Of a system whose outputs are means over views: the same without, to tell what the views gain.
-SINGLE = "+single"
+SINGLE = "single"
 
 
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
     pooled = list(CONFIG["backbones"]) if FOLDS else []
-    single = [f"{backbone}{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
+    single = [f"{backbone}+{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
     return [*RUNS, *pooled, *single, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
 
 
@@ -471,7 +471,7 @@ def fetched_weights():
 
 def outputs_of(systems, part):
     """Tables of what systems put out for a part. Those of single views are columns of a run's table."""
-    own = [system if FOLDS else system.removesuffix(SINGLE) for system in systems]
+    own = [system if FOLDS else system.removesuffix(f"+{SINGLE}") for system in systems]
     return [path("scores", system, part, "outputs.csv") for system in own]
 
 

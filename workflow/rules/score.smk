@@ -72,7 +72,7 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         parts=lambda wildcards: system_parts(wildcards.system),
-        kind=lambda wildcards: "single" if wildcards.system.endswith(SINGLE) and not FOLDS else "output",
+        kind=lambda wildcards: "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output",
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
@@ -118,11 +118,11 @@ if FOLDS:
     use rule pool as pool_single with:
         output:
             **{
-                part: path("scores", f"{{backbone}}{SINGLE}", folder, "outputs.csv")
+                part: path("scores", f"{{backbone}}+{SINGLE}", folder, "outputs.csv")
                 for part, folder in zip(SCORED, system_parts("pooled"))
             },
         log:
-            path("logs", "pool", f"{{backbone}}{SINGLE}.log"),
+            path("logs", "pool", f"{{backbone}}+{SINGLE}.log"),
         params:
             objective=lambda wildcards: system_objective(wildcards.backbone),
             classes=len(CLASSES),
@@ -131,17 +131,16 @@ if FOLDS:
 
 rule average:
     input:
-        tables=lambda wildcards: outputs_of(CONFIG["backbones"], wildcards.part),
+        **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
         code=code("average.py"),
     output:
-        path("scores", AVERAGE, "{part}", "outputs.csv"),
+        **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
     log:
-        path("logs", AVERAGE, "{part}.log"),
-    wildcard_constraints:
-        part=any_of(system_parts(AVERAGE)),
+        path("logs", f"{AVERAGE}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        parts=system_parts(AVERAGE),
         objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
         objective=system_objective(AVERAGE),
         classes=len(CLASSES),

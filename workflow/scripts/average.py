@@ -6,9 +6,10 @@ from retinaflow.logs import job_log
 from retinaflow.predictions import average
 
 with job_log(snakemake.log[0]):
-    average(
-        list(zip(map(Path, snakemake.input.tables), snakemake.params.objectives, strict=True)),
-        snakemake.params.objective,
-        snakemake.params.classes,
-        Path(snakemake.output[0]),
-    )
+    for part in snakemake.params.parts:
+        average(
+            list(zip(map(Path, snakemake.input[part]), snakemake.params.objectives, strict=True)),
+            snakemake.params.objective,
+            snakemake.params.classes,
+            Path(snakemake.output[part]),
+        )
