@@ -226,7 +226,10 @@ def message(wrong):
         ),
         (config(train__class_weights=[0, 0, 0, 0, 0]), "class_weights: [0, 0, 0, 0, 0] are all 0"),
         (config(train__class_weights=[1, 1, 1, 1, -1]), "train.class_weights[4]: -1 is less than the minimum of 0"),
-        (config(train__class_weights="balanced"), "train.class_weights: 'balanced' is not one of ['none', 'inverse', 'sqrt_inverse', 'effective_number']"),
+        (
+            config(train__class_weights="balanced"),
+            "train.class_weights: 'balanced' is not one of ['none', 'inverse', 'sqrt_inverse', 'effective_number']",
+        ),
         (config(train__weights=None), "train.weights: None is not of type 'string' (nothing stands there"),
         (config(train__monitor="kappa"), "train.monitor: 'kappa' is not one of"),
         (config(train__augment__flip_vertical="yes"), "train.augment.flip_vertical: 'yes' is not of type 'boolean'"),

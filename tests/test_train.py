@@ -418,9 +418,15 @@ def test_the_features_of_a_head_phase_that_was_cut_short_are_not_made_again(tmp_
     assert [path.name for path in checkpoints_of(tmp_path / "limited").glob("*.npy")] == ["validation.array.npy"]
 
 
-def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts, monkeypatch):
+def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):
     """Nothing of the backbone changes, and validation is what the whole model says."""
-    settings = {"batch_norm": "inference", "head_epochs": 6, "epochs": 1, "learning_rate": 1.0, "minimum_learning_rate": 0}
+    settings = {
+        "batch_norm": "inference",
+        "head_epochs": 6,
+        "epochs": 1,
+        "learning_rate": 1.0,
+        "minimum_learning_rate": 0,
+    }
     trained, history, decided = fit(tmp_path, *parts, **settings)
     assert decided["best_epoch"] <= 6, "a step as long as this ruins the network"
     assert decided["epochs_run"] == 7

@@ -137,8 +137,8 @@ class Batches(keras.utils.PyDataset):
     With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
     the shuffle makes one of any; its target and weight are mixed by the same share.
 
-    With a ``balance`` (share and epochs of ``balance.share_at``), classes that are rare come more often in the first epochs.
-    An epoch keeps its length; a photograph that comes again is changed in another way.
+    With a ``balance`` (share and epochs of ``balance.share_at``), rare classes come more often in the first epochs. An
+    epoch keeps its length; a photograph that comes again is changed in another way.
 
     With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """

@@ -37,9 +37,9 @@ def optimizer(settings: Mapping[str, Any], model: keras.Model) -> keras.optimize
 def scales(model: keras.Model, decay: float) -> list[float]:
     """Factors on the learning rate of each trainable variable of ``model``: discriminative rates.
 
-    The layers of the backbone that have weights are divided into ``DEPTHS`` equal groups, by their order. The rate falls
-    by ``decay`` from the head to the last group and from each to the one before (Howard and Ruder 2018, arXiv:1801.06146,
-    section 3.2, by groups and not layers: networks differ in depth).
+    The layers of the backbone that have weights are divided into ``DEPTHS`` equal groups, by their order. The rate
+    falls by ``decay`` from the head to the last group and from each to the one before (Howard and Ruder 2018,
+    arXiv:1801.06146, section 3.2; by groups and not layers, as networks differ in depth).
     """
     factors: dict[int, float] = {}
     for network in (layer for layer in model.layers if isinstance(layer, keras.Model)):
@@ -77,7 +77,7 @@ class ScaledSGD(_Scaled, keras.optimizers.SGD):
     """SGD with a rate and decay for each variable."""
 
 
-# With torch, Keras updates all variables at once, but not those of its own that a class derived from its optimisers has.
+# With torch, Keras updates all variables at once, but not in classes that are derived from its own.
 KINDS = {
     ("adam", False): keras.optimizers.Adam,
     ("adam", True): ScaledAdam,
@@ -100,8 +100,8 @@ class _LossScale(keras.optimizers.LossScaleOptimizer):
 class Average(keras.callbacks.Callback):
     """Puts the averaged weights in the model before each validation, and the others back before the next epoch.
 
-    Whatever comes at the end of an epoch finds and keeps the averaged ones (Polyak and Juditsky 1992); the other ones are
-    where the optimiser had the averaged ones. Keras's ``SwapEMAWeights`` swaps by sums and differences, which rounds.
+    Whatever comes at the end of an epoch finds and keeps the averaged ones (Polyak and Juditsky 1992); the others are
+    where the optimiser had the average. Keras's ``SwapEMAWeights`` swaps by sums and differences, which rounds.
     """
 
     def __init__(self, averaged: bool) -> None:

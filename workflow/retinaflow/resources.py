@@ -83,9 +83,9 @@ def network_memory(
 ) -> int:
     """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
 
-    Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their gradients;
-    scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are the features of
-    all of them in two copies.
+    Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their
+    gradients; scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are
+    features of all of them, in two copies.
     """
     cost = COSTS[backbone]
     weights = 4 * cost.parameters * (4 + bool(settings["ema"]) if training else 1)
@@ -105,7 +105,9 @@ def training_minutes(
     shown = max(forward, 1 / FEED)
     epoch = train * max(3 * forward, 1 / FEED) + validation * shown
     head = settings["head_epochs"]
-    before = min(head, VIEWS) * train * shown + min(head, 1) * validation * shown + head * (train + validation) / FEED / 100
+    before = (
+        min(head, VIEWS) * train * shown + min(head, 1) * validation * shown + head * (train + validation) / FEED / 100
+    )
     return _minutes(settings["epochs"] * epoch + before, attempt)
 
 

@@ -513,15 +513,15 @@ def _schedule_problems(key: str, settings: Config) -> Iterable[str]:
         )
     if settings["warmup_epochs"] >= settings["epochs"]:
         yield (
-            f"{key}.warmup_epochs: {settings['warmup_epochs']} of {settings['epochs']} epochs, so that learning_rate is "
-            "never reached; set it lower"
+            f"{key}.warmup_epochs: {settings['warmup_epochs']} of {settings['epochs']} epochs, so that learning_rate "
+            "is never reached; set it lower"
         )
     if settings["head_epochs"] and settings["weights"] == "random":
         yield f"{key}.head_epochs: with random weights, the backbone has nothing to tell the head; set it to 0"
     if settings["head_epochs"] and settings["batch_norm"] == "train":
         yield (
-            f"{key}.head_epochs: the head would learn from the stored statistics, which batch_norm: train replaces; set "
-            "batch_norm to inference, or head_epochs to 0"
+            f"{key}.head_epochs: the head would learn from the stored statistics, which batch_norm: train replaces; "
+            "set batch_norm to inference, or head_epochs to 0"
         )
     if settings["balanced_epochs"] and not settings["balanced_sampling"]:
         yield f"{key}.balanced_epochs: nothing is balanced; set balanced_sampling, too"
@@ -531,13 +531,13 @@ def _optimizer_problems(key: str, settings: Config) -> Iterable[str]:
     if settings["optimizer"] == "adam" and settings["weight_decay"]:
         yield f"{key}.weight_decay: {settings['weight_decay']}, but optimizer is adam; set that to adamw"
     if settings["optimizer"] == "adamw" and not settings["weight_decay"]:
-        yield f"{key}.optimizer: adamw without weight_decay is adam; set weight_decay, such as 0.01, or optimizer to adam"
+        yield f"{key}.optimizer: adamw without weight_decay is adam; set weight_decay, or optimizer to adam"
     if settings["layer_decay"] != 1 and settings["freeze_layers"] == "all":
         yield f"{key}.layer_decay: {settings['layer_decay']}, but freeze_layers: all leaves no layer to it; set it to 1"
     if settings["clip_norm"] and settings["gpus"] > 1 and settings["backend"] == "tensorflow":
         yield (
-            f"{key}.clip_norm: on several GPUs, TensorFlow would clip what each has found before the sum; set clip_norm to "
-            "0, gpus to 1, or backend to jax"
+            f"{key}.clip_norm: on several GPUs, TensorFlow would clip what each has found before the sum; set "
+            "clip_norm to 0, gpus to 1, or backend to jax"
         )
 
 
