@@ -393,29 +393,28 @@ def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_bee
     rates = [float(row["learning_rate"]) for row in undisturbed[0]]
     assert rates[:5] == pytest.approx([0.02] * 3 + [0.005, 0.01])
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    for epochs in (1, 3, 5):  # within the head, between it and the network, and after
-        cut_short(monkeypatch, tmp_path / "killed", parts, epochs, **EVERYTHING)
-    history, weights = outcome(job(tmp_path / "killed", parts, **EVERYTHING))
-    assert history == undisturbed[0]
-    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
-    assert not checkpoints_of(tmp_path / "killed").exists()
-
-
-def test_the_features_of_a_head_phase_that_was_cut_short_are_not_made_again(tmp_path, parts, monkeypatch):
     folder = tmp_path / "killed"
     cut_short(monkeypatch, folder, parts, 1, **EVERYTHING)
     kept = {path.name for path in checkpoints_of(folder).glob("*.npy")}
     assert kept == {f"{name}.array.npy" for name in ("validation", "view-1", "view-2", "view-3")}
     with monkeypatch.context() as patch:
-        patch.setattr(keras.Model, "predict", None)
-        cut_short(patch, folder, parts, 4, **EVERYTHING)
-    assert not list(checkpoints_of(folder).glob("*.npy"))
-    # Nor does a job that ends in time begin with them anew.
-    job_in_time = {**EVERYTHING, "epochs": 1, "warmup_epochs": 0}
-    told = r"within the features of view-1, as one takes \d+ s\. The features so far are kept"
-    with pytest.raises(OutOfTimeError, match=told):
-        job(tmp_path / "limited", parts, minutes=1, **job_in_time)
-    assert [path.name for path in checkpoints_of(tmp_path / "limited").glob("*.npy")] == ["validation.array.npy"]
+        patch.setattr(keras.Model, "predict", None)  # features are not made again
+        for epochs in (3, 5):  # between head and network, and after
+            cut_short(patch, folder, parts, epochs, **EVERYTHING)
+        assert not list(checkpoints_of(folder).glob("*.npy"))
+        history, weights = outcome(job(folder, parts, **EVERYTHING))
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    assert not checkpoints_of(folder).exists()
+
+
+def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_on_the_next_time(tmp_path, parts):
+    settings = {"batch_norm": "inference", "head_epochs": 2, "epochs": 1}
+    for made, come in (("validation", "view-1"), ("view-1", "view-2")):
+        told = rf"within the features of {come}, as one takes \d+ s\. The features so far are kept"
+        with pytest.raises(OutOfTimeError, match=told):
+            job(tmp_path / "limited", parts, minutes=1, **settings)
+        assert (checkpoints_of(tmp_path / "limited") / f"{made}.array.npy").exists()
 
 
 def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):
@@ -443,7 +442,7 @@ def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photo
 
 def test_the_averaged_weights_are_validated_and_kept(tmp_path, parts):
     """Of steps so long that the weights themselves are nowhere."""
-    settings = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 3, "ema": 0.9, "batch_norm": "inference"}
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "ema": 0.9, "batch_norm": "inference"}
     model, history, decided = fit(tmp_path, *parts, **settings)
     best = history[decided["best_epoch"] - 1]
     assert judged(model, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)

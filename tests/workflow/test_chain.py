@@ -266,7 +266,7 @@ def test_what_lies_beside_a_model(finished_once, backbone):
     history = rows_of(finished_once, f"models/{backbone}/history.csv")
     figures = ["loss", "accuracy", "quadratic_weighted_kappa"]
     assert list(history[0]) == [
-        "epoch", *figures, *(f"val_{name}" for name in figures), "learning_rate", "seconds"
+        "epoch", "phase", *figures, *(f"val_{name}" for name in figures), "learning_rate", "seconds"
     ]  # fmt: skip
     assert [row["epoch"] for row in history] == ["1"]
     assert json_of(finished_once, f"models/{backbone}/class_indices.json") == {

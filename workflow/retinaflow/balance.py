@@ -13,9 +13,9 @@ def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequ
     """Weight of each class index in the loss, or None for equal ones.
 
     With n_class photographs of a class, a weight is in proportion to 1 / n_class (``inverse``), 1 / sqrt(n_class)
-    (``sqrt_inverse``) or (1 - b) / (1 - b^n_class), b = ``BETA``, one over their effective number
-    (``effective_number``; Cui et al. 2019, arXiv:1901.05555, equation 2), scaled so that the mean over the photographs
-    is 1. A list stands for itself. ``levels``: int (n,). Raises ``RetinaflowError`` if a class has no photograph.
+    (``sqrt_inverse``) or (1 - b) / (1 - b^n_class), b = ``BETA`` (``effective_number``, of which it is the inverse: Cui
+    et al. 2019, arXiv:1901.05555, equation 2), scaled so that the mean over the photographs is 1. A list stands for
+    itself. ``levels``: int (n,). Raises ``RetinaflowError`` if a class has no photograph at all.
     """
     counts = np.bincount(levels, minlength=len(classes))
     if not counts.all():
@@ -56,7 +56,7 @@ def draw(levels: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np
         return order, np.zeros(count, np.int64)
     counts = np.bincount(levels)
     wanted = 1 - share + share * count / (np.count_nonzero(counts) * counts[levels])
-    # Systematic sampling (Madow and Madow 1944): even points on a line where each has its length, by class.
+    # Systematic sampling (Madow and Madow 1944): evenly spaced points on a line, where each photograph has its length.
     line = order[np.argsort(levels[order], kind="stable")]
     ends = np.cumsum(wanted[line])
     points = (np.arange(count) + rng.random()) * (ends[-1] / count)

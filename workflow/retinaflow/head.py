@@ -1,4 +1,4 @@
-"""Train the head of a network before the network: on what the backbone, as it is, makes of the photographs."""
+"""What the head of a network is trained on before the network is: features that the backbone, as it is, makes once."""
 
 import logging
 import time

@@ -206,7 +206,7 @@ class Batches(keras.utils.PyDataset):
                 else:
                     self.photographs.read_into(out, number)
             return pixels, *values
-        sources = [self._source(place) for place in range(places.start, places.stop)]
+        sources = [self._source(self.seed, place) for place in range(places.start, places.stop)]
         for number, rng, out in zip(chosen, sources, pixels, strict=True):
             augment.change(self.photographs[number], self.augmentation, rng, out)
         if self._mixes:
@@ -222,10 +222,9 @@ class Batches(keras.utils.PyDataset):
         count = len(self.order)
         return slice(index * self.batch_size, count if index == self._count - 1 else (index + 1) * self.batch_size)
 
-    def _source(self, place: int) -> np.random.Generator:
-        key = (self.seed or 0, self.epoch, self._names[self.order[place]])
-        again = int(self._again[place])
-        return np.random.default_rng((*key, again) if again else key)
+    def _source(self, seed: int, place: int) -> np.random.Generator:
+        again = [int(self._again[place])] if self._again[place] else []
+        return np.random.default_rng([seed, self.epoch, self._names[self.order[place]], *again])
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""

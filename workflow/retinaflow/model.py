@@ -143,8 +143,8 @@ def compile_model(
 ) -> None:
     """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled.
 
-    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes. Without an ``optimiser``, it
-    gets one of its own, with the learning rate of ``settings``.
+    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes. Without ``optimiser`` it gets
+    one of its own, with the ``learning_rate``.
     """
     if optimiser is None:
         optimiser = optimizer(settings, model)

@@ -41,7 +41,7 @@ def scales(model: keras.Model, decay: float) -> list[float]:
 
     The layers of the backbone that have weights are divided into ``DEPTHS`` equal groups, by their order. The rate
     falls by ``decay`` from the head to the last group and from each to the one before (Howard and Ruder 2018,
-    arXiv:1801.06146, section 3.2, by groups and not layers: networks differ in depth).
+    arXiv:1801.06146, section 3.2; by groups and not layers, as networks differ in depth).
     """
     factors: dict[int, float] = {}
     for network in (layer for layer in model.layers if isinstance(layer, keras.Model)):
@@ -52,7 +52,7 @@ def scales(model: keras.Model, decay: float) -> list[float]:
     return [factors.get(id(variable), 1.0) for variable in model.trainable_variables]
 
 
-class _Scaled:
+class _Scaled(keras.optimizers.Optimizer):
     """Scales the learning rate of each variable, and has it decay by its own (Loshchilov and Hutter 2019).
 
     Keras's weight decay goes by the one rate of all: where a layer hardly learns, it would only shrink.
@@ -79,7 +79,7 @@ class ScaledSGD(_Scaled, keras.optimizers.SGD):
     """SGD with a rate and decay for each variable."""
 
 
-# With torch, Keras updates all variables at once, but in its own optimisers alone, not in what derives from them.
+# With torch, Keras updates all variables at once, but not in classes that are derived from its own.
 KINDS = {
     ("adam", False): keras.optimizers.Adam,
     ("adam", True): ScaledAdam,
@@ -103,7 +103,7 @@ class Average(keras.callbacks.Callback):
     """Puts the averaged weights in the model before each validation, and the others back before the next epoch.
 
     Whatever comes at the end of an epoch finds and keeps the averaged ones (Polyak and Juditsky 1992); the others are
-    where the optimiser had those. Keras's ``SwapEMAWeights`` swaps by sums and differences, which rounds.
+    where the optimiser had the average. Keras's ``SwapEMAWeights`` swaps by sums and differences, which rounds.
     """
 
     def __init__(self, averaged: bool) -> None:

@@ -89,7 +89,7 @@ def network_memory(
 
     Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their
     gradients; scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are
-    the features of all of them in two copies.
+    features of all of them, in two copies.
     """
     cost = COSTS[backbone]
     weights = 4 * cost.parameters * (4 + bool(settings["ema"]) if training else 1)

@@ -36,9 +36,9 @@ def learning_rate(epoch: int, settings: Mapping[str, Any]) -> float | None:
 
 
 def monitored(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[float]:
-    """The figure that each epoch so far is judged by: the mean of ``monitor`` over it and the epochs before it.
+    """The figure that each epoch so far is judged by: the mean of ``monitor`` over it and epochs before it.
 
-    Over ``monitor_smoothing`` of them, or fewer where its phase has no more: ``rows`` begin with those of the head.
+    There are ``monitor_smoothing`` of them, or as many as its phase has; ``rows`` of the history begin with the head's.
     """
     figures = [row[settings["monitor"]] for row in rows]
     means = []

@@ -564,7 +564,7 @@ def _optimizer_problems(key: str, settings: Config) -> Iterable[str]:
     if settings["optimizer"] == "adam" and settings["weight_decay"]:
         yield f"{key}.weight_decay: {settings['weight_decay']}, but optimizer is adam; set that to adamw"
     if settings["optimizer"] == "adamw" and not settings["weight_decay"]:
-        yield f"{key}.optimizer: adamw without weight_decay is adam; set weight_decay, as to 0.01, or optimizer to adam"
+        yield f"{key}.optimizer: adamw without weight_decay is adam; set weight_decay, or optimizer to adam"
     if settings["layer_decay"] != 1 and settings["freeze_layers"] == "all":
         yield f"{key}.layer_decay: {settings['layer_decay']}, but freeze_layers: all leaves no layer to it; set it to 1"
     if settings["clip_norm"] and settings["gpus"] > 1 and settings["backend"] == "tensorflow":

@@ -52,11 +52,11 @@ def train(
 ) -> tuple[keras.Model, list[dict[str, Any]], dict[str, Any]]:
     """Fine-tune ``backbone`` as its ``train`` ``settings`` say; returns the model, its history and what was decided.
 
-    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. For ``head_epochs``, the head is
-    trained alone; from its best epoch, the whole network goes on. The model holds the weights of the epoch with the
-    best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history has a row an
-    epoch with ``HISTORY_COLUMNS``, those of the head first. The third value is for ``run.json``: class weights, channel
-    statistics, batch size, best epoch, parameters, what it was computed in and on.
+    ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. With ``head_epochs``, the head is
+    trained alone at first, and the whole network goes on from its best epoch. The model holds the weights of the epoch
+    with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history has
+    a row an epoch with ``HISTORY_COLUMNS``, those of the head first. The third value is for ``run.json``: class weights
+    and channel statistics, batch size, best epoch and its figure, parameters.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
     if it had never been cut short. ``workers`` threads read batches ahead. Where the memory of the device does not
