@@ -1,16 +1,16 @@
 """How well the article's recipe grades, on the folds that all other rows of `methods.py` have.
 
 The recipe, in our words: each photograph is read by OpenCV, in BGR, and resized by `cv2.resize` with its interpolation
-flag where `dst` belongs, so bilinearly and without averaging; the means of ImageNet are subtracted, as VGG16 wants them and
-InceptionV3 does not; `ImageDataGenerator` flips, shifts by 10 %, zooms by 20 % and rotates by 20 degrees; on InceptionV3's
-global average pooling stand dense layers of 512 and 256 units with dropout of 0.5; its first ten layers are frozen,
-BatchNormalization learns, classes weigh the inverse of their frequency, Adam starts at 1e-4 and `ReduceLROnPlateau` and
-`EarlyStopping` watch the validation loss; the most probable class is the answer.
+flag where `dst` belongs, so bilinearly and without averaging; the means of ImageNet are subtracted, as VGG16 wants them
+and InceptionV3 does not; `ImageDataGenerator` flips, shifts by 10 %, zooms by 20 % and rotates by 20 degrees; on
+InceptionV3's global average pooling stand dense layers of 512 and 256 units with dropout of 0.5; its first ten layers
+are frozen, BatchNormalization learns, classes weigh the inverse of their frequency, Adam starts at 1e-4 and
+`ReduceLROnPlateau` and `EarlyStopping` watch the validation loss; the most probable class is the answer.
 
 What is not the article's:
 
-- the split. Its 80 % of the files put fellow eyes on both sides. Here it has the five folds by patient that the workflow
-  makes, so that its figures and ours are of the same photographs.
+- the split. Its 80 % of the files put fellow eyes on both sides. Here it has the five folds by patient that the
+  workflow makes, so that its figures and ours are of the same photographs.
 - class weights. It had numbers from elsewhere; here they are counted in the training part.
 - where it leaves a choice, the one that grades better is taken: pixels less their means stay floats instead of going to
   JPEG files that end at 0, and the epoch with the lowest validation loss answers.
@@ -23,7 +23,6 @@ asked for again.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -39,7 +38,6 @@ import common
 import methods
 from retinaflow.files import write_json
 
-FOLDS = 5
 FROZEN = 10
 THREADS = 2
 WEIGHTS = chain.CASES["heavy"].weights
@@ -96,31 +94,49 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
     return pixels, np.array([int(row["level"]) for row in rows])
 
 
-def fold(dataset: str, number: int, size: int, epochs: int) -> Path:
-    """The file with what a fold answered, made if it is not there."""
-    file = methods.TARGET / dataset / f"article-{size}-{epochs}" / f"fold-{number}.json"
+def folder(dataset: str, size: int, epochs: int) -> Path:
+    """Where the answers of a data set are."""
+    return methods.TARGET / dataset / f"article-{size}-{epochs}"
+
+
+def fold(dataset: str, number: int, size: int, epochs: int) -> None:
+    """Write what a fold answers, if it is not there."""
+    file = folder(dataset, size, epochs) / f"fold-{number}.json"
     if not file.is_file():
-        training, held_out = methods.split(dataset, FOLDS)[number - 1]
+        training, held_out = methods.split(dataset, methods.FOLDS)[number - 1]
         result = chain.in_a_process(answer, training, held_out, size, epochs, methods.SEED)
         kept = [{key: row[key] for key in ("image", "patient", "eye", "level")} for row in held_out]
-        write_json(file, {"dataset": dataset, "fold": number, "rows": kept, **result})
-    return file
+        write_json(file, {"rows": kept, **result})
 
 
 def main() -> None:
     """Answer the folds that are asked for, one after the other, and print what all that are there say."""
     parser = argparse.ArgumentParser(description="How well the article's recipe grades.")
-    parser.add_argument("datasets", nargs="+", choices=methods.DATASETS, metavar="dataset", help="below RETINAFLOW_DATA")
-    parser.add_argument("--folds", nargs="+", type=int, choices=range(1, FOLDS + 1), default=range(1, FOLDS + 1))
+    parser.add_argument(
+        "datasets", nargs="+", choices=methods.DATASETS, metavar="dataset", help="below RETINAFLOW_DATA"
+    )
+    every = range(1, methods.FOLDS + 1)
+    parser.add_argument("--folds", nargs="+", type=int, choices=every, default=every)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--size", type=int, default=224, help="side of the network's input in pixels")
     arguments = parser.parse_args()
     for number in arguments.folds:
         for dataset in arguments.datasets:
-            content = json.loads(fold(dataset, number, arguments.size, arguments.epochs).read_text(encoding="utf-8"))
-            predicted = np.array(content["probabilities"]).argmax(axis=1)
-            actual = np.array([int(row["level"]) for row in content["rows"]])
-            print(dataset, number, content["seconds"], np.mean(predicted == actual), np.mean(actual == 0), flush=True)
+            fold(dataset, number, arguments.size, arguments.epochs)
+            publish(dataset, arguments.size, arguments.epochs)
+
+
+def publish(dataset: str, size: int, epochs: int) -> None:
+    """Print what the folds that are there come to, and write it to `results/benchmarks/article-{dataset}.json`."""
+    files = sorted(folder(dataset, size, epochs).glob("fold-*.json"))
+    rows = {file.stem: methods.judged(methods.article([file])) for file in files}
+    rows["together"] = methods.judged(methods.article(files))
+    content = {"size": size, "epochs": epochs, "machine": common.machine(), "rows": rows}
+    write_json(common.TARGET / f"article-{dataset}.json", content)
+    print(f"\n{dataset}, {size} px, {epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(methods.shown(row, figure) for figure in ('kappa', 'accuracy', 'always_0'))} |")
+    print(flush=True)
 
 
 if __name__ == "__main__":
