@@ -218,15 +218,16 @@ def _read(name: str, images: Path, labels: Path) -> Collection:
 def index(photographs: Collection, folder: Path) -> Path:
     """The index table of all photographs, which are linked below ``folder``, as `organize` leaves it."""
     rows: list[dict[str, object]] = []
+    columns = (*INDEX_COLUMNS, "patient", "eye")
     for path, level in zip(photographs.paths, photographs.levels, strict=True):
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
         name = f"class{level}"
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / path.name).symlink_to(path.resolve())
-        values = (path.stem, path.name, name, width, height, digest(content))
-        rows.append(dict(zip(INDEX_COLUMNS, values, strict=True)))
-    write_table(folder / "index.csv", INDEX_COLUMNS, rows)
+        values = (path.stem, path.name, name, width, height, digest(content), path.stem, "")
+        rows.append(dict(zip(columns, values, strict=True)))
+    write_table(folder / "index.csv", columns, rows)
     return folder / "index.csv"
 
 
@@ -245,8 +246,11 @@ def shards(
 def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
     """Index table and shards of ``count`` photographs: ``pixels``, uint8 (n, size, size, 3), again and again."""
     names = [f"{number}_left" for number in range(count)]
-    rows = [{"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}"} for n, name in enumerate(names)]
-    write_table(folder / "index.csv", ("image", "filename", "class"), rows)
+    rows = [
+        {"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}", "patient": f"{n}", "eye": "left"}
+        for n, name in enumerate(names)
+    ]
+    write_table(folder / "index.csv", ("image", "filename", "class", "patient", "eye"), rows)
     files = []
     for start in range(0, count, 1000):
         some = names[start : start + 1000]

@@ -50,6 +50,7 @@ from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
+from retinaflow.objectives import targets
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 
@@ -168,7 +169,7 @@ def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
     model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
-    compile_model(model, settings["learning_rate"], device.compiles())
+    compile_model(model, settings, len(CLASSES), device.compiles())
     return model
 
 
@@ -203,7 +204,8 @@ def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, lis
     device.prepare(SEED, CORES)
     settings = defaults(read_schema()["$defs"]["training"]["properties"]) | {"image_size": case.size}
     photographs = Photographs(indices, shards, CLASSES)
-    batches = Batches(photographs, case.batch_size, CORES, SEED, settings["augment"])
+    answers = targets(settings["objective"], photographs.levels, len(CLASSES))
+    batches = Batches(photographs, case.batch_size, CORES, SEED, settings["augment"], targets=answers)
     fed = sources(batches)
     stopwatches: dict[tuple[str, str], Stopwatch] = {}
     epochs: dict[str, Callable[[], int | None]] = {"input": functools.partial(read_epoch, batches)}

@@ -167,21 +167,27 @@ def load(folder: Path, count: int) -> Callable[[], object]:
 
 
 def score(folder: Path, count: int) -> Callable[[], object]:
-    """Table, metrics and figure of made-up predictions."""
-    from retinaflow.predictions import write_scores
+    """The decision, tables, metrics and figures of made-up outputs of a system, held out and test."""
+    from retinaflow.predictions import Outputs, grade_system, write_outputs
 
     rng = np.random.default_rng(1)
-    actual, probabilities = rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count).astype(np.float32)
-    names = [f"{image}.jpeg" for image in images(count)]
-    outputs = folder / "predictions.csv", folder / "metrics.json", folder / "confusion_matrix.png"
-    return lambda: write_scores("A", "A", "test", names, actual, probabilities, common.CLASSES, 2, *outputs)
+    names = list(images(count))
+    patients = [name.split("_")[0] for name in names]
+    said = Outputs(names, names, patients, [""] * count, rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count))
+    table = folder / "outputs.csv"
+    write_outputs(table, said)
+    written = {
+        part: (folder / f"{part}.csv", folder / f"{part}.json", folder / f"{part}.png") for part in ("validation", "test")
+    }
+    options = (common.CLASSES, 2, 0.9, 1000, 1, folder / "decision.json", written)
+    return lambda: grade_system("A", "softmax", dict.fromkeys(written, table), *options)
 
 
 def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
-    """What pooling of folds reads."""
-    from retinaflow.predictions import read_predictions
+    """What grading and pooling of folds read."""
+    from retinaflow.predictions import read_outputs
 
-    return lambda: read_predictions(folder / "predictions.csv", common.CLASSES)
+    return lambda: read_outputs(folder / "outputs.csv", "softmax", len(common.CLASSES))
 
 
 # In this order: each finds what those before it left.
@@ -195,8 +201,8 @@ STEPS: dict[str, tuple[str, Callable[[Path, int], Callable[[], object]]]] = {
     "organize": ("organize, links", organize),
     "members": ("find the members of one shard (each preprocess job)", find_members),
     "load": ("open the shards (train, score)", load),
-    "score": ("metrics, predictions table, figure", score),
-    "read_scores": ("read predictions (pool)", read_scores),
+    "score": ("decision, metrics, predictions tables, figures of two parts", score),
+    "read_scores": ("read outputs (pool)", read_scores),
 }
 
 

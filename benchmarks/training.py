@@ -20,6 +20,7 @@ import common
 from retinaflow import device, settings
 from retinaflow.loader import Batches, Photographs
 from retinaflow.model import build, compile_model
+from retinaflow.objectives import targets
 
 CASES = ("InceptionV3", "ResNet50")
 SIZE, COUNT, THREADS = 224, 64, 2
@@ -36,17 +37,18 @@ def configured() -> dict[str, Any]:
 def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
     """One backbone, an epoch each."""
     model = build(backbone, chosen, len(common.CLASSES), None)
-    compile_model(model, chosen["learning_rate"], device.compiles())
-    batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"])
+    compile_model(model, chosen, len(common.CLASSES), device.compiles())
+    answers = targets(chosen["objective"], photographs.levels, len(common.CLASSES))
+    batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"], targets=answers)
     pixels = np.stack([photographs[number] for number in range(COUNT)])
-    model.train_on_batch(pixels[: chosen["batch_size"]], photographs.levels[: chosen["batch_size"]])
+    model.train_on_batch(pixels[: chosen["batch_size"]], answers[: chosen["batch_size"]])
 
     def ours() -> int:
         model.fit(batches, shuffle=False, verbose=0, callbacks=[batches.follow_epochs()])
         return COUNT
 
     def memory() -> int:
-        model.fit(pixels, photographs.levels, batch_size=chosen["batch_size"], shuffle=False, verbose=0)
+        model.fit(pixels, answers, batch_size=chosen["batch_size"], shuffle=False, verbose=0)
         return COUNT
 
     ours(), memory()

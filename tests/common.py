@@ -3,9 +3,21 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
+from retinaflow.grades import Grades
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 
 # Index tables of a part, and its shards as (pixels, rows).
 Part = tuple[list[Path], list[tuple[Path, Path]]]
+
+
+def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
+    """Grades (n,) by the most probable class of ``probabilities`` (n, k), as if there were no thresholds."""
+    level = probabilities.argmax(axis=1)
+    return Grades(
+        probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_level
+    )

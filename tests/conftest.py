@@ -47,12 +47,14 @@ def make_part(tmp_path: Path) -> Callable[..., Part]:
         images = [f"{name}{number}_left" for number in range(len(levels))]
         write_table(
             folder / "index.csv",
-            ("image", "filename", "class", "digest"),
+            ("image", "filename", "class", "patient", "eye", "digest"),
             [
                 {
                     "image": image,
                     "filename": f"{image}.jpeg",
                     "class": classes[level],
+                    "patient": image.removesuffix("_left"),
+                    "eye": "left",
                     "digest": digest(pixels[number].tobytes()),
                 }
                 for number, (image, level) in enumerate(zip(images, levels, strict=True))

@@ -106,6 +106,7 @@ def test_frozen_layers_stay_and_the_others_learn():
         "normalisation": "imagenet",
         "freeze_layers": 15,
         "batch_norm": "inference",
+        "objective": "softmax",
         "dense_units": [32, 16],
         "dropout": 0.0,
     }

@@ -63,8 +63,8 @@ model = build("MobileNetV3Small", settings, 5, None)
 for layer in model.get_layer("MobileNetV3Small").layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
-compile_model(model, 0.01, device.compiles())
-model.fit(np.load(folder / "pixels.npy"), np.arange(40) % 5, batch_size=20, epochs=3, verbose=0)
+compile_model(model, settings, 5, device.compiles())
+model.fit(np.load(folder / "pixels.npy"), np.eye(5)[np.arange(40) % 5], batch_size=20, epochs=3, verbose=0)
 model.save(folder / f"{name}.keras")
 """
 SCORE = """

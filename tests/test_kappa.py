@@ -10,7 +10,7 @@ from retinaflow.kappa import QuadraticWeightedKappa
 def measured(actual, predicted, classes=5, batch=3):
     metric = QuadraticWeightedKappa(classes)
     for start in range(0, len(actual), batch):
-        metric.update_state(np.array(actual[start : start + batch]), np.eye(classes)[predicted[start : start + batch]])
+        metric.update_state(*(np.eye(classes)[each[start : start + batch]] for each in (actual, predicted)))
     return float(metric.result())
 
 
@@ -31,5 +31,5 @@ def test_always_zero_is_worth_nothing():
 
 def test_sample_weights_do_not_count():
     metric = QuadraticWeightedKappa(3)
-    metric.update_state([0, 2], np.eye(3)[[0, 2]], sample_weight=[0.0, 9.0])
+    metric.update_state(np.eye(3)[[0, 2]], np.eye(3)[[0, 2]], sample_weight=[0.0, 9.0])
     assert float(metric.result()) == pytest.approx(1)

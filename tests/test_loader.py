@@ -216,6 +216,17 @@ def test_every_photograph_once_an_epoch_last_batch_smaller(photographs):
         assert (pixels[:, 0, 0, 0] % 5 == levels).all()
 
 
+@pytest.mark.parametrize("seed", [None, 1])
+def test_targets_and_weights_meet_their_photographs(photographs, seed):
+    numbers = np.arange(10, dtype=np.float32)
+    batches = Batches(photographs, 4, seed=seed, targets=numbers[:, None] * [1, 2], weights=-numbers)
+    for pixels, targets, weights in epoch(batches):
+        shown = pixels[:, 0, 0, 0].astype(np.float32)
+        assert np.array_equal(targets, shown[:, None] * [1, 2])
+        assert np.array_equal(weights, -shown)
+    assert len(Batches(photographs, 4, targets=numbers[:, None])[0]) == 2
+
+
 def test_without_a_seed_in_order_and_unchanged(photographs):
     pixels = np.concatenate([pixels for pixels, _ in epoch(Batches(photographs, 4))])
     assert np.array_equal(pixels, numbered(10))

@@ -16,6 +16,7 @@ SETTINGS = {
     "normalisation": "imagenet",
     "freeze_layers": 0,
     "batch_norm": "inference",
+    "objective": "softmax",
     "dense_units": [8, 4],
     "dropout": 0.5,
 }
@@ -68,7 +69,7 @@ def test_mixed_precision_is_of_one_model():
     assert model.get_layer("dense_1").compute_dtype == "float16"
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
     assert model(rgb()).dtype == "float32"
-    plain = in_float32(model, "MobileNetV3Small", SETTINGS, None)
+    plain = in_float32(model, "MobileNetV3Small", SETTINGS, 5, None)
     assert plain.get_layer("dense_1").compute_dtype == "float32"
     assert np.asarray(plain(rgb())) == pytest.approx(np.asarray(model(rgb())), abs=0.02)
 

@@ -362,7 +362,7 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
 def test_the_scale_of_float16_losses_is_kept(tmp_path):
     def fresh() -> keras.Model:
         model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
-        compile_model(model, 0.01, jit=False)
+        compile_model(model, SETTINGS, 3, jit=False)
         model.optimizer.build(model.trainable_variables)
         return model
 

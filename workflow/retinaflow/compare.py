@@ -143,7 +143,8 @@ def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
     seen: dict[tuple[str, str], Scores] = {}
     for row in rows:
         here = f"{row['file']}: {row['run']} on {row['part']}"
-        if (row["fold"] == 0) != (row["part"] == "out-of-fold" or ranked_on == "validation"):
+        single, test = row["fold"] == 0, row["part"] == "test"
+        if (not single and ranked_on == "validation") or (not test and single != (row["part"] == ranked_on)):
             raise RetinaflowError(
                 f"{here}; expected either no folds at all, or the folds of each backbone and their pooled out-of-fold "
                 "part. Compare runs of one configuration."
@@ -192,6 +193,8 @@ def _summarise(rows: Sequence[Scores], backbones: Sequence[str], parts: Sequence
     for backbone in backbones:
         for part in parts:
             chosen = [row for row in rows if (row["backbone"], row["part"]) == (backbone, part)]
+            # Where there are folds, how far they differ says more than one figure of them all.
+            chosen = [row for row in chosen if row["fold"]] or chosen
             if not chosen:
                 continue
             summary = {key: chosen[0][key] for key in ("backbone", "part", "baseline_class", "baseline_accuracy")}

@@ -1,37 +1,65 @@
-"""Quadratic weighted kappa as a Keras metric, so that every epoch shows it."""
+"""Keras metrics of the levels that outputs name by themselves, so that every epoch shows them."""
 
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
 
+def levels(objective: str, values: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """The levels, int32 (n,), of outputs or targets (n, width): what ``objectives.plain`` is, within a step of Keras."""
+    if objective == "softmax":
+        return ops.argmax(values, axis=-1)
+    if objective == "ordinal":
+        return ops.sum(ops.cast(values > 0.5, "int32"), axis=-1)
+    return ops.cast(ops.clip(ops.round(values[:, 0]), 0, classes - 1), "int32")
+
+
+class Accuracy(keras.metrics.MeanMetricWrapper):
+    """Share of the photographs whose level is named, of targets and outputs (n, width)."""
+
+    def __init__(self, classes: int, objective: str = "softmax", name: str = "accuracy") -> None:
+        """``classes``: number of classes; ``objective``: what targets and outputs are."""
+        super().__init__(partial(_hits, objective, classes), name=name)
+
+
+def _hits(objective: str, classes: int, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+    hit = ops.equal(levels(objective, y_true, classes), levels(objective, y_pred, classes))
+    return ops.cast(hit, "float32")
+
+
 class QuadraticWeightedKappa(keras.metrics.Metric):
-    """Cohen's kappa with quadratic weights over all batches of an epoch, from class indices and probabilities.
+    """Cohen's kappa with quadratic weights over all batches of an epoch, of targets and outputs.
 
     Cohen, J. (1968), Weighted kappa, Psychological Bulletin 70(4), 213-220. It is 0 where kappa is undefined: labels
     and predictions all in one class. Sample weights are ignored.
     """
 
-    def __init__(self, classes: int, name: str = "quadratic_weighted_kappa", **options: Any) -> None:
-        """``classes``: number of classes."""
+    def __init__(
+        self, classes: int, objective: str = "softmax", name: str = "quadratic_weighted_kappa", **options: Any
+    ) -> None:
+        """``classes``: number of classes; ``objective``: what targets and outputs are."""
         super().__init__(name=name, **options)
         self.classes = classes
+        self.objective = objective
         self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts", dtype="float32")
 
     def update_state(
         self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor, sample_weight: keras.KerasTensor | None = None
     ) -> None:
-        """Count a batch: ``y_true`` class indices (n,), ``y_pred`` probabilities (n, classes)."""
+        """Count a batch: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
         del sample_weight
-        actual = ops.one_hot(ops.reshape(ops.cast(y_true, "int32"), (-1,)), self.classes, dtype="float32")
-        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), self.classes, dtype="float32")
+        actual, predicted = (
+            ops.one_hot(levels(self.objective, values, self.classes), self.classes, dtype="float32")
+            for values in (y_true, y_pred)
+        )
         self.counts.assign_add(ops.matmul(ops.transpose(actual), predicted))
 
     def result(self) -> keras.KerasTensor:
         """Kappa of everything counted, -1 to 1."""
-        levels = ops.arange(self.classes, dtype="float32")
-        weights = ops.square(ops.expand_dims(levels, 1) - ops.expand_dims(levels, 0))
+        index = ops.arange(self.classes, dtype="float32")
+        weights = ops.square(ops.expand_dims(index, 1) - ops.expand_dims(index, 0))
         chance = ops.matmul(
             ops.expand_dims(ops.sum(self.counts, axis=1), 1), ops.expand_dims(ops.sum(self.counts, axis=0), 0)
         )

@@ -25,7 +25,8 @@ from retinaflow.tables import stream_table
 class Photographs:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``size``: side of the photographs in pixels. Pixels
+    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
+    ``size``: side of the photographs in pixels. Pixels
     stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
     however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
     does anything drawn from a seed.
@@ -37,20 +38,20 @@ class Photographs:
         Raises ``RetinaflowError`` if an image of an index has no pixels, its class is unknown or there are more shards
         than the system lets a process open.
         """
-        # Two of the columns, row by row: a million whole rows are a gigabyte.
+        # Some of the columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: (row["filename"], sys.intern(row["class"]))
+            row["image"]: (row["filename"], sys.intern(row["class"]), sys.intern(row["patient"]), sys.intern(row["eye"]))
             for index in indices
-            for row in stream_table(index, ("image", "filename", "class"))
+            for row in stream_table(index, ("image", "filename", "class", "patient", "eye"))
         }
         self.size = 0
         places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
         for number, (pixels, rows) in enumerate(shards):
-            array, names = read_shard(pixels, rows)
+            array, stored = read_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
                 raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(names))
+            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.images = sorted(labelled)
@@ -62,12 +63,14 @@ class Photographs:
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
                 "Delete the shards of this part and run again."
             )
-        self.filenames = [labelled[image][0] for image in self.images]
-        unknown = {name for _, name in labelled.values()} - set(classes)
+        self.filenames, names, self.patients, self.eyes = (
+            list(column) for column in zip(*(labelled[image] for image in self.images), strict=True)
+        )
+        unknown = set(names) - set(classes)
         if unknown:
             raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
         levels = {name: level for level, name in enumerate(classes)}
-        self.levels = np.array([levels[labelled[image][1]] for image in self.images], dtype=np.int64)
+        self.levels = np.array([levels[name] for name in names], dtype=np.int64)
         self._places = np.array([places[image] for image in self.images], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -116,7 +119,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches ``(uint8 (b, size, size, 3), int64 (b,))`` of photographs, the last one smaller if need be.
+    """Batches of photographs, the last one smaller if need be.
+
+    Each is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width), or ``(pixels, targets, weights)``
+    with float32 (b,) where there are weights. Without targets, int64 (b,) levels take their place.
 
     Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
     does: what is left at the end and too little for that joins the batch before.
@@ -136,10 +142,13 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
         devices: int = 1,
+        targets: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         """Describe the batches; nothing is read yet.
 
-        Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        ``targets``, float32 (n, width), and ``weights`` in the loss, float32 (n,), are of the photographs in their
+        order. Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
         """
         # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
@@ -151,6 +160,8 @@ class Batches(keras.utils.PyDataset):
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
         self.augmentation = augmentation
+        self.targets = targets
+        self.weights = weights
         # By name and not by place, so that one more photograph does not change what happens to the others.
         self._names = [_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
@@ -161,7 +172,7 @@ class Batches(keras.utils.PyDataset):
         """Batches in an epoch."""
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         """Batch ``index`` of the current epoch."""
         chosen = self._chosen(index)
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
@@ -175,7 +186,8 @@ class Batches(keras.utils.PyDataset):
             else:
                 rng = np.random.default_rng((self.seed, self.epoch, self._names[number]))
                 augment.apply(self.photographs[number], augment.draw(self.augmentation, size, rng), out)
-        return pixels, self.photographs.levels[chosen]
+        targets = (self.photographs.levels if self.targets is None else self.targets)[chosen]
+        return (pixels, targets) if self.weights is None else (pixels, targets, self.weights[chosen])
 
     def _chosen(self, index: int) -> np.ndarray:
         end = None if index == self._count - 1 else (index + 1) * self.batch_size

@@ -1,4 +1,4 @@
-"""Build a grader: raw uint8 RGB pixels in, one probability a class out."""
+"""Build a grader: raw uint8 RGB pixels in, what its objective says out."""
 
 import contextlib
 import os
@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from scipy.special import logit
 
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
-from retinaflow.kappa import QuadraticWeightedKappa
+from retinaflow.kappa import Accuracy, QuadraticWeightedKappa
 from retinaflow.weights import EXPECTED, SET
 from retinaflow.weights import fault as weights_fault
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
+
+# So that a class that weighs nothing, or nearly so, has a logit that training can still move.
+LEAST_SHARE = 1e-3
 
 
 def build(
@@ -26,14 +31,17 @@ def build(
     weights: str | os.PathLike[str] | None,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     precision: str = "float32",
+    frequencies: np.ndarray | None = None,
 ) -> keras.Model:
-    """A model from uint8 RGB (n, size, size, 3) to float32 probabilities (n, ``classes``).
+    """A model from uint8 RGB (n, size, size, 3) to float32 (n, width), as ``objectives`` says for ``classes`` classes.
 
     ``settings`` is one backbone's ``train`` section of the configuration. ``weights`` is a weights file for the
     backbone without its top, or None for random ones, which follow from Keras's random seed. ``statistics`` are the
     mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``. ``precision`` is a
     policy of Keras; mixed ones keep weights, normalisation and probabilities in float32 (Micikevicius et al. 2018,
-    arXiv:1710.03740).
+    arXiv:1710.03740). ``frequencies``, float (k,), are the shares of the classes in training, each at least 0: before
+    the first step, the model answers about these, and no epoch is spent on them (Lin et al. 2017, Focal loss for dense
+    object detection, arXiv:1708.02002, section 3.3).
 
     Normalisation happens inside, with layers that Keras itself has: the saved file needs neither this library nor
     anything known about how the pixels were treated in training.
@@ -41,7 +49,7 @@ def build(
     Raises ``RetinaflowError`` if the weights do not fit or there are fewer layers than should be frozen.
     """
     with policy(precision):
-        return _build(backbone, settings, classes, weights, statistics)
+        return _build(backbone, settings, classes, weights, statistics, frequencies)
 
 
 def _build(
@@ -50,6 +58,7 @@ def _build(
     classes: int,
     weights: str | os.PathLike[str] | None,
     statistics: tuple[Sequence[float], Sequence[float]] | None,
+    frequencies: np.ndarray | None,
 ) -> keras.Model:
     size = settings["image_size"]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
@@ -62,9 +71,44 @@ def _build(
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
         # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
         x = keras.layers.Dropout(settings["dropout"], seed=number, name=f"dropout_{number}")(x)
-    # float32 whatever the precision of the rest: probabilities and loss need it.
-    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(pixels, probabilities, name=backbone)
+    outputs = _answer(x, settings["objective"], classes, frequencies)
+    return keras.Model(pixels, outputs, name=backbone)
+
+
+def _answer(
+    x: keras.KerasTensor, objective: str, classes: int, frequencies: np.ndarray | None
+) -> keras.KerasTensor:
+    """The last layers, in float32 whatever the precision of the rest: probabilities and loss need it."""
+    shares = np.full(classes, 1 / classes) if frequencies is None else frequencies / frequencies.sum()
+    bias = keras.initializers.Constant(_bias(objective, np.maximum(shares, LEAST_SHARE)))
+    if objective == "softmax":
+        return keras.layers.Dense(
+            classes, activation="softmax", bias_initializer=bias, dtype="float32", name="probabilities"
+        )(x)
+    if objective == "regression":
+        return keras.layers.Dense(1, bias_initializer=bias, dtype="float32", name="level")(x)
+    # CORAL: one vector of weights for all, and a bias each. What the last layer multiplies by stays 1.
+    x = keras.layers.Dense(1, use_bias=False, dtype="float32", name="severity")(x)
+    biases = keras.layers.Dense(
+        classes - 1,
+        activation="sigmoid",
+        kernel_initializer="ones",
+        bias_initializer=bias,
+        dtype="float32",
+        name="probabilities",
+    )
+    outputs = biases(x)
+    biases.kernel.trainable = False
+    return outputs
+
+
+def _bias(objective: str, shares: np.ndarray) -> list[float]:
+    """Of the last layer, so that it answers ``shares`` where its weights say nothing."""
+    if objective == "softmax":
+        return list(np.log(shares))
+    if objective == "regression":
+        return [float(shares @ np.arange(len(shares)) / shares.sum())]
+    return list(logit(np.cumsum(shares[::-1])[-2::-1] / shares.sum()))
 
 
 @contextlib.contextmanager
@@ -82,38 +126,56 @@ def in_float32(
     model: keras.Model,
     backbone: str,
     settings: Mapping[str, Any],
+    classes: int,
     statistics: tuple[Sequence[float], Sequence[float]] | None,
 ) -> keras.Model:
     """``model``, which ``build`` has made in whatever precision and on however many devices, to be used anywhere."""
-    plain = build(backbone, settings, model.output_shape[-1], None, statistics)
+    plain = build(backbone, settings, classes, None, statistics)
     plain.set_weights(model.get_weights())
     return plain
 
 
-def compile_model(model: keras.Model, learning_rate: float, jit: bool) -> None:
-    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled."""
-    optimiser = keras.optimizers.Adam(learning_rate)
+def compile_model(model: keras.Model, settings: Mapping[str, Any], classes: int, jit: bool) -> None:
+    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled.
+
+    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes.
+    """
+    optimiser = keras.optimizers.Adam(settings["learning_rate"])
     if model.dtype_policy.name == "mixed_float16":
         optimiser = _LossScale(optimiser)
+    objective = settings["objective"]
     model.compile(
         optimizer=optimiser,
-        loss=Loss(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), QuadraticWeightedKappa(model.output_shape[-1])],
+        loss=Loss(objective, settings["regression_loss"]),
+        metrics=[Accuracy(classes, objective), QuadraticWeightedKappa(classes, objective)],
         jit_compile=jit,
     )
 
 
 class Loss(keras.losses.Loss):
-    """Cross-entropy, mean over the whole batch on however many devices it is."""
+    """Of targets and outputs as ``objectives`` has them, mean over the whole batch on however many devices it is.
 
-    def __init__(self) -> None:
-        """Of class indices and probabilities."""
+    Cross-entropy of softmax; of ordinal outputs the sum of the binary cross-entropies (CORAL, equation 4, all levels of
+    equal weight); of a regression ``mse`` or ``smooth_l1`` (Girshick 2015, Fast R-CNN, arXiv:1504.08083, equation 3).
+    """
+
+    def __init__(self, objective: str = "softmax", regression_loss: str = "mse") -> None:
+        """``regression_loss`` is of no account for other objectives."""
         super().__init__()
-        self.each = keras.losses.SparseCategoricalCrossentropy()
+        kind = regression_loss if objective == "regression" else objective
+        self.each = {
+            "softmax": keras.losses.CategoricalCrossentropy(),
+            "ordinal": keras.losses.BinaryCrossentropy(),
+            "mse": keras.losses.MeanSquaredError(),
+            "smooth_l1": keras.losses.Huber(delta=1.0),
+        }[kind]
+        self.terms = kind == "ordinal"
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Of each photograph: ``y_true`` class indices (n,), ``y_pred`` probabilities (n, classes)."""
-        return device.weigh_by_share(self.each.call(y_true, y_pred))
+        """Of each photograph: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
+        # Keras has the mean of the binary ones.
+        terms = y_pred.shape[-1] if self.terms else 1
+        return device.weigh_by_share(terms * self.each.call(y_true, y_pred))
 
 
 class _LossScale(keras.optimizers.LossScaleOptimizer):

@@ -1,135 +1,225 @@
-"""What a model said of each photograph of a part, as a table, and the metrics over all of them."""
+"""What a system said of each photograph of a part, as tables: its outputs, and what they are graded as."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinaflow import objectives
+from retinaflow.decision import Decision, Labelled, cross_fitted, fit, grade, write_decision
 from retinaflow.errors import RetinaflowError
 from retinaflow.figures import confusion_matrix_figure
 from retinaflow.files import write_json
+from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.tables import REBUILD, Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
+OUTPUT_COLUMNS = ("image", "filename", "patient", "eye", "class_index")
 PREDICTION_COLUMNS = ("filename", "actual_class", "actual_class_index", "pred_class", "pred_class_index")
+GRADE_COLUMNS = ("patient", "eye", "severity", "plain_class", "plain_class_index", "referable")
 SUM_TOLERANCE = 1e-6
 
 
-def write_predictions(
-    path: Path, filenames: Sequence[str], actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
-) -> None:
-    """Write a row a photograph: ``PREDICTION_COLUMNS`` and a column ``probability_CLASS`` for each class."""
-    columns = [f"probability_{name}" for name in classes]
-    predicted = probabilities.argmax(axis=1)
+class Outputs(NamedTuple):
+    """What a system put out for n photographs: float (n, width) ``outputs``, int64 (n,) ``levels``, and n names each."""
+
+    images: Sequence[str]
+    filenames: Sequence[str]
+    patients: Sequence[str]
+    eyes: Sequence[str]
+    levels: np.ndarray
+    outputs: np.ndarray
+
+
+def write_outputs(path: Path, said: Outputs) -> None:
+    """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits."""
+    columns = [f"output_{number}" for number in range(said.outputs.shape[1])]
+    names = zip(said.images, said.filenames, said.patients, said.eyes, said.levels.tolist(), strict=True)
     write_table(
         path,
-        [*PREDICTION_COLUMNS, *columns],
+        [*OUTPUT_COLUMNS, *columns],
+        (
+            {
+                **dict(zip(OUTPUT_COLUMNS, row, strict=True)),
+                **{column: f"{value:.9g}" for column, value in zip(columns, values, strict=True)},
+            }
+            for row, values in zip(names, said.outputs.tolist(), strict=True)
+        ),
+    )
+
+
+def read_outputs(path: Path, objective: str, classes: int) -> Outputs:
+    """What ``write_outputs`` wrote of a system with this ``objective``. Further columns are passed over.
+
+    Raises ``RetinaflowError`` if the table cannot be read, has no row, lacks a column or holds what is no class or no
+    output of such a system.
+    """
+    columns = [f"output_{number}" for number in range(objectives.width(objective, classes))]
+    rows: list[Row] = read_table(path, (*OUTPUT_COLUMNS, *columns))
+    if not rows:
+        raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
+    indices = {str(level): level for level in range(classes)}
+    levels, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
+    for number, row in enumerate(rows):
+        try:
+            levels[number] = indices[row["class_index"]]
+            outputs[number] = [float(row[column]) for column in columns]
+        except (KeyError, ValueError) as error:
+            raise RetinaflowError(
+                f"{path}: row {number + 1} has {str(error)[:100]}; expected a class 0 to {classes - 1} and outputs. "
+                f"{REBUILD}"
+            ) from error
+    wrong = objectives.impossible(objective, outputs)
+    if objective == "softmax":
+        wrong |= np.abs(outputs.sum(axis=1) - 1) > SUM_TOLERANCE
+    if wrong.any():
+        first = wrong.argmax()
+        raise RetinaflowError(
+            f"{path}: the outputs of row {first + 1} are {outputs[first].tolist()}, which are none of objective "
+            f"{objective}. {REBUILD}"
+        )
+    names = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
+    return Outputs(*names, levels, outputs)
+
+
+def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequence[str]) -> None:
+    """Write a row a photograph: ``PREDICTION_COLUMNS``, ``probability_CLASS`` for each class, ``GRADE_COLUMNS``.
+
+    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0 or
+    1 by the operating point.
+    """
+    columns = [f"probability_{name}" for name in classes]
+    answers = [
+        said.levels.tolist(),
+        *(values.tolist() for values in (grades.level, grades.plain, grades.severity, grades.referable)),
+        grades.probabilities.tolist(),
+    ]
+    write_table(
+        path,
+        [*PREDICTION_COLUMNS, *columns, *GRADE_COLUMNS],
         (
             {
                 "filename": filename,
                 "actual_class": classes[true],
                 "actual_class_index": true,
-                "pred_class": classes[guess],
-                "pred_class_index": guess,
-                **{column: f"{value:.9g}" for column, value in zip(columns, row, strict=True)},
+                "pred_class": classes[level],
+                "pred_class_index": level,
+                **{column: f"{value:.9g}" for column, value in zip(columns, probabilities, strict=True)},
+                "patient": patient,
+                "eye": eye,
+                "severity": f"{severity:.9g}",
+                "plain_class": classes[plain],
+                "plain_class_index": plain,
+                "referable": int(referable),
             }
-            for filename, true, guess, row in zip(
-                filenames, actual.tolist(), predicted.tolist(), probabilities.tolist(), strict=True
+            for filename, patient, eye, true, level, plain, severity, referable, probabilities in zip(
+                said.filenames, said.patients, said.eyes, *answers, strict=True
             )
         ),
     )
 
 
-def read_predictions(path: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Filenames, actual class indices int64 (n,) and probabilities float64 (n, classes) of ``write_predictions``.
-
-    Raises ``RetinaflowError`` if the table cannot be read, lacks a class or holds what is no class or probability.
-    """
-    columns = [f"probability_{name}" for name in classes]
-    rows: list[Row] = read_table(path, (*PREDICTION_COLUMNS, *columns))
-    indices = {str(level): level for level in range(len(classes))}
-    actual = np.empty(len(rows), np.int64)
-    probabilities = np.empty((len(rows), len(columns)))
-    for number, row in enumerate(rows):
-        try:
-            actual[number] = indices[row["actual_class_index"]]
-            probabilities[number] = [float(row[column]) for column in columns]
-        except (KeyError, ValueError) as error:
-            raise RetinaflowError(
-                f"{path}: row {number + 1} has {str(error)[:100]}; expected a class 0 to {len(classes) - 1} and "
-                f"probabilities. {REBUILD}"
-            ) from error
-    # Written with nine digits. NaN fails each comparison.
-    right = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < SUM_TOLERANCE)
-    if not right.all():
-        raise RetinaflowError(
-            f"{path}: the probabilities of row {right.argmin() + 1} are {probabilities[right.argmin()].tolist()}; "
-            f"expected numbers from 0 to 1 that add up to 1. {REBUILD}"
-        )
-    return [row["filename"] for row in rows], actual, probabilities
-
-
-def write_scores(
-    run: str,
-    backbone: str,
-    part: str,
-    filenames: Sequence[str],
-    actual: np.ndarray,
-    probabilities: np.ndarray,
+def grade_system(
+    system: str,
+    objective: str,
+    outputs: Mapping[str, Path],
     classes: Sequence[str],
     referable_level: int,
-    predictions: Path,
-    metrics: Path,
-    figure: Path,
+    referable_sensitivity: float,
+    replicates: int,
+    seed: int,
+    decision: Path,
+    written: Mapping[str, tuple[Path, Path, Path]],
 ) -> None:
-    """Write predictions, metrics and confusion matrix of one model on one part.
+    """Fit the decision of a system, grade its parts by it, and judge the grades with ``replicates`` of the bootstrap.
 
-    ``actual``: int (n,); ``probabilities``: float (n, classes).
+    ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
+    is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
     """
-    write_predictions(predictions, filenames, actual, probabilities, classes)
-    result: dict[str, Any] = evaluate(actual, probabilities, classes, referable_level)
-    write_json(metrics, {"run": run, "backbone": backbone, "part": part, "classes": list(classes), **result})
-    confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{run} on {part}")
+    said = {part: read_outputs(path, objective, len(classes)) for part, path in outputs.items()}
+    held_out = next(iter(said))
+    known = said[held_out]
+    options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_level
+    fitted = fit(*options, referable_sensitivity, seed)
+    for part, its in said.items():
+        if part == held_out:
+            grades = cross_fitted(*options, referable_sensitivity, seed)
+        else:
+            grades = grade(fitted, its.outputs)
+        _write_scores(system, part, its, grades, fitted, replicates, seed, written[part])
+    write_decision(decision, fitted)
+
+
+def _write_scores(
+    system: str,
+    part: str,
+    said: Outputs,
+    grades: Grades,
+    fitted: Decision,
+    replicates: int,
+    seed: int,
+    written: tuple[Path, Path, Path],
+) -> None:
+    predictions, metrics, figure = written
+    classes, level = fitted.classes, fitted.referable_level
+    uncalibrated = None
+    # What a regression puts out is no probability before the spread around it is known.
+    if fitted.objective != "regression":
+        uncalibrated = objectives.class_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
+    result: dict[str, Any] = evaluate(
+        said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated
+    )
+    write_predictions(predictions, said, grades, classes)
+    backbone = system.split("/")[0]
+    write_json(metrics, {"run": system, "backbone": backbone, "part": part, "classes": list(classes), **result})
+    confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{system} on {part}")
     log.info(
-        "%s on %s: %d images, accuracy %.4f (always %s: %.4f), quadratic weighted kappa %s",
-        run,
+        "%s on %s: %d images, accuracy %.4f (always %s: %.4f), quadratic weighted kappa %s (without thresholds: %s)",
+        system,
         part,
         result["images"],
         result["accuracy"],
         result["baseline"]["class"],
         result["baseline"]["accuracy"],
         result["quadratic_weighted_kappa"],
+        result["plain"]["quadratic_weighted_kappa"],
     )
 
 
-def pool(
-    backbone: str,
-    folds: Sequence[Path],
-    classes: Sequence[str],
-    referable_level: int,
-    predictions: Path,
-    metrics: Path,
-    figure: Path,
-) -> None:
-    """Score the held-out predictions of all folds together, as one set: the ``out-of-fold`` part.
+def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> None:
+    """Write the outputs for what each fold held out as one table: the ``out-of-fold`` part.
 
-    ``folds`` are the prediction tables of the folds' validation parts.
+    ``tables`` are those of the folds' validation parts. Raises ``RetinaflowError`` if a photograph is in two of them.
     """
-    read = [read_predictions(path, classes) for path in folds]
-    write_scores(
-        backbone,
-        backbone,
-        "out-of-fold",
-        [name for names, _, _ in read for name in names],
-        np.concatenate([actual for _, actual, _ in read]),
-        np.concatenate([probabilities for _, _, probabilities in read]),
-        classes,
-        referable_level,
-        predictions,
-        metrics,
-        figure,
-    )
+    read = [read_outputs(path, objective, classes) for path in tables]
+    images = [image for said in read for image in said.images]
+    if len(set(images)) < len(images):
+        twice = next(image for image in images if images.count(image) > 1)
+        raise RetinaflowError(
+            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. {REBUILD}"
+        )
+    names = ([name for said in read for name in said[place]] for place in range(4))
+    write_outputs(pooled, Outputs(*names, *(np.concatenate([said[place] for said in read]) for place in (4, 5))))
+
+
+def average(tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path) -> None:
+    """Write the mean of what several systems put out for the same photographs.
+
+    ``tables`` are each with the objective of their system. Where that of the result is another, ``regression``, it is
+    the mean of their severities. Raises ``RetinaflowError`` if the photographs or their classes are not the same.
+    """
+    read = [(path, its, read_outputs(path, its, classes)) for path, its in tables]
+    path, _, first = read[0]
+    outputs = []
+    for other, its, said in read:
+        if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
+            raise RetinaflowError(
+                f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
+            )
+        alike = its == objective
+        outputs.append(said.outputs if alike else objectives.severity(its, said.outputs, classes)[:, np.newaxis])
+    write_outputs(averaged, first._replace(outputs=np.mean(outputs, axis=0)))

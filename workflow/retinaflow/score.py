@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from retinaflow import device
+from retinaflow import device, objectives
 from retinaflow.errors import RetinaflowError
 from retinaflow.loader import Batches, Photographs
 
@@ -14,11 +14,13 @@ BATCH = 32
 TRAIN_ANEW = "Delete the model and run again to train it anew."
 
 
-def load_model(path: Path, classes: Sequence[str], seed: int, threads: int) -> keras.Model:
+def load_model(
+    path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax"
+) -> keras.Model:
     """Load a trained model; code inside the file is refused.
 
-    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to one
-    probability for each of ``classes``.
+    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a network
+    of this ``objective`` says of ``classes``.
     """
     device.prepare(seed, threads)
     device.full_float32()
@@ -32,37 +34,39 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int) -> k
     # A model that was never built has neither.
     if [len(getattr(model, ends, None) or ()) for ends in ("inputs", "outputs")] != [1, 1]:
         raise RetinaflowError(f"{path}: expected a model with one input and one output. {TRAIN_ANEW}")
-    (pixels,), (probabilities,) = model.inputs, model.outputs
+    (pixels,), (outputs,) = model.inputs, model.outputs
     if pixels.dtype != "uint8" or len(pixels.shape) != 4 or pixels.shape[3] != 3 or pixels.shape[1] != pixels.shape[2]:
         raise RetinaflowError(
             f"{path}: the model takes {pixels.dtype} {pixels.shape}, expected uint8 RGB (None, size, size, 3). "
             f"{TRAIN_ANEW}"
         )
-    if len(probabilities.shape) != 2 or probabilities.shape[1] != len(classes):
+    expected = objectives.width(objective, len(classes))
+    if len(outputs.shape) != 2 or outputs.shape[1] != expected:
         raise RetinaflowError(
-            f"{path}: the model has {probabilities.shape[-1]} classes, expected the {len(classes)} of data.classes. "
-            f"{TRAIN_ANEW}"
+            f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for the "
+            f"{len(classes)} of data.classes. {TRAIN_ANEW}"
         )
     return model
 
 
-def predict(model: keras.Model, photographs: Photographs, threads: int) -> np.ndarray:
-    """Probabilities float64 (n, classes) in the order of ``photographs``; each row sums to 1.
+def predict(model: keras.Model, photographs: Photographs, threads: int, objective: str = "softmax") -> np.ndarray:
+    """Outputs float64 (n, width) in the order of ``photographs``, as ``objectives`` has them; rows of softmax sum to 1.
 
-    Raises ``RetinaflowError`` if the model takes photographs of another size or gives no probabilities.
+    Raises ``RetinaflowError`` if the model takes photographs of another size, or gives what no network of this
+    ``objective`` does.
     """
     if model.input_shape[1] not in (None, photographs.size):
         raise RetinaflowError(
             f"{model.name}: the model takes photographs of {model.input_shape[1]} px, those of the shards have "
             f"{photographs.size}. {TRAIN_ANEW}"
         )
-    probabilities = model.predict(Batches(photographs, BATCH, threads), verbose=0).astype(np.float64)
-    totals = probabilities.sum(axis=1)
-    wrong = ~((probabilities >= 0).all(axis=1) & (totals > 0) & np.isfinite(totals))  # NaN fails each comparison
+    outputs = model.predict(Batches(photographs, BATCH, threads), verbose=0).astype(np.float64)
+    totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
+    wrong = objectives.impossible(objective, outputs) | (totals <= 0)
     if wrong.any():
         first = photographs.images[wrong.argmax()]
         raise RetinaflowError(
-            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are no probabilities, first "
-            f"{probabilities[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
+            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective}, "
+            f"first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
         )
-    return probabilities / totals[:, np.newaxis]
+    return outputs / totals[:, np.newaxis]

@@ -455,6 +455,16 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield f"{key}.class_weights: {len(weights)} weights for the {classes} classes of data.classes"
         if isinstance(weights, list) and not any(weights):
             yield f"{key}.class_weights: {weights} are all 0, so that nothing would be learned"
+        if settings["label_smoothing"] and settings["objective"] != "softmax":
+            yield (
+                f"{key}.label_smoothing: {settings['label_smoothing']} with objective {settings['objective']}, whose "
+                "labels are no probabilities of classes; set it to 0, or objective to softmax"
+            )
+        if settings["regression_loss"] != "mse" and settings["objective"] != "regression":
+            yield (
+                f"{key}.regression_loss: {settings['regression_loss']} with objective {settings['objective']}, which it "
+                "does not apply to; set it to mse, or objective to regression"
+            )
         if settings["minimum_learning_rate"] > settings["learning_rate"]:
             yield (
                 f"{key}.minimum_learning_rate: {settings['minimum_learning_rate']} is above "

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from retinaflow import device
+from retinaflow import device, objectives
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
@@ -62,6 +62,8 @@ def train(
     pass before another epoch has ended.
     """
     balance = class_weights(settings["class_weights"], training.levels, classes)
+    factors = None if balance is None else np.array(list(balance.values()), np.float32)[training.levels]
+    frequencies = np.bincount(training.levels, factors, len(classes))
     statistics = None
     if settings["normalisation"] == "dataset":
         mean, deviation = training.channel_statistics()
@@ -69,15 +71,28 @@ def train(
     if not checkpoint.batch_size:
         checkpoint.restart(settings["batch_size"])
 
+    def targets_of(photographs: Photographs, smoothing: float = 0.0) -> np.ndarray:
+        return objectives.targets(settings["objective"], photographs.levels, len(classes), smoothing)
+
     def attempt(batch_size: int) -> keras.Model:
         device.prepare(seed, settings["cpu_threads"], settings["jit"])
-        batches = Batches(training, batch_size, workers, seed, settings["augment"], settings["gpus"])
-        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"])
+        batches = Batches(
+            training,
+            batch_size,
+            workers,
+            seed,
+            settings["augment"],
+            settings["gpus"],
+            targets_of(training, settings["label_smoothing"]),
+            factors,
+        )
+        # Neither smoothed nor weighted: what is watched stays comparable.
+        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"], targets=targets_of(validation))
         with device.parallel(settings["gpus"]):
-            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"])
+            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             device.adopt(model)
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-            _fit(model, settings, seed, batches, held_out, balance, checkpoint, deadline)
+            _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
         return model
 
     while True:
@@ -103,7 +118,7 @@ def train(
     checkpoint.load(model, best)
     trainable = _trainable(model)
     if settings["precision"] != "float32" or settings["gpus"] > 1:
-        model = in_float32(model, backbone, settings, statistics)
+        model = in_float32(model, backbone, settings, len(classes), statistics)
     decided = {
         "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
         "channel_statistics": statistics,
@@ -123,14 +138,14 @@ def _fit(
     seed: int,
     batches: Batches,
     held_out: Batches,
-    balance: dict[int, float] | None,
+    classes: int,
     checkpoint: Checkpoint,
     deadline: float,
 ) -> None:
     """Train ``model`` from where ``checkpoint`` stands until nothing is left to do."""
     if checkpoint.finished:
         return
-    compile_model(model, settings["learning_rate"], settings["jit"])
+    compile_model(model, settings, classes, settings["jit"])
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
     model.optimizer.build(model.trainable_variables)
@@ -157,7 +172,6 @@ def _fit(
         validation_data=held_out,
         epochs=settings["epochs"],
         initial_epoch=done,
-        class_weight=balance,
         shuffle=False,
         verbose=0,
         callbacks=[

@@ -3,6 +3,7 @@
 import ast
 import functools
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,6 +88,32 @@ def runs(backbone):
 
 
 RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
+# Of all backbones, where there are several.
+AVERAGE = "average"
+
+
+def systems():
+    """All that is scored: the runs, and what is made of their outputs."""
+    pooled = list(CONFIG["backbones"]) if FOLDS else []
+    return [*RUNS, *pooled, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
+
+
+def system_parts(system):
+    """The parts that a system is scored on. The first is what its decision is fitted on."""
+    return ["out-of-fold" if FOLDS and system not in RUNS else "validation", *SCORED[1:]]
+
+
+def system_objective(system):
+    """What the outputs of a system are."""
+    backbones = CONFIG["backbones"] if system == AVERAGE else [system.split("/")[0]]
+    objectives = {settings.training(CONFIG, backbone)["objective"] for backbone in backbones}
+    # Of several kinds of outputs, severities can be averaged.
+    return objectives.pop() if len(objectives) == 1 else "regression"
+
+
+def any_of(names):
+    """A constraint of a wildcard to some names."""
+    return "|".join(map(re.escape, names))
 
 
 wildcard_constraints:
@@ -97,6 +124,7 @@ wildcard_constraints:
     number=r"\d+",
     run="|".join(RUNS),
     backbone="|".join(CONFIG["backbones"]),
+    system=any_of(systems()),
 
 
 def path(*steps):
@@ -437,16 +465,14 @@ def fetched_weights():
     ]
 
 
-def out_of_fold_tables(wildcards):
-    """Predictions of all folds of a backbone on what each held out."""
-    return [path("scores", run, "validation", "predictions.csv") for run in runs(wildcards.backbone)]
+def outputs_of(systems, part):
+    """Tables of what systems put out for a part."""
+    return [path("scores", system, part, "outputs.csv") for system in systems]
 
 
 def all_metrics():
     """Every metrics file that the comparison reads."""
-    files = [path("scores", run, part, "metrics.json") for run in RUNS for part in SCORED]
-    pooled = CONFIG["backbones"] if FOLDS else []
-    return files + [path("scores", backbone, "out-of-fold", "metrics.json") for backbone in pooled]
+    return [path("scores", system, part, "metrics.json") for system in systems() for part in system_parts(system)]
 
 
 def inventory_output():
@@ -482,6 +508,7 @@ def final_output():
         ],
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
+        *[table for system in systems() for part in system_parts(system) for table in outputs_of([system], part)],
         *all_metrics(),
         path("comparison", "comparison.csv"),
     ]

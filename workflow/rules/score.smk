@@ -1,4 +1,4 @@
-# Stage 5: score each model on what it did not train on.
+# Stage 5: what each model says of photographs that it did not train on, and what that is graded as.
 
 
 rule score:
@@ -11,15 +11,7 @@ rule score:
         record=path("models", "{run}", "run.json"),
         code=code("score.py"),
     output:
-        **{
-            f"{part}_{name}": path("scores", "{run}", part, file)
-            for part in SCORED
-            for name, file in (
-                ("predictions", "predictions.csv"),
-                ("metrics", "metrics.json"),
-                ("figure", "confusion_matrix.png"),
-            )
-        },
+        **{part: path("scores", "{run}", part, "outputs.csv") for part in SCORED},
         curves=path("scores", "{run}", "learning_curves.png"),
     log:
         path("logs", "score", "{run}.log"),
@@ -31,10 +23,9 @@ rule score:
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
-        backbone=lambda wildcards: backbone_of(wildcards.run),
         parts=SCORED,
         classes=CLASSES,
-        referable_level=CONFIG["score"]["referable_level"],
+        objective=lambda wildcards: system_objective(wildcards.run),
         seed=CONFIG["seed"],
         backend=lambda wildcards: training_settings(wildcards)["backend"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
@@ -43,23 +34,100 @@ rule score:
 
 
 localrules:
+    grade,
+    grade_combined,
     pool,
+    average,
 
 
-rule pool:
+def graded(held_out):
+    """Files of a system whose decision is fitted on `held_out`."""
+    return {
+        f"{part}_{name}": path("scores", "{system}", part, file)
+        for part in [held_out, *SCORED[1:]]
+        for name, file in (
+            ("predictions", "predictions.csv"),
+            ("metrics", "metrics.json"),
+            ("figure", "confusion_matrix.png"),
+        )
+    }
+
+
+rule grade:
     input:
-        folds=out_of_fold_tables,
-        code=code("pool.py"),
+        outputs=lambda wildcards: [
+            table for part in system_parts(wildcards.system) for table in outputs_of([wildcards.system], part)
+        ],
+        code=code("grade.py"),
     output:
-        predictions=path("scores", "{backbone}", "out-of-fold", "predictions.csv"),
-        metrics=path("scores", "{backbone}", "out-of-fold", "metrics.json"),
-        figure=path("scores", "{backbone}", "out-of-fold", "confusion_matrix.png"),
+        decision=path("models", "{system}", "decision.json"),
+        **graded("validation"),
     log:
-        path("logs", "pool", "{backbone}.log"),
+        path("logs", "grade", "{system}.log"),
+    wildcard_constraints:
+        system=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        parts=lambda wildcards: system_parts(wildcards.system),
+        objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],
+        referable_sensitivity=CONFIG["score"]["referable_sensitivity"],
+        bootstrap=CONFIG["score"]["bootstrap"],
+        seed=CONFIG["seed"],
     script:
-        "../scripts/pool.py"
+        "../scripts/grade.py"
+
+
+if FOLDS:
+
+    use rule grade as grade_combined with:
+        output:
+            decision=path("models", "{system}", "decision.json"),
+            **graded("out-of-fold"),
+        wildcard_constraints:
+            system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
+
+    rule pool:
+        input:
+            validation=lambda wildcards: outputs_of(runs(wildcards.backbone), "validation"),
+            # What the folds put out for the test set, to be averaged.
+            test=lambda wildcards: [
+                table for part in SCORED[1:] for table in outputs_of(runs(wildcards.backbone), part)
+            ],
+            code=code("pool.py"),
+        output:
+            **{
+                part: path("scores", "{backbone}", folder, "outputs.csv")
+                for part, folder in zip(SCORED, system_parts("pooled"))
+            },
+        log:
+            path("logs", "pool", "{backbone}.log"),
+        conda:
+            "../../envs/retinaflow.yaml"
+        params:
+            objective=lambda wildcards: system_objective(wildcards.backbone),
+            classes=len(CLASSES),
+        script:
+            "../scripts/pool.py"
+
+
+rule average:
+    input:
+        tables=lambda wildcards: outputs_of(CONFIG["backbones"], wildcards.part),
+        code=code("average.py"),
+    output:
+        path("scores", AVERAGE, "{part}", "outputs.csv"),
+    log:
+        path("logs", AVERAGE, "{part}.log"),
+    wildcard_constraints:
+        part=any_of(system_parts(AVERAGE)),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
+        objective=system_objective(AVERAGE),
+        classes=len(CLASSES),
+    script:
+        "../scripts/average.py"

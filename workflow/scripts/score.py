@@ -1,4 +1,4 @@
-"""Score one model on its validation part and on the test set."""
+"""What one model says of its validation part and of the test set."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ with job_log(snakemake.log[0]):
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.figures import learning_curves
     from retinaflow.loader import Photographs
-    from retinaflow.predictions import write_scores
+    from retinaflow.predictions import Outputs, write_outputs
     from retinaflow.score import load_model, predict
 
-    run, classes, threads = snakemake.wildcards.run, snakemake.params.classes, snakemake.threads
+    run, classes, objective = snakemake.wildcards.run, snakemake.params.classes, snakemake.params.objective
     files, output = snakemake.input, snakemake.output
-    model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads)
+    model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads, objective)
     for part in snakemake.params.parts:
         shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
         photographs = Photographs(
@@ -27,18 +27,8 @@ with job_log(snakemake.log[0]):
             [(Path(pixels), Path(rows)) for pixels, rows in shards],
             classes,
         )
-        write_scores(
-            run,
-            snakemake.params.backbone,
-            part,
-            photographs.filenames,
-            photographs.levels,
-            predict(model, photographs, threads),
-            classes,
-            snakemake.params.referable_level,
-            Path(output[f"{part}_predictions"]),
-            Path(output[f"{part}_metrics"]),
-            Path(output[f"{part}_figure"]),
-        )
+        names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes
+        said = predict(model, photographs, snakemake.threads, objective)
+        write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said))
     kept = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
     learning_curves(Path(output.curves), read_table(files.history), kept, run)
