@@ -29,6 +29,8 @@ include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/weights.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/probe.smk"
 include: "workflow/rules/compare.smk"
 
 
@@ -42,6 +44,7 @@ localrules:
     all,
     preflight,
     weights,
+    probe,
 
 
 rule all:
@@ -58,3 +61,8 @@ rule preflight:
 rule weights:
     input:
         fetched_weights(),
+
+
+rule probe:
+    input:
+        path("probe", "probe.csv"),

@@ -8,12 +8,14 @@ class Backbone(NamedTuple):
 
     ``constructor``: its name there. ``input_mode``: what its ImageNet weights expect of RGB values 0 to 255:
     ``caffe`` (BGR less the ImageNet channel means), ``tf`` (scaled to -1..1) or ``builtin`` (the network does it
-    itself). ``minimum_size``: least side of its input in pixels.
+    itself). ``minimum_size``: least side of its input in pixels. ``feature_layer``: the layer whose features grade best
+    by a linear probe, where that was measured; None is the last.
     """
 
     constructor: str
     input_mode: str
     minimum_size: int = 32
+    feature_layer: str | None = None
 
 
 # https://keras.io/api/applications/ lists the input each network expects and its least size.
@@ -21,7 +23,7 @@ BACKBONES = {
     "VGG16": Backbone("VGG16", "caffe"),
     "ResNet50": Backbone("ResNet50", "caffe"),
     "ResNet50V2": Backbone("ResNet50V2", "tf"),
-    "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75),
+    "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75, feature_layer="mixed9"),
     "EfficientNetV2B0": Backbone("EfficientNetV2B0", "builtin"),
     "EfficientNetV2B1": Backbone("EfficientNetV2B1", "builtin"),
     "EfficientNetV2B2": Backbone("EfficientNetV2B2", "builtin"),

@@ -163,7 +163,7 @@ class Batches(keras.utils.PyDataset):
         self.targets = targets
         self.weights = weights
         # By name and not by place, so that one more photograph does not change what happens to the others.
-        self._names = [_number(image) for image in photographs.images]
+        self._names = [photograph_number(image) for image in photographs.images]
         self._count = _count(len(photographs), batch_size, devices)
         self.start_epoch(0)
 
@@ -240,6 +240,7 @@ def _count(photographs: int, batch_size: int, devices: int) -> int:
     )
 
 
-def _number(image: str) -> int:
+def photograph_number(image: str) -> int:
+    """What stands for a photograph in seeds: 0 to 2**128 - 1, from its name alone."""
     name = image.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")

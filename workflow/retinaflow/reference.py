@@ -17,6 +17,8 @@ SECTIONS = {
     "preprocess": "`preprocess`",
     "train": "`train`, and each of `backbones`",
     "train.augment": "`train.augment`",
+    "features": "`features`",
+    "eyes": "`eyes`",
     "score": "`score`",
 }
 

@@ -44,6 +44,10 @@ DECODED = 6
 ROW = 1 / 500
 # Photographs a second that one thread reads from a slow shared disk and decodes whole.
 READ = 5
+# MB a photograph of 8,192 features in float32, four times: as they are, scaled, of training patients, and reduced; and
+# seconds that all rounds of a fit take a photograph.
+FITTED = 4 * 4 * 8192 / 1e6
+FIT = 1 / 20
 # Photographs that are scored at once.
 SCORED = 32
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
@@ -100,6 +104,16 @@ def training_minutes(
 def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
     """Minutes to predict ``photographs`` on a GPU and judge the predictions."""
     return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
+
+
+def probe_memory(photographs: int, attempt: int = 1) -> int:
+    """MB to fit the features of ``photographs``, both eyes', of the widest layer there is."""
+    return attempt * math.ceil(LIGHT + FITTED * photographs)
+
+
+def probe_minutes(photographs: int, attempt: int = 1) -> int:
+    """Minutes for that, on a few cores."""
+    return _minutes(FIT * photographs, attempt)
 
 
 def _area(settings: Mapping[str, Any]) -> float:

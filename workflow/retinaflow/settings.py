@@ -302,6 +302,29 @@ def held_out_parts(config: Config) -> list[str]:
     return [f"fold-{i}" for i in range(1, folds + 1)] if folds else ["train", "validation"]
 
 
+def eye_systems(config: Config) -> list[str]:
+    """Which of ``blend`` and ``fusion`` are made of each backbone; ``auto`` makes both where there are both eyes.
+
+    ``config`` is complete and its label tables are there.
+    """
+    chosen: str | list[str] = config["eyes"]["systems"]
+    if not isinstance(chosen, str):
+        return chosen
+    return ["blend", "fusion"] if "demo" in config or _has_both_eyes(config["data"]) else []
+
+
+def _has_both_eyes(data: Config) -> bool:
+    pattern = re.compile(data["patient"], re.DOTALL)
+    if "eye" not in pattern.groupindex:
+        return False
+    eyes: dict[str, str] = {}
+    for label in read_labels(data["train"]["labels"], data["image_column"], data["level_column"]):
+        match = pattern.fullmatch(label.image)
+        if match and match["eye"] and eyes.setdefault(match["patient"], match["eye"]) != match["eye"]:
+            return True
+    return False
+
+
 def recipe(config: Config, backbone: str) -> Recipe:
     """How the photographs of one backbone are preprocessed."""
     how = config["preprocess"]
@@ -496,8 +519,18 @@ def _combination_problems(config: Config) -> Iterable[str]:
             f"score.referable_level: {config['score']['referable_level']} is no level of the {classes} classes of "
             f"data.classes; expected 1 to {classes - 1}"
         )
+    if isinstance(config["eyes"]["systems"], list) and config["eyes"]["systems"]:
+        yield from _eye_problems(config["data"])
     if "demo" in config:
         yield from _demo_problems(config)
+
+
+def _eye_problems(data: Config) -> Iterable[str]:
+    if "eye" not in re.compile(data["patient"]).groupindex:
+        yield (
+            f"eyes.systems: data.patient, {data['patient']!r}, has no group (?P<eye>...) that tells both eyes apart; "
+            "add it, or set eyes.systems to []"
+        )
 
 
 def _data_problems(data: Config) -> Iterable[str]:

@@ -80,6 +80,8 @@ FOLDS = CONFIG["split"]["folds"]
 DATASETS = settings.datasets(CONFIG)
 # What a model is scored on: its held-out part, and the test set where there is one.
 SCORED = ["validation", *(["test"] if "test" in DATASETS else [])]
+# What the training data set is divided into.
+TRAINING_PARTS = settings.held_out_parts(CONFIG)
 
 
 def runs(backbone):
@@ -315,7 +317,14 @@ def backbone_of(run):
 def training_settings(wildcards):
     """The training settings of a run's backbone that decide its outcome."""
     chosen = settings.training(CONFIG, backbone_of(wildcards.run))
-    return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
+    return {key: value for key, value in chosen.items() if key not in ("on_out_of_memory", "feature_layer")}
+
+
+def feature_settings(wildcards):
+    """The settings that decide the features of a backbone."""
+    chosen = settings.training(CONFIG, wildcards.backbone)
+    decisive = ("backend", "cpu_threads", "image_size", "feature_layer", "augment")
+    return {**{key: chosen[key] for key in decisive}, "views": CONFIG["features"]["views"]}
 
 
 def parts_of(run, use):
@@ -346,6 +355,16 @@ def shards(use, suffix):
             for part in parts_of(wildcards.run, use)
             for i in range(SHARDS[part])
         ]
+
+    return files
+
+
+def part_shards(suffix):
+    """Input function: shard files of all photographs of a part, of the size that a backbone takes."""
+
+    def files(wildcards):
+        recipe = settings.recipe(CONFIG, wildcards.backbone).name
+        return [path("shards", recipe, wildcards.part, f"{i}.{suffix}") for i in range(SHARDS[wildcards.part])]
 
     return files
 
@@ -442,6 +461,24 @@ def score_memory(wildcards, attempt):
 def score_runtime(wildcards, input, threads, attempt):
     count = sum(run_photographs(wildcards.run, use) for use in SCORED)
     return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), count, attempt)
+
+
+def features_memory(wildcards, attempt):
+    chosen = settings.training(CONFIG, wildcards.backbone)
+    return resources.network_memory(wildcards.backbone, chosen, photographs(wildcards.part), False, attempt)
+
+
+def features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG["features"]["views"] * photographs(wildcards.part)
+    return resources.scoring_minutes(wildcards.backbone, settings.training(CONFIG, wildcards.backbone), views, attempt)
+
+
+def probe_memory(wildcards, attempt):
+    return resources.probe_memory(dataset_photographs("train"), attempt)
+
+
+def probe_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(dataset_photographs("train"), attempt)
 
 
 # Weights, scores and targets ----------------------------------------------------------------------------------------

@@ -1,0 +1,28 @@
+# Features of all photographs of a part, by a backbone as its weights file has it.
+
+
+rule features:
+    input:
+        index=path("organized", "{part}", "index.csv"),
+        pixels=part_shards("npy"),
+        rows=part_shards("csv"),
+        weights=lambda wildcards: weights_of(wildcards.backbone),
+        code=code("features.py"),
+    output:
+        features=path("features", "{backbone}", "{part}.npy"),
+        rows=path("features", "{backbone}", "{part}.csv"),
+    log:
+        path("logs", "features", "{backbone}", "{part}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    resources:
+        gpu=1,
+        mem_mb=features_memory,
+        runtime=scheduled(features_runtime),
+    params:
+        settings=feature_settings,
+        classes=CLASSES,
+        seed=CONFIG["seed"],
+    script:
+        "../scripts/features.py"

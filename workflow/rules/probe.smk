@@ -1,0 +1,44 @@
+# How well the features of each backbone grade without any training of the network: minutes on a CPU.
+
+
+rule probe_backbone:
+    input:
+        indices=expand(path("organized", "{part}", "index.csv"), part=TRAINING_PARTS),
+        features=expand(path("features", "{{backbone}}", "{part}.npy"), part=TRAINING_PARTS),
+        rows=expand(path("features", "{{backbone}}", "{part}.csv"), part=TRAINING_PARTS),
+        code=code("probe_backbone.py"),
+    output:
+        path("probe", "{backbone}.json"),
+    log:
+        path("logs", "probe", "{backbone}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    resources:
+        mem_mb=probe_memory,
+        runtime=scheduled(probe_runtime),
+    params:
+        settings=feature_settings,
+        classes=CLASSES,
+        seed=CONFIG["seed"],
+    script:
+        "../scripts/probe_backbone.py"
+
+
+localrules:
+    rank_probes,
+
+
+rule rank_probes:
+    input:
+        probes=expand(path("probe", "{backbone}.json"), backbone=CONFIG["backbones"]),
+        code=code("rank_probes.py"),
+    output:
+        table=path("probe", "probe.csv"),
+        markdown=path("probe", "probe.md"),
+    log:
+        path("logs", "probe", "probe.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    script:
+        "../scripts/rank_probes.py"

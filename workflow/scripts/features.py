@@ -1,0 +1,35 @@
+"""Features of the photographs of one part by one backbone."""
+
+from pathlib import Path
+
+from retinaflow import gpus
+from retinaflow.backend import choose
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.backbone} {snakemake.wildcards.part}")
+    files, params, threads = snakemake.input, snakemake.params, snakemake.threads
+    choose(params.settings["backend"])
+    # Here, so that the log tells if the backend does not even load.
+    from retinaflow.features import frozen_backbone, write_features
+    from retinaflow.loader import Photographs
+
+    shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
+    write_features(
+        frozen_backbone(
+            snakemake.wildcards.backbone,
+            params.settings["image_size"],
+            params.settings["feature_layer"],
+            Path(files.weights[0]) if files.weights else None,
+            params.seed,
+            params.settings["cpu_threads"],
+        ),
+        Photographs([Path(files.index)], shards, params.classes),
+        [Path(files.index)],
+        params.settings["views"],
+        params.settings["augment"],
+        params.seed,
+        threads,
+        Path(snakemake.output.features),
+        Path(snakemake.output.rows),
+    )

@@ -1,0 +1,11 @@
+"""Rank the backbones by what their features grade."""
+
+import logging
+from pathlib import Path
+
+from retinaflow.logs import job_log
+from retinaflow.probe import rank
+
+with job_log(snakemake.log[0]):
+    probes = [Path(probe) for probe in snakemake.input.probes]
+    logging.info("%s", rank(probes, Path(snakemake.output.table), Path(snakemake.output.markdown)))
