@@ -18,8 +18,8 @@ What is not the article's:
     python benchmarks/article.py aptos-224 eyepacs-256 --folds 1
     python benchmarks/article.py eyepacs-256
 
-What a fold answered is kept in `results/benchmarks/methods/{dataset}/article-{size}-{epochs}/fold-{i}.json`, and is not
-asked for again.
+What a fold puts out is kept below `results/benchmarks/methods/{dataset}/5x{epochs}/article`, where the workflow would
+have it, and is not asked for again.
 """
 
 import argparse
@@ -37,6 +37,7 @@ import chain
 import common
 import methods
 from retinaflow.files import write_json
+from retinaflow.predictions import Outputs, grade_system, pool, write_outputs
 
 FROZEN = 10
 THREADS = 2
@@ -45,8 +46,8 @@ WEIGHTS = chain.CASES["heavy"].weights
 
 def answer(
     training: Sequence[dict[str, str]], held_out: Sequence[dict[str, str]], size: int, epochs: int, seed: int
-) -> dict[str, Any]:
-    """Train on one part and grade the other: history, probabilities (n, 5) of ``held_out`` in order, and seconds."""
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Train on one part and answer the other: float64 (n, 5) probabilities, and how it was trained."""
     import keras
     from sklearn.utils.class_weight import compute_class_weight
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
@@ -74,12 +75,13 @@ def answer(
             keras.callbacks.EarlyStopping("val_loss", patience=10, restore_best_weights=True),
         ],
     )
-    probabilities = model.predict(others, batch_size=chain.BATCH_SIZE, verbose=0)
-    return {
-        "history": {name: [float(value) for value in values] for name, values in history.history.items()},
-        "probabilities": probabilities.tolist(),
+    probabilities = model.predict(others, batch_size=chain.BATCH_SIZE, verbose=0).astype(np.float64)
+    ran = {
+        "epochs_run": len(history.epoch),
         "seconds": round(time.perf_counter() - start, 1),
+        "history": {name: [float(value) for value in values] for name, values in history.history.items()},
     }
+    return probabilities / probabilities.sum(axis=1, keepdims=True), ran
 
 
 def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,19 +96,67 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
     return pixels, np.array([int(row["level"]) for row in rows])
 
 
-def folder(dataset: str, size: int, epochs: int) -> Path:
-    """Where the answers of a data set are."""
-    return methods.TARGET / dataset / f"article-{size}-{epochs}"
-
-
 def fold(dataset: str, number: int, size: int, epochs: int) -> None:
-    """Write what a fold answers, if it is not there."""
-    file = folder(dataset, size, epochs) / f"fold-{number}.json"
-    if not file.is_file():
-        training, held_out = methods.split(dataset, methods.FOLDS)[number - 1]
-        result = chain.in_a_process(answer, training, held_out, size, epochs, methods.SEED)
-        kept = [{key: row[key] for key in ("image", "patient", "eye", "level")} for row in held_out]
-        write_json(file, {"rows": kept, **result})
+    """Write what a fold puts out where the workflow would, if it is not there."""
+    results = folder(dataset, size, epochs)
+    outputs, record = outputs_of(results, number), results / f"models/InceptionV3/fold-{number}/run.json"
+    if outputs.is_file():
+        return
+    training, held_out = methods.split(dataset, methods.FOLDS)[number - 1]
+    probabilities, ran = chain.in_a_process(answer, training, held_out, size, epochs, methods.SEED)
+    write_json(record, ran)
+    write_outputs(outputs, said(held_out, probabilities))
+
+
+def said(rows: Sequence[dict[str, str]], probabilities: np.ndarray) -> Outputs:
+    """Outputs for the photographs of a split table."""
+    columns = ([row[name] for row in rows] for name in ("image", "patient", "eye"))
+    images, patients, eyes = columns
+    filenames = [Path(row["path"]).name for row in rows]
+    return Outputs(images, filenames, patients, eyes, np.array([int(row["level"]) for row in rows]), probabilities)
+
+
+def folder(dataset: str, size: int, epochs: int) -> Path:
+    """Where the results of a data set are."""
+    run = "article" if size == methods.SIZE else f"article-{size}"
+    return methods.TARGET / dataset / methods.Mode(methods.FOLDS, epochs).name / run / "results"
+
+
+def outputs_of(results: Path, number: int) -> Path:
+    """The outputs of a fold."""
+    return results / f"scores/InceptionV3/fold-{number}/validation/outputs.csv"
+
+
+def publish(dataset: str, size: int, epochs: int) -> None:
+    """Print what the folds that are there come to, and write it to `results/benchmarks/article-{dataset}.json`."""
+    results = folder(dataset, size, epochs)
+    tables = {f"fold-{i}": path for i in range(1, methods.FOLDS + 1) if (path := outputs_of(results, i)).is_file()}
+    rows = {name: judge(path, path.parent) for name, path in tables.items()}
+    if len(tables) == methods.FOLDS:
+        pooled = results / "scores/InceptionV3/out-of-fold/outputs.csv"
+        pool(list(tables.values()), "softmax", len(common.CLASSES), pooled)
+        rows["out-of-fold"] = judge(pooled, pooled.parent)
+    content = {"size": size, "epochs": epochs, "machine": common.machine(), "rows": rows}
+    write_json(common.TARGET / f"article-{dataset}.json", content)
+    print(f"\n{dataset}, {size} px, {epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(methods.shown(row, figure) for figure in ('kappa', 'accuracy', 'always_0'))} |")
+    print(flush=True)
+
+
+def judge(outputs: Path, target: Path) -> dict[str, Any]:
+    """Grade outputs as the workflow does, beside them; returns what the most probable class comes to, and always 0."""
+    written = tuple(target / name for name in ("predictions.csv", "metrics.json", "confusion_matrix.png"))
+    options = common.CLASSES, 2, 0.9, methods.REPLICATES, methods.SEED, target / "decision.json"
+    grade_system("InceptionV3", "softmax", {"out-of-fold": outputs}, *options, {"out-of-fold": written})
+    its = methods.read_graded(target, plain=True)
+    zeros = its._replace(predicted=np.zeros_like(its.predicted))
+    always = {
+        f"always_0{name.removeprefix('accuracy')}": value
+        for name, value in methods.judged(zeros).items()
+        if name.startswith("accuracy")
+    }
+    return {**methods.judged(its), **always}
 
 
 def main() -> None:
@@ -118,25 +168,12 @@ def main() -> None:
     every = range(1, methods.FOLDS + 1)
     parser.add_argument("--folds", nargs="+", type=int, choices=every, default=every)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--size", type=int, default=224, help="side of the network's input in pixels")
+    parser.add_argument("--size", type=int, default=methods.SIZE, help="side of the network's input in pixels")
     arguments = parser.parse_args()
     for number in arguments.folds:
         for dataset in arguments.datasets:
             fold(dataset, number, arguments.size, arguments.epochs)
             publish(dataset, arguments.size, arguments.epochs)
-
-
-def publish(dataset: str, size: int, epochs: int) -> None:
-    """Print what the folds that are there come to, and write it to `results/benchmarks/article-{dataset}.json`."""
-    files = sorted(folder(dataset, size, epochs).glob("fold-*.json"))
-    rows = {file.stem: methods.judged(methods.article([file])) for file in files}
-    rows["together"] = methods.judged(methods.article(files))
-    content = {"size": size, "epochs": epochs, "machine": common.machine(), "rows": rows}
-    write_json(common.TARGET / f"article-{dataset}.json", content)
-    print(f"\n{dataset}, {size} px, {epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
-    for name, row in rows.items():
-        print(f"| {name} | {' | '.join(methods.shown(row, figure) for figure in ('kappa', 'accuracy', 'always_0'))} |")
-    print(flush=True)
 
 
 if __name__ == "__main__":

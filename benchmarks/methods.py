@@ -31,11 +31,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from sklearn.metrics import cohen_kappa_score
 
 import common
+from retinaflow.bootstrap import interval, kappa, replicate_figures, replicate_kappas
 from retinaflow.files import whole_file, write_json
-from retinaflow.labels import image_name
+from retinaflow.grades import Grades
 
 TARGET = common.TARGET / "methods"
 DOCUMENT = common.ROOT / "docs/methods.md"
@@ -134,7 +134,8 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "article": Row("the article's recipe", "article", None),
+    "article": Row("the article's recipe", "article", None, plain=True),
+    "article_thresholds": Row("the same, graded by thresholds", "article", "article"),
     **{
         f"probe_{backbone}_{eyes}": Row(f"linear probe, {backbone}, {eyes} eye{'s' * (eyes == 'both')}", "probe", None)
         for backbone in PROBED
@@ -269,131 +270,75 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 class Graded(NamedTuple):
-    """What a row says of each photograph, in the order of their names: levels int64 (n,), ``predicted`` its answer.
+    """What a row says of each photograph, in the order of their names: levels int64 (n,), ``predicted`` its answer."""
 
-    ``epochs`` and ``seconds`` are those of each fold's training.
-    """
-
-    images: list[str]
+    filenames: list[str]
     patients: list[str]
     actual: np.ndarray
     predicted: np.ndarray
-    epochs: list[int]
-    seconds: list[float]
+
+
+def read_graded(folder: Path, plain: bool) -> Graded:
+    """The predictions of a part, or with ``plain`` what they would be without thresholds."""
+    column = "plain_class_index" if plain else "pred_class_index"
+    rows = sorted(table(folder / "predictions.csv"), key=lambda row: row["filename"])
+    actual, predicted = (np.array([int(row[name]) for row in rows]) for name in ("actual_class_index", column))
+    return Graded([row["filename"] for row in rows], [row["patient"] for row in rows], actual, predicted)
+
+
+def kappas(*those: Graded) -> np.ndarray:
+    """Quadratic weighted kappa on resampled patients, which are the same for all: float64 (len(those), REPLICATES)."""
+    answers = [its.predicted for its in those]
+    return replicate_kappas(those[0].actual, answers, len(common.CLASSES), those[0].patients, REPLICATES, SEED)
+
+
+def judged(those: Graded) -> dict[str, Any]:
+    """Kappa and accuracy, each with its interval: what the workflow has of them in `metrics.json`."""
+    k = len(common.CLASSES)
+    certain = np.eye(k)[those.predicted]
+    grades = Grades(those.predicted.astype(float), certain, those.predicted, those.predicted, those.predicted > 0)
+    replicates = replicate_figures(those.actual, grades, k, 1, those.patients, REPLICATES, SEED)
+    confusion = np.zeros((k, k))
+    np.add.at(confusion, (those.actual, those.predicted), 1)
+    return {
+        "kappa": float(kappa(confusion)),
+        "kappa_interval": interval(replicates["quadratic_weighted_kappa"]),
+        "accuracy": float(np.mean(those.actual == those.predicted)),
+        "accuracy_interval": interval(replicates["accuracy"]),
+    }
+
+
+def figures(dataset: str) -> Iterator[dict[str, Any]]:
+    """What each row of a data set came to, of all that were made, however they are cut."""
+    for name in sorted(folder.name for folder in (TARGET / dataset).glob("[0-9]*x*")):
+        mode = Mode.named(name)
+        found = {}
+        for row in ROWS:
+            yield from _probed(dataset, row, mode)
+            if its := graded(dataset, row, mode):
+                found[row] = its
+                yield _line(dataset, row, mode, found)
 
 
 def graded(dataset: str, name: str, mode: Mode) -> Graded | None:
     """What the row called ``name`` says, or None if that has not been made."""
     row = ROWS[name]
-    if name == "article":
-        return _article(dataset, mode)
-    results = TARGET / dataset / mode.name / row.run / "results"
-    predictions = results / "scores" / row.system / "out-of-fold/predictions.csv"
-    if not predictions.is_file():
-        return None
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob(f"models/{BACKBONE}/*/run.json")]
-    column = "plain_class_index" if row.plain else "pred_class_index"
-    rows = [
-        (image_name(one["filename"]), one["patient"], one["actual_class_index"], one[column])
-        for one in table(predictions)
-    ]
-    return _graded(rows, [one["epochs_run"] for one in records], [one["seconds"] for one in records])
+    folder = TARGET / dataset / mode.name / row.run / "results/scores" / row.system / "out-of-fold"
+    return read_graded(folder, row.plain) if (folder / "predictions.csv").is_file() else None
 
 
-def _article(dataset: str, mode: Mode) -> Graded | None:
-    folder = TARGET / dataset / f"article-{SIZE}-{mode.epochs}"
-    files = sorted(folder.glob("fold-*.json"))
-    return article(files) if len(files) == mode.folds == FOLDS else None
-
-
-def article(files: Sequence[Path]) -> Graded:
-    """What the article's recipe says of the photographs that folds held out, of which article.py wrote ``files``."""
-    folds = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    rows = [
-        (row["image"], row["patient"], row["level"], int(np.argmax(probabilities)))
-        for fold in folds
-        for row, probabilities in zip(fold["rows"], fold["probabilities"], strict=True)
-    ]
-    return _graded(rows, [len(fold["history"]["loss"]) for fold in folds], [fold["seconds"] for fold in folds])
-
-
-def _graded(rows: list[tuple[str, str, Any, Any]], epochs: list[int], seconds: list[float]) -> Graded:
-    images, patients, actual, predicted = zip(*sorted(rows), strict=True)
-    levels = np.array(actual, np.int64), np.array(predicted, np.int64)
-    return Graded(list(images), list(patients), *levels, epochs, seconds)
-
-
-def resampled(those: Graded) -> np.ndarray:
-    """Confusion matrices of bootstrap samples of patients, float64 (REPLICATES, k, k), rows actual.
-
-    A patient's photographs are drawn together, as eyes of a patient are alike. The same patients make the same draws.
-    """
-    k = len(common.CLASSES)
-    names, of = np.unique(those.patients, return_inverse=True)
-    counts = np.zeros((len(names), k * k))
-    np.add.at(counts, (of, those.actual * k + those.predicted), 1)
-    drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), REPLICATES)
-    return (drawn @ counts).reshape(-1, k, k)
-
-
-def kappas(matrices: np.ndarray) -> np.ndarray:
-    """Quadratic weighted kappa (Cohen 1968) of confusion matrices (n, k, k): float64 (n,), 0 where undefined."""
-    levels = np.arange(matrices.shape[1])
-    weights = np.subtract.outer(levels, levels) ** 2
-    chance = matrices.sum(axis=2)[:, :, None] * matrices.sum(axis=1)[:, None, :]
-    observed = (matrices * weights).sum(axis=(1, 2)) * matrices.sum(axis=(1, 2))
-    expected = (chance * weights).sum(axis=(1, 2))
-    return np.where(expected > 0, 1 - observed / np.maximum(expected, 1e-12), 0.0)
-
-
-def judged(those: Graded) -> dict[str, Any]:
-    """Kappa, accuracy and the accuracy of always answering 0, each with its interval."""
-    k = len(common.CLASSES)
-    counts = np.zeros((1, k, k))
-    np.add.at(counts[0], (those.actual, those.predicted), 1)
-    result: dict[str, Any] = {}
-    for name, figure in (("kappa", kappas), ("accuracy", _accuracies), ("always_0", _shares_of_0)):
-        result[name] = float(figure(counts)[0])
-        result[f"{name}_interval"] = interval(figure(resampled(those)))
-    return result
-
-
-def _accuracies(matrices: np.ndarray) -> np.ndarray:
-    return np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
-
-
-def _shares_of_0(matrices: np.ndarray) -> np.ndarray:
-    return matrices[:, 0].sum(axis=1) / matrices.sum(axis=(1, 2))
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The ends of the middle 95 %."""
-    return [float(end) for end in np.percentile(values, (2.5, 97.5))]
-
-
-def figures(dataset: str) -> Iterator[dict[str, Any]]:
-    """What each row of a data set came to, of all that were made, in whatever mode."""
-    # The article's row has a folder elsewhere.
-    for name in sorted({Mode(FOLDS, 3).name, *(folder.name for folder in (TARGET / dataset).glob("[0-9]*x*"))}):
-        yield from _figures(dataset, Mode.named(name))
-
-
-def _figures(dataset: str, mode: Mode) -> Iterator[dict[str, Any]]:
-    found = {name: its for name in ROWS if (its := graded(dataset, name, mode))}
-    replicates = {name: kappas(resampled(its)) for name, its in found.items()}
-    for name, row in ROWS.items():
-        line: dict[str, Any] = {"row": name, "what": _what(row), "folds": mode.folds}
-        if row.run == "probe":
-            yield from ({**line, "trained": "nothing", **one} for one in _probed(dataset, name, mode))
-        if name not in found:
-            continue
-        its = found[name]
-        line["trained"] = f"network, {_range(its.epochs)} epochs" if mode.epochs else "head"
-        line |= judged(its)
-        if row.against in found:
-            line |= {"against": row.against, "difference": line["kappa"] - judged(found[row.against])["kappa"]}
-            line["difference_interval"] = interval(replicates[name] - replicates[row.against])
-        yield {**line, "minutes": sum(its.seconds) / 60}
+def _line(dataset: str, name: str, mode: Mode, found: Mapping[str, Graded]) -> dict[str, Any]:
+    row, its = ROWS[name], found[name]
+    paths = (TARGET / dataset / mode.name / row.run / "results/models" / BACKBONE).glob("fold-*/run.json")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    trained = f"network, {_range([record['epochs_run'] for record in records])} epochs" if mode.epochs else "head"
+    line = {"row": name, "what": _what(row), "trained": trained, "folds": mode.folds, **judged(its)}
+    line["minutes"] = sum(record["seconds"] for record in records) / 60
+    if row.against in found:
+        own, others = kappas(its, found[row.against])
+        line |= {"against": row.against, "difference": line["kappa"] - judged(found[row.against])["kappa"]}
+        line["difference_interval"] = interval(own - others)
+    return line
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -410,15 +355,13 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 
 def _probed(dataset: str, name: str, mode: Mode) -> Iterator[dict[str, Any]]:
-    _, backbone, eyes = name.split("_")
-    probes = TARGET / dataset / mode.name / "probe/results/probe/probe.csv"
-    for row in table(probes) if probes.is_file() else ():
-        if (row["backbone"], row["eyes"]) == (backbone, eyes):
-            yield {
-                "kappa": float(row["quadratic_weighted_kappa"]),
-                "kappa_interval": [float(row["low"]), float(row["high"])],
-                "accuracy": float(row["accuracy"]),
-            }
+    probes = TARGET / dataset / mode.name / ROWS[name].run / "results/probe/probe.csv"
+    for one in table(probes) if probes.is_file() else ():
+        if name == f"probe_{one['backbone']}_{one['eyes']}":
+            figures = {"kappa": float(one["quadratic_weighted_kappa"]), "accuracy": float(one["accuracy"])}
+            ends = [float(one["low"]), float(one["high"])]
+            line = {"row": name, "what": _what(ROWS[name]), "trained": "nothing", "folds": 5}
+            yield {**line, **figures, "kappa_interval": ends}
 
 
 # Write ----------------------------------------------------------------------------------------------------------------
@@ -427,9 +370,10 @@ def _probed(dataset: str, name: str, mode: Mode) -> Iterator[dict[str, Any]]:
 def publish(dataset: str) -> None:
     """Print the rows that are there, and write them as JSON and into docs/methods.md."""
     rows = list(figures(dataset))
-    about = photographs(dataset)
+    metrics = sorted((TARGET / dataset).glob("*/*/results/scores/*/out-of-fold/metrics.json"))
+    about = _about(json.loads(metrics[0].read_text(encoding="utf-8"))) if metrics else ""
     write_json(common.TARGET / f"methods-{dataset}.json", {"about": about, "machine": common.machine(), "rows": rows})
-    text = f"{_about(about)}\n\n{markdown(rows)}"
+    text = f"{about}\n\n{markdown(rows)}".strip() if rows else "Not measured yet."
     print(text)
     begin, end = (f"<!-- {word} {dataset}, by benchmarks/methods.py -->" for word in ("begin", "end"))
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
@@ -437,33 +381,13 @@ def publish(dataset: str) -> None:
         part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
-def photographs(dataset: str) -> dict[str, Any]:
-    """What a data set holds and what answers without a look at the photograph come to."""
-    rows = [row for _, held_out in split(dataset, FOLDS) for row in held_out]
-    levels = np.array([int(row["level"]) for row in rows])
-    eyes = {(row["patient"], row["eye"]): row["level"] for row in rows if row["eye"]}
-    other = {"left": "right", "right": "left"}
-    pairs = [
-        (int(level), int(eyes[patient, other[eye]]))
-        for (patient, eye), level in eyes.items()
-        if (patient, other[eye]) in eyes
-    ]
-    return {
-        "photographs": len(rows),
-        "patients": len({row["patient"] for row in rows}),
-        "levels": np.bincount(levels, minlength=len(common.CLASSES)).tolist(),
-        "always_0_accuracy": float(np.mean(levels == 0)),
-        "other_eye_kappa": float(cohen_kappa_score(*zip(*pairs, strict=True), weights="quadratic")) if pairs else None,
-    }
-
-
-def _about(about: Mapping[str, Any]) -> str:
-    levels = " / ".join(map(str, about["levels"]))
-    other = about["other_eye_kappa"]
+def _about(metrics: Mapping[str, Any]) -> str:
+    levels = " / ".join(str(sum(row)) for row in metrics["confusion_matrix"])
+    other = metrics["other_eye"]["quadratic_weighted_kappa"]
     return (
-        f"{about['photographs']} photographs of {about['patients']} patients, of levels 0 to 4 {levels}. "
-        f"Always 0: accuracy {about['always_0_accuracy']:.3f}, kappa 0."
-        + (f" The other eye's true label: kappa {other:.3f}." if other is not None else " One eye of each.")
+        f"{metrics['images']} photographs of {metrics['patients']} patients, of levels 0 to 4 {levels}. "
+        f"Always 0: accuracy {metrics['baseline']['accuracy']:.3f}, kappa 0. "
+        + ("One eye of each." if other is None else f"The other eye's true label: kappa {other:.3f}.")
     )
 
 

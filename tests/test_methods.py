@@ -10,7 +10,9 @@ import pytest
 import yaml
 from sklearn.metrics import cohen_kappa_score
 
-from common import ROOT
+from common import CLASSES, ROOT
+from retinaflow.grades import Grades
+from retinaflow.metrics import evaluate
 from retinaflow.settings import check, with_defaults
 from retinaflow.tables import write_table
 
@@ -40,17 +42,14 @@ def answers(methods, seed: int = 0, patients: int = 40):
     rng = np.random.default_rng(seed)
     actual = rng.integers(0, 5, 2 * patients)
     predicted = np.clip(actual + rng.integers(-1, 2, 2 * patients), 0, 4)
-    images = [f"{patient:03}_{eye}" for patient in range(patients) for eye in ("left", "right")]
-    return methods.Graded(images, [image[:3] for image in images], actual, predicted, [3], [60.0])
+    filenames = [f"{patient:03}_{eye}.jpeg" for patient in range(patients) for eye in ("left", "right")]
+    return methods.Graded(filenames, [name[:3] for name in filenames], actual, predicted)
 
 
 def write_run(methods, run: str, its, system: str = "InceptionV3") -> None:
     """What the workflow leaves of a run, in an order of its own; every answer without thresholds is 0."""
     results = methods.TARGET / "eyepacs-256" / "5x3" / run / "results"
-    rows = [
-        dict(zip(COLUMNS, (f"{image}.jpeg", patient, actual, predicted, 0), strict=True))
-        for image, patient, actual, predicted in zip(*its[:4], strict=True)
-    ]
+    rows = [dict(zip(COLUMNS, (*row, 0), strict=True)) for row in zip(*its, strict=True)]
     write_table(results / "scores" / system / "out-of-fold/predictions.csv", COLUMNS, reversed(rows))
     for number in (1, 2):
         record = results / f"models/InceptionV3/fold-{number}/run.json"
@@ -73,34 +72,27 @@ def test_a_run_differs_from_plain_by_what_its_row_says(methods):
     plain, rotated = (
         with_defaults(methods.run_configuration("eyepacs-256", run, mode), schema) for run in ("plain", "rotation")
     )
-    assert rotated["train"]["augment"].pop("rotation") == 180
-    assert plain["train"]["augment"].pop("rotation") == 20
+    for section in ("train", "backbones"):
+        for config, degrees in ((plain, 20), (rotated, 180)):
+            settings = config[section].get("InceptionV3", config[section])
+            assert settings["augment"].pop("rotation") == degrees
     assert rotated == plain
     assert methods._what(methods.ROWS["rotation"]) == "augment: {rotation: 180}"
     assert "epochs" not in methods.run_configuration("eyepacs-256", "defaults_long", mode)["train"]
 
 
-def test_kappas_are_those_of_scikit_learn(methods):
-    matrices = np.random.default_rng(0).integers(0, 9, (20, 5, 5))
-    for matrix, kappa in zip(matrices, methods.kappas(matrices), strict=True):
-        actual, predicted = np.repeat(np.indices((5, 5)).reshape(2, 25), matrix.ravel(), axis=1)
-        assert kappa == pytest.approx(cohen_kappa_score(actual, predicted, weights="quadratic"))
-    assert methods.kappas(np.diag([4, 0, 0, 0, 0])[None]) == 0
-
-
-def test_patients_are_drawn_and_not_photographs(methods):
-    """Photographs that are there ten times say no more than once, if they are of the same patients."""
+def test_figures_are_those_of_the_workflow(methods):
     its = answers(methods)
-    tenfold = its._replace(
-        patients=its.patients * 10, actual=np.tile(its.actual, 10), predicted=np.tile(its.predicted, 10)
-    )
-    assert methods.kappas(methods.resampled(tenfold)) == pytest.approx(methods.kappas(methods.resampled(its)))
-    judged, kappas = methods.judged(its), methods.kappas(methods.resampled(its))
-    assert judged["kappa_interval"] == np.percentile(kappas, (2.5, 97.5)).tolist()
-    # Of shares of patients, the deviation is known.
-    low, high = judged["always_0_interval"]
-    counts = [np.sum(its.actual[i : i + 2] == 0) / 2 for i in range(0, 80, 2)]
-    assert high - low == pytest.approx(2 * 1.96 * np.std(counts) / np.sqrt(40), rel=0.15)
+    grades = Grades(its.predicted / 1, np.eye(5)[its.predicted], its.predicted * 0, its.predicted, its.predicted > 1)
+    eyes = [name[4:-5] for name in its.filenames]
+    metrics = evaluate(its.actual, grades, CLASSES, 2, its.patients, eyes, 1000, methods.SEED)
+    assert methods.judged(its) == {
+        "kappa": metrics["quadratic_weighted_kappa"],
+        "kappa_interval": metrics["intervals"]["quadratic_weighted_kappa"],
+        "accuracy": metrics["accuracy"],
+        "accuracy_interval": metrics["intervals"]["accuracy"],
+    }
+    assert methods.interval(methods.kappas(its)[0]) == metrics["intervals"]["quadratic_weighted_kappa"]
 
 
 def test_figures_of_what_a_run_left(methods):
@@ -114,7 +106,6 @@ def test_figures_of_what_a_run_left(methods):
     kappa = cohen_kappa_score(its.actual, its.predicted, weights="quadratic")
     assert rows["plain"]["kappa"] == pytest.approx(kappa)
     assert rows["plain"]["accuracy"] == np.mean(its.actual == its.predicted)
-    assert rows["plain"]["always_0"] == np.mean(its.actual == 0)
     assert (rows["plain"]["minutes"], rows["plain"]["trained"]) == (3, "network, 3 to 4 epochs")
     assert "difference" not in rows["plain"]  # the article's row is not there
     assert rows["most_probable"]["kappa"] == 0
@@ -126,27 +117,35 @@ def test_figures_of_what_a_run_left(methods):
     assert (rows["blend"]["difference"], rows["blend"]["difference_interval"]) == (0, [0, 0])
 
 
-def test_the_article_is_a_row_when_all_its_folds_are_there(methods):
-    its = answers(methods)
-    folder = methods.TARGET / "eyepacs-256/article-224-3"
-    folder.mkdir(parents=True)
+def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, benchmarks, capsys):
+    article, its = benchmarks("article"), answers(methods)
+    results = article.folder("eyepacs-256", 224, 3)
     for number in range(1, 6):
-        assert methods.graded("eyepacs-256", "article", methods.Mode(5, 3)) is None
         held_out = range(16 * (number - 1), 16 * number)
-        rows = [{"image": its.images[i], "patient": its.patients[i], "level": str(its.actual[i])} for i in held_out]
-        probabilities = np.eye(5)[its.predicted[held_out]].tolist()
-        fold = {"rows": rows, "probabilities": probabilities, "history": {"loss": [1, 1, 1]}, "seconds": 30}
-        (folder / f"fold-{number}.json").write_text(json.dumps(fold))
-    write_run(methods, "plain", its)
+        rows = [
+            {"image": its.filenames[i][:-5], "path": f"somewhere/{its.filenames[i]}", "patient": its.patients[i]}
+            | {"eye": its.filenames[i][4:-5], "level": str(its.actual[i])}
+            for i in held_out
+        ]
+        said = article.said(rows, 0.1 + 0.5 * np.eye(5)[its.predicted[held_out]])
+        article.write_outputs(article.outputs_of(results, number), said)
+        record = results / f"models/InceptionV3/fold-{number}/run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"seconds": 30, "epochs_run": 3}))
+        if number in (1, 5):
+            assert not list(methods.figures("eyepacs-256"))
+            article.publish("eyepacs-256", 224, 3)
     rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
-    assert rows["article"]["kappa"] == rows["plain"]["kappa"]
-    assert rows["plain"]["difference_interval"] == [0, 0]
-    assert methods.graded("eyepacs-256", "article", methods.Mode(2, 3)) is None
+    assert rows.keys() == {"article", "article_thresholds"}
+    expected = methods.judged(its)
+    assert {name: rows["article"][name] for name in expected} == expected
+    written = json.loads((methods.common.TARGET / "article-eyepacs-256.json").read_text())["rows"]
+    assert list(written) == [*(f"fold-{number}" for number in range(1, 6)), "out-of-fold"]
+    assert written["out-of-fold"]["always_0"] == np.mean(its.actual == 0)
+    assert "| out-of-fold | " + methods.shown(expected, "kappa") in capsys.readouterr().out
 
 
-def test_tables_take_the_place_of_those_before(methods, monkeypatch):
-    about = {"photographs": 80, "patients": 40, "levels": [16] * 5, "always_0_accuracy": 0.2, "other_eye_kappa": None}
-    monkeypatch.setattr(methods, "photographs", {"eyepacs-256": about}.get)
+def test_tables_take_the_place_of_those_before(methods):
     marks = [f"<!-- {word} eyepacs-256, by benchmarks/methods.py -->" for word in ("begin", "end")]
     methods.DOCUMENT.write_text(f"before\n{marks[0]}\nstale\n{marks[1]}\nafter\n")
     write_run(methods, "plain", answers(methods))
