@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import CLASSES, ROOT
+from common import CLASSES, ROOT, grades_of
 from retinaflow import device
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
@@ -171,7 +171,8 @@ def test_always_answering_no_disease_is_seen_to_be_worth_nothing():
     """The metrics that were shown hid it: on EyePACS, its accuracy is 0.73."""
     actual = np.repeat(np.arange(5), [73, 7, 15, 3, 2])
     always = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (100, 1))
-    metrics = evaluate(actual, always, CLASSES, referable_level=2)
+    unknown = [""] * len(actual)
+    metrics = evaluate(actual, grades_of(always, 2), CLASSES, 2, unknown, unknown, replicates=0, seed=0)
     assert metrics["accuracy"] == metrics["baseline"]["accuracy"] == 0.73
     assert metrics["quadratic_weighted_kappa"] == 0
     assert metrics["macro_auc"] == 0.5

@@ -1,7 +1,8 @@
-"""Comparison: ranks, table, Markdown and figure from metrics files."""
+"""Comparison: ranks, tables, Markdown and figure from metrics files and predictions."""
 
 import json
 import statistics
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinaflow.compare import COLUMNS, compare
+from common import grades_of
+from retinaflow.compare import COLUMNS, INTERVALS, compare
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import write_json
 from retinaflow.metrics import evaluate
-from retinaflow.tables import Row, read_table
+from retinaflow.pairs import ANSWER_COLUMNS, PAIR_COLUMNS
+from retinaflow.tables import Row, read_table, write_table
 
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 
@@ -28,32 +31,69 @@ def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[st
         "part": part,
         "classes": CLASSES,
         "images": 1000,
+        "patients": 500,
         "accuracy": 0.8,
         "quadratic_weighted_kappa": kappa,
         "macro_auc": 0.81,
         "log_loss": 0.7,
-        "referable": {"level": 2, "images": 200, "auc": 0.9, "sensitivity": 0.6, "specificity": 0.95},
+        "referable": {
+            "level": 2,
+            "images": 200,
+            "auc": 0.9,
+            "sensitivity": 0.6,
+            "specificity": 0.95,
+            "operating_point": {"sensitivity": 0.85, "specificity": 0.7},
+        },
+        "plain": {"quadratic_weighted_kappa": 0.25},
         "baseline": {"class": "class0", "accuracy": 0.735, "quadratic_weighted_kappa": 0.0},
+        "other_eye": {"images": 998, "accuracy": 0.87, "quadratic_weighted_kappa": 0.855},
+        "calibration": {"expected_calibration_error": 0.03},
+        "intervals": None,
         **override,
     }
+
+
+def answers(run: str, part: str, classes: int, patients: int = 12) -> list[dict[str, object]]:
+    """Predictions of made-up photographs, the same for all runs, whose mistakes follow from the name of the run."""
+    actual = np.random.default_rng(1).integers(0, classes, 2 * patients)
+    mistakes = np.random.default_rng(zlib.crc32(run.encode())).integers(-1, 2, 2 * patients)
+    return [
+        {
+            "filename": f"{part}{row // 2}_{'left' if row % 2 else 'right'}.jpeg",
+            "patient": f"{part}{row // 2}",
+            "actual_class_index": actual[row],
+            "pred_class_index": min(max(actual[row] + mistakes[row], 0), classes - 1),
+        }
+        for row in range(2 * patients)
+    ]
 
 
 class Comparison:
     """What `compare` makes of some metrics."""
 
-    def __init__(self, folder: Path, contents: list[dict[str, Any]]) -> None:
-        paths = []
+    def __init__(self, folder: Path, contents: list[dict[str, Any]], replicates: int = 20) -> None:
+        paths, tables = [], []
         for number, content in enumerate(contents):
             paths.append(folder / f"{number}.json")
+            tables.append(folder / f"{number}.csv")
             write_json(paths[-1], content)
+            write_table(tables[-1], ANSWER_COLUMNS, answers(content["run"], content["part"], len(content["classes"])))
         self.folder = folder / "comparison"
-        self.text = compare(paths, *(self.folder / f"comparison.{suffix}" for suffix in ("csv", "md", "png")))
+        outputs = [self.folder / name for name in ("comparison.csv", "pairs.csv", "comparison.md", "comparison.png")]
+        self.text = compare(paths, tables, replicates, 1, *outputs)
         self.rows: list[Row] = read_table(self.folder / "comparison.csv", COLUMNS)
-        lines = [line.strip("| ").split(" | ") for line in self.text.splitlines() if line.startswith("|")]
-        self.header, self.body = lines[0], [line + [""] * (len(lines[0]) - len(line)) for line in lines[2:]]
+        self.pairs: list[Row] = read_table(self.folder / "pairs.csv", PAIR_COLUMNS)
 
-    def column(self, name: str) -> list[str]:
-        return [line[self.header.index(name)] for line in self.body]
+    def table(self, title: str) -> list[dict[str, str]]:
+        """Rows of the Markdown table under the heading that starts with ``title``."""
+        below = self.text.split(f"## {title}")[1].split("##")[0]
+        lines = [line for line in below.splitlines() if line.startswith("|")]
+        header, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+        return [dict(zip(header, row, strict=True)) for row in rows]
+
+    def column(self, part: str, name: str) -> list[str]:
+        """Of the systems in the table of a part."""
+        return [row[name] for row in self.table(part) if row["rank"]]
 
 
 @pytest.fixture
@@ -77,9 +117,9 @@ def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
         ("2", "VGG16", "validation"),
         ("2", "VGG16", "test"),
     ]
-    assert made.column("backbone") == ["ResNet50", "VGG16"]
-    assert made.column("kappa, test") == ["0.1000", "0.9000"]
-    assert made.text.startswith("Ranked by quadratic weighted kappa on validation, never on test; always class0 ")
+    assert made.column("validation", "system") == made.column("test", "system") == ["ResNet50", "VGG16"]
+    assert made.column("test", "kappa") == ["0.1000", "0.9000"]
+    assert made.text.startswith("Ranked by quadratic weighted kappa on validation, never on test. ")
 
 
 def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -> None:
@@ -87,14 +127,17 @@ def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
     assert [row["run"] for row in made.rows] == ["C", "D", "E", "A", "B"]
     assert [row["rank"] for row in made.rows] == ["1", "2", "3", "4", "5"]
-    assert made.column("kappa, validation") == ["0.4000", "0.4000", "-0.5000", "–", "–"]
+    assert made.column("validation", "kappa") == ["0.4000", "0.4000", "-0.5000", "–", "–"]
     assert made.rows[-1]["quadratic_weighted_kappa"] == ""
 
 
 def test_table_holds_the_full_figures(comparison: Compare) -> None:
     third = 1 / 3
-    referable = {"level": 1, "images": 5, "auc": None, "sensitivity": third, "specificity": 0.25}
-    row = comparison(scores("VGG16", "validation", third, accuracy=2 / 3, referable=referable, macro_auc=None)).rows[0]
+    point = {"sensitivity": 0.75, "specificity": None}
+    referable = {"level": 1, "auc": None, "sensitivity": third, "specificity": 0.25, "operating_point": point}
+    intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.25, 2 / 3], "accuracy": [0.5, 0.75]}
+    options = {"accuracy": 2 / 3, "referable": referable, "macro_auc": None, "intervals": intervals}
+    row = comparison(scores("VGG16", "validation", third, **options)).rows[0]
     assert tuple(row) == COLUMNS
     assert row == {
         "rank": "1",
@@ -102,14 +145,27 @@ def test_table_holds_the_full_figures(comparison: Compare) -> None:
         "backbone": "VGG16",
         "part": "validation",
         "images": "1000",
+        "patients": "500",
         "accuracy": repr(2 / 3),
         "baseline_accuracy": "0.735",
         "quadratic_weighted_kappa": repr(third),
+        "plain_quadratic_weighted_kappa": "0.25",
         "macro_auc": "",
         "referable_auc": "",
         "referable_sensitivity": repr(third),
         "referable_specificity": "0.25",
+        "operating_point_sensitivity": "0.75",
+        "operating_point_specificity": "",
         "log_loss": "0.7",
+        "expected_calibration_error": "0.03",
+        "other_eye_images": "998",
+        "other_eye_accuracy": "0.87",
+        "other_eye_quadratic_weighted_kappa": "0.855",
+        **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
+        "quadratic_weighted_kappa_low": "0.25",
+        "quadratic_weighted_kappa_high": repr(2 / 3),
+        "accuracy_low": "0.5",
+        "accuracy_high": "0.75",
     }
 
 
@@ -122,27 +178,85 @@ def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(compariso
         scores("C", "validation", 0.2, accuracy=0.735),
         scores("C", "test", 0.2, accuracy=0.736),
     )
-    assert made.column("remark") == [
-        "**below always class0** on validation and test",
-        "**below always class0** on test",
-        "",
+    assert made.column("validation", "remark") == ["**below always class0**", "", ""]
+    assert made.column("test", "remark") == ["**below always class0**", "**below always class0**", ""]
+    assert made.column("validation", "accuracy") == ["0.7200", "0.7350", "0.7350"]
+
+
+def test_each_table_ends_with_what_is_free(comparison: Compare) -> None:
+    unpaired = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
+    made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, other_eye=unpaired))
+    cells = [(row["system"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
+    assert cells[1:] == [
+        ("always class0", "0.0000", "0.7350"),
+        ("the other eye's label (998 photographs)", "0.8550", "0.8700"),
     ]
-    assert made.column("always class0") == ["0.7350"] * 3
-    assert made.column("accuracy, validation") == ["0.7200", "0.7350", "0.7350"]
+    assert [(row["system"], row["kappa"]) for row in made.table("test")][2:] == [
+        ("the other eye's label (0 photographs)", "–")
+    ]
+    assert "## test: 1,000 photographs of 500 patients" in made.text
 
 
-def test_without_a_test_set_there_are_no_test_columns(comparison: Compare) -> None:
-    made = comparison(scores("A", "validation", 0.4))
-    assert not any("test" in name for name in made.header)
+def test_intervals_stand_behind_their_figures(comparison: Compare) -> None:
+    intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.33333, 0.45678]}
+    made = comparison(scores("A", "validation", 0.4, intervals=intervals))
+    assert made.column("validation", "kappa") == ["0.4000 [0.333, 0.457]"]
+    assert made.column("validation", "plain kappa") == ["0.2500"]
+    assert made.column("validation", "accuracy") == ["0.8000"]
+    assert "95 % intervals over 20 draws of the patients" in made.text
 
 
-def test_backbone_without_test_scores_leaves_blanks(comparison: Compare) -> None:
+def test_the_best_is_told_from_each_other_system(comparison: Compare) -> None:
+    """The best on validation, also where it is not on test; the difference is of the kappas of the predictions."""
+    names = {"A": 0.5, "B": 0.4, "C": 0.3}
+    made = comparison(*(scores(name, part, kappa) for part in ("validation", "test") for name, kappa in names.items()))
+    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+        (part, *pair) for part in ("validation", "test") for pair in ("AB", "AC", "BC")
+    ]
+    for part in ("validation", "test"):
+        pairs = [pair for pair in made.pairs if (pair["part"], pair["system"]) == (part, "A")]
+        assert made.column(part, "best minus this") == ["", *(shown(pair) for pair in pairs)]
+
+
+def shown(pair: Row) -> str:
+    difference, low, high, share = (float(pair[name]) for name in ("difference", "low", "high", "share"))
+    return f"{difference:+.4f} [{low:+.3f}, {high:+.3f}] {100 * share:.1f} %"
+
+
+def test_what_each_step_gains(comparison: Compare) -> None:
+    """Over what it is named after, or the best single backbone, whichever ranks higher."""
+    kappas = {"A+blend": 0.3, "A": 0.4, "B": 0.5, "average": 0.6, "B+blend": 0.7, "C": 0.1}
+    made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
+    pairs = {(pair["system"], pair["other"]): pair for pair in made.pairs}
+    gains = {(row["system"], row["over"]): row["validation"] for row in made.table("What each step gains")}
+    assert list(gains) == [("B+blend", "B"), ("average", "B"), ("A+blend", "A")]
+    assert gains["B+blend", "B"] == shown(pairs["B+blend", "B"])
+    assert gains["average", "B"] == shown(pairs["average", "B"])
+    # A ranks above A+blend: the same pair, turned round.
+    pair = pairs["A", "A+blend"]
+    turned = {"difference": -float(pair["difference"]), "low": -float(pair["high"]), "high": -float(pair["low"])}
+    assert gains["A+blend", "A"] == shown({**turned, "share": 1 - float(pair["share"])})
+
+
+def test_without_replicates_differences_have_no_intervals(tmp_path: Path) -> None:
+    made = Comparison(tmp_path, [scores("A", "validation", 0.4), scores("B", "validation", 0.3)], replicates=0)
+    assert [(pair["low"], pair["high"], pair["share"]) for pair in made.pairs] == [("", "", "")]
+    assert made.column("validation", "best minus this")[1] == f"{float(made.pairs[0]['difference']):+.4f}"
+    assert "interval" not in made.text
+
+
+def test_without_a_test_set_there_is_no_table_of_it(comparison: Compare) -> None:
+    assert "test" not in comparison(scores("A", "validation", 0.4)).text.replace("never on test", "")
+
+
+def test_backbone_without_test_scores_is_not_in_their_table(comparison: Compare) -> None:
     made = comparison(scores("A", "validation", 0.4), scores("B", "validation", 0.3), scores("B", "test", 0.2))
-    assert made.column("kappa, test") == ["–", "0.2000"]
+    assert [(row["rank"], row["kappa"]) for row in made.table("test") if row["rank"]] == [("2", "0.2000")]
+    assert made.column("test", "best minus this") == [""]
 
 
 def folds(backbone: str, pooled: float, test: list[float], **override: Any) -> list[dict[str, Any]]:
-    made = [scores(backbone, "out-of-fold", pooled, images=len(test) * 100)]
+    made = [scores(backbone, "out-of-fold", pooled, images=len(test) * 100), scores(backbone, "test", 0.95)]
     for number, kappa in enumerate(test, start=1):
         made.append(scores(f"{backbone}/fold-{number}", "validation", 0.99, images=100 + number))
         made.append(scores(f"{backbone}/fold-{number}", "test", kappa, **override))
@@ -151,36 +265,41 @@ def folds(backbone: str, pooled: float, test: list[float], **override: Any) -> l
 
 def test_folds_are_ranked_pooled_and_follow_unranked(comparison: Compare) -> None:
     made = comparison(*folds("A", 0.3, [0.9] * 11), *folds("B", 0.5, [0.2] * 11))
-    assert [row["run"] for row in made.rows[:23]] == ["B", *(f"B/fold-{i}" for i in range(1, 12) for _ in range(2))]
-    assert [(row["rank"], row["part"]) for row in made.rows[:3]] == [
+    assert [row["run"] for row in made.rows[:24]] == ["B"] * 2 + [f"B/fold-{i}" for i in range(1, 12) for _ in range(2)]
+    assert [(row["rank"], row["part"]) for row in made.rows[:4]] == [
         ("1", "out-of-fold"),
+        ("1", "test"),
         ("", "validation"),
         ("", "test"),
     ]
-    assert (made.rows[23]["rank"], made.rows[23]["run"]) == ("2", "A")
+    assert (made.rows[24]["rank"], made.rows[24]["run"]) == ("2", "A")
+    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+        ("out-of-fold", "B", "A"),
+        ("test", "B", "A"),
+    ]
     assert "kappa on out-of-fold, never on test" in made.text
 
 
 def test_folds_give_mean_and_sample_deviation_on_test(comparison: Compare) -> None:
     # Mean 0.6; squared differences 0.04 + 0.01 + 0.01 + 0.04 over 3, root 0.18257.
     made = comparison(*folds("A", 0.3, [0.4, 0.5, 0.7, 0.8]))
-    assert made.column("kappa, test") == ["0.6000 ± 0.1826"]
-    assert made.column("kappa, out-of-fold") == ["0.3000"]
+    system, single, *_ = made.table("test")
+    assert (system["system"], system["kappa"]) == ("A", "0.9500")
+    assert (single["rank"], single["system"]) == ("", "A, single folds")
+    assert (single["kappa"], single["accuracy"]) == ("0.6000 ± 0.1826", "0.8000 ± 0.0000")
+    assert made.column("out-of-fold", "kappa") == ["0.3000"]
     assert "mean ± standard deviation over the folds" in made.text.splitlines()[0]
 
 
-def test_folds_that_equal_the_baseline_are_not_below_it(comparison: Compare) -> None:
-    accuracy = 0.7
-    assert sum([accuracy] * 3) / 3 < accuracy, "the case is pointless if a plain mean is exact"
-    baseline = {"class": "class0", "accuracy": accuracy}
-    made = comparison(*folds("A", 0.3, [0.5] * 3, accuracy=accuracy, baseline=baseline))
-    assert made.column("remark") == [""]
+def test_folds_with_an_undefined_figure_have_no_mean_of_it(comparison: Compare) -> None:
+    made = comparison(*folds("A", 0.3, [0.4, 0.5], macro_auc=None))
+    assert made.table("test")[1]["macro AUC"] == "–"
 
 
 def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
     contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
     first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
-    names = ["comparison.csv", "comparison.md", "comparison.png"]
+    names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv"]
     for made in (first, second):
         assert sorted(path.name for path in made.folder.iterdir()) == names
     for name in names:
@@ -190,12 +309,13 @@ def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
 
 def test_what_metrics_writes_is_read(comparison: Compare) -> None:
     # One class only: every member that can be undefined is.
-    result = evaluate(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]), ["class0", "class1"], 1)
+    grades = grades_of(np.array([[1.0, 0.0], [1.0, 0.0]]), 1)
+    result = evaluate(np.array([0, 0]), grades, ["class0", "class1"], 1, ["p", "q"], ["", ""], 10, 1)
     made = comparison(
         {"run": "VGG16", "backbone": "VGG16", "part": "validation", "classes": ["class0", "class1"], **result}
     )
     assert made.rows[0]["accuracy"] == "1.0"
-    assert made.column("kappa, validation") == ["–"]
+    assert made.column("validation", "kappa") == ["–"]
 
 
 def without(key: str) -> dict[str, Any]:
@@ -224,6 +344,10 @@ GOOD = scores("A", "validation", 0.5)
         ({**GOOD, "images": 0}, "images: 0 is less"),
         ({**GOOD, "referable": {"level": 2}}, "referable: 'auc' is a required property"),
         ({**GOOD, "referable": {**GOOD["referable"], "level": 5}}, "referable.level is 5, expected at most 4"),
+        (without("intervals"), "'intervals' is a required property"),
+        ({**GOOD, "intervals": {}}, "intervals: 'quadratic_weighted_kappa' is a required property"),
+        ({**GOOD, "intervals": {name: [0.5] for name in INTERVALS}}, r"intervals\..*: \[0.5\] is too short"),
+        ({**GOOD, "plain": {}}, "plain: 'quadratic_weighted_kappa' is a required property"),
         ({**GOOD, "run": "B"}, "run 'B' of 'A'"),
         ({**GOOD, "run": "A/fold-0"}, "run 'A/fold-0' of 'A'"),
         ({**GOOD, "run": "A/fold-1", "part": "out-of-fold"}, "another part than out-of-fold"),
@@ -234,14 +358,15 @@ def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], 
     bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
     with pytest.raises(RetinaflowError, match=message) as caught:
-        compare([bad], out / "c.csv", out / "c.md", out / "c.png")
+        compare([bad], [tmp_path / "gone.csv"], 20, 1, *(out / name for name in ("c.csv", "p.csv", "c.md", "c.png")))
     assert str(caught.value).startswith(f"{bad}: ")
     assert not out.exists()
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("c.csv", "p.csv", "c.md", "c.png")]
     with pytest.raises(RetinaflowError, match=r"gone\.json: No such file"):
-        compare([tmp_path / "gone.json"], tmp_path / "c.csv", tmp_path / "c.md", tmp_path / "c.png")
+        compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], 20, 1, *outputs)
 
 
 @pytest.mark.parametrize(

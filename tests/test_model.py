@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 
+import small
 from common import ROOT
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
-from retinaflow.model import build, freeze, in_float32, load_backbone, normalise, policy
+from retinaflow.model import Loss, build, compile_model, freeze, in_float32, load_backbone, normalise, policy
+from retinaflow.objectives import class_probabilities, severity, targets, width
 
 SETTINGS = {
     "image_size": 32,
@@ -134,6 +136,66 @@ def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert loaded.predict(rgb(), verbose=0) == pytest.approx(answer, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["softmax", "regression", "ordinal"])
+def test_before_the_first_step_a_model_answers_what_is_frequent(monkeypatch, objective):
+    small.register(monkeypatch)
+    frequencies = np.array([700, 70, 150, 50, 30.0])
+    model = build("Tiny", {**small.SETTINGS, "objective": objective}, 5, None, frequencies=frequencies)
+    inner = model.layers[-1 if objective != "ordinal" else -2]
+    inner.set_weights([np.zeros_like(inner.get_weights()[0]), *inner.get_weights()[1:]])
+    answer = np.asarray(model(rgb()), np.float64)
+    assert answer.shape == (2, width(objective, 5))
+    shares = frequencies / frequencies.sum()
+    assert severity(objective, answer, 5) == pytest.approx([shares @ np.arange(5)] * 2, abs=1e-5)
+    if objective != "regression":
+        assert class_probabilities(objective, answer, 5, 1.0)[0] == pytest.approx(shares, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind", "expected"),
+    [
+        ("softmax", "mse", [-np.log(0.2), -0.5 * np.log(0.5) - 0.5 * np.log(0.3)]),
+        ("ordinal", "mse", [-np.log(0.6) - np.log(0.9), -np.log(0.2) - 0.5 * np.log(0.3) - 0.5 * np.log(0.7)]),
+        ("regression", "mse", [0.25, 9.0]),
+        ("regression", "smooth_l1", [0.125, 2.5]),
+    ],
+)
+def test_losses_by_hand(objective, kind, expected):
+    """Also of targets that are mixed of two."""
+    said, wanted = {
+        "softmax": ([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]], [[1, 0, 0], [0, 0.5, 0.5]]),
+        "ordinal": ([[0.6, 0.1], [0.2, 0.3]], [[1, 0], [1, 0.5]]),
+        "regression": ([[1.5], [-1.0]], [[2.0], [2.0]]),
+    }[objective]
+    loss = Loss(objective, kind)
+    each = np.asarray(loss.call(*(np.array(values, np.float32) for values in (wanted, said))))
+    assert each == pytest.approx(expected, rel=1e-5)
+    mean = loss(np.array(wanted, np.float32), np.array(said, np.float32), sample_weight=np.array([3.0, 0.0]))
+    assert float(mean) == pytest.approx(3 * expected[0] / 2, rel=1e-5)
+
+
+def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
+    """Whatever the weights: one vector serves all, and training leaves the biases in their order."""
+    small.register(monkeypatch)
+    keras.utils.set_random_seed(1)
+    settings = {**small.SETTINGS, "objective": "ordinal", "learning_rate": 0.05}
+    model = build("Tiny", settings, 5, None, frequencies=np.array([700, 70, 150, 50, 30.0]), precision="mixed_bfloat16")
+    compile_model(model, settings, 5, jit=False)
+    before = model.get_layer("probabilities").get_weights()[1]
+    levels = np.random.default_rng(1).integers(0, 5, 40)
+    model.fit(rgb(count=40), targets("ordinal", levels, 5), batch_size=8, epochs=4, verbose=0)
+    kernel, biases = model.get_layer("probabilities").get_weights()
+    assert (kernel == 1).all()
+    assert not np.array_equal(biases, before)
+    assert (np.diff(biases) <= 0).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    answer = loaded.predict(rgb(count=40), verbose=0)
+    assert answer.dtype == np.float32
+    assert answer.std(axis=0).min() > 0
+    assert (np.diff(answer, axis=1) <= 0).all()
 
 
 def test_the_seed_decides_random_weights():

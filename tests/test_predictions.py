@@ -10,155 +10,225 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzz import mutated
+from retinaflow.decision import Labelled, cross_fitted, fit, grade, read_decision
 from retinaflow.errors import RetinaflowError
+from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
-from retinaflow.predictions import pool, read_predictions, write_predictions, write_scores
+from retinaflow.predictions import (
+    Outputs,
+    average,
+    grade_system,
+    pool,
+    read_outputs,
+    write_outputs,
+    write_predictions,
+)
+from retinaflow.tables import read_table
 
 CLASSES = ["no DR", "mild", "severe"]
-PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
-ACTUAL = np.array([0, 2, 0, 1])
-NAMES = ["1_left.jpeg", "1_right.jpeg", "2_left.jpeg", "2_right.jpeg"]
+SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
+LEVELS = np.array([0, 2, 0, 1])
+NAMES = ["1_left", "1_right", "2_left", "2_right"]
+SAID = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
 
 
-def test_columns_and_values(tmp_path):
-    write_predictions(tmp_path / "predictions.csv", NAMES, ACTUAL, PROBABILITIES, CLASSES)
-    assert (tmp_path / "predictions.csv").read_text().splitlines() == [
-        "filename,actual_class,actual_class_index,pred_class,pred_class_index,"
-        "probability_no DR,probability_mild,probability_severe",
-        "1_left.jpeg,no DR,0,no DR,0,0.7,0.2,0.1",
-        "1_right.jpeg,severe,2,severe,2,0.1,0.3,0.6",
-        "2_left.jpeg,no DR,0,mild,1,0.25,0.5,0.25",
-        "2_right.jpeg,mild,1,no DR,0,0.5,0.5,0",
+def of(count, seed=0):
+    """What a regression says of both eyes of some patients, and knows something of."""
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, 3, count)
+    names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
+    patients, eyes = ([name.split("_")[place] for name in names] for place in (0, 1))
+    outputs = (levels + rng.normal(0, 0.6, count))[:, None]
+    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, levels, outputs)
+
+
+def test_columns_and_values_of_outputs(tmp_path):
+    write_outputs(tmp_path / "outputs.csv", SAID)
+    assert (tmp_path / "outputs.csv").read_text().splitlines() == [
+        "image,filename,patient,eye,class_index,output_0,output_1,output_2",
+        "1_left,1_left.jpeg,1,left,0,0.7,0.2,0.1",
+        "1_right,1_right.jpeg,1,right,2,0.1,0.3,0.6",
+        "2_left,2_left.jpeg,2,left,0,0.25,0.5,0.25",
+        "2_right,2_right.jpeg,2,right,1,0.5,0.5,0",
     ]
 
 
-# File names: any text but NUL and /; surrogates stand for bytes that are not UTF-8.
-filenames = st.text(
+def test_columns_and_values_of_predictions(tmp_path):
+    grades = Grades(np.array([0.4, 1.5, 1.0, 0.5]), SOFTMAX, np.array([0, 2, 1, 0]), np.array([0, 2, 2, 1]), LEVELS > 0)
+    write_predictions(tmp_path / "predictions.csv", SAID, grades, CLASSES)
+    assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+        "filename,actual_class,actual_class_index,pred_class,pred_class_index,"
+        "probability_no DR,probability_mild,probability_severe,"
+        "patient,eye,severity,plain_class,plain_class_index,referable",
+        "1_left.jpeg,no DR,0,no DR,0,0.7,0.2,0.1,1,left,0.4,no DR,0,0",
+        "1_right.jpeg,severe,2,severe,2,0.1,0.3,0.6,1,right,1.5,severe,2,1",
+        "2_left.jpeg,no DR,0,severe,2,0.25,0.5,0.25,2,left,1,mild,1,0",
+        "2_right.jpeg,mild,1,mild,1,0.5,0.5,0,2,right,0.5,no DR,0,1",
+    ]
+
+
+# Names: any text but NUL and /; surrogates stand for bytes that are not UTF-8.
+names = st.text(
     st.one_of(st.sampled_from(",;\"\n\r\t 'é漢\udcff"), st.characters(exclude_characters="\0/", codec="utf-8")),
     min_size=1,
 )
-rows = st.tuples(filenames, st.integers(0, 2), st.lists(st.integers(0, 2**24), min_size=3, max_size=3).filter(any))
+rows = st.tuples(names, st.integers(0, 2), st.lists(st.integers(0, 2**24), min_size=3, max_size=3).filter(any))
 
 
-@settings(deadline=None)
-@given(st.lists(rows))
+@settings(deadline=None, max_examples=50)
+@given(st.lists(rows, min_size=1, max_size=5))
 def test_what_is_written_is_read(entries):
-    names = [name for name, _, _ in entries]
-    actual = np.array([level for _, level, _ in entries], dtype=np.int64)
-    counts = np.array([weights for _, _, weights in entries], dtype=np.float64).reshape(-1, 3)
-    probabilities = counts / counts.sum(axis=1, keepdims=True)
+    texts = [name for name, _, _ in entries]
+    counts = np.array([weights for _, _, weights in entries], dtype=np.float64)
+    outputs, levels = counts / counts.sum(axis=1, keepdims=True), np.array([level for _, level, _ in entries])
+    said = Outputs(texts, texts, texts, texts, levels, outputs)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "predictions.csv")
-        write_predictions(path, names, actual, probabilities, CLASSES)
-        read = read_predictions(path, CLASSES)
-    assert read[0] == names
-    assert np.array_equal(read[1], actual)
-    assert read[1].dtype == np.int64
-    assert read[2].shape == probabilities.shape
+        write_outputs(Path(folder, "outputs.csv"), said)
+        read = read_outputs(Path(folder, "outputs.csv"), "softmax", 3)
+    assert [read.images, read.filenames, read.patients, read.eyes] == [texts] * 4
+    assert np.array_equal(read.levels, said.levels)
+    assert read.levels.dtype == np.int64
     # Nine digits tell any two numbers of a network, which are float32, apart.
-    assert np.allclose(read[2], probabilities, rtol=1e-8, atol=0)
+    assert np.allclose(read.outputs, said.outputs, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("probability_mild", "high", "could not convert string to float: 'high'; expected a class 0 to 2"),
-        ("probability_mild", "", "could not convert string to float: ''"),
-        ("probability_mild", "0,5", "could not convert string to float: '0,5'"),
-        ("actual_class_index", "1.5", "'1.5'; expected a class 0 to 2"),
-        ("actual_class_index", "x", "'x'; expected a class 0 to 2"),
-        ("actual_class_index", "3", "'3'; expected a class 0 to 2"),
-        ("actual_class_index", "-1", "'-1'; expected a class 0 to 2"),
-        ("actual_class_index", "9" * 5000, "'999.*; expected a class 0 to 2"),
-        ("probability_mild", "nan", r"\[0.25, nan, 0.25\]; expected numbers from 0 to 1"),
-        ("probability_mild", "inf", r"\[0.25, inf, 0.25\]"),
-        ("probability_mild", "0.6", r"\[0.25, 0.6, 0.25\]"),
-        ("probability_mild", "-0.5", r"\[0.25, -0.5, 0.25\]"),
+        ("output_1", "high", "row 3 has could not convert string to float: 'high'; expected a class 0 to 2"),
+        ("output_1", "", "row 3 has could not convert string to float: ''"),
+        ("output_1", "0,5", "row 3 has could not convert string to float: '0,5'"),
+        ("class_index", "1.5", "row 3 has '1.5'; expected a class 0 to 2"),
+        ("class_index", "3", "row 3 has '3'; expected a class 0 to 2"),
+        ("class_index", "-1", "row 3 has '-1'; expected a class 0 to 2"),
+        ("class_index", "9" * 5000, "row 3 has '999.*; expected a class 0 to 2"),
+        ("output_1", "nan", r"row 3 are \[0.25, nan, 0.25\], which are none of objective softmax"),
+        ("output_1", "inf", r"row 3 are \[0.25, inf, 0.25\]"),
+        ("output_1", "0.6", r"row 3 are \[0.25, 0.6, 0.25\]"),
+        ("output_1", "-0.5", r"row 3 are \[0.25, -0.5, 0.25\]"),
     ],
 )
-def test_what_is_no_answer_of_a_model_is_refused(tmp_path, column, value, expected):
-    path = tmp_path / "predictions.csv"
-    write_predictions(path, NAMES, ACTUAL, PROBABILITIES, CLASSES)
-    with open(path, newline="") as file:
-        table = list(csv.DictReader(file))
+def test_what_is_no_output_of_a_model_is_refused(tmp_path, column, value, expected):
+    path = tmp_path / "outputs.csv"
+    write_outputs(path, SAID)
+    table = read_table(path)
     table[2][column] = value
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)
-    with pytest.raises(RetinaflowError, match=rf"predictions\.csv: .*row 3 .*{expected}.*Delete the file") as caught:
-        read_predictions(path, CLASSES)
+    with pytest.raises(RetinaflowError, match=rf"outputs\.csv: .*{expected}.*Delete the file") as caught:
+        read_outputs(path, "softmax", 3)
     assert len(str(caught.value)) < 500
 
 
-def test_probabilities_below_0_are_refused_even_if_they_add_up(tmp_path):
-    write_predictions(tmp_path / "p.csv", NAMES[:1], ACTUAL[:1], np.array([[1.25, -0.25, 0.0]]), CLASSES)
-    with pytest.raises(RetinaflowError, match=r"row 1 are \[1.25, -0.25, 0.0\]; expected numbers from 0 to 1"):
-        read_predictions(tmp_path / "p.csv", CLASSES)
-
-
-def written(tmp_path_factory):
-    path = tmp_path_factory.mktemp("predictions") / "predictions.csv"
-    write_predictions(path, NAMES, ACTUAL, PROBABILITIES, CLASSES)
-    return path
-
-
 @given(st.data())
-def test_a_damaged_table_is_refused_or_holds_answers(tmp_path_factory, data):
-    path = written(tmp_path_factory)
+def test_a_damaged_table_is_refused_or_holds_outputs(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("outputs") / "outputs.csv"
+    write_outputs(path, SAID)
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
-        names, actual, probabilities = read_predictions(path, CLASSES)
+        read = read_outputs(path, "softmax", 3)
     except RetinaflowError as error:
         assert str(error).startswith(str(path))  # noqa: PT017
     else:
-        assert len(names) == len(actual) == len(probabilities)
-        assert ((actual >= 0) & (actual < 3)).all()
-        assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(names)), abs=1e-6)
+        assert len(read.images) == len(read.levels) == len(read.outputs) > 0
+        assert ((read.levels >= 0) & (read.levels < 3)).all()
+        assert read.outputs.sum(axis=1) == pytest.approx(np.ones(len(read.images)), abs=1e-6)
 
 
-def test_predictions_of_other_classes_are_refused(tmp_path):
-    write_predictions(tmp_path / "predictions.csv", NAMES, ACTUAL, PROBABILITIES, CLASSES)
-    with pytest.raises(RetinaflowError, match="column 'probability_moderate' is missing"):
-        read_predictions(tmp_path / "predictions.csv", ["no DR", "moderate", "severe"])
+def test_outputs_of_another_objective_or_of_nothing_are_refused(tmp_path):
+    write_outputs(tmp_path / "outputs.csv", of(4))
+    with pytest.raises(RetinaflowError, match="column 'output_1' is missing"):
+        read_outputs(tmp_path / "outputs.csv", "softmax", 3)
+    write_outputs(tmp_path / "none.csv", of(0))
+    with pytest.raises(RetinaflowError, match=r"none\.csv: found no photograph"):
+        read_outputs(tmp_path / "none.csv", "regression", 3)
 
 
-def test_names_and_answers_of_different_number_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match="zip"):
-        write_predictions(tmp_path / "predictions.csv", NAMES[:3], ACTUAL, PROBABILITIES, CLASSES)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_scores_are_three_files(tmp_path):
-    outputs = [tmp_path / name for name in ("predictions.csv", "metrics.json", "confusion.png")]
-    write_scores("Tiny.fold-1", "Tiny", "validation", NAMES, ACTUAL, PROBABILITIES, CLASSES, 2, *outputs)
-    assert read_predictions(outputs[0], CLASSES)[0] == NAMES
-    metrics = json.loads(outputs[1].read_text())
-    assert metrics == {
-        "run": "Tiny.fold-1",
-        "backbone": "Tiny",
-        "part": "validation",
-        "classes": CLASSES,
-        **evaluate(ACTUAL, PROBABILITIES, CLASSES, 2),
+def graded(folder, parts, level=2, sensitivity=0.9):
+    """Files of a system, by part, and its decision."""
+    tables = {part: folder / f"{part}/outputs.csv" for part in parts}
+    for part, said in parts.items():
+        write_outputs(tables[part], said)
+    written = {
+        part: tuple(folder / part / name for name in ("predictions.csv", "metrics.json", "figure.png"))
+        for part in parts
     }
-    assert metrics["confusion_matrix"] == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
-    with Image.open(outputs[2]) as figure:
-        assert figure.width > 100
+    decision = folder / "decision.json"
+    grade_system("Tiny/fold-1", "regression", tables, CLASSES, level, sensitivity, 20, 1, decision, written)
+    return written, read_decision(decision)
 
 
-def test_pooled_folds_are_scored_as_one_set(tmp_path):
-    """Not as the mean of the folds: kappa of all together is another number."""
-    parts = [slice(0, 1), slice(1, 4)]
-    folds = [tmp_path / f"{number}.csv" for number in range(2)]
-    for path, part in zip(folds, parts, strict=True):
-        write_predictions(path, NAMES[part], ACTUAL[part], PROBABILITIES[part], CLASSES)
-    outputs = [tmp_path / "pooled" / name for name in ("predictions.csv", "metrics.json", "confusion.png")]
-    pool("Tiny", folds, CLASSES, 1, *outputs)
-    names, actual, probabilities = read_predictions(outputs[0], CLASSES)
-    assert names == NAMES
-    assert np.array_equal(actual, ACTUAL)
-    assert np.array_equal(probabilities, PROBABILITIES)
-    metrics = json.loads(outputs[1].read_text())
-    assert (metrics["run"], metrics["backbone"], metrics["part"]) == ("Tiny", "Tiny", "out-of-fold")
-    expected = evaluate(ACTUAL, PROBABILITIES, CLASSES, 1)
-    assert {key: metrics[key] for key in expected} == expected
+def test_a_system_is_graded_by_what_it_did_not_train_on(tmp_path):
+    held_out, test = of(60), of(30, seed=1)
+    written, decision = graded(tmp_path, {"validation": held_out, "test": test})
+    # As they were written.
+    held_out, test = (read_outputs(tmp_path / part / "outputs.csv", "regression", 3) for part in written)
+    known = Labelled("regression", CLASSES, held_out.outputs, held_out.levels, held_out.patients)
+    assert decision == fit(known, 2, 0.9, seed=1)
+    for said, part, grades in (
+        (held_out, "validation", cross_fitted(known, 2, 0.9, seed=1)),
+        (test, "test", grade(decision, test.outputs)),
+    ):
+        predictions, metrics, figure = written[part]
+        table = read_table(predictions)
+        assert [row["filename"] for row in table] == said.filenames
+        assert [int(row["pred_class_index"]) for row in table] == grades.level.tolist()
+        assert [int(row["plain_class_index"]) for row in table] == grades.plain.tolist()
+        assert [int(row["referable"]) for row in table] == grades.referable.tolist()
+        found = json.loads(metrics.read_text())
+        assert (found["run"], found["backbone"], found["part"]) == ("Tiny/fold-1", "Tiny", part)
+        expected = evaluate(said.levels, grades, CLASSES, 2, said.patients, said.eyes, 20, 1)
+        assert {key: found[key] for key in expected} == expected
+        with Image.open(figure) as image:
+            assert image.width > 100
+
+
+def test_test_labels_change_the_figures_of_the_test_set_and_nothing_else(tmp_path):
+    held_out, test = of(60), of(30, seed=1)
+    outcomes = []
+    for name, levels in (("as_is", test.levels), ("turned", 2 - test.levels)):
+        written, decision = graded(tmp_path / name, {"validation": held_out, "test": test._replace(levels=levels)})
+        answers = [row["pred_class"] for row in read_table(written["test"][0])]
+        outcomes.append((decision, answers, written["validation"][1].read_bytes(), written["test"][1].read_bytes()))
+    assert outcomes[0][:3] == outcomes[1][:3]
+    assert outcomes[0][3] != outcomes[1][3]
+
+
+def test_pooled_folds_are_one_table(tmp_path):
+    folds = [of(4, seed=1), of(3, seed=2)]
+    tables = [tmp_path / f"{number}.csv" for number in range(2)]
+    for path, said in zip(tables, folds, strict=True):
+        write_outputs(path, said)
+    pool(tables, "regression", 3, tmp_path / "pooled.csv")
+    lines = [path.read_text().splitlines() for path in (*tables, tmp_path / "pooled.csv")]
+    assert lines[2] == lines[0] + lines[1][1:]
+    with pytest.raises(RetinaflowError, match=r"'1\.0_left' is in two of them"):
+        pool(tables[:1] * 2, "regression", 3, tmp_path / "pooled.csv")
+
+
+def test_systems_of_one_objective_are_averaged_output_by_output(tmp_path):
+    write_outputs(tmp_path / "a.csv", SAID)
+    write_outputs(tmp_path / "b.csv", SAID._replace(outputs=SOFTMAX[::-1]))
+    average([(tmp_path / "a.csv", "softmax"), (tmp_path / "b.csv", "softmax")], "softmax", 3, tmp_path / "mean.csv")
+    read = read_outputs(tmp_path / "mean.csv", "softmax", 3)
+    assert read.outputs == pytest.approx((SOFTMAX + SOFTMAX[::-1]) / 2)
+    assert (read.images, read.eyes, read.levels.tolist()) == (NAMES, SAID.eyes, LEVELS.tolist())
+
+
+def test_of_systems_with_other_objectives_the_severities_are_averaged(tmp_path):
+    write_outputs(tmp_path / "a.csv", SAID)
+    write_outputs(tmp_path / "b.csv", SAID._replace(outputs=np.array([[0.5], [9.0], [-1.0], [1.0]])))
+    tables = [(tmp_path / "a.csv", "softmax"), (tmp_path / "b.csv", "regression")]
+    average(tables, "regression", 3, tmp_path / "mean.csv")
+    read = read_outputs(tmp_path / "mean.csv", "regression", 3)
+    assert read.outputs[:, 0] == pytest.approx(np.mean([[0.4, 1.5, 1.0, 0.5], [0.5, 2.0, 0.0, 1.0]], axis=0))
+
+
+@pytest.mark.parametrize("change", [{"images": ["1_left", "1_right", "2_left", "3_left"]}, {"levels": LEVELS[::-1]}])
+def test_systems_of_other_photographs_or_labels_are_not_averaged(tmp_path, change):
+    write_outputs(tmp_path / "a.csv", SAID)
+    write_outputs(tmp_path / "b.csv", SAID._replace(**change))
+    with pytest.raises(RetinaflowError, match=r"b\.csv: other photographs or classes than in .*a\.csv"):
+        average([(tmp_path / f"{name}.csv", "softmax") for name in "ab"], "softmax", 3, tmp_path / "mean.csv")

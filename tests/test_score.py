@@ -90,7 +90,7 @@ def test_any_damaged_byte_is_found_or_harmless(saved):
 @pytest.mark.parametrize("classes", [2, 6])
 def test_another_number_of_classes_is_refused(tmp_path, classes):
     grader(classes).save(tmp_path / "model.keras")
-    with pytest.raises(RetinaflowError, match=f"the model has {classes} classes, expected the 5 of data.classes"):
+    with pytest.raises(RetinaflowError, match=f"the model has {classes} outputs, expected the 5 of objective softmax"):
         load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
 
 
@@ -110,7 +110,7 @@ def other(pixels: keras.KerasTensor, outputs: int = 1) -> keras.Model:
         (lambda: other(keras.Input((24, 8), dtype="uint8")), r"takes uint8 \(None, 24, 8\)"),
         (lambda: other(keras.Input((8, 8, 3), dtype="uint8"), outputs=2), "one input and one output"),
         (lambda: keras.Sequential([keras.layers.Dense(5)]), "one input and one output"),
-        (lambda: keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1.0)]), "3 classes"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1.0)]), "3 outputs"),
     ],
 )
 def test_a_model_that_is_no_grader_is_refused(tmp_path, model, found):
@@ -133,9 +133,25 @@ def test_answers_that_are_no_probabilities_are_refused(make_part, value):
     x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
     constant = keras.initializers.Constant(value)
     model = keras.Model(pixels, keras.layers.Dense(5, kernel_initializer="zeros", bias_initializer=constant)(x))
-    found = rf"2 of 2 photographs are no probabilities, first \[{value}, .* to 'test0_left'"
+    found = rf"2 of 2 photographs are none of objective softmax, first \[{value}, .* to 'test0_left'"
     with pytest.raises(RetinaflowError, match=found):
         predict(model, photographs, threads=1)
+
+
+@pytest.mark.parametrize(("objective", "outputs"), [("regression", 1), ("ordinal", 4)])
+def test_outputs_of_other_objectives_stay_as_they_are(make_part, tmp_path, objective, outputs):
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
+    values = [7.5] if objective == "regression" else [0.9, 0.6, 0.2, 0.1]
+    bias = keras.initializers.Constant(values)
+    keras.Model(pixels, keras.layers.Dense(outputs, kernel_initializer="zeros", bias_initializer=bias)(x)).save(
+        tmp_path / "model.keras"
+    )
+    photographs = Photographs(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
+    model = load_model(tmp_path / "model.keras", CLASSES, 0, 1, objective)
+    assert predict(model, photographs, 1, objective) == pytest.approx(np.array([values] * 2))
+    with pytest.raises(RetinaflowError, match=f"{outputs} outputs, expected the 5 of objective softmax for the 5 of"):
+        load_model(tmp_path / "model.keras", CLASSES, 0, 1)
 
 
 class Custom(keras.layers.Layer):

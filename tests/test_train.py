@@ -24,7 +24,7 @@ import pytest
 from tqdm import tqdm
 
 from common import Part
-from retinaflow import device
+from retinaflow import device, objectives
 from retinaflow import train as train_module
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
@@ -85,6 +85,31 @@ def test_it_learns(tmp_path, parts):
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert decided["epochs_run"] == 6
     assert decided["photographs"] == {"train": 36, "validation": 21}
+
+
+@pytest.mark.parametrize("objective", ["regression", "ordinal"])
+def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, parts, objective):
+    folder = job(tmp_path / objective, parts, objective=objective, epochs=8, monitor="val_quadratic_weighted_kappa")
+    record = json.loads((folder / "run.json").read_text())
+    best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
+    assert float(best["val_quadratic_weighted_kappa"]) > 0.7
+    photographs = Photographs(*parts[1], THREE)
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    outputs = keras.saving.load_model(folder / "model.keras", safe_mode=True).predict(pixels, verbose=0)
+    answers = objectives.plain(objective, outputs, 3)
+    assert np.mean(answers == photographs.levels) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    if objective == "ordinal":
+        assert (np.diff(outputs, axis=1) <= 0).all()
+
+
+def test_smoothed_labels_are_those_of_training_alone(tmp_path, parts):
+    changes = {"epochs": 1, "learning_rate": 1e-9, "dropout": 0.0, "class_weights": "none", "batch_norm": "inference"}
+    (_, (plain,), _), (model, (smoothed,), _) = (
+        fit(tmp_path / str(share), *parts, label_smoothing=share, augment=None, **changes) for share in (0, 0.5)
+    )
+    assert smoothed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
+    assert smoothed["val_loss"] == pytest.approx(judged(model, parts[1])["loss"], rel=1e-4)
+    assert smoothed["loss"] != pytest.approx(plain["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ Field, C. A. and Welsh, A. H. (2007), Bootstrapping clustered data, Journal of t
 that are resampled one by one give intervals that are too narrow.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from retinaflow.grades import Grades
 
@@ -42,9 +44,9 @@ def replicate_figures(
     referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_level:].sum(axis=1))
     blocks = []
     for draws in _draws(members, replicates, seed, len(actual)):
-        counts = _counted(draws, confusion)
+        counts, flagged = _counted(draws, confusion), _counted(draws, operating)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as meant
-            rates = np.diagonal(_counted(draws, operating), axis1=1, axis2=2) / _counted(draws, operating).sum(axis=2)
+            rates = np.diagonal(flagged, axis1=1, axis2=2) / flagged.sum(axis=2)
         weights = draws[:, members]
         blocks.append(
             {
@@ -126,16 +128,16 @@ def _draws(members: np.ndarray, replicates: int, seed: int, width: int) -> Itera
         )
 
 
-def _per_patient(members: np.ndarray, actual: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Each patient's own confusion matrix: float64 (patients, classes, classes), rows actual."""
-    cells = (members * classes + actual) * classes + answers
-    shape = (int(members.max()) + 1, classes, classes)
-    return np.bincount(cells, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
+def _per_patient(members: np.ndarray, actual: np.ndarray, answers: np.ndarray, classes: int) -> csr_array:
+    """Each patient's own confusion matrix: float64 (patients, classes * classes), by rows, which are actual."""
+    shape = (int(members.max()) + 1, classes * classes)
+    return csr_array((np.ones(len(members)), (members, actual * classes + answers)), shape=shape)
 
 
-def _counted(draws: np.ndarray, tables: np.ndarray) -> np.ndarray:
+def _counted(draws: np.ndarray, tables: csr_array) -> np.ndarray:
     """Confusion matrix of each replicate: float64 (replicates, classes, classes)."""
-    return np.tensordot(draws, tables, axes=1)
+    classes = math.isqrt(tables.shape[1])
+    return (draws @ tables).reshape(len(draws), classes, classes)
 
 
 def _weighted_auc(positive: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,4 +1,4 @@
-"""Rank backbones by what they score on held-out photographs, beside what always answering the first class scores."""
+"""Rank systems by what they score on held-out photographs, beside what is to be had for free; tell gain from luck."""
 
 import json
 import os
@@ -14,25 +14,44 @@ import jsonschema.exceptions
 from retinaflow.errors import RetinaflowError
 from retinaflow.figures import comparison_figure
 from retinaflow.files import whole_file
+from retinaflow.pairs import PAIR_COLUMNS, compare_pairs
+from retinaflow.summary import SUMMARISED, summarise
 from retinaflow.tables import write_table
 
+# Figures with an interval, of which `_low` and `_high` are columns too.
+INTERVALS = (
+    "quadratic_weighted_kappa",
+    "accuracy",
+    "macro_auc",
+    "referable_auc",
+    "operating_point_sensitivity",
+    "operating_point_specificity",
+)
 COLUMNS = (
     "rank",
     "run",
     "backbone",
     "part",
     "images",
+    "patients",
     "accuracy",
     "baseline_accuracy",
     "quadratic_weighted_kappa",
+    "plain_quadratic_weighted_kappa",
     "macro_auc",
     "referable_auc",
     "referable_sensitivity",
     "referable_specificity",
+    "operating_point_sensitivity",
+    "operating_point_specificity",
     "log_loss",
+    "expected_calibration_error",
+    "other_eye_images",
+    "other_eye_accuracy",
+    "other_eye_quadratic_weighted_kappa",
+    *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
 )
 PARTS = ("out-of-fold", "validation", "test")
-SUMMARISED = ("quadratic_weighted_kappa", "accuracy", "referable_auc")
 
 _NAME = {"type": "string", "minLength": 1}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -43,16 +62,20 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+_KAPPA_OR_NULL = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}  # rounding takes it beyond
+_INTERVAL = {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_COUNT = {"type": "integer", "minimum": 0}
+
 # What the comparison reads of a metrics file.
 SCHEMA = _object(
     run=_NAME,
     backbone=_NAME,
     part={"enum": list(PARTS)},
     classes={"type": "array", "minItems": 2, "items": _NAME},
-    images={"type": "integer", "minimum": 1},
+    images={**_COUNT, "minimum": 1},
+    patients={**_COUNT, "minimum": 1},
     accuracy=_SHARE,
-    # Rounding can take it beyond -1 by an ulp or two.
-    quadratic_weighted_kappa={"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9},
+    quadratic_weighted_kappa=_KAPPA_OR_NULL,
     macro_auc=_SHARE_OR_NULL,
     log_loss={"type": "number", "minimum": 0},
     referable=_object(
@@ -60,35 +83,60 @@ SCHEMA = _object(
         auc=_SHARE_OR_NULL,
         sensitivity=_SHARE_OR_NULL,
         specificity=_SHARE_OR_NULL,
+        operating_point=_object(sensitivity=_SHARE_OR_NULL, specificity=_SHARE_OR_NULL),
     ),
+    plain=_object(quadratic_weighted_kappa=_KAPPA_OR_NULL),
     baseline=_object(**{"class": _NAME, "accuracy": _SHARE}),
+    other_eye=_object(images=_COUNT, accuracy=_SHARE_OR_NULL, quadratic_weighted_kappa=_KAPPA_OR_NULL),
+    calibration=_object(expected_calibration_error=_SHARE),
+    intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
 )
 
 Scores = dict[str, Any]
 
 
-def compare(scores: Sequence[Path], table: Path, markdown: Path, figure: Path) -> str:
-    """Write a table of all ``scores``, a Markdown summary and a figure of it; returns the Markdown.
+def compare(
+    scores: Sequence[Path],
+    predictions: Sequence[Path],
+    replicates: int,
+    seed: int,
+    table: Path,
+    pairs: Path,
+    markdown: Path,
+    figure: Path,
+) -> str:
+    """Write a table of all ``scores``, one of pairs of systems, a Markdown summary and a figure; returns the Markdown.
 
-    ``scores`` are metrics files: ``metrics.evaluate`` with ``run`` (a backbone, or ``BACKBONE/fold-N``), ``backbone``,
-    ``part`` and ``classes``. Backbones are ranked by quadratic weighted kappa on their validation part or, with folds,
-    on the pooled ``out-of-fold`` part; never on the test set. Undefined kappas come last, equals by name. The rows of
-    a backbone's folds follow its pooled one, without a rank.
+    ``scores`` are metrics files: ``metrics.evaluate`` with ``run`` (a system, or ``SYSTEM/fold-N``), ``backbone`` (the
+    system), ``part`` and ``classes``; ``predictions`` are the tables of the same runs and parts, in the same order.
+    Systems are ranked by quadratic weighted kappa on their validation part or, with folds, on the ``out-of-fold`` part;
+    never on the test set. Undefined kappas come last, equals by name. The rows of a system's folds follow its own,
+    without a rank. Pairs (``pairs.compare_pairs``, with ``replicates`` drawn by ``seed``) are of ranked systems, the
+    better one first.
 
     Raises ``RetinaflowError`` if there is no file, one is malformed, or they do not belong together.
     """
     if not scores:
         raise RetinaflowError("scores: found no file to compare, expected at least one. Score a backbone first.")
-    rows = [read_scores(path) for path in scores]
+    rows = [{**read_scores(path), "predictions": answers} for path, answers in zip(scores, predictions, strict=True)]
     ranked_on = "out-of-fold" if any(row["part"] == "out-of-fold" for row in rows) else "validation"
     _check_together(rows, ranked_on)
-    backbones = _ranked(rows, ranked_on)
-    write_table(table, COLUMNS, _table_rows(rows, backbones))
-    summaries = _summarise(rows, backbones, [ranked_on, "test"])
-    text = _markdown(summaries, rows[0]["referable_class"])
+    systems = _ranked(rows, ranked_on)
+    ordered = _ordered(rows, systems)
+    by_part = {part: [row for row in ordered if row["rank"] and row["part"] == part] for part in (ranked_on, "test")}
+    by_part = {part: of_part for part, of_part in by_part.items() if of_part}
+    found = {
+        part: compare_pairs(
+            {row["run"]: row["predictions"] for row in of_part}, len(rows[0]["classes"]), replicates, seed
+        )
+        for part, of_part in by_part.items()
+    }
+    write_table(table, COLUMNS, [{column: row[column] for column in COLUMNS} for row in ordered])
+    write_table(pairs, PAIR_COLUMNS, [{"part": part, **pair._asdict()} for part in found for pair in found[part]])
+    text = summarise(by_part, found, _folds(rows, "test"), replicates)
     with whole_file(markdown) as part:
         part.write_text(text, encoding="utf-8")
-    comparison_figure(figure, summaries)
+    comparison_figure(figure, [row for of_part in by_part.values() for row in of_part])
     return text
 
 
@@ -122,10 +170,20 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
             f"{path}: run {content['run']!r} of {content['backbone']!r} on {content['part']!r}; expected the "
             "backbone for a run, or backbone/fold-N on another part than out-of-fold. Delete it and score again."
         )
+    intervals, other_eye = content["intervals"] or {}, content["other_eye"]
     return {
         **{column: content[column] for column in COLUMNS if column in content},
         "baseline_accuracy": baseline["accuracy"],
+        "plain_quadratic_weighted_kappa": content["plain"]["quadratic_weighted_kappa"],
         **{f"referable_{name}": referable[name] for name in ("auc", "sensitivity", "specificity")},
+        **{f"operating_point_{name}": value for name, value in referable["operating_point"].items()},
+        "expected_calibration_error": content["calibration"]["expected_calibration_error"],
+        **{f"other_eye_{name}": other_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
+        **{
+            f"{name}_{end}": value
+            for name in INTERVALS
+            for end, value in zip(("low", "high"), intervals.get(name) or (None, None), strict=True)
+        },
         "file": path,
         "fold": int(fold[1] or 0),
         "classes": classes,
@@ -154,7 +212,7 @@ def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
             raise RetinaflowError(f"{here} is also in {twin['file']}; expected it once. Leave one out.")
         _check_equal(row, rows[0], ("classes", "baseline_class", "referable_class"))
         like = next(other for other in rows if (other["part"], other["fold"]) == (row["part"], row["fold"]))
-        _check_equal(row, like, ("images", "baseline_accuracy"))
+        _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
 
 
 def _check_equal(row: Scores, other: Scores, names: Iterable[str]) -> None:
@@ -178,73 +236,25 @@ def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _table_rows(rows: Iterable[Scores], backbones: Sequence[str]) -> list[dict[str, object]]:
-    ranks = {name: rank for rank, name in enumerate(backbones, start=1)}
+def _ordered(rows: Iterable[Scores], systems: Sequence[str]) -> list[Scores]:
+    """Rows by rank, fold and part, those of whole systems with their ``rank``."""
+    ranks = {name: rank for rank, name in enumerate(systems, start=1)}
     ordered = sorted(rows, key=lambda row: (ranks[row["backbone"]], row["fold"], PARTS.index(row["part"])))
-    return [
-        {"rank": None if row["fold"] else ranks[row["backbone"]], **{column: row[column] for column in COLUMNS[1:]}}
-        for row in ordered
-    ]
+    return [{**row, "rank": None if row["fold"] else ranks[row["backbone"]]} for row in ordered]
 
 
-def _summarise(rows: Sequence[Scores], backbones: Sequence[str], parts: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a backbone and part: figures, of folds their mean and, with ``_deviation``, sample standard deviation."""
-    summaries = []
-    for backbone in backbones:
-        for part in parts:
-            chosen = [row for row in rows if (row["backbone"], row["part"]) == (backbone, part)]
-            # Where there are folds, how far they differ says more than one figure of them all.
-            chosen = [row for row in chosen if row["fold"]] or chosen
-            if not chosen:
-                continue
-            summary = {key: chosen[0][key] for key in ("backbone", "part", "baseline_class", "baseline_accuracy")}
-            for name in SUMMARISED:
-                values = [row[name] for row in chosen]
-                # The exact mean of `statistics`: folds that all equal the baseline must not come out a hair below it.
-                summary[name] = None if None in values else statistics.mean(values)
-                summary[f"{name}_deviation"] = None if None in values or len(values) == 1 else statistics.stdev(values)
-            summaries.append(summary)
-    return summaries
+def _folds(rows: Sequence[Scores], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """Mean and sample standard deviation of the ``SUMMARISED`` figures over the folds of each system on a part."""
+    folds: dict[str, list[Scores]] = {}
+    for row in rows:
+        if row["fold"] and row["part"] == part:
+            folds.setdefault(row["backbone"], []).append(row)
+    return {
+        system: {name: _mean_and_deviation([row[name] for row in its]) for name in SUMMARISED}
+        for system, its in folds.items()
+    }
 
 
-def _markdown(summaries: Sequence[dict[str, Any]], referable_class: str) -> str:
-    parts = {row["part"]: row for row in summaries}
-    always = f"always {summaries[0]['baseline_class']}"
-    ranked_on = summaries[0]["part"]
-    baselines = " and ".join(f"{row['baseline_accuracy']:.4f} on {part}" for part, row in parts.items())
-    over_folds = ranked_on == "out-of-fold" and "test" in parts
-    deviation = "; test figures are mean ± standard deviation over the folds" if over_folds else ""
-    header = ["rank", "backbone"]
-    for part in parts:
-        header += [f"kappa, {part}", f"accuracy, {part}", always, f"referable AUC, {part}"]
-    header.append("remark")
-    lines = [
-        f"Ranked by quadratic weighted kappa on {ranked_on}, never on test; {always} has accuracy {baselines}, "
-        f"and kappa 0; referable is {referable_class} or worse{deviation}.",
-        "",
-        _line(header),
-        _line(["---"] * len(header)),
-    ]
-    for rank, backbone in enumerate(dict.fromkeys(row["backbone"] for row in summaries), start=1):
-        cells, below = [str(rank), backbone], []
-        for part in parts:
-            row = next((row for row in summaries if (row["backbone"], row["part"]) == (backbone, part)), None)
-            if row is None:
-                cells += ["–"] * 4
-                continue
-            kappa, accuracy, auc = (_figure(row[name], row[f"{name}_deviation"]) for name in SUMMARISED)
-            cells += [kappa, accuracy, f"{row['baseline_accuracy']:.4f}", auc]
-            if row["accuracy"] < row["baseline_accuracy"]:
-                below.append(part)
-        lines.append(_line([*cells, f"**below {always}** on {' and '.join(below)}" if below else ""]))
-    return "\n".join(lines) + "\n"
-
-
-def _figure(value: float | None, deviation: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    return (statistics.mean(known), statistics.stdev(known)) if len(known) == len(values) else None

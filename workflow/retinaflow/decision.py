@@ -72,7 +72,8 @@ class Decision(NamedTuple):
 class Labelled(NamedTuple):
     """Outputs of a system for n photographs whose levels are known.
 
-    ``outputs``: float (n, width) as ``objective`` has them for ``classes``; ``levels``: int64 (n,); ``patients``: n names.
+    ``outputs``: float (n, width) as ``objective`` has them for the k ``classes``; ``levels``: int64 (n,); ``patients``:
+    n names.
     """
 
     objective: str
@@ -167,8 +168,8 @@ def mean_thresholds(
     """k - 1 ascending thresholds on float (n,) ``severity``: the mean of those best for resampled patients.
 
     Each resample draws as many patients as there are, with replacement, all photographs of a patient together (bagging:
-    Breiman 1996, Machine Learning 24, 123-140). Thresholds that are best for one set of photographs fit its chances, too;
-    on others of the same kind, the mean of 50 is worth more kappa, whether fitted on 200 photographs or on 5,000.
+    Breiman 1996, Machine Learning 24, 123-140). Thresholds that are best for one set of photographs fit its chances,
+    too; on others of the same kind, the mean of 50 is worth more kappa, whether fitted on 200 photographs or on 5,000.
     """
     order = np.argsort(severity, kind="stable")
     severity, levels = severity[order], levels[order]
@@ -188,8 +189,8 @@ def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarra
     lie halfway between the levels.
 
     1 - kappa is a ratio of two sums over the photographs: the squared distance between answer and level, and its
-    expectation by chance. For a given ratio r, the least of (distance - r * chance) is a shortest path through the sorted
-    photographs, with a step to the next level at each threshold; its own ratio is the next r, until none is less
+    expectation by chance. For a given ratio r, the least of (distance - r * chance) is a shortest path through the
+    sorted photographs, with a step to the next level at each threshold; its own ratio is the next r, until none is less
     (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7), 492-498).
     """
     counts = np.bincount(levels, weights, classes)
@@ -266,9 +267,9 @@ def best_temperature(objective: str, outputs: np.ndarray, levels: np.ndarray, cl
 def ordered_probit(severity: np.ndarray, levels: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
     """Cuts, float64 (k - 1,) ascending, and standard deviation that make int (n,) ``levels`` of ``severity`` likeliest.
 
-    McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cuts are others than the thresholds:
-    those that are best for kappa make rare levels likelier than they are. Each class counts one photograph more, at its
-    own level, so that none becomes impossible.
+    McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cuts are others than the
+    thresholds: those that are best for kappa make rare levels likelier than they are. Each class counts one photograph
+    more, at its own level, so that none becomes impossible.
     """
     severity, levels = (np.r_[values, np.arange(classes)] for values in (severity, levels))
     rows = np.arange(len(levels))
@@ -296,7 +297,7 @@ def _of(probabilities: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float) -> float:
-    """The largest cut on float (n,) ``risk`` that finds the share ``sensitivity`` of those that bool ``referable`` names.
+    """The largest cut on float (n,) ``risk`` that finds the share ``sensitivity`` of those that are bool ``referable``.
 
     It lies halfway to the next lower risk; it is 1/2 where nothing is referable.
     """
@@ -340,7 +341,7 @@ def read_decision(path: str | os.PathLike[str]) -> Decision:
             raise RetinaflowError(f"{path}: {name} are {values}, expected {k - 1} ascending numbers. {again}")
     if decision.referable_level >= k or (decision.cuts is None) == (decision.objective == "regression"):
         raise RetinaflowError(
-            f"{path}: referable_level {decision.referable_level} and cuts {decision.cuts} of {decision.objective} for {k} "
-            f"classes; expected a level below {k}, and cuts of a regression alone. {again}"
+            f"{path}: referable_level {decision.referable_level} and cuts {decision.cuts} of {decision.objective} for "
+            f"{k} classes; expected a level below {k}, and cuts of a regression alone. {again}"
         )
     return decision

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,40 +96,46 @@ def learning_curves(
 
 
 def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw kappa and accuracy of backbones as bars, best first, with the accuracy of always answering the first class.
+    """Draw kappa and accuracy of systems as bars with their intervals, best first, and marks of what is free on each.
 
-    ``rows``: one a backbone and part, in the order to draw, with ``backbone``, ``part``, ``quadratic_weighted_kappa``
-    and ``accuracy`` (None is undefined), each also with ``_deviation`` (over folds; None without), ``baseline_class``
-    and ``baseline_accuracy``. Raises ``RetinaflowError`` if there is no row.
+    ``rows``: one a system and part, in the order to draw, with ``run``, ``part``, ``baseline_class``,
+    ``baseline_accuracy``, ``other_eye_quadratic_weighted_kappa``, ``plain_quadratic_weighted_kappa``,
+    ``quadratic_weighted_kappa`` and ``accuracy``, the last two also with ``_low`` and ``_high``; None is undefined or
+    not known. Raises ``RetinaflowError`` if there is no row.
     """
     if not rows:
         raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a backbone first.")
-    backbones, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("backbone", "part"))
-    figure = Figure(figsize=(10, 1.6 + 0.36 * len(backbones) * len(parts)), layout="constrained")
+    systems, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("run", "part"))
+    figure = Figure(figsize=(10, 1.8 + 0.36 * len(systems) * len(parts)), layout="constrained")
     kappas, accuracies = figure.subplots(1, 2, sharey=True)
     height = 0.8 / len(parts)
     for part, colour in zip(parts, (DARK, LIGHT), strict=False):
         chosen = [row for row in rows if row["part"] == part]
-        places = np.array(
-            [backbones.index(row["backbone"]) + (parts.index(part) - (len(parts) - 1) / 2) * height for row in chosen]
+        offset = (parts.index(part) - (len(parts) - 1) / 2) * height
+        places = np.array([systems.index(row["run"]) + offset for row in chosen])
+        last = part == parts[-1]
+        # Marks on each bar: the parts' baselines are so close that lines across the panel would merge.
+        plain, fellow = "plain_quadratic_weighted_kappa", "other_eye_quadratic_weighted_kappa"
+        _bars(kappas, places, height, chosen, "quadratic_weighted_kappa", colour, (plain, fellow))
+        _marks(kappas, places, height, chosen, fellow, "the other eye's label" if last else "", "dashed")
+        _bars(accuracies, places, height, chosen, "accuracy", colour, ("baseline_accuracy",))
+        always = f"always {rows[0]['baseline_class']}"
+        _marks(accuracies, places, height, chosen, "baseline_accuracy", always if last else "", "solid")
+        known = [(row[plain], place) for row, place in zip(chosen, places, strict=True) if row[plain] is not None]
+        kappas.plot(
+            *np.array(known).reshape(-1, 2).T,
+            "o",
+            color="white",
+            markeredgecolor="black",
+            markersize=4.5,
+            label="without thresholds" if last else "",
         )
-        baselines = [row["baseline_accuracy"] for row in chosen]
-        _bars(kappas, places, height, chosen, "quadratic_weighted_kappa", colour, [0.0] * len(chosen))
-        _bars(accuracies, places, height, chosen, "accuracy", colour, baselines)
-        # A mark on each bar: the parts' baselines are so close that lines across the panel would merge.
-        accuracies.vlines(
-            baselines,
-            places - height / 2,
-            places + height / 2,
-            colors="black",
-            linewidth=2.5,
-            label=f"always {rows[0]['baseline_class']}" if part == parts[-1] else None,
-        )
-    kappas.set_yticks(range(len(backbones)), backbones)
-    kappas.set_ylim(len(backbones) - 0.45, -0.55)
+    kappas.set_yticks(range(len(systems)), systems)
+    kappas.set_ylim(len(systems) - 0.45, -0.55)
     kappas.set_xlabel("Quadratic weighted kappa")
     accuracies.set_xlabel("Accuracy")
-    lowest = min([0.0, *(row["quadratic_weighted_kappa"] or 0.0 for row in rows)])
+    names = ("quadratic_weighted_kappa", "quadratic_weighted_kappa_low", "plain_quadratic_weighted_kappa")
+    lowest = min([0.0, *(row[name] or 0.0 for row in rows for name in names)])
     for axes, left in ((kappas, lowest), (accuracies, 0.0)):
         axes.axvline(0, color="black", linewidth=0.8)
         # Room for the text behind a bar of 1.
@@ -138,7 +144,12 @@ def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
         axes.set_xticks([tick for tick in np.linspace(-1, 1, 11) if tick >= left - 1e-9])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    labelled = {
+        label: handle
+        for axes in (kappas, accuracies)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, frameon=False)
     _save(figure, path)
 
 
@@ -149,25 +160,35 @@ def _bars(
     rows: Sequence[Mapping[str, Any]],
     name: str,
     colour: str,
-    marks: Sequence[float],
+    marks: Sequence[str],
 ) -> None:
-    """Bars of the figure ``name`` with its value behind bar, deviation and mark."""
-    values = [row[name] for row in rows]
-    deviations = [row[f"{name}_deviation"] for row in rows]
-    over_folds = any(deviation is not None for deviation in deviations)
-    axes.barh(
-        places,
-        [value or 0.0 for value in values],
-        height,
-        color=colour,
-        edgecolor="white",
-        label=rows[0]["part"] + (" (mean ± standard deviation over folds)" if over_folds else ""),
-        xerr=np.array(deviations, dtype=float) if over_folds else None,
-        error_kw={"ecolor": "0.3", "capsize": 3, "linewidth": 1.2},
+    """Bars of the figure ``name`` with their intervals, and its value behind bar, interval and ``marks``."""
+    label = rows[0]["part"] + (" (95 % interval)" if any(row[f"{name}_low"] is not None for row in rows) else "")
+    axes.barh(places, [row[name] or 0.0 for row in rows], height, color=colour, edgecolor="white", label=label)
+    for place, row in zip(places, rows, strict=True):
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        if low is not None:
+            axes.plot([low, high], [place, place], "|-", color="0.3", markersize=6, linewidth=1.2)
+        text = "undefined" if row[name] is None else f"{row[name]:.3f}"
+        end = max(0.0, *(row[mark] or 0.0 for mark in (name, f"{name}_high", *marks)))
+        axes.text(end + 0.025, place, text, va="center", fontsize=8)
+
+
+def _marks(
+    axes: Axes,
+    places: np.ndarray,
+    height: float,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    label: str,
+    style: Literal["solid", "dashed"],
+) -> None:
+    """A stroke across each bar where ``name`` is."""
+    known = [(row[name], place) for row, place in zip(rows, places, strict=True) if row[name] is not None]
+    values, where = np.array(known).reshape(-1, 2).T
+    axes.vlines(
+        values, where - height / 2, where + height / 2, colors="black", linewidth=2, linestyles=style, label=label
     )
-    for place, value, deviation, mark in zip(places, values, deviations, marks, strict=True):
-        text = "undefined" if value is None else f"{value:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
-        axes.text(max((value or 0.0) + (deviation or 0.0), mark) + 0.015, place, text, va="center", fontsize=8)
 
 
 def _history(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Keras metrics of the levels that outputs name by themselves, so that every epoch shows them."""
 
-from functools import partial
 from typing import Any
 
 import keras
@@ -8,7 +7,7 @@ from keras import ops
 
 
 def levels(objective: str, values: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """The levels, int32 (n,), of outputs or targets (n, width): what ``objectives.plain`` is, within a step of Keras."""
+    """The levels, int32 (n,), of outputs or targets (n, width): as ``objectives.plain``, for Keras."""
     if objective == "softmax":
         return ops.argmax(values, axis=-1)
     if objective == "ordinal":
@@ -16,17 +15,21 @@ def levels(objective: str, values: keras.KerasTensor, classes: int) -> keras.Ker
     return ops.cast(ops.clip(ops.round(values[:, 0]), 0, classes - 1), "int32")
 
 
-class Accuracy(keras.metrics.MeanMetricWrapper):
+class Accuracy(keras.metrics.Mean):
     """Share of the photographs whose level is named, of targets and outputs (n, width)."""
 
-    def __init__(self, classes: int, objective: str = "softmax", name: str = "accuracy") -> None:
+    def __init__(self, classes: int, objective: str = "softmax", name: str = "accuracy", **options: Any) -> None:
         """``classes``: number of classes; ``objective``: what targets and outputs are."""
-        super().__init__(partial(_hits, objective, classes), name=name)
+        super().__init__(name=name, **options)
+        self.classes = classes
+        self.objective = objective
 
-
-def _hits(objective: str, classes: int, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-    hit = ops.equal(levels(objective, y_true, classes), levels(objective, y_pred, classes))
-    return ops.cast(hit, "float32")
+    def update_state(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor, sample_weight: keras.KerasTensor | None = None
+    ) -> None:
+        """Count a batch: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
+        actual, predicted = (levels(self.objective, values, self.classes) for values in (y_true, y_pred))
+        super().update_state(ops.cast(ops.equal(actual, predicted), "float32"), sample_weight)
 
 
 class QuadraticWeightedKappa(keras.metrics.Metric):

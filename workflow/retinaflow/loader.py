@@ -40,7 +40,7 @@ class Photographs:
         """
         # Some of the columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: (row["filename"], sys.intern(row["class"]), sys.intern(row["patient"]), sys.intern(row["eye"]))
+            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "class", "patient", "eye"))
             for index in indices
             for row in stream_table(index, ("image", "filename", "class", "patient", "eye"))
         }

@@ -75,9 +75,7 @@ def _build(
     return keras.Model(pixels, outputs, name=backbone)
 
 
-def _answer(
-    x: keras.KerasTensor, objective: str, classes: int, frequencies: np.ndarray | None
-) -> keras.KerasTensor:
+def _answer(x: keras.KerasTensor, objective: str, classes: int, frequencies: np.ndarray | None) -> keras.KerasTensor:
     """The last layers, in float32 whatever the precision of the rest: probabilities and loss need it."""
     shares = np.full(classes, 1 / classes) if frequencies is None else frequencies / frequencies.sum()
     bias = keras.initializers.Constant(_bias(objective, np.maximum(shares, LEAST_SHARE)))

@@ -45,7 +45,7 @@ def impossible(objective: str, outputs: np.ndarray) -> np.ndarray:
     """
     # NaN fails each comparison.
     possible = np.isfinite(outputs) if objective == "regression" else (outputs >= 0) & (outputs <= 1)
-    return ~possible.all(axis=1)
+    return np.logical_not(possible.all(axis=1))
 
 
 def severity(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:

@@ -25,7 +25,10 @@ SUM_TOLERANCE = 1e-6
 
 
 class Outputs(NamedTuple):
-    """What a system put out for n photographs: float (n, width) ``outputs``, int64 (n,) ``levels``, and n names each."""
+    """What a system put out for n photographs.
+
+    n names each, int64 (n,) ``levels``, and float (n, width) ``outputs``, as its objective has them.
+    """
 
     images: Sequence[str]
     filenames: Sequence[str]
@@ -82,15 +85,15 @@ def read_outputs(path: Path, objective: str, classes: int) -> Outputs:
             f"{path}: the outputs of row {first + 1} are {outputs[first].tolist()}, which are none of objective "
             f"{objective}. {REBUILD}"
         )
-    names = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
-    return Outputs(*names, levels, outputs)
+    images, filenames, patients, eyes = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
+    return Outputs(images, filenames, patients, eyes, levels, outputs)
 
 
 def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequence[str]) -> None:
     """Write a row a photograph: ``PREDICTION_COLUMNS``, ``probability_CLASS`` for each class, ``GRADE_COLUMNS``.
 
-    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0 or
-    1 by the operating point.
+    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0
+    or 1, by the operating point.
     """
     columns = [f"probability_{name}" for name in classes]
     answers = [
@@ -146,10 +149,8 @@ def grade_system(
     options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_level
     fitted = fit(*options, referable_sensitivity, seed)
     for part, its in said.items():
-        if part == held_out:
-            grades = cross_fitted(*options, referable_sensitivity, seed)
-        else:
-            grades = grade(fitted, its.outputs)
+        crossed = part == held_out
+        grades = cross_fitted(*options, referable_sensitivity, seed) if crossed else grade(fitted, its.outputs)
         _write_scores(system, part, its, grades, fitted, replicates, seed, written[part])
     write_decision(decision, fitted)
 
@@ -200,26 +201,29 @@ def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path) -> 
     if len(set(images)) < len(images):
         twice = next(image for image in images if images.count(image) > 1)
         raise RetinaflowError(
-            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. {REBUILD}"
+            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. "
+            f"{REBUILD}"
         )
-    names = ([name for said in read for name in said[place]] for place in range(4))
-    write_outputs(pooled, Outputs(*names, *(np.concatenate([said[place] for said in read]) for place in (4, 5))))
+    columns = [list(column) for column in zip(*read, strict=True)]
+    filenames, patients, eyes = ([name for names in column for name in names] for column in columns[1:4])
+    write_outputs(pooled, Outputs(images, filenames, patients, eyes, *map(np.concatenate, columns[4:])))
 
 
 def average(tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path) -> None:
     """Write the mean of what several systems put out for the same photographs.
 
-    ``tables`` are each with the objective of their system. Where that of the result is another, ``regression``, it is
-    the mean of their severities. Raises ``RetinaflowError`` if the photographs or their classes are not the same.
+    ``tables`` are each with the objective of their system. Where these differ, the result, with the ``objective``
+    ``regression``, is the mean of their severities. Raises ``RetinaflowError`` if photographs or classes are not the
+    same.
     """
     read = [(path, its, read_outputs(path, its, classes)) for path, its in tables]
     path, _, first = read[0]
+    alike = all(its == objective for _, its in tables)
     outputs = []
     for other, its, said in read:
         if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
             raise RetinaflowError(
                 f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
             )
-        alike = its == objective
         outputs.append(said.outputs if alike else objectives.severity(its, said.outputs, classes)[:, np.newaxis])
     write_outputs(averaged, first._replace(outputs=np.mean(outputs, axis=0)))

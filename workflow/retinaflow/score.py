@@ -14,13 +14,11 @@ BATCH = 32
 TRAIN_ANEW = "Delete the model and run again to train it anew."
 
 
-def load_model(
-    path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax"
-) -> keras.Model:
+def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax") -> keras.Model:
     """Load a trained model; code inside the file is refused.
 
-    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a network
-    of this ``objective`` says of ``classes``.
+    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a
+    network of this ``objective`` says of ``classes``.
     """
     device.prepare(seed, threads)
     device.full_float32()
@@ -43,8 +41,8 @@ def load_model(
     expected = objectives.width(objective, len(classes))
     if len(outputs.shape) != 2 or outputs.shape[1] != expected:
         raise RetinaflowError(
-            f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for the "
-            f"{len(classes)} of data.classes. {TRAIN_ANEW}"
+            f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for "
+            f"the {len(classes)} of data.classes. {TRAIN_ANEW}"
         )
     return model
 
@@ -66,7 +64,7 @@ def predict(model: keras.Model, photographs: Photographs, threads: int, objectiv
     if wrong.any():
         first = photographs.images[wrong.argmax()]
         raise RetinaflowError(
-            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective}, "
-            f"first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
+            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective},"
+            f" first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
         )
     return outputs / totals[:, np.newaxis]

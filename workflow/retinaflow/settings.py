@@ -485,8 +485,8 @@ def _combination_problems(config: Config) -> Iterable[str]:
             )
         if settings["regression_loss"] != "mse" and settings["objective"] != "regression":
             yield (
-                f"{key}.regression_loss: {settings['regression_loss']} with objective {settings['objective']}, which it "
-                "does not apply to; set it to mse, or objective to regression"
+                f"{key}.regression_loss: {settings['regression_loss']} with objective {settings['objective']}, to "
+                "which it does not apply; set it to mse, or objective to regression"
             )
         if settings["minimum_learning_rate"] > settings["learning_rate"]:
             yield (

@@ -507,9 +507,9 @@ def outputs_of(systems, part):
     return [path("scores", system, part, "outputs.csv") for system in systems]
 
 
-def all_metrics():
-    """Every metrics file that the comparison reads."""
-    return [path("scores", system, part, "metrics.json") for system in systems() for part in system_parts(system)]
+def all_scores(file):
+    """Every `metrics.json`, or `predictions.csv`, that the comparison reads."""
+    return [path("scores", system, part, file) for system in systems() for part in system_parts(system)]
 
 
 def inventory_output():
@@ -546,6 +546,6 @@ def final_output():
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
         *[table for system in systems() for part in system_parts(system) for table in outputs_of([system], part)],
-        *all_metrics(),
+        *all_scores("metrics.json"),
         path("comparison", "comparison.csv"),
     ]

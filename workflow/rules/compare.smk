@@ -1,4 +1,4 @@
-# All backbones in one table and one figure.
+# All systems in one table and one figure, and each with each other.
 
 
 localrules:
@@ -7,15 +7,20 @@ localrules:
 
 rule compare:
     input:
-        scores=all_metrics(),
+        scores=all_scores("metrics.json"),
+        predictions=all_scores("predictions.csv"),
         code=code("compare.py"),
     output:
         table=path("comparison", "comparison.csv"),
+        pairs=path("comparison", "pairs.csv"),
         markdown=path("comparison", "comparison.md"),
         figure=path("comparison", "comparison.png"),
     log:
         path("logs", "compare.log"),
     conda:
         "../../envs/retinaflow.yaml"
+    params:
+        bootstrap=CONFIG["score"]["bootstrap"],
+        seed=CONFIG["seed"],
     script:
         "../scripts/compare.py"

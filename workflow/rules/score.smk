@@ -60,8 +60,8 @@ rule grade:
         ],
         code=code("grade.py"),
     output:
-        decision=path("models", "{system}", "decision.json"),
         **graded("validation"),
+        decision=path("models", "{system}", "decision.json"),
     log:
         path("logs", "grade", "{system}.log"),
     wildcard_constraints:
@@ -84,8 +84,8 @@ if FOLDS:
 
     use rule grade as grade_combined with:
         output:
-            decision=path("models", "{system}", "decision.json"),
             **graded("out-of-fold"),
+            decision=path("models", "{system}", "decision.json"),
         wildcard_constraints:
             system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
 

@@ -1,4 +1,4 @@
-"""Rank all backbones."""
+"""Rank all systems."""
 
 from pathlib import Path
 
@@ -8,7 +8,11 @@ from retinaflow.logs import job_log
 with job_log(snakemake.log[0]):
     compare(
         [Path(metrics) for metrics in snakemake.input.scores],
+        [Path(table) for table in snakemake.input.predictions],
+        snakemake.params.bootstrap,
+        snakemake.params.seed,
         Path(snakemake.output.table),
+        Path(snakemake.output.pairs),
         Path(snakemake.output.markdown),
         Path(snakemake.output.figure),
     )
