@@ -214,10 +214,11 @@ def workflow(folder: Path, config: Mapping[str, Any], *arguments: str) -> None:
     """Run ``snakemake`` in ``folder``, configured by ``config``; ends the benchmark if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(common.ROOT / "Snakefile")]
-    profile = ["--workflow-profile", str(common.ROOT / "profiles/default"), "--configfile", "config.yaml"]
+    # Arguments first: whatever follows the name of a configuration is taken for one, too.
+    command = [str(Path(sys.executable).with_name("snakemake")), *arguments, "--snakefile", common.ROOT / "Snakefile"]
+    profile = ["--workflow-profile", common.ROOT / "profiles/default", "--configfile", "config.yaml"]
     with open(folder / "snakemake.log", "ab") as log:
-        done = subprocess.run([*command, *profile, *arguments], cwd=folder, stdout=log, stderr=log)
+        done = subprocess.run([*command, *profile], cwd=folder, stdout=log, stderr=log)
     if done.returncode:
         sys.exit(f"{folder}: snakemake failed; see snakemake.log and results/logs there")
 
