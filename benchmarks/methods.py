@@ -332,7 +332,7 @@ def _line(dataset: str, name: str, mode: Mode, found: Mapping[str, Graded]) -> d
     row, its = ROWS[name], found[name]
     paths = (TARGET / dataset / mode.name / row.run / "results/models" / BACKBONE).glob("fold-*/run.json")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    trained = f"network, {_range([record['epochs_run'] for record in records])} epochs" if mode.epochs else "head"
+    trained = f"network, epochs: {_range([record['epochs_run'] for record in records])}" if mode.epochs else "head"
     line = {"row": name, "what": _what(row), "trained": trained, "folds": mode.folds, **judged(its)}
     line["minutes"] = sum(record["seconds"] for record in records) / 60
     if row.against in found:

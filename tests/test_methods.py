@@ -106,7 +106,7 @@ def test_figures_of_what_a_run_left(methods):
     kappa = cohen_kappa_score(its.actual, its.predicted, weights="quadratic")
     assert rows["plain"]["kappa"] == pytest.approx(kappa)
     assert rows["plain"]["accuracy"] == np.mean(its.actual == its.predicted)
-    assert (rows["plain"]["minutes"], rows["plain"]["trained"]) == (3, "network, 3 to 4 epochs")
+    assert (rows["plain"]["minutes"], rows["plain"]["trained"]) == (3, "network, epochs: 3 to 4")
     assert "difference" not in rows["plain"]  # the article's row is not there
     assert rows["most_probable"]["kappa"] == 0
     assert rows["rotation"]["difference"] == pytest.approx(
