@@ -228,6 +228,7 @@ def start(folder: Path, other: Path) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(other, part, symlinks=True, copy_function=_copy)
+    shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 
@@ -245,7 +246,7 @@ def make(dataset: str, names: Sequence[str], mode: Mode) -> None:
             continue
         folder = TARGET / dataset / mode.name / run
         plain = folder.with_name("plain")
-        if plain.is_dir() and not folder.is_dir():
+        if (plain / "results").is_dir() and not (folder / "results").is_dir():
             start(folder, plain)
         print(f"{dataset}, {mode.name}: {run}", flush=True)
         systems = {ROWS[name].system for name in names if ROWS[name].run == run}

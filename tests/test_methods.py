@@ -166,12 +166,14 @@ def test_a_folder_starts_as_a_copy_with_all_times(methods, tmp_path):
     (old / "results/0.npy").write_bytes(b"pixels")
     (old / "config.yaml").write_text("a: 1")
     (old / "results/link").symlink_to("nowhere")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/snakemake.log").write_text("of a run that had not begun")
     methods.start(tmp_path / "new", old)
     for name in ("results", "results/0.npy", "results/link", "config.yaml"):
         one, other = (folder / name for folder in (old, tmp_path / "new"))
         assert one.lstat().st_mtime_ns == other.lstat().st_mtime_ns
         assert (one.lstat().st_ino == other.lstat().st_ino) == (name == "results/0.npy")
-    assert not (tmp_path / "new.part").exists()
+    assert sorted(path.name for path in tmp_path.glob("new*/*")) == ["config.yaml", "results"]
 
 
 def test_rows_that_say_nothing_are_refused(methods):
