@@ -214,13 +214,15 @@ def recipe_train(folder: Path, case: Case, epochs: int) -> list[float]:
     return clock.seconds
 
 
-def recipe_model(case: Case) -> Any:
-    """The backbone with the head, compiled."""
+def recipe_model(case: Case, frozen: int = 0) -> Any:
+    """The backbone with the head, compiled; its first ``frozen`` layers keep their weights."""
     import keras
 
     network = getattr(keras.applications, case.backbone)(
         include_top=False, weights=case.weights_file(), input_shape=(case.size, case.size, 3)
     )
+    for layer in network.layers[:frozen]:
+        layer.trainable = False
     x = keras.layers.GlobalAveragePooling2D()(network.output)
     for units in DENSE_UNITS:
         x = keras.layers.Dense(units, activation="relu")(x)

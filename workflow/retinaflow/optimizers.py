@@ -64,11 +64,11 @@ class _Scaled(keras.optimizers.Optimizer):
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
     ) -> None:
-        number = self._get_variable_index(variable)  # type: ignore[attr-defined]
+        number = self._get_variable_index(variable)
         rate = keras.ops.cast(learning_rate, variable.dtype) * self.scales[number]
         if self.decays[number]:
-            self.assign_sub(variable, variable * (rate * self.decays[number]))  # type: ignore[attr-defined]
-        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+            self.assign_sub(variable, variable * (rate * self.decays[number]))
+        super().update_step(gradient, variable, rate)
 
 
 class ScaledAdam(_Scaled, keras.optimizers.Adam):
