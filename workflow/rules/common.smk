@@ -113,9 +113,10 @@ def system_parts(system):
 
 def system_objective(system):
     """What the outputs of a system are."""
-    if system.endswith("+fusion"):
+    own, _, kind = system.partition("+")
+    if kind == "fusion":
         return "regression"
-    backbones = CONFIG["backbones"] if system == AVERAGE else [re.split("[/+]", system)[0]]
+    backbones = CONFIG["backbones"] if system == AVERAGE else [backbone_of(own)]
     objectives = {settings.training(CONFIG, backbone)["objective"] for backbone in backbones}
     # Of several kinds of outputs, severities can be averaged.
     return objectives.pop() if len(objectives) == 1 else "regression"
@@ -538,6 +539,19 @@ def own_outputs(part):
 def of_runs(part, file):
     """Input function: a file of each run of a backbone that is made of what it says of a part."""
     return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
+
+
+def graded(held_out):
+    """Files of a system whose decision is fitted on `held_out`."""
+    return {
+        f"{part}_{name}": path("scores", "{system}", part, file)
+        for part in [held_out, *SCORED[1:]]
+        for name, file in (
+            ("predictions", "predictions.csv"),
+            ("metrics", "metrics.json"),
+            ("figure", "confusion_matrix.png"),
+        )
+    }
 
 
 def all_scores(file):

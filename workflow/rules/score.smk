@@ -36,23 +36,7 @@ rule score:
 
 localrules:
     grade,
-    grade_combined,
-    pool,
-    pool_single,
     average,
-
-
-def graded(held_out):
-    """Files of a system whose decision is fitted on `held_out`."""
-    return {
-        f"{part}_{name}": path("scores", "{system}", part, file)
-        for part in [held_out, *SCORED[1:]]
-        for name, file in (
-            ("predictions", "predictions.csv"),
-            ("metrics", "metrics.json"),
-            ("figure", "confusion_matrix.png"),
-        )
-    }
 
 
 rule grade:
@@ -84,6 +68,11 @@ rule grade:
 
 
 if FOLDS:
+
+    localrules:
+        grade_combined,
+        pool,
+        pool_single,
 
     use rule grade as grade_combined with:
         output:
