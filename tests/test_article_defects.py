@@ -217,7 +217,7 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
         write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
     files = ("predictions.csv", "metrics.json", "confusion.png")
     written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
-    grade_system("VGG16", "softmax", tables, classes, 2, 0.9, 0, 1, tmp_path / "decision.json", written)
+    grade_system("VGG16", "softmax", tables, [], classes, 2, 0.9, 0, 1, tmp_path / "decision.json", written)
     outputs = written["test"]
 
     expected = 3 * np.eye(len(classes), dtype=int)

@@ -10,7 +10,8 @@ from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.outputs import read_outputs, write_outputs
 from retinaflow.predictions import grade_system, write_predictions
-from retinaflow.tables import read_table
+from retinaflow.quality import read_quality
+from retinaflow.tables import read_table, write_table
 from test_outputs import SAID, SOFTMAX, of
 
 CLASSES = ["no DR", "mild", "severe"]
@@ -37,12 +38,18 @@ def graded(folder, parts, level=2, sensitivity=0.9):
     tables = {part: folder / f"{part}/outputs.csv" for part in parts}
     for part, said in parts.items():
         write_outputs(tables[part], said)
+    inventory = folder / "train.csv"
+    known = [image for said in parts.values() for image in said.images]
+    rows = ({"image": image, "quality": number / len(known), "problem": ""} for number, image in enumerate(known))
+    write_table(inventory, ("image", "quality", "problem"), rows)
     written = {
         part: tuple(folder / part / name for name in ("predictions.csv", "metrics.json", "figure.png"))
         for part in parts
     }
     decision = folder / "decision.json"
-    grade_system("Tiny/fold-1", "regression", tables, CLASSES, level, sensitivity, 20, 1, decision, written)
+    grade_system(
+        "Tiny/fold-1", "regression", tables, [inventory], CLASSES, level, sensitivity, 20, 1, decision, written
+    )
     return written, read_decision(decision)
 
 
@@ -65,7 +72,10 @@ def test_a_system_is_graded_by_what_it_did_not_train_on(tmp_path):
         assert [int(row["referable"]) for row in table] == grades.referable.tolist()
         found = json.loads(metrics.read_text())
         assert (found["run"], found["backbone"], found["part"]) == ("Tiny/fold-1", "Tiny", part)
-        expected = evaluate(said.levels, grades, CLASSES, 2, said.patients, said.eyes, 20, 1)
+        quality = read_quality([tmp_path / "train.csv"], said.images)
+        options = (CLASSES, 2, said.patients, said.eyes, 20, 1)
+        expected = evaluate(said.levels, grades, *options, quality=quality)
+        assert [third["images"] for third in expected["by_quality"]] == [len(table) // 3] * 3
         assert {key: found[key] for key in expected} == expected
         with Image.open(figure) as image:
             assert image.width > 100
@@ -79,7 +89,7 @@ def test_calibration_is_told_before_and_after_but_of_a_regression(tmp_path):
         write_outputs(folder / "outputs.csv", said._replace(outputs=outputs))
         written = {"validation": tuple(folder / name for name in ("predictions.csv", "metrics.json", "figure.png"))}
         table = {"validation": folder / "outputs.csv"}
-        grade_system("Tiny", objective, table, CLASSES, 2, 0.9, 0, 1, folder / "decision.json", written)
+        grade_system("Tiny", objective, table, [], CLASSES, 2, 0.9, 0, 1, folder / "decision.json", written)
     before, regression = (
         json.loads((tmp_path / objective / "metrics.json").read_text())["calibration"]["uncalibrated"]
         for objective in ("softmax", "regression")

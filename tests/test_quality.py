@@ -79,7 +79,9 @@ def test_looked_up_by_image(tmp_path: Path) -> None:
     blank = dict.fromkeys(INVENTORY_COLUMNS, "")
     write_table(tmp_path / "train.csv", INVENTORY_COLUMNS, [{**blank, "image": "a", "quality": "0.25"}])
     write_table(
-        tmp_path / "test.csv", INVENTORY_COLUMNS, [{**blank, "image": "b"}, {**blank, "image": "c", "quality": "1"}]
+        tmp_path / "test.csv",
+        INVENTORY_COLUMNS,
+        [{**blank, "image": "b", "problem": "truncated"}, {**blank, "image": "c", "quality": "1"}],
     )
     found = read_quality([tmp_path / "train.csv", tmp_path / "test.csv"], ["c", "b", "a", "d"])
     np.testing.assert_array_equal(found, [1, np.nan, 0.25, np.nan])

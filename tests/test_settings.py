@@ -261,7 +261,7 @@ def test_all_mistakes_are_named_at_once():
         assert text.count(f"- {key}:") == 1
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "eyepacs.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "eyepacs.yaml", "best.yaml"])
 def test_our_own_configurations_are_right(name):
     check(yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8")), SCHEMA)
 

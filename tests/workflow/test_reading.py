@@ -79,3 +79,12 @@ def test_a_value_on_the_command_line_changes_the_default_configuration(fresh):
     shown = fresh().snakemake("-n", "--config", "results=elsewhere")
     assert "elsewhere/comparison/comparison.csv" in shown
     assert "results/comparison" not in shown
+
+
+def test_a_plan_needs_no_photograph_to_be_looked_at_and_makes_nothing(fresh):
+    project = fresh()
+    shown = project.snakemake("plan")
+    assert "| train | 38 | 3 |" in shown
+    assert "| VGG16, train | 0 of 1 |" in shown
+    results = project.folder / "results"
+    assert {path.relative_to(results).parts[0] for path in results.rglob("*") if path.is_file()} <= {"logs", ".lock"}

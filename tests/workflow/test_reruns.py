@@ -50,6 +50,14 @@ def test_nothing(finished):
     assert not finished.planned()
 
 
+def test_a_plan_knows_what_is_there_and_is_no_reason_to_run_anything(finished):
+    shown = finished.snakemake("plan")
+    assert "| shards 32-trim-keep-none | 0.00 | 6 of 6 |" in shown
+    assert "| models of VGG16 | 0.06 | 1 of 1 |" in shown
+    assert "| stage | models there | CPU, here |" in shown
+    assert not finished.planned()
+
+
 def test_touched_tables_folders_photographs_folder_and_code(finished):
     time.sleep(1.1)
     for name in ("labels train.csv", "labels test.csv", "my photographs", "test", "workflow/retinaflow/split.py"):

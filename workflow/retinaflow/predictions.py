@@ -14,6 +14,7 @@ from retinaflow.files import write_json
 from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.outputs import Outputs, read_outputs
+from retinaflow.quality import read_quality
 from retinaflow.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def grade_system(
     system: str,
     objective: str,
     outputs: Mapping[str, Path],
+    inventories: Sequence[Path],
     classes: Sequence[str],
     referable_level: int,
     referable_sensitivity: float,
@@ -76,7 +78,7 @@ def grade_system(
 
     ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
     is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
-    ``kind`` is as for ``read_outputs``.
+    ``inventories``, where there are any, tell how good the photographs are. ``kind`` is as for ``read_outputs``.
     """
     said = {part: read_outputs(path, objective, len(classes), kind) for part, path in outputs.items()}
     held_out = next(iter(said))
@@ -86,7 +88,8 @@ def grade_system(
     for part, its in said.items():
         crossed = part == held_out
         grades = cross_fitted(*options, referable_sensitivity, seed) if crossed else grade(fitted, its.outputs)
-        _write_scores(system, part, its, grades, fitted, replicates, seed, written[part])
+        quality = read_quality(inventories, its.images) if inventories else None
+        _write_scores(system, part, its, grades, fitted, quality, replicates, seed, written[part])
     write_decision(decision, fitted)
 
 
@@ -96,6 +99,7 @@ def _write_scores(
     said: Outputs,
     grades: Grades,
     fitted: Decision,
+    quality: np.ndarray | None,
     replicates: int,
     seed: int,
     written: tuple[Path, Path, Path],
@@ -107,7 +111,7 @@ def _write_scores(
     if fitted.objective != "regression":
         uncalibrated = objectives.class_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
     result: dict[str, Any] = evaluate(
-        said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated
+        said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated, quality
     )
     write_predictions(predictions, said, grades, classes)
     backbone = system.split("/")[0]

@@ -105,7 +105,7 @@ def read_quality(inventories: Iterable[Path], images: Sequence[str]) -> np.ndarr
     known = {
         row["image"]: float(row["quality"])
         for inventory in inventories
-        for row in stream_table(inventory, ("image", "quality"))
-        if row["quality"]
+        for row in stream_table(inventory, ("image", "quality", "problem"))
+        if not row["problem"]
     }
     return np.array([known.get(image, np.nan) for image in images], np.float64)

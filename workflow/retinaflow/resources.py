@@ -94,7 +94,7 @@ def network_memory(
     cost = COSTS[backbone]
     weights = 4 * cost.parameters * (4 + bool(settings["ema"]) if training else 1)
     row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings["head_epochs"] else 0)
-    outputs = 4 * cost.activations * _area(settings) * (2 * settings["batch_size"] if training else SCORED)
+    outputs = 4 * cost.activations * area(settings["image_size"]) * (2 * settings["batch_size"] if training else SCORED)
     return attempt * math.ceil(NETWORK + row * photographs + 1.25 * (weights + outputs))
 
 
@@ -130,14 +130,25 @@ def probe_minutes(photographs: int, attempt: int = 1) -> int:
     return _minutes(FIT * photographs, attempt)
 
 
-def _area(settings: Mapping[str, Any]) -> float:
-    """How many times 224 x 224 a photograph is."""
-    return float((settings["image_size"] / 224) ** 2)
+def device_memory(backbone: str, settings: Mapping[str, Any], value: int) -> float:
+    """GB of each device that trains a network together, whose layers put out values of ``value`` bytes.
+
+    As ``network_memory`` counts it, without what the backend takes for itself.
+    """
+    cost = COSTS[backbone]
+    weights = 4 * cost.parameters * (4 + bool(settings["ema"]))
+    outputs = 2 * value * cost.activations * area(settings["image_size"]) * settings["batch_size"] / settings["gpus"]
+    return 1.25 * (weights + outputs) / 1000
+
+
+def area(size: int) -> float:
+    """How many times 224 x 224 a photograph of ``size`` px is."""
+    return float((size / 224) ** 2)
 
 
 def _seconds(backbone: str, settings: Mapping[str, Any]) -> float:
     """Of one photograph, forwards; an operation is a multiplication and an addition."""
-    return 2 * COSTS[backbone].operations * _area(settings) / SPEED
+    return 2 * COSTS[backbone].operations * area(settings["image_size"]) / SPEED
 
 
 def _minutes(seconds: float, attempt: int) -> int:

@@ -331,13 +331,11 @@ def recipe(config: Config, backbone: str) -> Recipe:
     return Recipe(training(config, backbone)["image_size"], how["crop"], how["aspect"], how["enhance"])
 
 
-def shard_counts(config: Config) -> dict[str, int]:
-    """Number of shards of each part, at least 1.
+def photograph_counts(config: Config) -> dict[str, float]:
+    """About how many photographs each part has, before any was looked at.
 
-    Known before any photograph was looked at, so that a first dry run already shows every job: it follows from the
-    number of labels (of drawn photographs for a demo) and the share that goes into the part.
+    It follows from the number of labels (of drawn photographs for a demo) and the share that goes into the part.
     """
-    size = config["preprocess"]["shard_size"]
     folds = config["split"]["folds"]
     labelled = {name: _photographs(config, name) for name in datasets(config)}
     held_out = 1 / folds if folds else config["split"]["validation"]
@@ -347,8 +345,14 @@ def shard_counts(config: Config) -> dict[str, int]:
     counts = {part: labelled["train"] * share for part, share in shares.items()}
     if "test" in labelled:
         counts["test"] = labelled["test"]
+    return counts
+
+
+def shard_counts(config: Config) -> dict[str, int]:
+    """Number of shards of each part, at least 1: by ``photograph_counts``, so that a first dry run shows every job."""
+    size = config["preprocess"]["shard_size"]
     # Rounded first, so that 0.2 * 5 photographs, 1.0000000000000002 in floating point, stay one.
-    return {part: max(1, math.ceil(round(count / size, 6))) for part, count in counts.items()}
+    return {part: max(1, math.ceil(round(count / size, 6))) for part, count in photograph_counts(config).items()}
 
 
 def _photographs(config: Config, dataset: str) -> int:

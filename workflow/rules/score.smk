@@ -44,6 +44,7 @@ rule grade:
         outputs=lambda wildcards: [
             table for part in system_parts(wildcards.system) for table in outputs_of([wildcards.system], part)
         ],
+        inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
         code=code("grade.py"),
     output:
         **graded("validation"),

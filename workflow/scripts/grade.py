@@ -11,6 +11,7 @@ with job_log(snakemake.log[0]):
         snakemake.wildcards.system,
         snakemake.params.objective,
         {part: Path(table) for part, table in zip(parts, snakemake.input.outputs, strict=True)},
+        [Path(table) for table in snakemake.input.inventories],
         snakemake.params.classes,
         snakemake.params.referable_level,
         snakemake.params.referable_sensitivity,

@@ -1,0 +1,16 @@
+# What a run would take, before it is started. Makes nothing that other rules need, and is never up to date.
+
+
+localrules:
+    plan,
+
+
+rule plan:
+    log:
+        path("logs", "plan.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        photographs=lambda wildcards: settings.photograph_counts(CONFIG),
+    script:
+        "../scripts/plan.py"

@@ -1,0 +1,9 @@
+"""Say what a run would take: photographs, disk, GPU memory and hours."""
+
+import logging
+
+from retinaflow.logs import job_log
+from retinaflow.plan import plan
+
+with job_log(snakemake.log[0]):
+    logging.info("what this configuration takes:\n\n%s", plan(snakemake.config, snakemake.params.photographs))
