@@ -295,8 +295,8 @@ def _notes(devices: Iterable[Device]) -> Iterator[str]:
     )
     yield f"- No device is taken to be fed more than {FED:,} photographs of 224 px a second, which two cores read."
     yield (
-        "- Not counted: `snakemake probe`, the start of jobs, and photographs that are downloaded, unpacked, or copied by "
-        "`organize.mode: copy`."
+        "- Not counted: `snakemake probe`, the start of jobs, and photographs that are downloaded, unpacked, or copied "
+        "by `organize.mode: copy`."
     )
 
 
