@@ -38,7 +38,7 @@ def test_both_eyes_by_hand() -> None:
     features = np.array([[1, 2], [3, 4], [5, 8]], np.float16)
     both = both_eyes(features, ["a", "b", "a"], ["left", "left", "right"])
     assert both.dtype == np.float32
-    np.testing.assert_array_equal(both, [[3, 5, -2, -3, 1], [3, 4, 0, 0, 0], [3, 5, 2, 3, 1]])
+    np.testing.assert_array_equal(both, [[1, 2, 5, 8, 1], [3, 4, 3, 4, 0], [5, 8, 1, 2, 1]])
 
 
 def test_the_order_of_photographs_does_not_matter() -> None:

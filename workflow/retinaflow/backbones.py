@@ -21,7 +21,7 @@ class Backbone(NamedTuple):
 # https://keras.io/api/applications/ lists the input each network expects and its least size.
 BACKBONES = {
     "VGG16": Backbone("VGG16", "caffe"),
-    "ResNet50": Backbone("ResNet50", "caffe"),
+    "ResNet50": Backbone("ResNet50", "caffe", feature_layer="conv4_block2_out"),
     "ResNet50V2": Backbone("ResNet50V2", "tf"),
     "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75, feature_layer="mixed9"),
     "EfficientNetV2B0": Backbone("EfficientNetV2B0", "builtin"),
