@@ -168,7 +168,8 @@ def load(folder: Path, count: int) -> Callable[[], object]:
 
 def score(folder: Path, count: int) -> Callable[[], object]:
     """The decision, tables, metrics and figures of made-up outputs of a system, held out and test."""
-    from retinaflow.predictions import Outputs, grade_system, write_outputs
+    from retinaflow.outputs import Outputs, write_outputs
+    from retinaflow.predictions import grade_system
 
     rng = np.random.default_rng(1)
     names = list(images(count))
@@ -186,7 +187,7 @@ def score(folder: Path, count: int) -> Callable[[], object]:
 
 def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """What grading and pooling of folds read."""
-    from retinaflow.predictions import read_outputs
+    from retinaflow.outputs import read_outputs
 
     return lambda: read_outputs(folder / "outputs.csv", "softmax", len(common.CLASSES))
 

@@ -20,7 +20,8 @@ from retinaflow.labels import LabelRow
 from retinaflow.loader import Batches, Photographs
 from retinaflow.metrics import evaluate
 from retinaflow.model import build, load_backbone, normalise
-from retinaflow.predictions import Outputs, grade_system, write_outputs
+from retinaflow.outputs import Outputs, write_outputs
+from retinaflow.predictions import grade_system
 from retinaflow.preprocess import prepare
 from retinaflow.recipe import Recipe
 from retinaflow.settings import check

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinaflow.logs import job_log
-from retinaflow.predictions import average
+from retinaflow.outputs import average
 
 with job_log(snakemake.log[0]):
     for part in snakemake.params.parts:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinaflow.logs import job_log
-from retinaflow.predictions import average, pool
+from retinaflow.outputs import average, pool
 
 with job_log(snakemake.log[0]):
     objective, classes, kind = (snakemake.params[name] for name in ("objective", "classes", "kind"))

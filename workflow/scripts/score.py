@@ -14,7 +14,7 @@ with job_log(snakemake.log[0]):
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.figures import learning_curves
     from retinaflow.loader import Photographs
-    from retinaflow.predictions import Outputs, write_outputs
+    from retinaflow.outputs import Outputs, write_outputs
     from retinaflow.score import load_model, predict_views
 
     run, classes, objective = snakemake.wildcards.run, snakemake.params.classes, snakemake.params.objective
