@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from retinaflow.model import policy
 from retinaflow.optimizers import Average, optimizer, scales
 from small import SETTINGS
 
@@ -77,8 +78,10 @@ def test_a_long_gradient_is_shortened_over_all_weights():
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_the_average_is_in_the_model_for_validation_and_what_comes_after(precision):
-    model = stack(1)
-    optimiser = optimizer({**SETTINGS, "optimizer": "sgd", "ema": 0.75, "precision": precision}, model)
+    with policy(precision):
+        model = stack(1)
+    optimiser = optimizer({**SETTINGS, "optimizer": "sgd", "ema": 0.75}, model)
+    assert isinstance(optimiser, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     optimiser.learning_rate = 0.1
     model.compile(optimiser, loss="mse")
     kernel = model.trainable_variables[0]
