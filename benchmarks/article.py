@@ -37,7 +37,8 @@ import chain
 import common
 import methods
 from retinaflow.files import write_json
-from retinaflow.predictions import Outputs, grade_system, pool, write_outputs
+from retinaflow.outputs import Outputs, pool, write_outputs
+from retinaflow.predictions import grade_system
 
 FROZEN = 10
 THREADS = 2
