@@ -46,8 +46,8 @@ def both_eyes(features: np.ndarray, patients: Sequence[str], eyes: Sequence[str]
     """Features float32 (n, 2 d + 1) of both eyes: each photograph's own, its fellow's, and whether there is one.
 
     ``features``: float (n, d). Without a fellow its own stand there once more, as if both eyes were alike. To ridge
-    regression, mean and difference of both would say the same, but on EyePACS graded worse: the difference, which varies
-    less, would be scaled up.
+    regression, mean and difference of both would say the same, but on EyePACS graded worse: the difference, which
+    varies less, would be scaled up.
     """
     weights = fellows(patients, eyes)
     has = paired(weights)[:, np.newaxis]
