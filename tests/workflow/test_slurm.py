@@ -175,21 +175,21 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
     submitted = run.jobs()
-    numbers = {"inventory": 2, "organize": 3, "preprocess": 6, "train": 1, "score": 1}
+    numbers = {"inventory": 2, "organize": 3, "preprocess": 6, "train": 1, "score": 1, "run_features": 1, "fusion": 1}
     assert Counter(job["rule"] for job in submitted) == numbers
     assert all("ArrayTaskId" in job for job in submitted if job["rule"] == "preprocess")
     for job in submitted:
         assert job["JobState"] == "COMPLETED"
-        network = job["rule"] in ("train", "score")
+        network = job["rule"] in ("train", "score", "run_features")
         assert job["Partition"] == ("gpu" if network else "cpu")
         assert job.get("TresPerJob") == ("gres:gpu:1" if network else None)
         assert ("gres/gpu=1" in job["TRES"]) == network
         assert int(job["MinMemoryNode"].rstrip("M")) >= (5000 if network else 1000)
-        assert job["NumCPUs"] == {"inventory": "4", "train": "2", "score": "2"}.get(job["rule"], "1")
+        assert job["NumCPUs"] == ("2" if network else {"inventory": "4", "fusion": "2"}.get(job["rule"], "1"))
         assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
         assert job["Requeue"] == "1"
     # Local: what takes seconds, and what needs internet.
-    for rule in ("split", "judge", "compare"):
+    for rule in ("split", "judge", "blend", "grade", "compare"):
         assert f"localrule {rule}:" in shown
     assert "bounded by" not in shown
     if cluster:
