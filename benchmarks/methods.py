@@ -363,7 +363,7 @@ def _probed(dataset: str, name: str, mode: Mode) -> Iterator[dict[str, Any]]:
     for one in table(probes) if probes.is_file() else ():
         if name == f"probe_{one['backbone']}_{one['eyes']}":
             figures = {"kappa": float(one["quadratic_weighted_kappa"]), "accuracy": float(one["accuracy"])}
-            ends = [float(one["low"]), float(one["high"])]
+            ends = [float(one[end]) for end in ("low", "high")] if one["low"] else None
             line = {"row": name, "what": _what(ROWS[name]), "trained": "nothing", "folds": 5}
             yield {**line, **figures, "kappa_interval": ends}
 

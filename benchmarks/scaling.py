@@ -181,7 +181,7 @@ def score(folder: Path, count: int) -> Callable[[], object]:
         part: (folder / f"{part}.csv", folder / f"{part}.json", folder / f"{part}.png")
         for part in ("validation", "test")
     }
-    options = (common.CLASSES, 2, 0.9, 1000, 1, folder / "decision.json", written)
+    options = ([], common.CLASSES, 2, 0.9, 1000, 1, folder / "decision.json", written)
     return lambda: grade_system("A", "softmax", dict.fromkeys(written, table), *options)
 
 

@@ -9,8 +9,7 @@ from retinaflow.decision import Labelled, cross_fitted, fit, grade, read_decisio
 from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.outputs import read_outputs, write_outputs
-from retinaflow.predictions import grade_system, write_predictions
-from retinaflow.quality import read_quality
+from retinaflow.predictions import grade_system, read_quality, write_predictions
 from retinaflow.tables import read_table, write_table
 from test_outputs import SAID, SOFTMAX, of
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from retinaflow.inventory import INVENTORY_COLUMNS
-from retinaflow.quality import Quality, assess, read_quality
+from retinaflow.predictions import read_quality
+from retinaflow.quality import Quality, assess
 from retinaflow.tables import write_table
 
 

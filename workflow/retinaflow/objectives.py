@@ -4,9 +4,9 @@ For k classes, levels 0 to k - 1 in order of severity, the outputs of a network 
 
 - ``softmax``: (n, k) probabilities of the classes;
 - ``regression``: (n, 1) the level itself, a number without bounds;
-- ``ordinal``: (n, k - 1) probabilities P(level > j) for j = 0 to k - 2, which never rise with j. Cao, Mirjalili and
-  Raschka (2020), Rank consistent ordinal regression for neural networks (CORAL), Pattern Recognition Letters 140,
-  325-331, arXiv:1901.07884.
+- ``ordinal``: (n, k - 1) probabilities P(level > j) for j = 0 to k - 2. They differ by a bias alone, and do not rise
+  with j before training nor at its optimum: Cao, Mirjalili and Raschka (2020), Rank consistent ordinal regression for
+  neural networks (CORAL), Pattern Recognition Letters 140, 325-331, arXiv:1901.07884, theorem 1.
 
 Targets of training have the same width.
 """
@@ -93,6 +93,6 @@ def class_probabilities(
         cuts = np.arange(classes - 1) + 0.5 if cuts is None else cuts
         above = ndtr((severity(objective, outputs, classes)[:, np.newaxis] - cuts) / temperature)
     whole = np.ones((len(outputs), 1))
-    # Rounding, and outputs that were written with nine digits, may leave a difference below 0.
+    # Rounding may leave a difference below 0, and so may a training far from its optimum.
     between = np.maximum(-np.diff(np.hstack([whole, above, 0 * whole]), axis=1), 0)
     return between / between.sum(axis=1, keepdims=True)

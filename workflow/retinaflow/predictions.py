@@ -1,7 +1,7 @@
 """What a system is graded as on each photograph of a part, as a table, and the metrics over all of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from retinaflow.files import write_json
 from retinaflow.grades import Grades
 from retinaflow.metrics import evaluate
 from retinaflow.outputs import Outputs, read_outputs
-from retinaflow.quality import read_quality
-from retinaflow.tables import write_table
+from retinaflow.tables import stream_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -128,3 +127,14 @@ def _write_scores(
         result["quadratic_weighted_kappa"],
         result["plain"]["quadratic_weighted_kappa"],
     )
+
+
+def read_quality(inventories: Iterable[Path], images: Sequence[str]) -> np.ndarray:
+    """Quality float64 (n,), 0 to 1, of ``images`` by the tables ``inventories``; NaN where it is not known."""
+    known = {
+        row["image"]: float(row["quality"])
+        for inventory in inventories
+        for row in stream_table(inventory, ("image", "quality", "problem"))
+        if not row["problem"]
+    }
+    return np.array([known.get(image, np.nan) for image in images], np.float64)

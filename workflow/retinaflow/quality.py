@@ -6,14 +6,10 @@ say from where on one cannot be graded.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-from retinaflow.tables import stream_table
 
 # Pixels that the disc of the retina is brought to, so that photographs of all sizes mean the same by a pixel.
 DIAMETER = 256
@@ -98,14 +94,3 @@ def _evenness(level: np.ndarray, inner: np.ndarray) -> float:
     light = cv2.resize(np.where(inner, level, 0).astype(np.float32), third, interpolation=cv2.INTER_AREA)
     enough = weight > 0.1
     return float(min(1.0, (light[enough] / weight[enough]).min() / (light.sum() / weight.sum())))
-
-
-def read_quality(inventories: Iterable[Path], images: Sequence[str]) -> np.ndarray:
-    """Quality float64 (n,), 0 to 1, of ``images`` by the tables ``inventories``; NaN where it is not known."""
-    known = {
-        row["image"]: float(row["quality"])
-        for inventory in inventories
-        for row in stream_table(inventory, ("image", "quality", "problem"))
-        if not row["problem"]
-    }
-    return np.array([known.get(image, np.nan) for image in images], np.float64)

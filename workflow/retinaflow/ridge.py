@@ -68,7 +68,7 @@ def _folds(levels: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray
     folds = np.array(fold_patients(rows, FOLDS, "patient", seed))
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
-            f"found {len(set(patients))} patients with {len(folds)} photographs, which cannot be held out in turn. "
-            "Add photographs of other patients, or check data.patient."
+            f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "
+            "turn. Add photographs, hold out more patients (split.validation), set eyes.systems to [] or check data.patient."
         )
     return folds

@@ -512,6 +512,11 @@ def _combination_problems(config: Config) -> Iterable[str]:
         mixup, cutmix = settings["augment"]["mixup"], settings["augment"]["cutmix"]
         if mixup and cutmix:
             yield f"{key}.augment.cutmix: {cutmix}, and mixup {mixup}, too; set one of them to 0"
+        if (mixup or cutmix) and settings["class_weights"] != "none":
+            yield (
+                f"{key}.class_weights: what augment.{'mixup' if mixup else 'cutmix'} mixes is of two classes and "
+                "has no weight of one; set class_weights to none, or mixup and cutmix to 0"
+            )
         if (mixup or cutmix) and settings["batch_size"] == 1:
             yield (
                 f"{key}.batch_size: 1 leaves none that augment.{'mixup' if mixup else 'cutmix'} could mix a photograph "

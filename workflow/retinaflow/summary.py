@@ -105,13 +105,17 @@ def _baselines(row: Row) -> list[list[str]]:
 
 
 def _steps(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Systems made of another, named after it with a `+`, or of all backbones, and what they are made of (the best)."""
+    """Systems made of another, named after it with a `+`, or of all backbones, and what they are made of (the best).
+
+    A system by views is more than the same without, `+single`.
+    """
     names = [row["run"] for row in rows]
     single = [name for name in names if "+" not in name and name != AVERAGE]
     bases = {name: name.rpartition("+")[0] for name in names if "+" in name}
     if AVERAGE in names and single:
         bases[AVERAGE] = single[0]
-    return [(name, bases[name]) for name in names if bases.get(name) in names]
+    steps = [(name, bases[name]) for name in names if bases.get(name) in names]
+    return [(base, name) if name.endswith("+single") else (name, base) for name, base in steps]
 
 
 def _both_ways(pairs: Iterable[Pair]) -> list[Pair]:

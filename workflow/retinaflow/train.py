@@ -98,8 +98,10 @@ def train(
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             device.adopt(model)
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
-            if len(checkpoint.rows) < settings["head_epochs"]:
-                _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
+            if settings["head_epochs"]:
+                if len(checkpoint.rows) < settings["head_epochs"]:
+                    _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
+                checkpoint.drop_arrays()
             _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
         return model
 
@@ -160,7 +162,6 @@ def _fit_head(
     backbone, head = split(model)
     shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
     _fit(model, settings, seed, *shown, classes, checkpoint, deadline, head, time.monotonic() - start)
-    checkpoint.drop_arrays()
 
 
 def _fit(
@@ -390,7 +391,9 @@ class _Keep(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = rate
 
     def _decide(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for callback in self.deciding if rows[-1]["phase"] == schedule.NETWORK else []:
+        # Not by the head, nor while the rate still rises.
+        counts = len(rows) > self.settings["head_epochs"] + self.settings["warmup_epochs"]
+        for callback in self.deciding if counts else []:
             callback.on_epoch_end(len(rows) - 1, {"monitored": monitored(rows, self.settings)[-1]})
 
 

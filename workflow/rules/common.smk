@@ -332,8 +332,14 @@ def training_settings(wildcards):
 def feature_settings(wildcards):
     """The settings that decide the features of a backbone."""
     chosen = settings.training(CONFIG, wildcards.backbone)
-    decisive = ("backend", "cpu_threads", "image_size", "feature_layer", "augment")
-    return {**{key: chosen[key] for key in decisive}, "views": CONFIG["features"]["views"]}
+    decisive = ("backend", "cpu_threads", "image_size", "feature_layer")
+    views = CONFIG["features"]["views"]
+    # The first view is the photograph as it is.
+    return {
+        **{key: chosen[key] for key in decisive},
+        "views": views,
+        "augment": chosen["augment"] if views > 1 else None,
+    }
 
 
 def parts_of(run, use):

@@ -48,7 +48,7 @@ rule run_features:
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.run),
-        augment=lambda wildcards: training_settings(wildcards)["augment"],
+        augment=lambda wildcards: training_settings(wildcards)["augment"] if CONFIG["features"]["views"] > 1 else None,
         views=CONFIG["features"]["views"],
         seed=CONFIG["seed"],
         backend=lambda wildcards: training_settings(wildcards)["backend"],

@@ -1,4 +1,4 @@
-# How well the features of each backbone grade without any training of the network: minutes on a CPU.
+# How well the features of each backbone grade without any training of the network.
 
 
 rule probe_backbone:
