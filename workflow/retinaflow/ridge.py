@@ -69,6 +69,6 @@ def _folds(levels: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
             f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "
-            "turn. Add photographs, hold out more patients (split.validation), set eyes.systems to [] or check data.patient."
+            "turn. Add photographs, hold out more (split.validation), set eyes.systems to [] or check data.patient."
         )
     return folds
