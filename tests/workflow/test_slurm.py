@@ -170,7 +170,7 @@ def attempts(project):
 
 
 def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
-    project = fresh(train=TRAIN, backbones=ONE)
+    project = fresh(train=TRAIN, backbones=ONE, eyes={"systems": ["blend", "fusion"]})
     # The plugin's own choice where there is accounting.
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
