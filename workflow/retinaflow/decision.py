@@ -17,7 +17,7 @@ from retinaflow import objectives
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import write_json
 from retinaflow.grades import Grades
-from retinaflow.split import fold_patients
+from retinaflow.split import fold_photographs
 
 # Groups of patients, each graded by what was fitted on the others.
 GROUPS = 5
@@ -139,11 +139,7 @@ def cross_fitted(labelled: Labelled, referable_level: int, referable_sensitivity
             f"{len(labelled.levels)} photographs of one patient are held out, expected those of at least two patients: "
             "what grades one is fitted on others. Hold out more (split.validation)."
         )
-    rows = [
-        {"patient": patient, "level": str(level)}
-        for patient, level in zip(labelled.patients, labelled.levels.tolist(), strict=True)
-    ]
-    groups = np.array(fold_patients(rows, GROUPS, "patient", seed))
+    groups = np.array(fold_photographs(labelled.patients, labelled.levels.tolist(), GROUPS, seed))
     # Patients of one group alone: each is a group.
     if len(set(groups)) == 1:
         groups = np.unique(labelled.patients, return_inverse=True)[1]

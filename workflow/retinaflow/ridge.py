@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.split import fold_patients
+from retinaflow.split import fold_photographs
 
 FOLDS = 5
 # Of features scaled to deviation 1: from hardly any shrinkage of a few of them to nothing left of thousands.
@@ -64,8 +64,7 @@ def divided(levels: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[
 
 
 def _folds(levels: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
-    rows = [{"patient": patient, "level": str(level)} for patient, level in zip(patients, levels, strict=True)]
-    folds = np.array(fold_patients(rows, FOLDS, "patient", seed))
+    folds = np.array(fold_photographs(patients, levels.tolist(), FOLDS, seed))
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
             f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "

@@ -48,6 +48,12 @@ def fold_patients(rows: Sequence[Row], folds: int, unit: str, seed: int) -> list
     return [fold_of[row[unit]] for row in rows]
 
 
+def fold_photographs(patients: Sequence[str], levels: Sequence[int], folds: int, seed: int) -> list[int]:
+    """``fold_patients`` of n photographs that are no rows of a table: names and levels of each."""
+    rows = [{"patient": patient, "level": str(level)} for patient, level in zip(patients, levels, strict=True)]
+    return fold_patients(rows, folds, "patient", seed)
+
+
 def write_split(
     inventory: Path,
     classes: Sequence[str],
