@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.shards import ROW_COLUMNS
-from retinaflow.tables import REBUILD, read_table
+from retinaflow.shards import read_images
+from retinaflow.tables import REBUILD
 
 
 def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
@@ -22,10 +22,4 @@ def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
         raise RetinaflowError(
             f"{features}: found {array.dtype} {array.shape}; expected finite float16 (n, 2 d). {REBUILD}"
         )
-    images = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
-    if len(images) != len(array):
-        raise RetinaflowError(
-            f"{features}: found {len(array)} photographs, but {len(images)} rows in {rows}; expected as many. "
-            "Delete both files and run again to rebuild them."
-        )
-    return array, images
+    return array, read_images(rows, features, len(array))

@@ -42,13 +42,21 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
     expected = array.offset + array.nbytes
     if (size := pixels.stat().st_size) != expected:
         raise RetinaflowError(f"{pixels}: {size} bytes, expected {expected} for uint8 {array.shape}. {REBUILD}")
+    return array, read_images(rows, pixels, len(array))
+
+
+def read_images(rows: Path, array: Path, count: int) -> list[str]:
+    """The names of the ``count`` images of the file ``array``, by the table ``rows`` that is written beside it.
+
+    Raises ``RetinaflowError`` if the table is missing, damaged or has not as many rows.
+    """
     names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
-    if len(names) != len(array):
+    if len(names) != count:
         raise RetinaflowError(
-            f"{pixels}: found {len(array)} images, but {len(names)} rows in {rows}; expected as many. "
+            f"{array}: found {count} images, but {len(names)} rows in {rows}; expected as many. "
             "Delete both files and run again to rebuild them."
         )
-    return array, names
+    return names
 
 
 def _square(array: np.ndarray) -> bool:
