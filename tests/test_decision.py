@@ -29,7 +29,8 @@ SHARES = np.array([25810, 2443, 5292, 873, 708]) / 35126
 
 
 def kappa(actual, predicted):
-    return cohen_kappa_score(actual, predicted, weights="quadratic")
+    # Without all levels, those there are would count as neighbours.
+    return cohen_kappa_score(actual, predicted, weights="quadratic", labels=range(5))
 
 
 def sickness(count, seed=0, noise=0.8):

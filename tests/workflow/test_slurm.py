@@ -82,7 +82,7 @@ def jobs():
     found = []
     for block in slurm("scontrol", "--oneliner", "show", "job").splitlines():
         fields = dict(re.findall(r"(\S+?)=(.*?)(?= \S+?=|$)", block))
-        if rule := re.match(r"rule_([a-z]+)", fields.get("Comment", "")):
+        if rule := re.match(r"rule_(.+?)(_wildcards_.*)?$", fields.get("Comment", "")):
             found.append({"rule": rule[1], **{key: value.strip() for key, value in fields.items()}})
     return sorted(found, key=lambda job: int(job["JobId"]))
 
@@ -221,9 +221,9 @@ def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
     preprocessed.config["train"]["epochs"] = 2
     run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:runtime=1")
     run.end()
-    (log,) = attempts(preprocessed)
-    assert "the time limit would pass within epoch 2" in log
-    assert [(job["Partition"], job["TimeLimit"]) for job in run.jobs()] == [("gpu", "00:01:00")] * 2
+    # A busy machine may not even get through the first epoch.
+    assert "the time limit would pass within epoch 2" in "".join(attempts(preprocessed))
+    assert {(job["Partition"], job["TimeLimit"]) for job in run.jobs()} == {("gpu", "00:01:00")}
 
 
 def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbed):
