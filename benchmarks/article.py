@@ -15,11 +15,11 @@ What is not the article's:
 - where it leaves a choice, the one that grades better is taken: pixels less their means stay floats instead of going to
   JPEG files that end at 0, and the epoch with the lowest validation loss answers.
 
-    python benchmarks/article.py aptos-224 eyepacs-256 --folds 1
+    python benchmarks/article.py aptos-224 eyepacs-256 --folds 2
     python benchmarks/article.py eyepacs-256
 
-What a fold puts out is kept below `results/benchmarks/methods/{dataset}/5x{epochs}/article`, where the workflow would
-have it, and is not asked for again.
+What a fold puts out is kept below `results/benchmarks/methods/{dataset}/{folds}x{epochs}x{size}/article`, where the
+workflow would have it, and is not asked for again.
 """
 
 import argparse
@@ -79,6 +79,7 @@ def answer(
     probabilities = model.predict(others, batch_size=chain.BATCH_SIZE, verbose=0).astype(np.float64)
     ran = {
         "epochs_run": len(history.epoch),
+        "threads": THREADS,
         "seconds": round(time.perf_counter() - start, 1),
         "history": {name: [float(value) for value in values] for name, values in history.history.items()},
     }
@@ -97,14 +98,14 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
     return pixels, np.array([int(row["level"]) for row in rows])
 
 
-def fold(dataset: str, number: int, size: int, epochs: int) -> None:
+def fold(dataset: str, number: int, mode: methods.Mode) -> None:
     """Write what a fold puts out where the workflow would, if it is not there."""
-    results = folder(dataset, size, epochs)
+    results = folder(dataset, mode)
     outputs, record = outputs_of(results, number), results / f"models/InceptionV3/fold-{number}/run.json"
     if outputs.is_file():
         return
-    training, held_out = methods.split(dataset, methods.FOLDS)[number - 1]
-    probabilities, ran = chain.in_a_process(answer, training, held_out, size, epochs, methods.SEED)
+    training, held_out = methods.split(dataset, mode.folds)[number - 1]
+    probabilities, ran = chain.in_a_process(answer, training, held_out, mode.size, mode.epochs, methods.SEED)
     write_json(record, ran)
     write_outputs(outputs, said(held_out, probabilities))
 
@@ -117,10 +118,9 @@ def said(rows: Sequence[dict[str, str]], probabilities: np.ndarray) -> Outputs:
     return Outputs(images, filenames, patients, eyes, np.array([int(row["level"]) for row in rows]), probabilities)
 
 
-def folder(dataset: str, size: int, epochs: int) -> Path:
+def folder(dataset: str, mode: methods.Mode) -> Path:
     """Where the results of a data set are."""
-    run = "article" if size == methods.SIZE else f"article-{size}"
-    return methods.TARGET / dataset / methods.Mode(methods.FOLDS, epochs).name / run / "results"
+    return methods.TARGET / dataset / mode.name / "article/results"
 
 
 def outputs_of(results: Path, number: int) -> Path:
@@ -128,18 +128,18 @@ def outputs_of(results: Path, number: int) -> Path:
     return results / f"scores/InceptionV3/fold-{number}/validation/outputs.csv"
 
 
-def publish(dataset: str, size: int, epochs: int) -> None:
+def publish(dataset: str, mode: methods.Mode) -> None:
     """Print what the folds that are there come to, and write it to `results/benchmarks/article-{dataset}.json`."""
-    results = folder(dataset, size, epochs)
-    tables = {f"fold-{i}": path for i in range(1, methods.FOLDS + 1) if (path := outputs_of(results, i)).is_file()}
+    results = folder(dataset, mode)
+    tables = {f"fold-{i}": path for i in range(1, mode.folds + 1) if (path := outputs_of(results, i)).is_file()}
     rows = {name: judge(path, path.parent) for name, path in tables.items()}
-    if len(tables) == methods.FOLDS:
+    if len(tables) == mode.folds:
         pooled = results / "scores/InceptionV3/out-of-fold/outputs.csv"
         pool(list(tables.values()), "softmax", len(common.CLASSES), pooled)
         rows["out-of-fold"] = judge(pooled, pooled.parent)
-    content = {"size": size, "epochs": epochs, "machine": common.machine(), "rows": rows}
+    content = {**mode._asdict(), "machine": common.machine(), "rows": rows}
     write_json(common.TARGET / f"article-{dataset}.json", content)
-    print(f"\n{dataset}, {size} px, {epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
+    print(f"\n{dataset}, {mode.size} px, {mode.epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
     for name, row in rows.items():
         print(f"| {name} | {' | '.join(methods.shown(row, figure) for figure in ('kappa', 'accuracy', 'always_0'))} |")
     print(flush=True)
@@ -166,15 +166,15 @@ def main() -> None:
     parser.add_argument(
         "datasets", nargs="+", choices=methods.DATASETS, metavar="dataset", help="below RETINAFLOW_DATA"
     )
-    every = range(1, methods.FOLDS + 1)
-    parser.add_argument("--folds", nargs="+", type=int, choices=every, default=every)
+    parser.add_argument("--folds", type=int, default=methods.FOLDS)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--size", type=int, default=methods.SIZE, help="side of the network's input in pixels")
     arguments = parser.parse_args()
-    for number in arguments.folds:
+    mode = methods.Mode(arguments.folds, arguments.epochs, arguments.size)
+    for number in range(1, mode.folds + 1):
         for dataset in arguments.datasets:
-            fold(dataset, number, arguments.size, arguments.epochs)
-            publish(dataset, arguments.size, arguments.epochs)
+            fold(dataset, number, mode)
+            publish(dataset, mode)
 
 
 if __name__ == "__main__":

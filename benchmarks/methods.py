@@ -6,12 +6,14 @@ that was not trained on it. A folder starts as a copy of the one of `plain`, pix
 makes again what the settings of the row change, and nothing else, also after it was interrupted.
 
     python benchmarks/article.py eyepacs-256                          # the row that the others are to beat
-    python benchmarks/methods.py eyepacs-256 --epochs 3               # all rows, or the ones after --rows
-    python benchmarks/methods.py eyepacs-256 --folds 2 --head         # heads on a frozen network: minutes
+    python benchmarks/methods.py eyepacs-256                          # all rows, or the ones after --rows
+    python benchmarks/methods.py aptos-224 --folds 2 --size 128       # smaller networks and photographs: minutes
+    python benchmarks/methods.py eyepacs-1024 --folds 2 --head        # heads on a frozen network
 
 Prints the rows that are there, however they were cut, writes them to `results/benchmarks/methods-{dataset}.json` and
 into docs/methods.md. What is cut is in the table: `--folds` (each network trains on all photographs but one fold),
-`--epochs`, and with `--head` the network, which keeps the weights of ImageNet.
+`--epochs` of the whole network, `--size`, and with `--head` the network, which keeps the weights of ImageNet.
+As many trainings run side by side as there are cores, each in one thread.
 
 Brackets hold the 95 % interval over patients, drawn anew 1000 times; a difference is that of two
 rows on the same draws. It says how much the figure owes to these photographs. What it owes to the seed of the training
@@ -49,7 +51,7 @@ WEIGHTS = {
     "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
 }
 REPLICATES = 1000
-HEAD_EPOCHS = 30
+HEAD_EPOCHS = 10
 # What one folder links to instead of copying it: nothing that writes to the place of an old file, but in its stead.
 LARGE = {".npy", ".keras", ".h5"}
 
@@ -76,8 +78,8 @@ PLAIN: dict[str, Any] = {
         "normalisation": "imagenet",
         "batch_norm": "inference",
         "freeze_layers": 0,
-        "head_epochs": 0,
-        "schedule": "plateau",
+        "head_epochs": HEAD_EPOCHS,
+        "schedule": "cosine",
         "optimizer": "adam",
         "ema": 0,
         "augment": common.AUGMENT,
@@ -94,9 +96,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "inverse": {"train": {"class_weights": "inverse"}},
     "sqrt_inverse": {"train": {"class_weights": "sqrt_inverse"}},
     "effective_number": {"train": {"class_weights": "effective_number"}},
-    "head_first": {"train": {"head_epochs": HEAD_EPOCHS}},
-    "cosine": {"train": {"schedule": "cosine", "warmup_epochs": 1}},
-    # Over some 20 steps; three epochs on these photographs have 100.
+    "all_at_once": {"train": {"head_epochs": 0}},
+    "plateau": {"train": {"schedule": "plateau"}},
+    # Over some 20 steps; three epochs on these photographs have 40 to 100.
     "average": {"train": {"ema": 0.95}},
     "not_augmented": {"train": {"augment": STILL}},
     "rotation": {"train": {"augment": {"rotation": 180}}},
@@ -109,7 +111,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "clahe": {"preprocess": {"enhance": "clahe"}},
     "dataset_means": {"train": {"normalisation": "dataset"}},
     "per_image_means": {"train": {"normalisation": "per_image"}},
-    "batch_norm": {"train": {"batch_norm": "train"}},
+    # Without a head that is trained first, which would learn from statistics that do not stay.
+    "batch_norm": {"train": {"batch_norm": "train", "head_epochs": 0}},
 }
 # These have the defaults in the place of PLAIN. None leaves a setting to them.
 WHOLE: dict[str, dict[str, Any]] = {
@@ -151,7 +154,7 @@ ROWS = {
     "most_probable": Row("without thresholds: the most probable class", "plain", plain=True),
     "blend": Row("blended with the other eye", "plain", system=f"{BACKBONE}+blend"),
     "fusion": Row("features of both eyes", "plain", system=f"{BACKBONE}+fusion"),
-    **{run: Row("", run) for run in RUNS if run != "plain"},
+    **{run: Row("", run, "all_at_once" if run == "batch_norm" else "plain") for run in RUNS if run != "plain"},
     "rounded": Row("objective: regression, without thresholds: rounded", "regression", "regression", plain=True),
 }
 
@@ -161,22 +164,28 @@ class Mode(NamedTuple):
 
     folds: int
     epochs: int | None
+    size: int = SIZE
 
     @property
     def name(self) -> str:
         """What its folder is called."""
-        return f"{self.folds}x{self.epochs or 'head'}"
+        return f"{self.folds}x{self.epochs or 'head'}x{self.size}"
 
     @classmethod
     def named(cls, name: str) -> "Mode":
         """The mode whose folder is called so."""
-        folds, epochs = name.split("x")
-        return cls(int(folds), int(epochs) if epochs.isdecimal() else None)
+        folds, epochs, size = name.split("x")
+        return cls(int(folds), int(epochs) if epochs.isdecimal() else None, int(size))
+
+    def cut(self) -> dict[str, int]:
+        """What the table says of it."""
+        return {"folds": self.folds, "size": self.size}
 
     def settings(self) -> dict[str, Any]:
         """The settings that cut."""
         head = {"freeze_layers": "all", "head_epochs": HEAD_EPOCHS, "epochs": 1}
-        return {"split": {"folds": self.folds}, "train": {"epochs": self.epochs} if self.epochs else head}
+        cut = {"epochs": self.epochs} if self.epochs else head
+        return {"split": {"folds": self.folds}, "train": {"image_size": self.size, "cpu_threads": 1, **cut}}
 
 
 def configuration(dataset: str, folds: int) -> dict[str, Any]:
@@ -190,9 +199,9 @@ def run_configuration(dataset: str, run: str, mode: Mode) -> dict[str, Any]:
     """The whole configuration of a run."""
     names = PROBED if run == "probe" else (BACKBONE,)
     backbones = {name: {"weights": str(common.DATA / "weights" / WEIGHTS[name])} for name in names}
-    config = merged(configuration(dataset, mode.folds), {"train": {"image_size": SIZE}, "backbones": backbones})
+    config = merged(configuration(dataset, mode.folds), {"backbones": backbones})
     if run == "probe":
-        return config
+        return merged(config, {"train": {"image_size": mode.size}})
     if run == "best":
         best = yaml.safe_load((common.ROOT / "config/best.yaml").read_text(encoding="utf-8"))
         config = merged({key: best[key] for key in best.keys() - {"data", "backbones", "results", "split"}}, config)
@@ -219,6 +228,7 @@ def workflow(folder: Path, config: Mapping[str, Any], *arguments: str) -> None:
     # Arguments first: whatever follows the name of a configuration is taken for one, too.
     command = [str(Path(sys.executable).with_name("snakemake")), *arguments, "--snakefile", common.ROOT / "Snakefile"]
     profile = ["--workflow-profile", common.ROOT / "profiles/default", "--configfile", "config.yaml"]
+    profile += ["--resources", f"gpu={os.cpu_count()}"]
     with open(folder / "snakemake.log", "ab") as log:
         done = subprocess.run([*command, *profile], cwd=folder, stdout=log, stderr=log)
     if done.returncode:
@@ -314,7 +324,7 @@ def judged(those: Graded) -> dict[str, Any]:
 
 def figures(dataset: str) -> Iterator[dict[str, Any]]:
     """What each row of a data set came to, of all that were made, however they are cut."""
-    for name in sorted(folder.name for folder in (TARGET / dataset).glob("[0-9]*x*")):
+    for name in sorted(folder.name for folder in (TARGET / dataset).glob("[0-9]*x*x*")):
         mode = Mode.named(name)
         found = {}
         for row in ROWS:
@@ -336,8 +346,8 @@ def _line(dataset: str, name: str, mode: Mode, found: Mapping[str, Graded]) -> d
     paths = (TARGET / dataset / mode.name / row.run / "results/models" / BACKBONE).glob("fold-*/run.json")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     trained = f"network, epochs: {_range([record['epochs_run'] for record in records])}" if mode.epochs else "head"
-    line = {"row": name, "what": _what(row), "trained": trained, "folds": mode.folds, **judged(its)}
-    line["minutes"] = sum(record["seconds"] for record in records) / 60
+    line = {"row": name, "what": _what(row), "trained": trained, **mode.cut(), **judged(its)}
+    line["minutes"] = sum(record["seconds"] * record.get("threads", 1) for record in records) / 60
     if row.against in found:
         own, others = kappas(its, found[row.against])
         line |= {"against": row.against, "difference": line["kappa"] - judged(found[row.against])["kappa"]}
@@ -364,7 +374,7 @@ def _probed(dataset: str, name: str, mode: Mode) -> Iterator[dict[str, Any]]:
         if name == f"probe_{one['backbone']}_{one['eyes']}":
             figures = {"kappa": float(one["quadratic_weighted_kappa"]), "accuracy": float(one["accuracy"])}
             ends = [float(one[end]) for end in ("low", "high")] if one["low"] else None
-            line = {"row": name, "what": _what(ROWS[name]), "trained": "nothing", "folds": 5}
+            line = {"row": name, "what": _what(ROWS[name]), "trained": "nothing", **mode.cut()}
             yield {**line, **figures, "kappa_interval": ends}
 
 
@@ -398,8 +408,8 @@ def _about(metrics: Mapping[str, Any]) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| row | what | trained | folds | kappa | accuracy | difference | to | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | what | trained | folds | px | kappa | accuracy | difference | to | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         shares = [shown(row, name) for name in ("kappa", "accuracy")]
@@ -410,6 +420,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             row["what"],
             row["trained"],
             row["folds"],
+            row["size"],
             *shares,
             difference,
             row.get("against", ""),
@@ -462,9 +473,10 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the network's input in pixels")
     parser.add_argument("--head", action="store_true", help="train heads on a frozen network")
     arguments = parser.parse_args()
-    mode = Mode(arguments.folds, None if arguments.head else arguments.epochs)
+    mode = Mode(arguments.folds, None if arguments.head else arguments.epochs, arguments.size)
     names = usual(arguments.dataset, mode) if arguments.rows is None else arguments.rows
     for name in names:
         if why := unfit(arguments.dataset, name, mode):

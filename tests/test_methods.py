@@ -48,7 +48,7 @@ def answers(methods, seed: int = 0, patients: int = 40):
 
 def write_run(methods, run: str, its, system: str = "InceptionV3") -> None:
     """What the workflow leaves of a run, in an order of its own; every answer without thresholds is 0."""
-    results = methods.TARGET / "eyepacs-256" / "5x3" / run / "results"
+    results = methods.TARGET / "eyepacs-256" / "5x3x224" / run / "results"
     rows = [dict(zip(COLUMNS, (*row, 0), strict=True)) for row in zip(*its, strict=True)]
     write_table(results / "scores" / system / "out-of-fold/predictions.csv", COLUMNS, reversed(rows))
     for number in (1, 2):
@@ -119,7 +119,8 @@ def test_figures_of_what_a_run_left(methods):
 
 def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, benchmarks, capsys):
     article, its = benchmarks("article"), answers(methods)
-    results = article.folder("eyepacs-256", 224, 3)
+    mode = methods.Mode(5, 3)
+    results = article.folder("eyepacs-256", mode)
     for number in range(1, 6):
         held_out = range(16 * (number - 1), 16 * number)
         rows = [
@@ -134,7 +135,7 @@ def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, 
         record.write_text(json.dumps({"seconds": 30, "epochs_run": 3}))
         if number in (1, 5):
             assert not list(methods.figures("eyepacs-256"))
-            article.publish("eyepacs-256", 224, 3)
+            article.publish("eyepacs-256", mode)
     rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
     assert rows.keys() == {"article", "article_thresholds"}
     expected = methods.judged(its)
@@ -180,7 +181,7 @@ def test_rows_that_say_nothing_are_refused(methods):
     network, head = methods.Mode(5, 3), methods.Mode(2, None)
     assert methods.unfit("aptos-224", "fusion", network)
     assert methods.unfit("aptos-224", "probe_VGG16_both", network)
-    assert methods.unfit("eyepacs-256", "head_first", head)
+    assert methods.unfit("eyepacs-256", "all_at_once", head)
     assert methods.unfit("eyepacs-256", "fusion", head) is None
     assert methods.usual("eyepacs-1024", head) == ["plain", "not_cropped", "circle", "ben_graham", "clahe"]
     assert not {"circle", "blend"} & set(methods.usual("aptos-224", network))
