@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch demo gpus test test-slurm test-s3 test-backends lint bench pins reference clean
+.PHONY: setup slurm s3 jax torch demo gpus test test-slow test-slurm test-s3 test-backends lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
@@ -29,7 +29,11 @@ gpus: $(VENV)/.workflow
 
 # Two files of tests at a time.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slurm and not s3" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm and not s3 and not slow" --numprocesses 2 --dist loadfile
+
+# The rest: killed at random in every stage, a full disk, on one core. test-slurm and test-s3 have their slow ones, too.
+test-slow: $(VENV)/.development
+	$(BIN)/python -m pytest -m "slow and not slurm and not s3"
 
 # On a SLURM that it starts itself, or skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm

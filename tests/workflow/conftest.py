@@ -1,5 +1,6 @@
 """Run the real workflow in copies of the project, on a handful of drawn photographs and the smallest networks."""
 
+import fcntl
 import json
 import os
 import re
@@ -159,10 +160,18 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
 
 @pytest.fixture(scope="session")
 def finished_once(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that ran to its end. Do not change it: copy it."""
-    project = Project.create(tmp_path_factory.mktemp("finished") / "project", SMALLEST)
-    shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
-    project.snakemake()
+    """A project that ran to its end, one for all processes of this session. Do not change it: copy it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    project = Project(folder / "finished/project", SMALLEST)
+    with open(folder / "finished.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        if not project.folder.exists():
+            made = Project.create(folder / "finished/part", SMALLEST)
+            shutil.copytree(drawn, made.folder, dirs_exist_ok=True)
+            made.snakemake()
+            made.folder.rename(project.folder)
     return project
 
 

@@ -47,10 +47,10 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.fixture(scope="module")
 def undisturbed(drawn, bare):
-    """A project that nothing disturbed."""
+    """A project that nothing disturbed, trained."""
     project = bare(train=TRAIN, backbones=ONE)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
-    project.snakemake()
+    project.snakemake("--until", "train")
     return project
 
 
@@ -113,7 +113,9 @@ def test_two_runs_at_once(fresh):
     project.snakemake("--until", "preprocess")
 
 
+@pytest.mark.slow
 def test_cores_change_nothing(fresh, undisturbed):
+    undisturbed.snakemake()
     project = fresh(train=TRAIN, backbones=ONE)
     project.snakemake("--cores", "1")
     assert project.history() == undisturbed.history()
@@ -157,6 +159,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_full_disk(fresh, small_disk, undisturbed):
     """Full while shards are written, and again while an epoch is kept."""
     disk = small_disk("size=40m")

@@ -176,6 +176,7 @@ def undisturbed(killable):
     return outcome(results)
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage(undisturbed, killable, request, capsys):
     kills, restarts = 0, 0
     for seed in range(request.config.getoption("--rounds")):

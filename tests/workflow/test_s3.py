@@ -141,6 +141,7 @@ def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_f
     assert {"download_archive test 0", "unpack test 0", "inventory test"} <= stored.planned().keys()
 
 
+@pytest.mark.slow
 def test_a_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, bucket):
     stored.snakemake("preflight")
     assert not stored.planned("preflight")
@@ -154,12 +155,14 @@ def test_a_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, buck
     assert "no_label" in stored.read("results/inventory/train-problems.csv")
 
 
+@pytest.mark.slow
 def test_settings_of_the_plugin_reach_the_jobs_that_fetch(stored, endpoint, monkeypatch):
     monkeypatch.delenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL")
     stored.snakemake("--until", "download_folder", "--storage-s3-endpoint-url", endpoint)
     assert len(list((stored.folder / "results/downloaded/train-0/left and right").iterdir())) == 48
 
 
+@pytest.mark.slow
 def test_jobs_on_other_machines_need_no_storage(stored, monkeypatch):
     stored.snakemake("--until", "download_archive", "--notemp")
     monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -171,6 +174,7 @@ def test_jobs_on_other_machines_need_no_storage(stored, monkeypatch):
     assert len(list((stored.folder / "results/unpacked/test-0").glob("*.jpeg"))) == 32
 
 
+@pytest.mark.slow
 def test_credentials_may_be_those_of_aws(stored, monkeypatch):
     for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), CREDENTIALS.items(), strict=True):
         monkeypatch.delenv(value[0])
@@ -178,6 +182,7 @@ def test_credentials_may_be_those_of_aws(stored, monkeypatch):
     stored.snakemake("--until", "download_folder")
 
 
+@pytest.mark.slow
 def test_weights_may_be_in_object_storage(stored, bucket):
     bucket.put_object(Key="my.weights.h5", Body=b"<html>")
     stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/my.weights.h5"}

@@ -216,6 +216,7 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
     assert preprocessed.history() == undisturbed.history()
 
 
+@pytest.mark.slow
 def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
     """With less than what is put aside, each attempt makes one epoch: the limit reaches the script on the node."""
     preprocessed.config["train"]["epochs"] = 2
@@ -226,6 +227,7 @@ def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
     assert {(job["Partition"], job["TimeLimit"]) for job in run.jobs()} == {("gpu", "00:01:00")}
 
 
+@pytest.mark.slow
 def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbed):
     """As by preemption."""
     run = Run(preprocessed, "--until", "train")
@@ -241,6 +243,7 @@ def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbe
     assert preprocessed.history() == undisturbed.history()
 
 
+@pytest.mark.slow
 def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
     job = run.training()
@@ -276,6 +279,7 @@ def test_more_gpus_than_there_are(preprocessed):
     assert {job["JobState"] for job in run.jobs()} <= {"FAILED"}  # SLURM notes down what it refused
 
 
+@pytest.mark.slow
 def test_gpus_by_kind_by_gres_and_several(preprocessed):
     preprocessed.config["train"]["epochs"] = 1
     run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu_model=toy")
@@ -297,6 +301,7 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
     assert (job["TresPerJob"], job["NumNodes"], job["NumCPUs"]) == ("gres:gpu:2", "1", "2")
 
 
+@pytest.mark.slow
 def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
     run.wait_for(lambda: preprocessed.kept_epochs() >= 2)
