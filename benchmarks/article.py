@@ -139,7 +139,8 @@ def publish(dataset: str, mode: methods.Mode) -> None:
         rows["out-of-fold"] = judge(pooled, pooled.parent)
     content = {**mode._asdict(), "machine": common.machine(), "rows": rows}
     write_json(common.TARGET / f"article-{dataset}.json", content)
-    print(f"\n{dataset}, {mode.size} px, {mode.epochs} epochs\n\n| fold | kappa | accuracy | always 0 |\n|---|---|---|---|")
+    print(f"\n{dataset}, {mode.size} px, {mode.epochs} epochs\n\n| fold | kappa | accuracy | always 0 |")
+    print("|---|---|---|---|")
     for name, row in rows.items():
         print(f"| {name} | {' | '.join(methods.shown(row, figure) for figure in ('kappa', 'accuracy', 'always_0'))} |")
     print(flush=True)

@@ -236,10 +236,13 @@ def workflow(folder: Path, config: Mapping[str, Any], *arguments: str) -> None:
 
 
 def start(folder: Path, other: Path) -> None:
-    """Let ``folder`` start from what is in ``other``, with the records and times that Snakemake goes by."""
+    """Let ``folder`` start from what is in ``other``, with the records and times that Snakemake goes by.
+
+    Without its scores: until the workflow has made its own, ``folder`` has none.
+    """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(other, part, symlinks=True, copy_function=_copy)
+    shutil.copytree(other, part, symlinks=True, ignore=shutil.ignore_patterns("scores"), copy_function=_copy)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 

@@ -165,6 +165,7 @@ def test_a_folder_starts_as_a_copy_with_all_times(methods, tmp_path):
     old = tmp_path / "old"
     (old / "results").mkdir(parents=True)
     (old / "results/0.npy").write_bytes(b"pixels")
+    (old / "results/scores").mkdir()
     (old / "config.yaml").write_text("a: 1")
     (old / "results/link").symlink_to("nowhere")
     (tmp_path / "new").mkdir()
@@ -175,6 +176,7 @@ def test_a_folder_starts_as_a_copy_with_all_times(methods, tmp_path):
         assert one.lstat().st_mtime_ns == other.lstat().st_mtime_ns
         assert (one.lstat().st_ino == other.lstat().st_ino) == (name == "results/0.npy")
     assert sorted(path.name for path in tmp_path.glob("new*/*")) == ["config.yaml", "results"]
+    assert not (tmp_path / "new/results/scores").exists()
 
 
 def test_rows_that_say_nothing_are_refused(methods):

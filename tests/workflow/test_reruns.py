@@ -123,7 +123,7 @@ def test_a_label_corrected(finished):
     table.write_text(re.sub(r"^(\w+),0$", r"\1,1", table.read_text(), count=1, flags=re.MULTILINE))
     assert finished.planned() == TRAINING_SET
     before = shard_rows(finished)
-    finished.snakemake()
+    finished.snakemake("--until", "preprocess")
     moved = sum((shard_rows(finished) - before).values())
     # Nothing is decoded but what changed sides between training and validation.
     assert sum(map(sum, decoded(finished).values())) == moved <= 4
@@ -137,7 +137,7 @@ def test_a_label_corrected_of_the_test_set(finished):
     finished.config["train"]["learning_rate"] = 0.01
     assert finished.planned() == TEST_SET + jobs(*[f"train {name}" for name in BACKBONES])
     finished.config["train"].pop("learning_rate")
-    finished.snakemake()
+    finished.snakemake("--until", "preprocess")
     assert decoded(finished, ["test"]) == {"test": [0, 0]}
 
 
