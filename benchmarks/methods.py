@@ -97,6 +97,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "sqrt_inverse": {"train": {"class_weights": "sqrt_inverse"}},
     "effective_number": {"train": {"class_weights": "effective_number"}},
     "all_at_once": {"train": {"head_epochs": 0}},
+    "long_head": {"train": {"head_epochs": 60}},
     "plateau": {"train": {"schedule": "plateau"}},
     # Over some 20 steps; three epochs on these photographs have 40 to 100.
     "average": {"train": {"ema": 0.95}},
@@ -105,6 +106,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "colour": {"train": {"augment": {"rotation": 180, **COLOUR}}},
     "mixup": {"train": {"augment": {"mixup": 0.2}}},
     "views": {"score": {"views": 8}},
+    "rotation_views": {"train": {"augment": {"rotation": 180}}, "score": {"views": 8}},
     "not_cropped": {"preprocess": {"crop": "none"}},
     "circle": {"preprocess": {"crop": "circle"}},
     "ben_graham": {"preprocess": {"enhance": "ben_graham"}},
