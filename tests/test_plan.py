@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "results": str(tmp_path / "results"),
         "data": {name: {"images": "photographs", "labels": str(table)} for name, table in labels.items()},
         "preprocess": {"shard_size": 100},
-        "train": {"epochs": 10},
+        "train": {"epochs": 10, "head_epochs": 0},
         "backbones": {"ResNet50": {}},
         "eyes": {"systems": []},
     }

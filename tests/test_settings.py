@@ -289,6 +289,26 @@ def test_a_backbone_overrides_what_all_share_down_to_single_ranges():
     assert full["backbones"]["ResNet50"]["epochs"] == 7
 
 
+def test_the_head_is_trained_first_where_the_backbone_can_tell_it_something():
+    full = with_defaults(
+        config(
+            backbones={
+                "VGG16": {},
+                "ResNet50": {"batch_norm": "train"},
+                "InceptionV3": {"batch_norm": "train", "weights": "random"},
+                "MobileNetV3Small": {"head_epochs": 2},
+            }
+        ),
+        SCHEMA,
+    )
+    assert {name: settings["head_epochs"] for name, settings in full["backbones"].items()} == {
+        "VGG16": 30,
+        "ResNet50": 0,
+        "InceptionV3": 0,
+        "MobileNetV3Small": 2,
+    }
+
+
 def test_the_order_of_keys_in_the_file_is_no_change():
     one = with_defaults(config(train={"epochs": 1, "batch_size": 2}, seed=3), SCHEMA)
     other = with_defaults({"seed": 3, "train": {"batch_size": 2, "epochs": 1}, "data": DATA}, SCHEMA)

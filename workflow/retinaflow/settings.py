@@ -30,6 +30,7 @@ Config = dict[str, Any]
 
 LARGEST_SEED = 2**32 - 1
 LONGEST_CLASS = 100  # file systems take names of 255 bytes
+HEAD_EPOCHS = 30  # where `head_epochs` is auto
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -267,14 +268,24 @@ def check_remote(client: Any, remote: Iterable[Remote]) -> None:
 
 
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
-    """A copy of ``config`` in which every key of the schema has a value, each backbone's training settings too."""
+    """A copy of ``config`` in which every key of the schema has a value, each backbone's training settings too.
+
+    Of the backbones, ``head_epochs`` is a number.
+    """
     full: Config = copy.deepcopy(dict(config))
     _fill(full, schema)
     shared = full["train"]
     for name, own in full["backbones"].items():
         full["backbones"][name] = _merged(shared, own or {})
         _fill(full["backbones"][name], schema["$defs"]["training"])
+        _resolve(full["backbones"][name])
     return _ordered(full)
+
+
+def _resolve(settings: Config) -> None:
+    if settings["head_epochs"] == "auto":
+        told = settings["weights"] != "random" and settings["batch_norm"] == "inference"
+        settings["head_epochs"] = HEAD_EPOCHS if told else 0
 
 
 def training(config: Config, backbone: str) -> Config:
