@@ -38,6 +38,7 @@ TELLING = {
     "dropout": 0.0,
     "learning_rate": 0.001,
     "batch_size": 16,
+    "head_epochs": 0,
     "epochs": 2,
 }
 

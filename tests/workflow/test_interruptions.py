@@ -72,6 +72,7 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh, undisturbed):
     project = fresh(train={**TRAIN}, backbones=ONE)
     # Less than what is put aside, so that each attempt makes one epoch.
