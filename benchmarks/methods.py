@@ -156,7 +156,8 @@ ROWS = {
     "most_probable": Row("without thresholds: the most probable class", "plain", plain=True),
     "blend": Row("blended with the other eye", "plain", system=f"{BACKBONE}+blend"),
     "fusion": Row("features of both eyes", "plain", system=f"{BACKBONE}+fusion"),
-    **{run: Row("", run, "all_at_once" if run == "batch_norm" else "plain") for run in RUNS if run != "plain"},
+    **{run: Row("", run) for run in RUNS if run != "plain"},
+    "batch_norm": Row("", "batch_norm", "all_at_once"),
     "rounded": Row("objective: regression, without thresholds: rounded", "regression", "regression", plain=True),
 }
 
