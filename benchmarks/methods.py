@@ -77,8 +77,10 @@ PLAIN: dict[str, Any] = {
         "class_weights": "none",
         "normalisation": "imagenet",
         "batch_norm": "inference",
+        "feature_layers": ["mixed2", "mixed4", "mixed6"],
         "freeze_layers": 0,
         "head_epochs": HEAD_EPOCHS,
+        "head_learning_rate": 0.0003,
         "schedule": "cosine",
         "optimizer": "adam",
         "ema": 0,
@@ -96,6 +98,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "inverse": {"train": {"class_weights": "inverse"}},
     "sqrt_inverse": {"train": {"class_weights": "sqrt_inverse"}},
     "effective_number": {"train": {"class_weights": "effective_number"}},
+    "last_layer": {"train": {"feature_layers": []}},
+    "head_only": {"train": {"freeze_layers": "all", "epochs": 1}},
     "all_at_once": {"train": {"head_epochs": 0}},
     "long_head": {"train": {"head_epochs": 60}},
     "plateau": {"train": {"schedule": "plateau"}},
@@ -124,7 +128,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "best": {"train": {"ema": 0.975}},
 }
 # Settings of `train` that say nothing of a head on a frozen network.
-OF_THE_NETWORK = {"head_epochs", "schedule", "ema", "batch_norm"}
+OF_THE_NETWORK = {"freeze_layers", "head_epochs", "schedule", "ema", "batch_norm"}
 
 
 class Row(NamedTuple):

@@ -25,6 +25,7 @@ SETTINGS = {
     "image_size": 32,
     "normalisation": "imagenet",
     "freeze_layers": 0,
+    "feature_layers": [],
     "batch_norm": "train",
     "objective": "softmax",
     "regression_loss": "mse",
@@ -66,8 +67,8 @@ def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, in
     assert not include_top
     assert weights is None
     pixels = keras.Input(input_shape)
-    x = keras.layers.Conv2D(16, 5, strides=4, use_bias=False)(pixels)
-    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+    x = keras.layers.Conv2D(16, 5, strides=4, use_bias=False, name="first")(pixels)
+    x = keras.layers.ReLU(name="last")(keras.layers.BatchNormalization(momentum=0.5)(x))
     return keras.Model(pixels, x, name="tiny")
 
 

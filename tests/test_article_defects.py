@@ -105,8 +105,10 @@ def test_frozen_layers_stay_and_the_others_learn():
     settings = {
         "image_size": 32,
         "normalisation": "imagenet",
+        "feature_layers": [],
         "freeze_layers": 15,
         "batch_norm": "inference",
+        "head_epochs": 0,
         "objective": "softmax",
         "dense_units": [32, 16],
         "dropout": 0.0,

@@ -25,7 +25,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH + 5, 32, 32, 3), dtype
 def network(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
     """The tiny network up to its last layer."""
     small.register(monkeypatch)
-    return frozen_backbone("Tiny", 32, None, None, 1, 1)
+    return frozen_backbone("Tiny", 32, [], None, 1, 1)
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_values_beyond_float16_are_an_error(photographs: Photographs) -> None:
 
 def test_an_unknown_layer_is_refused_with_similar_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     small.register(monkeypatch)
-    with pytest.raises(RetinaflowError, match=r"feature_layer: tiny has no layer 're_lux'.*similar ones are re_lu"):
-        frozen_backbone("Tiny", 32, "re_lux", None, 1, 1)
+    with pytest.raises(RetinaflowError, match=r"feature_layers: tiny has no layer 'lasts'.*similar ones are last"):
+        frozen_backbone("Tiny", 32, ["lasts"], None, 1, 1)
 
 
 def test_features_of_a_trained_model_are_what_enters_its_head() -> None:

@@ -10,14 +10,27 @@ import small
 from common import ROOT
 from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
-from retinaflow.model import Loss, build, compile_model, freeze, in_float32, load_backbone, normalise, policy
+from retinaflow.model import (
+    Loss,
+    build,
+    compile_model,
+    freeze,
+    in_float32,
+    load_backbone,
+    normalise,
+    policy,
+    pooled,
+    up_to,
+)
 from retinaflow.objectives import class_probabilities, severity, targets, width
 
 SETTINGS = {
     "image_size": 32,
     "normalisation": "imagenet",
+    "feature_layers": [],
     "freeze_layers": 0,
     "batch_norm": "inference",
+    "head_epochs": 0,
     "objective": "softmax",
     "dense_units": [8, 4],
     "dropout": 0.5,
@@ -249,6 +262,49 @@ def test_freeze_layers_n_keeps_just_those_and_their_statistics(batch_norm):
     rest = [path for path in changed if path not in frozen]
     assert any(changed[path] for path in rest if path.endswith("kernel"))
     assert any(changed[path] for path in rest if "moving" in path) == (batch_norm == "train")
+
+
+def test_features_of_several_layers_are_joined_in_their_order():
+    network = load_backbone("VGG16", 32, None)
+    names = ["block3_pool", "block1_conv2", "block2_pool"]
+    cut = up_to(network, names)
+    assert cut.layers[-1].name == "block3_pool", "what comes after the last one is left out"
+    inputs = rgb().astype("float32")
+    joined = keras.Model(cut.inputs, pooled(cut.outputs)).predict_on_batch(inputs)
+    maps = [keras.Model(network.inputs, network.get_layer(name).output).predict_on_batch(inputs) for name in names]
+    np.testing.assert_allclose(joined, np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1), rtol=1e-5)
+
+
+def test_a_network_of_several_layers_trains_and_answers_the_same_from_its_file(tmp_path):
+    settings = {**SETTINGS, "feature_layers": ["block1_pool", "block2_pool"], "freeze_layers": 2}
+    model = build("VGG16", settings, 5, None)
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(rgb(), np.array([0, 4]), verbose=0)
+    still = {path for path, old in before.items() if np.array_equal(model_weight(model, path), old)}
+    assert {path.split("/")[0] for path in still} == {"block1_conv1"}
+    assert not any("block3" in path for path in before)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(loaded.predict_on_batch(rgb()), model.predict_on_batch(rgb()))
+    np.testing.assert_array_equal(
+        in_float32(model, "VGG16", settings, 5, None).predict_on_batch(rgb()), model.predict_on_batch(rgb())
+    )
+
+
+def model_weight(model, path):
+    return next(weight.numpy() for weight in model.weights if weight.path == path)
+
+
+def test_layers_that_a_network_lacks_are_refused():
+    with pytest.raises(RetinaflowError, match=r"vgg16 has no layer 'block3_pol'.*similar ones are block3_pool"):
+        build("VGG16", {**SETTINGS, "feature_layers": ["block2_pool", "block3_pol"]}, 5, None)
+
+
+@pytest.mark.parametrize("name", [name for name, backbone in BACKBONES.items() if backbone.feature_layers])
+def test_layers_taken_by_default_exist(name):
+    layers = BACKBONES[name].feature_layers
+    assert len(up_to(load_backbone(name, 96, None), layers).outputs) == len(layers)
 
 
 def test_more_layers_than_there_are():

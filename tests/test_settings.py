@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import AUGMENT
+from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings import (
     Remote,
@@ -307,6 +308,15 @@ def test_the_head_is_trained_first_where_the_backbone_can_tell_it_something():
         "InceptionV3": 0,
         "MobileNetV3Small": 2,
     }
+
+
+def test_a_head_grades_by_the_layers_that_a_probe_graded_best_by_where_weights_tell_something():
+    backbones = {"VGG16": {}, "ResNet50": {"weights": "random"}, "InceptionV3": {"feature_layers": ["mixed1"]}}
+    full = with_defaults(config(backbones=backbones), SCHEMA)["backbones"]
+    assert full["ResNet50"]["feature_layers"] == []
+    assert full["InceptionV3"]["feature_layers"] == ["mixed1"]
+    full = with_defaults(config(backbones={"InceptionV3": {}}, train__feature_layers="auto"), SCHEMA)["backbones"]
+    assert full["InceptionV3"]["feature_layers"] == list(BACKBONES["InceptionV3"].feature_layers) != []
 
 
 def test_the_order_of_keys_in_the_file_is_no_change():

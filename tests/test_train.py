@@ -366,6 +366,7 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, 
 
 # All at once; the monitored figure is smoothed, so that the best epoch is neither the first nor the last.
 EVERYTHING = {
+    "feature_layers": ["first", "last"],
     "precision": "mixed_float16",
     "dropout": 0.5,
     "batch_norm": "inference",
@@ -415,6 +416,19 @@ def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_o
         with pytest.raises(OutOfTimeError, match=told):
             job(tmp_path / "limited", parts, minutes=1, **settings)
         assert (checkpoints_of(tmp_path / "limited") / f"{made}.array.npy").exists()
+
+
+def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
+    settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": None}
+    trained, *_ = fit(tmp_path, *parts, feature_layers=["first", "last"], **settings)
+    shown = keras.Model(trained.input, [trained.get_layer("pool").output, trained.get_layer("standardise").output])
+    photographs = Photographs(*parts[0], THREE)
+    plain, scaled = shown.predict(np.stack([photographs[number] for number in range(len(photographs))]), verbose=0)
+    vary = plain.std(axis=0) > 0.02
+    assert vary.sum() > 16, "the test would show nothing"
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(scaled[:, vary].std(axis=0), 1, rtol=0.02)
+    assert not scaled[:, ~vary].std(axis=0).max(initial=0) > 1
 
 
 def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):

@@ -51,9 +51,11 @@ def test_both_eyes_and_probe(finished):
     finished.config["eyes"]["blend_weight"] = 0.5
     assert finished.planned() == Counter([MADE[1], f"grade {RUN}+blend", "compare"])
     finished.config["eyes"]["blend_weight"] = 0.25
-    finished.config["backbones"][RUN] = {"feature_layer": "conv_1"}
+    finished.config["features"] = {"views": 2}
     assert not finished.planned()
     assert finished.planned(*targets) == Counter([*PROBED, "probe"])
+    finished.config["backbones"][RUN] = {"feature_layers": ["conv_1"]}
+    assert finished.planned()[f"train {RUN}"] == 1
     finished.config["backbones"][RUN] = {}
     finished.config["eyes"]["systems"] = []
     assert finished.planned() == Counter(["compare"])

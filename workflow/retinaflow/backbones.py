@@ -8,22 +8,22 @@ class Backbone(NamedTuple):
 
     ``constructor``: its name there. ``input_mode``: what its ImageNet weights expect of RGB values 0 to 255:
     ``caffe`` (BGR less the ImageNet channel means), ``tf`` (scaled to -1..1) or ``builtin`` (the network does it
-    itself). ``minimum_size``: least side of its input in pixels. ``feature_layer``: the layer whose features grade best
-    by a linear probe, where that was measured; None is the last.
+    itself). ``minimum_size``: least side of its input in pixels. ``feature_layers``: the layers whose features together
+    grade best by a linear probe, where that was measured; without any it is the last.
     """
 
     constructor: str
     input_mode: str
     minimum_size: int = 32
-    feature_layer: str | None = None
+    feature_layers: tuple[str, ...] = ()
 
 
 # https://keras.io/api/applications/ lists the input each network expects and its least size.
 BACKBONES = {
     "VGG16": Backbone("VGG16", "caffe"),
-    "ResNet50": Backbone("ResNet50", "caffe", feature_layer="conv4_block2_out"),
+    "ResNet50": Backbone("ResNet50", "caffe", feature_layers=("conv3_block4_out", "conv4_block2_out")),
     "ResNet50V2": Backbone("ResNet50V2", "tf"),
-    "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75, feature_layer="mixed9"),
+    "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75, feature_layers=("mixed2", "mixed4", "mixed6")),
     "EfficientNetV2B0": Backbone("EfficientNetV2B0", "builtin"),
     "EfficientNetV2B1": Backbone("EfficientNetV2B1", "builtin"),
     "EfficientNetV2B2": Backbone("EfficientNetV2B2", "builtin"),

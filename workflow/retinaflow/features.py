@@ -1,6 +1,5 @@
 """Features of photographs: what a layer puts out, averaged over the photograph, and how that varies over views."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import whole_file
 from retinaflow.loader import Photographs, photograph_number
-from retinaflow.model import load_backbone, normalise
+from retinaflow.model import load_backbone, normalise, pooled, up_to
 from retinaflow.shards import ROW_COLUMNS
 from retinaflow.tables import stream_table, write_table
 
@@ -22,42 +21,21 @@ AT_ONCE = 512  # photographs whose views are in memory together
 
 
 def frozen_backbone(
-    backbone: str, size: int, layer: str | None, weights: Path | None, seed: int, threads: int
+    backbone: str, size: int, layers: Sequence[str], weights: Path | None, seed: int, threads: int
 ) -> keras.Model:
-    """A model from uint8 RGB (n, size, size, 3) to float32 (n, channels): a layer's output, averaged over its area.
+    """A model from uint8 RGB (n, size, size, 3) to float32 (n, channels): what ``layers`` put out, over their area.
 
-    ``layer`` names one of the backbone with an output (n, height, width, channels); None is the one that its
-    ``feature_layer`` names, or its last. ``weights`` is a weights file for the backbone without its top, or None for
-    random ones, which follow from ``seed``. Pixels are normalised as the weights expect.
+    ``layers`` are names, as for ``model.up_to``. ``weights`` is a weights file for the backbone without its top, or
+    None for random ones, which follow from ``seed``. Pixels are normalised as the weights expect.
 
     Raises ``RetinaflowError`` if the weights do not fit or there is no such layer.
     """
     device.prepare(seed, threads)
     device.full_float32()
-    description = BACKBONES[backbone]
-    network = load_backbone(backbone, size, weights)
-    output = _layer(network, layer or description.feature_layer).output
+    network = up_to(load_backbone(backbone, size, weights), layers)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    x = keras.Model(network.inputs, output)(normalise(pixels, "imagenet", description.input_mode))
-    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="pool")(x), name=backbone)
-
-
-def _layer(network: keras.Model, name: str | None) -> keras.Layer:
-    """The layer of that name, or the last one."""
-    usable = {
-        layer.name: layer
-        for layer in network.layers
-        if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
-    }
-    if name is None:
-        return network.layers[-1]
-    if name not in usable:
-        near = difflib.get_close_matches(name, usable, n=5, cutoff=0.4) or list(usable)[-5:]
-        raise RetinaflowError(
-            f"feature_layer: {network.name} has no layer {name!r} that puts out (n, height, width, channels); similar "
-            f"ones are {', '.join(near)}. Set feature_layer to one that it has."
-        )
-    return usable[name]
+    maps = network(normalise(pixels, "imagenet", BACKBONES[backbone].input_mode))
+    return keras.Model(pixels, pooled(maps), name=backbone)
 
 
 def fine_tuned(model: keras.Model) -> keras.Model:
@@ -93,8 +71,8 @@ def extract(
             row, column = np.argwhere(wrong)[0]
             raise RetinaflowError(
                 f"{model.name}: the features of {photographs.images[start + row]!r} have the value "
-                f"{features[row, column]:g}, expected -65504 to 65504, which float16 holds. Set feature_layer to "
-                "another layer, or weights to others."
+                f"{features[row, column]:g}, expected -65504 to 65504, which float16 holds. Set feature_layers to "
+                "other layers, or weights to others."
             )
         yield features.astype(np.float16)
 

@@ -14,6 +14,8 @@ from retinaflow.loader import Batches
 from retinaflow.model import policy
 from retinaflow.schedule import VIEWS
 
+AT_ONCE = 512  # photographs whose features are in memory together
+
 log = logging.getLogger(__name__)
 
 
@@ -94,6 +96,21 @@ def features(
             log.info("features of %s: %.1f images/s", name, len(source.photographs) / seconds)
         found.append(checkpoint.array(name))
     return Features(found[1:], batches), Features(found[:1], held_out)
+
+
+def standardise(model: keras.Model, shown: Features) -> None:
+    """Have the head of ``model`` scale each of the features ``shown`` to mean 0 and deviation 1 over all views.
+
+    Steps then go as far along one feature as along another (LeCun et al. 1998, Efficient BackProp, section 4.3).
+    """
+    mean = np.mean([view.mean(axis=0, dtype=np.float64) for view in shown.views], axis=0)
+    # By rows: all the features may exceed memory.
+    variance = np.zeros_like(mean)
+    for view in shown.views:
+        for start in range(0, len(view), AT_ONCE):
+            variance += ((view[start : start + AT_ONCE] - mean) ** 2).sum(axis=0)
+    variance /= sum(len(view) for view in shown.views)
+    model.get_layer("standardise").set_weights([mean, variance])
 
 
 def _features(backbone: keras.Model, batches: Batches, view: int) -> np.ndarray:

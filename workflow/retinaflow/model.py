@@ -1,6 +1,7 @@
 """Build a grader: raw uint8 RGB pixels in, what its objective says out."""
 
 import contextlib
+import difflib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ CAFFE_MEANS = (103.939, 116.779, 123.68)
 
 # So that a class that weighs nothing, or nearly so, has a logit that training can still move.
 LEAST_SHARE = 1e-3
+# Added to the variance of a feature, so that one which hardly varies is not blown up: their deviations are about 0.05.
+LEAST_VARIANCE = 1e-5
 
 
 def build(
@@ -64,10 +67,15 @@ def _build(
     size = settings["image_size"]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     network = load_backbone(backbone, size, weights, normalised=settings["normalisation"] == "imagenet")
+    network = up_to(network, settings["feature_layers"])
     freeze(network, settings["freeze_layers"], statistics_too=settings["batch_norm"] == "inference")
     x = normalise(pixels, settings["normalisation"], BACKBONES[backbone].input_mode, statistics)
-    x = network(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = pooled(network(x))
+    if settings["head_epochs"]:
+        # Each feature with mean 0 and deviation 1, which `head.standardise` sets before the first step.
+        x = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=LEAST_VARIANCE, trainable=False, dtype="float32", name="standardise"
+        )(x)
     for number, units in enumerate(settings["dense_units"], start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
         # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
@@ -213,6 +221,38 @@ def load_backbone(
             f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET}"
         ) from error
     return network
+
+
+def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
+    """``network`` up to the layers of these ``names``, of which it puts out a list; the whole of it without names.
+
+    Raises ``RetinaflowError`` if it has no layer of a name with an output (n, height, width, channels).
+    """
+    if not names:
+        return network
+    usable = {
+        layer.name: layer.output
+        for layer in network.layers
+        if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
+    }
+    for name in names:
+        if name not in usable:
+            near = difflib.get_close_matches(name, usable, n=5, cutoff=0.4) or list(usable)[-5:]
+            raise RetinaflowError(
+                f"feature_layers: {network.name} has no layer {name!r} that puts out (n, height, width, channels); "
+                f"similar ones are {', '.join(near)}. Set feature_layers to such as it has."
+            )
+    return keras.Model(network.inputs, [usable[name] for name in names], name=network.name)
+
+
+def pooled(maps: keras.KerasTensor | Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    """Features (n, channels): each of the ``maps`` (n, height, width, channels) averaged over its area, then joined."""
+    if isinstance(maps, keras.KerasTensor):
+        return keras.layers.GlobalAveragePooling2D(name="pool")(maps)
+    means = [
+        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps, start=1)
+    ]
+    return keras.layers.Concatenate(name="pool")(means)
 
 
 def freeze(network: keras.Model, layers: int | str, statistics_too: bool) -> None:

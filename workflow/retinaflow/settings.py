@@ -270,7 +270,7 @@ def check_remote(client: Any, remote: Iterable[Remote]) -> None:
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
     """A copy of ``config`` in which every key of the schema has a value, each backbone's training settings too.
 
-    Of the backbones, ``head_epochs`` is a number.
+    Of the backbones, ``head_epochs`` is a number and ``feature_layers`` a list.
     """
     full: Config = copy.deepcopy(dict(config))
     _fill(full, schema)
@@ -278,14 +278,17 @@ def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Confi
     for name, own in full["backbones"].items():
         full["backbones"][name] = _merged(shared, own or {})
         _fill(full["backbones"][name], schema["$defs"]["training"])
-        _resolve(full["backbones"][name])
+        _resolve(name, full["backbones"][name])
     return _ordered(full)
 
 
-def _resolve(settings: Config) -> None:
+def _resolve(backbone: str, settings: Config) -> None:
+    told = settings["weights"] != "random"
+    if settings["feature_layers"] == "auto":
+        # An unknown backbone is refused afterwards.
+        settings["feature_layers"] = list(BACKBONES[backbone].feature_layers) if told and backbone in BACKBONES else []
     if settings["head_epochs"] == "auto":
-        told = settings["weights"] != "random" and settings["batch_norm"] == "inference"
-        settings["head_epochs"] = HEAD_EPOCHS if told else 0
+        settings["head_epochs"] = HEAD_EPOCHS if told and settings["batch_norm"] == "inference" else 0
 
 
 def training(config: Config, backbone: str) -> Config:

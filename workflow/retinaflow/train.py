@@ -18,7 +18,7 @@ from retinaflow.balance import class_weights
 from retinaflow.checkpoints import Checkpoint
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest, digest_files, whole_file, write_json
-from retinaflow.head import features, split, views_of
+from retinaflow.head import features, split, standardise, views_of
 from retinaflow.loader import Batches, Photographs
 from retinaflow.lock import lock
 from retinaflow.model import build, compile_model, in_float32
@@ -161,6 +161,7 @@ def _fit_head(
     start = time.monotonic()
     backbone, head = split(model)
     shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
+    standardise(model, shown[0])
     _fit(model, settings, seed, *shown, classes, checkpoint, deadline, head, time.monotonic() - start)
 
 

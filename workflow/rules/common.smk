@@ -326,13 +326,13 @@ def backbone_of(run):
 def training_settings(wildcards):
     """The training settings of a run's backbone that decide its outcome."""
     chosen = settings.training(CONFIG, backbone_of(wildcards.run))
-    return {key: value for key, value in chosen.items() if key not in ("on_out_of_memory", "feature_layer")}
+    return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
 
 
 def feature_settings(wildcards):
     """The settings that decide the features of a backbone."""
     chosen = settings.training(CONFIG, wildcards.backbone)
-    decisive = ("backend", "cpu_threads", "image_size", "feature_layer")
+    decisive = ("backend", "cpu_threads", "image_size", "feature_layers")
     views = CONFIG["features"]["views"]
     # The first view is the photograph as it is.
     return {

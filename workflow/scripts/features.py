@@ -19,7 +19,7 @@ with job_log(snakemake.log[0]):
         frozen_backbone(
             snakemake.wildcards.backbone,
             params.settings["image_size"],
-            params.settings["feature_layer"],
+            params.settings["feature_layers"],
             Path(files.weights[0]) if files.weights else None,
             params.seed,
             params.settings["cpu_threads"],

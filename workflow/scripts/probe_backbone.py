@@ -4,7 +4,6 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from retinaflow.backbones import BACKBONES
 from retinaflow.logs import job_log
 from retinaflow.probe import probe_job
 
@@ -14,7 +13,7 @@ with job_log(snakemake.log[0]):
     with threadpool_limits(settings["cpu_threads"]):
         probe_job(
             backbone,
-            settings["feature_layer"] or BACKBONES[backbone].feature_layer or "last",
+            "+".join(settings["feature_layers"]) or "last",
             [Path(index) for index in files.indices],
             [(Path(features), Path(rows)) for features, rows in zip(files.features, files.rows, strict=True)],
             snakemake.params.classes,
