@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from common import SMALL
 from retinaflow.demo import draw_collection
 from retinaflow.tables import read_table
 
@@ -120,7 +121,7 @@ SMALLEST = {
         "batch_size": 16,
         "epochs": 1,
     },
-    "backbones": {"MobileNetV3Small": {}, "VGG16": {}},
+    "backbones": {**SMALL, "VGG16": {}},
     # What is made of both eyes has tests of its own.
     "eyes": {"systems": []},
 }

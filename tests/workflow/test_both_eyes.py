@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from common import SMALL
 from retinaflow.tables import read_table
 
 RUN = "MobileNetV3Small"
@@ -52,10 +53,12 @@ def test_both_eyes_and_probe(finished):
     assert finished.planned() == Counter([MADE[1], f"grade {RUN}+blend", "compare"])
     finished.config["eyes"]["blend_weight"] = 0.25
     finished.config["features"] = {"views": 2}
-    assert not finished.planned()
-    assert finished.planned(*targets) == Counter([*PROBED, "probe"])
-    finished.config["backbones"][RUN] = {"feature_layers": ["conv_1"]}
+    fused = Counter([MADE[0], f"fusion {RUN}", f"grade {RUN}+fusion", "compare"])
+    assert finished.planned() == fused
+    assert finished.planned(*targets) == fused + Counter([*PROBED, "probe"])
+    del finished.config["features"]
+    finished.config["backbones"][RUN] = {"feature_layers": []}
     assert finished.planned()[f"train {RUN}"] == 1
-    finished.config["backbones"][RUN] = {}
+    finished.config["backbones"] = SMALL
     finished.config["eyes"]["systems"] = []
     assert finished.planned() == Counter(["compare"])

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
+from common import SMALL
 from retinaflow.tables import read_table
 
 # The stages in their order, how many seconds a job of each has at most until the kill, and how often it is killed a
@@ -154,7 +155,7 @@ def killable(drawn, bare):
                 "monitor": "val_accuracy",
                 "reduce_lr_patience": 4,
             },
-            backbones={"MobileNetV3Small": {}},
+            backbones=SMALL,
         )
         with zipfile.ZipFile(project.folder / "train.zip", "w") as archive:
             for path in sorted((drawn / "my photographs").iterdir()):

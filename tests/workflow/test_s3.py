@@ -16,13 +16,14 @@ from pathlib import Path
 import h5py
 import pytest
 
+from common import SMALL
+
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
 
 CREDENTIALS = {
     "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "somebody",
     "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "open sesame",
 }
-ONE = {"MobileNetV3Small": {}}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def stored(bucket, drawn, bare, tmp_path):
             "train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels/train.csv"},
             "test": {"images": "s3://eyes/test.zip/folder/inside", "labels": "s3://eyes/labels.zip"},
         },
-        backbones=ONE,
+        backbones=SMALL,
     )
 
 
@@ -113,7 +114,7 @@ def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_f
     results = stored.folder / "results"
     assert not (results / "downloaded/test-0.zip").exists()
     assert (results / "scores/MobileNetV3Small/test/metrics.json").is_file()
-    local = fresh(backbones=ONE)
+    local = fresh(backbones=SMALL)
     local.snakemake("--until", "organize")
     for part in ("train", "validation", "test"):
         index = Path("results/organized", part, "index.csv")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from common import SMALL
+
 CLUSTER = Path(__file__).resolve().parents[1] / "slurm/cluster"
 TRAIN = {
     "image_size": 32,
@@ -26,7 +28,6 @@ TRAIN = {
     "early_stopping_patience": 16,
     "cpu_threads": 2,
 }
-ONE = {"MobileNetV3Small": {}}
 NOWHERE = "http://127.0.0.1:9"
 # What only a test needs: to look soon and often.
 SLURM = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
@@ -135,7 +136,7 @@ class Run:
 @pytest.fixture(scope="module")
 def preprocessed_once(drawn, bare):
     """A project up to its shards, made without SLURM: quicker. Do not change it: copy it."""
-    project = bare(train=TRAIN, backbones=ONE)
+    project = bare(train=TRAIN, backbones=SMALL)
     for name in ("my photographs", "test", "labels train.csv", "labels test.csv"):
         (project.folder / name).symlink_to(drawn / name)
     project.snakemake("--until", "preprocess")
@@ -170,7 +171,7 @@ def attempts(project):
 
 
 def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
-    project = fresh(train=TRAIN, backbones=ONE, eyes={"systems": ["blend", "fusion"]})
+    project = fresh(train=TRAIN, backbones=SMALL, eyes={"systems": ["blend", "fusion"]})
     # The plugin's own choice where there is accounting.
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
