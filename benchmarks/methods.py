@@ -81,6 +81,7 @@ PLAIN: dict[str, Any] = {
         "freeze_layers": 0,
         "head_epochs": HEAD_EPOCHS,
         "head_learning_rate": 0.0003,
+        "learning_rate": 0.00001,
         "schedule": "cosine",
         "optimizer": "adam",
         "ema": 0,
@@ -102,6 +103,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "head_only": {"train": {"freeze_layers": "all", "epochs": 1}},
     "all_at_once": {"train": {"head_epochs": 0}},
     "long_head": {"train": {"head_epochs": 60}},
+    "fast": {"train": {"learning_rate": 0.0001}},
     "plateau": {"train": {"schedule": "plateau"}},
     # Over some 20 steps; three epochs on these photographs have 40 to 100.
     "average": {"train": {"ema": 0.95}},

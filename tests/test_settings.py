@@ -144,7 +144,7 @@ def message(wrong):
         (config(train__schedule="linear"), "train.schedule: 'linear' is not one of ['plateau', 'cosine']"),
         (config(train__gpus=3), "batch_size: 32 photographs cannot be divided evenly among 3 GPUs"),
         (config(train__jit="yes"), "train.jit: 'yes' is not one of ['auto', True, False]"),
-        (config(train__minimum_learning_rate=1), "minimum_learning_rate: 1 is above learning_rate 0.0001"),
+        (config(train__minimum_learning_rate=1), "minimum_learning_rate: 1 is above learning_rate 1e-05"),
         (config(backbones__VGG16={"weights": "random", "freeze_layers": "all"}), "would freeze random weights"),
         (config(train__weights="random"), "backbones.VGG16.batch_norm: random weights have no statistics"),
         (config(backbones={}), "backbones: {} should be non-empty"),
@@ -222,7 +222,10 @@ def message(wrong):
             "preprocess.enhance: None is not one of ['none', 'ben_graham', 'clahe'] (nothing",
         ),
         (config(preprocess__image_size=224), "preprocess.image_size: unknown key"),
-        (config(train__learning_rate="1e-4"), "train.learning_rate: '1e-4' is not of type 'number' (this is text"),
+        (
+            config(train__learning_rate="1e-4"),
+            "train.learning_rate: '1e-4' is not of type 'number', and 'auto' was expected (this is text",
+        ),
         (config(train__learning_rate="fast"), "train.learning_rate: 'fast' is not of type 'number'"),
         (config(train__learning_rate=float("inf")), "train.learning_rate: inf is not of type 'number'"),
         (config(train__image_size=4096), "train.image_size: 4096 is greater than the maximum of 2048"),
@@ -307,6 +310,12 @@ def test_the_head_is_trained_first_where_the_backbone_can_tell_it_something():
         "ResNet50": 0,
         "InceptionV3": 0,
         "MobileNetV3Small": 2,
+    }
+    assert {name: settings["learning_rate"] for name, settings in full["backbones"].items()} == {
+        "VGG16": 1e-5,
+        "ResNet50": 1e-4,
+        "InceptionV3": 1e-4,
+        "MobileNetV3Small": 1e-5,
     }
 
 

@@ -30,7 +30,10 @@ Config = dict[str, Any]
 
 LARGEST_SEED = 2**32 - 1
 LONGEST_CLASS = 100  # file systems take names of 255 bytes
+NUMBERS = ("number", "integer")
 HEAD_EPOCHS = 30  # where `head_epochs` is auto
+# Where `learning_rate` is auto: after a head, and without.
+RATES = 1e-5, 1e-4
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -270,7 +273,7 @@ def check_remote(client: Any, remote: Iterable[Remote]) -> None:
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
     """A copy of ``config`` in which every key of the schema has a value, each backbone's training settings too.
 
-    Of the backbones, ``head_epochs`` is a number and ``feature_layers`` a list.
+    Of the backbones, ``head_epochs`` and ``learning_rate`` are numbers and ``feature_layers`` a list.
     """
     full: Config = copy.deepcopy(dict(config))
     _fill(full, schema)
@@ -289,6 +292,8 @@ def _resolve(backbone: str, settings: Config) -> None:
         settings["feature_layers"] = list(BACKBONES[backbone].feature_layers) if told and backbone in BACKBONES else []
     if settings["head_epochs"] == "auto":
         settings["head_epochs"] = HEAD_EPOCHS if told and settings["batch_norm"] == "inference" else 0
+    if settings["learning_rate"] == "auto":
+        settings["learning_rate"] = RATES[0] if settings["head_epochs"] else RATES[1]
 
 
 def training(config: Config, backbone: str) -> Config:
@@ -453,7 +458,8 @@ def _hint(error: jsonschema.exceptions.ValidationError) -> str:
         return " (nothing stands there: give it a value or delete the key)"
     if isinstance(value, bool) and wanted != "boolean":
         return " (YAML reads yes, no, on and off as true and false: put the word in quotes)"
-    if rule == "type" and wanted in ("number", "integer") and _is_number(value):
+    forms = error.context or [error]
+    if _is_number(value) and any(one.validator == "type" and one.validator_value in NUMBERS for one in forms):
         return " (this is text: take off the quotes; YAML needs a point and a sign in an exponent, 1.0e-4)"
     if rule == "type" and wanted == "string" and not isinstance(value, list | dict):
         return " (put it in quotes)"
