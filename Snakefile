@@ -19,6 +19,10 @@ include: "workflow/rules/common.smk"
 container: IMAGE
 
 
+# The first page of the report.
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/unpack.smk"
@@ -34,6 +38,7 @@ include: "workflow/rules/probe.smk"
 include: "workflow/rules/eyes.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/report.smk"
 
 
 onstart:
@@ -47,6 +52,7 @@ localrules:
     preflight,
     weights,
     probe,
+    report,
 
 
 rule all:
@@ -68,3 +74,8 @@ rule weights:
 rule probe:
     input:
         probe_output(),
+
+
+rule report:
+    input:
+        report_output(),

@@ -60,7 +60,7 @@ def confusion_matrix_figure(
     axes.set_xlabel("Predicted")
     axes.set_ylabel("Actual")
     axes.set_title(f"{title}\nimages, and share of the actual class", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def learning_curves(
@@ -92,7 +92,7 @@ def learning_curves(
         axes.set_xlabel("Epoch")
     figure.suptitle(title, fontsize=12)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -150,7 +150,7 @@ def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _bars(
@@ -211,7 +211,8 @@ def _history(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) ->
     return columns
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write ``figure`` as PNG, the same bytes every time."""
     # matplotlib would write its version into the file.
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})

@@ -302,6 +302,32 @@ def training(config: Config, backbone: str) -> Config:
     return settings
 
 
+def changed(config: Config, schema: Mapping[str, Any]) -> list[list[Any]]:
+    """Key, value and default of each setting of a complete configuration that is not the default of the schema.
+
+    What a backbone has in common with ``train`` is left out; there is no default, None, where one has to say.
+    """
+    defaults = flat(with_defaults({"backbones": dict.fromkeys(config["backbones"])}, schema))
+    values = flat(config)
+    found = []
+    for key, value in values.items():
+        shared = re.sub(r"^backbones\.[^.]+\.", "train.", key)
+        if value != defaults.get(key) and (shared == key or value != values.get(shared)):
+            found.append([key, value, defaults.get(key)])
+    return found
+
+
+def flat(nested: Mapping[str, Any]) -> Config:
+    """The values of nested mappings, by keys such as ``train.epochs``."""
+    found = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found.update({f"{key}.{inner}": its for inner, its in flat(value).items()})
+        else:
+            found[key] = value
+    return found
+
+
 def datasets(config: Config) -> dict[str, Config]:
     """``train`` and, where there is one, ``test``: each with ``images`` (a list), ``labels`` and ``exclude``."""
     return {

@@ -360,28 +360,22 @@ def indices(use):
     return tables
 
 
+def shard_files(backbone, parts, suffix):
+    """Shard files of all photographs of some parts, of the size that a backbone takes: `npy` pixels or `csv` rows."""
+    recipe = settings.recipe(CONFIG, backbone).name
+    return [path("shards", recipe, part, f"{i}.{suffix}") for part in parts for i in range(SHARDS[part])]
+
+
 def shards(use, suffix):
     """Input function: shard files of the photographs a run uses so, `npy` pixels or `csv` rows."""
 
-    def files(wildcards):
-        recipe = settings.recipe(CONFIG, backbone_of(wildcards.run)).name
-        return [
-            path("shards", recipe, part, f"{i}.{suffix}")
-            for part in parts_of(wildcards.run, use)
-            for i in range(SHARDS[part])
-        ]
-
-    return files
+    return lambda wildcards: shard_files(backbone_of(wildcards.run), parts_of(wildcards.run, use), suffix)
 
 
 def part_shards(suffix):
     """Input function: shard files of all photographs of a part, of the size that a backbone takes."""
 
-    def files(wildcards):
-        recipe = settings.recipe(CONFIG, wildcards.backbone).name
-        return [path("shards", recipe, wildcards.part, f"{i}.{suffix}") for i in range(SHARDS[wildcards.part])]
-
-    return files
+    return lambda wildcards: shard_files(wildcards.backbone, [wildcards.part], suffix)
 
 
 # What a scheduler is asked for --------------------------------------------------------------------------------------
@@ -510,6 +504,43 @@ def probe_runtime(wildcards, input, threads, attempt):
     return resources.probe_minutes(dataset_photographs("train"), attempt)
 
 
+# Report -------------------------------------------------------------------------------------------------------------
+
+# Figures of each system and part beside its confusion matrix, and what the report calls them.
+ILLUSTRATIONS = {
+    "roc": "ROC and precision-recall",
+    "reliability": "reliability",
+    "quality": "quality of the photographs",
+    "mistakes": "worst mistakes",
+}
+
+
+def whole_systems():
+    """All that is scored, but for the folds of a backbone."""
+    return [system for system in systems() if not FOLDS or system not in RUNS]
+
+
+def figure_labels(figure, part):
+    """Labels function: those of a figure of a system, or of a run, in the report."""
+
+    def labels(wildcards):
+        _, _, fold = wildcards[0].partition("/")
+        return {"figure": figure, "part": " ".join(filter(None, [fold, part]))}
+
+    return labels
+
+
+def system_shards(suffix):
+    """Input function: shard files of the photographs that a system is scored on; any backbone's, for the average."""
+
+    def files(wildcards):
+        backbone = next(iter(CONFIG["backbones"])) if wildcards.system == AVERAGE else wildcards.system.split("+")[0]
+        parts = TRAINING_PARTS if wildcards.scored == "out-of-fold" else [wildcards.scored]
+        return shard_files(backbone, parts, suffix)
+
+    return files
+
+
 # Weights, scores and targets ----------------------------------------------------------------------------------------
 
 
@@ -547,17 +578,25 @@ def of_runs(part, file):
     return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
 
 
+def output_kind(wildcards):
+    """The columns of the outputs that a system is graded by."""
+    return "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output"
+
+
 def graded(held_out):
     """Files of a system whose decision is fitted on `held_out`."""
-    return {
-        f"{part}_{name}": path("scores", "{system}", part, file)
-        for part in [held_out, *SCORED[1:]]
-        for name, file in (
-            ("predictions", "predictions.csv"),
-            ("metrics", "metrics.json"),
-            ("figure", "confusion_matrix.png"),
+    files = {}
+    for part in [held_out, *SCORED[1:]]:
+        files[f"{part}_predictions"] = path("scores", "{system}", part, "predictions.csv")
+        files[f"{part}_metrics"] = path("scores", "{system}", part, "metrics.json")
+        files[f"{part}_figure"] = report(
+            path("scores", "{system}", part, "confusion_matrix.png"),
+            caption="../report/confusion_matrix.rst",
+            category="Graders",
+            subcategory=lambda wildcards: backbone_of(wildcards.system),
+            labels=figure_labels("confusion matrix", part),
         )
-    }
+    return files
 
 
 def all_scores(file):
@@ -590,12 +629,7 @@ def final_output():
         *inventory_output(),
         *split_tables("train"),
         *[path("organized", part, "index.csv") for part in SHARDS],
-        *[
-            path("shards", settings.recipe(CONFIG, backbone).name, part, f"{i}.npy")
-            for backbone in CONFIG["backbones"]
-            for part, count in SHARDS.items()
-            for i in range(count)
-        ],
+        *[file for backbone in CONFIG["backbones"] for file in shard_files(backbone, SHARDS, "npy")],
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
         *[table for system in systems() for part in system_parts(system) for table in outputs_of([system], part)],
@@ -616,4 +650,18 @@ def probe_output():
         *[path("features", backbone, f"{part}.npy") for backbone in backbones for part in TRAINING_PARTS],
         *[path("probe", f"{backbone}.json") for backbone in backbones],
         path("probe", "probe.csv"),
+    ]
+
+
+def report_output():
+    """What `snakemake report` makes, and all that the report shows beside it."""
+    return [
+        *final_output(),
+        *[
+            path("report", system, part, f"{name}.png")
+            for system in whole_systems()
+            for part in system_parts(system)
+            for name in ILLUSTRATIONS
+        ],
+        *[path("report", name) for name in ("grades.png", "samples.png", "comparison.html", "provenance.html")],
     ]

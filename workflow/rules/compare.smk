@@ -14,7 +14,12 @@ rule compare:
         table=path("comparison", "comparison.csv"),
         pairs=path("comparison", "pairs.csv"),
         markdown=path("comparison", "comparison.md"),
-        figure=path("comparison", "comparison.png"),
+        figure=report(
+            path("comparison", "comparison.png"),
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"figure": "kappa and accuracy with intervals"},
+        ),
     log:
         path("logs", "compare.log"),
     conda:

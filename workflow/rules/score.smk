@@ -12,7 +12,13 @@ rule score:
         code=code("score.py"),
     output:
         **{part: path("scores", "{run}", part, "outputs.csv") for part in SCORED},
-        curves=path("scores", "{run}", "learning_curves.png"),
+        curves=report(
+            path("scores", "{run}", "learning_curves.png"),
+            caption="../report/learning_curves.rst",
+            category="Graders",
+            subcategory=lambda wildcards: backbone_of(wildcards.run),
+            labels=figure_labels("learning curves", ""),
+        ),
     log:
         path("logs", "score", "{run}.log"),
     conda:
@@ -57,7 +63,7 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         parts=lambda wildcards: system_parts(wildcards.system),
-        kind=lambda wildcards: "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output",
+        kind=output_kind,
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
         referable_level=CONFIG["score"]["referable_level"],

@@ -1,0 +1,108 @@
+# Figures and pages for `snakemake --report`, on top of those that are made anyway. No other stage needs any of them.
+
+
+localrules:
+    illustrate,
+    illustrate_data,
+    pages,
+
+
+rule illustrate:
+    input:
+        predictions=path("scores", "{system}", "{scored}", "predictions.csv"),
+        metrics=path("scores", "{system}", "{scored}", "metrics.json"),
+        outputs=lambda wildcards: outputs_of([wildcards.system], wildcards.scored)[0],
+        pixels=system_shards("npy"),
+        rows=system_shards("csv"),
+        code=code("illustrate.py"),
+    output:
+        **{
+            name: report(
+                path("report", "{system}", "{scored}", f"{name}.png"),
+                caption=f"../report/{name}.rst",
+                category="Graders",
+                subcategory="{system}",
+                labels={"figure": label, "part": "{scored}"},
+            )
+            for name, label in ILLUSTRATIONS.items()
+        },
+    log:
+        path("logs", "report", "{system}", "{scored}.log"),
+    wildcard_constraints:
+        system=any_of(whole_systems()),
+        scored=any_of(system_parts(whole_systems()[0])),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        kind=output_kind,
+        objective=lambda wildcards: system_objective(wildcards.system),
+        classes=CLASSES,
+        referable_level=CONFIG["score"]["referable_level"],
+    script:
+        "../scripts/illustrate.py"
+
+
+rule illustrate_data:
+    input:
+        indices=[path("organized", part, "index.csv") for part in SHARDS],
+        pixels=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "npy"),
+        rows=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "csv"),
+        records=[path("models", run, "run.json") for run in RUNS],
+        code=code("illustrate_data.py"),
+    output:
+        grades=report(
+            path("report", "grades.png"),
+            caption="../report/grades.rst",
+            category="Data",
+            labels={"figure": "grades and class weights"},
+        ),
+        samples=report(
+            path("report", "samples.png"),
+            caption="../report/samples.rst",
+            category="Data",
+            labels={"figure": "photographs of each grade"},
+        ),
+    log:
+        path("logs", "report", "data.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        parts=list(SHARDS),
+        classes=CLASSES,
+    script:
+        "../scripts/illustrate_data.py"
+
+
+rule pages:
+    input:
+        comparison=path("comparison", "comparison.md"),
+        problems=path("inventory", "problems.md"),
+        records=[path("models", run, "run.json") for run in RUNS],
+        code=code("pages.py"),
+    output:
+        comparison=report(
+            path("report", "comparison.html"),
+            caption="../report/comparison_table.rst",
+            category="Comparison",
+            labels={"figure": "table"},
+        ),
+        problems=report(
+            path("report", "problems.html"),
+            caption="../report/problems.rst",
+            category="Data",
+            labels={"figure": "problems of photographs and labels"},
+        ),
+        provenance=report(
+            path("report", "provenance.html"),
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"figure": "settings, versions, digests, times"},
+        ),
+    log:
+        path("logs", "report", "pages.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        changed=lambda wildcards: settings.changed(CONFIG, SCHEMA),
+    script:
+        "../scripts/pages.py"

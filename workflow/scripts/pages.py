@@ -1,0 +1,12 @@
+"""Write the pages of the report."""
+
+from pathlib import Path
+
+from retinaflow.logs import job_log
+from retinaflow.report import page_of, provenance
+
+with job_log(snakemake.log[0]):
+    files, output = snakemake.input, snakemake.output
+    page_of(Path(files.comparison), Path(output.comparison), "Comparison")
+    page_of(Path(files.problems), Path(output.problems), "Photographs and labels")
+    provenance(snakemake.params.changed, [Path(record) for record in files.records], Path(output.provenance))
