@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch demo gpus test test-slow test-slurm test-s3 test-backends lint bench pins reference clean
+.PHONY: setup slurm s3 jax torch demo report gpus test test-slow test-slurm test-s3 test-browser test-backends lint bench pins reference clean
 
 setup: $(VENV)/.workflow
 
@@ -22,6 +22,12 @@ demo: $(VENV)/.workflow
 	@echo "Drawn photographs, small images, $$(grep -c . results/demo/models/VGG16/history.csv | xargs -I{} expr {} - 1) epochs, no pretrained weights:"
 	@echo "this shows that every stage works, not how well the networks grade."
 	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
+
+# What `snakemake` made, for a browser: in one file, and in an archive that takes less space.
+report: $(VENV)/.workflow
+	$(BIN)/snakemake report
+	$(BIN)/snakemake report --report results/report.html
+	$(BIN)/snakemake report --report results/report.zip
 
 # Which job has which GPU of this machine, also while jobs run.
 gpus: $(VENV)/.workflow
@@ -42,6 +48,10 @@ test-slurm: $(VENV)/.development $(VENV)/.slurm
 # On an S3 server that it starts itself.
 test-s3: $(VENV)/.development $(VENV)/.s3-dev
 	$(BIN)/python -m pytest -m s3
+
+# Clicks through a report in Chromium, or is skipped where there is none. `make test` does, too, once this has set it up.
+test-browser: $(VENV)/.development $(VENV)/.browser
+	$(BIN)/python -m pytest -m browser
 
 # What computes with Keras, with each backend. torch is several GB.
 COMPUTING := $(addprefix tests/test_, train.py model.py score.py loader.py device.py kappa.py weights.py article_defects.py \
@@ -67,7 +77,7 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., slurm s3 s3-dev jax torch): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
@@ -78,6 +88,7 @@ pins:
 		$(COMPILE) --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; \
 	done
 	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
+	$(COMPILE) --constraints envs/requirements-dev.txt envs/requirements-browser.in --output-file envs/requirements-browser.txt
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow

@@ -51,6 +51,10 @@ def test_what_tests_of_object_storage_need_fits_the_other_pins():
     assert pins("requirements-dev.txt").items() < both.items()
 
 
+def test_what_the_browser_test_needs_fits_the_other_pins():
+    assert pins("requirements-dev.txt").items() < pins("requirements-browser.txt").items()
+
+
 @pytest.mark.parametrize(
     ("name", "requirements", "wanted"),
     [

@@ -16,6 +16,7 @@ from retinaflow.backbones import BACKBONES
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings import (
     Remote,
+    changed,
     check,
     check_files,
     check_text,
@@ -659,3 +660,15 @@ def test_paths_stay_as_they_are():
     local, remote = fetched(full)
     assert not remote
     assert local["data"]["train"]["images"] == ["photographs"]
+
+
+def test_changed_settings_are_told_with_their_defaults():
+    backbones = {"VGG16": {"batch_size": 2}, "ResNet50": {}}
+    changes = config(seed=7, train={"epochs": 3, "dropout": 0.5}, backbones=backbones)
+    assert changed(with_defaults(changes, SCHEMA), SCHEMA) == [
+        ["backbones.VGG16.batch_size", 2, 32],
+        ["data.train.images", "photographs", None],
+        ["data.train.labels", "labels.csv", None],
+        ["seed", 7, 2015],
+        ["train.epochs", 3, 50],
+    ]

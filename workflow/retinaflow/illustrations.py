@@ -35,31 +35,32 @@ def operating_curves(path: PathLike, positive: np.ndarray, risk: np.ndarray, ref
     ``positive``: bool (n,), photographs that are referable; ``risk``: float (n,), the probability that they are;
     ``referred``: bool (n,), those that the operating point refers. Where a curve is undefined, its panel says so.
     """
-    figure = Figure(figsize=(9.6, 4.9), layout="constrained")
+    figure = Figure(figsize=(9.6, 5.5), layout="constrained")
     roc, recalls = figure.subplots(1, 2)
     found, count = int((positive & referred).sum()), int(positive.sum())
-    point: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 10, "clip_on": False}
+    point: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 9, "clip_on": False}
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 8, "frameon": False}
     if 0 < count < len(positive):
         false, true, _ = roc_curve(positive, risk, drop_intermediate=False)
         roc.plot(false, true, color=DARK, label=f"area under the curve {roc_auc_score(positive, risk):.3f}")
         roc.plot([0, 1], [0, 1], ":", color="0.35", label="by chance")
         at = float((~positive & referred).sum() / (~positive).sum()), found / count
-        text = f"operating point: sensitivity {at[1]:.3f},\nspecificity {1 - at[0]:.3f}"
-        roc.plot(*at, "D", **point, label=text)
-        roc.legend(loc="lower right", fontsize=8)
+        label = f"operating point: sensitivity {at[1]:.3f}, specificity {1 - at[0]:.3f}"
+        roc.plot(*at, "D", **point, label=label)
+        roc.legend(**below)
     else:
         _say(roc, f"undefined: {count:,} of {len(positive):,} photographs are referable")
     if count:
         precision, recall, _ = precision_recall_curve(positive, risk)
         average = average_precision_score(positive, risk)
-        recalls.plot(recall, precision, color=DARK, label=f"average precision {average:.3f}")
+        recalls.plot(recall, precision, color=DARK, drawstyle="steps-post", label=f"average precision {average:.3f}")
         prevalence = count / len(positive)
         recalls.axhline(prevalence, color="0.35", linestyle=":", label=f"by chance: prevalence {prevalence:.3f}")
         if referred.any():
             at = found / count, found / int(referred.sum())
-            text = f"operating point: recall {at[0]:.3f},\nprecision {at[1]:.3f}"
-            recalls.plot(*at, "D", **point, label=text)
-        recalls.legend(loc="lower left", fontsize=8)
+            label = f"operating point: recall {at[0]:.3f}, precision {at[1]:.3f}"
+            recalls.plot(*at, "D", **point, label=label)
+        recalls.legend(**below)
     else:
         _say(recalls, "undefined: no photograph is referable")
     for axes, (name, across, up) in zip(
@@ -104,6 +105,7 @@ def reliability_diagram(path: PathLike, after: Reliability, before: Reliability 
     counts.set_ylim(bottom=0)
     counts.yaxis.get_major_locator().set_params(integer=True)
     counts.grid(color="0.9")
+    counts.set_axisbelow(True)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -115,14 +117,16 @@ def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, t
     if thirds is None:
         _say(axes, "the quality of these photographs is not known")
     else:
-        for name, (label, colour, style) in BY_QUALITY.items():
+        for number, (name, (label, colour, style)) in enumerate(BY_QUALITY.items()):
             values = [math.nan if third[name] is None else third[name] for third in thirds]
-            axes.plot(range(len(thirds)), values, style, color=colour, markersize=7, label=label)
+            # Beside each other: scores of 0 and 1 are often the same.
+            places = np.arange(len(thirds)) + 0.06 * (number - 1.5)
+            axes.plot(places, values, style, color=colour, markersize=7, label=label)
         axes.set_xticks(range(len(thirds)), [f"{third['third']}\nn = {third['images']:,}" for third in thirds])
         axes.set_xlim(-0.3, len(thirds) - 0.7)
         known = [third[name] for third in thirds for name in BY_QUALITY if third[name] is not None]
         axes.set_ylim(min([0.0, *known]) - 0.03, 1.03)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False, handlelength=3.5)
     axes.set_xlabel("Third of the photographs, by quality")
     axes.set_ylabel("Score (1 is best)")
     axes.grid(color="0.9")
@@ -157,21 +161,21 @@ def grades_figure(
     ``counts``: int (k,) of each part; ``weights``: k of each of those that use the same.
     """
     panels = len(counts) + len(weights)
-    columns = min(panels, 4)
+    columns = min(panels, COLUMNS)
     rows = math.ceil(panels / columns)
-    size = (3.2 * columns, (1.1 + 0.3 * len(classes)) * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(2.3 * columns + 1, (0.75 + 0.24 * len(classes)) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[panels:]:
         axes.axis("off")
-    for axes, (part, of_class) in zip(grid.flat, counts.items(), strict=False):
-        share = of_class / max(1, of_class.sum())
-        _named_bars(axes, 100 * share, [f"{count:,} ({part:.1%})" for count, part in zip(of_class, share, strict=True)])
-        axes.set_title(f"{part}: {of_class.sum():,}", fontsize=9)
+    shares = [of_part / max(1, of_part.sum()) for of_part in counts.values()]
+    for axes, (part, of_part), share in zip(grid.flat, counts.items(), shares, strict=False):
+        _named_bars(axes, 100 * share, [f"{n:,} ({its:.1%})" for n, its in zip(of_part, share, strict=True)])
+        axes.set_title(f"{part}: {of_part.sum():,}", fontsize=9)
+        axes.set_xlim(0, 190 * max(its.max() for its in shares))
         axes.set_xlabel("Share of photographs (%)", fontsize=8)
-    for axes, (name, of_class) in zip(grid.flat[len(counts) :], weights.items(), strict=False):
-        _named_bars(axes, np.array(of_class), [f"{weight:.3g}" for weight in of_class], LIGHT)
-        axes.set_title(f"weights: {name}", fontsize=9)
+    for axes, (users, its) in zip(grid.flat[len(counts) :], weights.items(), strict=False):
+        _named_bars(axes, np.array(its), [f"{weight:.3g}" for weight in its], LIGHT)
+        axes.set_title(f"weights: {users}", fontsize=9)
         axes.set_xlabel("Weight of a photograph in the loss", fontsize=8)
     grid[0, 0].set_yticks(range(len(classes)), [shortened(name) for name in classes])
     grid[0, 0].set_ylim(len(classes) - 0.4, -0.6)
@@ -185,7 +189,7 @@ def samples_figure(
 
     ``columns``: how many pairs a class has at most.
     """
-    figure = Figure(figsize=(2.5 * columns + 0.8, 1.3 * len(samples) + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.2 * columns + 0.6, 1.1 * len(samples) + 0.5), layout="constrained")
     grid = figure.subplots(len(samples), 2 * columns, squeeze=False)
     for axes in grid.flat:
         axes.set_xticks([])
@@ -210,9 +214,9 @@ def shortened(name: str, length: int = 24) -> str:
 def _named_bars(axes: Axes, values: np.ndarray, texts: Sequence[str], colour: str = DARK) -> None:
     axes.barh(range(len(values)), values, color=colour, edgecolor="black", linewidth=0.6)
     for place, (value, text) in enumerate(zip(values, texts, strict=True)):
-        axes.text(value, place, f" {text}", va="center", fontsize=8)
+        axes.text(value, place, f" {text}", va="center", fontsize=7)
     # Room for the text behind the longest bar.
-    axes.set_xlim(0, 1.7 * max(values.max(), 1e-9))
+    axes.set_xlim(0, 1.9 * max(values.max(), 1e-9))
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -32,7 +32,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def from_markdown(text: str) -> str:
-    """HTML of the Markdown that this workflow writes: headings, paragraphs, lists and tables, each after an empty line."""
+    """HTML of the Markdown that other stages write: headings, paragraphs, lists and tables, an empty line between."""
     return "".join(map(_block, re.split(r"\n\n+", text.strip())))
 
 

@@ -104,8 +104,9 @@ def worst_mistakes(actual: np.ndarray, level: np.ndarray, probabilities: np.ndar
 
 
 def photographs(shards: Shards, images: Sequence[str]) -> list[np.ndarray]:
-    """Pixels of ``images``, each uint8 RGB (size, size, 3). Raises ``RetinaflowError`` if one is in none of ``shards``."""
-    found, wanted = {}, set(images)
+    """Pixels of ``images``, each uint8 RGB (size, size, 3); ``RetinaflowError`` if one is in none of ``shards``."""
+    found: dict[str, np.ndarray] = {}
+    wanted = set(images)
     for pixels, rows in shards:
         if wanted <= found.keys():
             break
@@ -130,7 +131,9 @@ def illustrate_data(
     of all trainings.
     """
     tables = {part: read_table(index, ("image", "filename", "class", "level")) for part, index in indices.items()}
-    counts = {part: np.bincount([int(row["level"]) for row in rows], minlength=len(classes)) for part, rows in tables.items()}
+    counts = {
+        part: np.bincount([int(row["level"]) for row in rows], minlength=len(classes)) for part, rows in tables.items()
+    }
     grades_figure(grades, counts, loss_weights(records, classes), classes)
     part, rows = next(iter(tables.items()))
     chosen = {name: _spread([row for row in rows if row["class"] == name]) for name in classes}
@@ -170,7 +173,9 @@ def _original(path: Path) -> np.ndarray:
         raise RetinaflowError(f"{path}: cannot be decoded; it has changed since the inventory. Restore it.")
     height, width = pixels.shape[:2]
     scale = min(1, SAMPLE_SIDE / max(height, width))
-    small = cv2.resize(pixels, (max(1, round(scale * width)), max(1, round(scale * height))), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        pixels, (max(1, round(scale * width)), max(1, round(scale * height))), interpolation=cv2.INTER_AREA
+    )
     return cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
 
 
@@ -179,10 +184,9 @@ def page_of(markdown: Path, page: Path, title: str) -> None:
     write_page(page, title, from_markdown(markdown.read_text(encoding="utf-8", errors="surrogateescape")))
 
 
-def provenance(changed: Sequence[tuple[str, Any, Any]], records: Sequence[Path], page: Path) -> None:
-    """Write what the results come from: settings (key, value, default) that were ``changed``, and ``run.json`` of all runs.
-
-    What all trainings have in common is said once.
+def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: Path) -> None:
+    """Write where the results come from: settings (key, value, default) that were ``changed``, and what ``records``,
+    ``run.json`` of all trainings, say. What these have in common is said once.
     """
     runs = [_read(record) for record in records]
     facts = [flat({key: record[key] for key in PROVENANCE}) for record in runs]
@@ -190,13 +194,23 @@ def provenance(changed: Sequence[tuple[str, Any, Any]], records: Sequence[Path],
     common = [key for key in keys if all(of_run.get(key) == facts[0].get(key) for of_run in facts)]
     own = [key for key in keys if key not in common]
     body = "<h1>Settings other than the defaults</h1>\n"
-    body += table(("setting", "value", "default"), changed)
+    body += table(("setting", "value", "default"), [(key, *map(_text, both)) for key, *both in changed])
     body += "<h1>Trainings</h1>\n"
-    body += table(("of all", ""), [(key, facts[0][key]) for key in common])
+    body += table(("of all", ""), [(key, _text(facts[0][key])) for key in common])
     if own:
-        rows = [[record["run"], *(of_run.get(key, "") for key in own)] for record, of_run in zip(runs, facts, strict=True)]
+        rows = [
+            [record["run"], *(_text(of_run.get(key)) for key in own)]
+            for record, of_run in zip(runs, facts, strict=True)
+        ]
         body += table(("run", *own), rows)
     write_page(page, "Provenance", body)
+
+
+def _text(value: Any) -> str:
+    """As it would stand in the configuration."""
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -305,9 +305,12 @@ def training(config: Config, backbone: str) -> Config:
 def changed(config: Config, schema: Mapping[str, Any]) -> list[list[Any]]:
     """Key, value and default of each setting of a complete configuration that is not the default of the schema.
 
-    What a backbone has in common with ``train`` is left out; there is no default, None, where one has to say.
+    What a backbone has in common with ``train`` is left out. The default is None where there is none.
     """
-    defaults = flat(with_defaults({"backbones": dict.fromkeys(config["backbones"])}, schema))
+    default: Config = {"data": {}, "train": {}, "backbones": dict.fromkeys(config["backbones"])}
+    default = with_defaults(default, schema)
+    _fill(default["train"], schema["$defs"]["training"])
+    defaults = flat(default)
     values = flat(config)
     found = []
     for key, value in values.items():

@@ -535,7 +535,7 @@ def system_shards(suffix):
 
     def files(wildcards):
         backbone = next(iter(CONFIG["backbones"])) if wildcards.system == AVERAGE else wildcards.system.split("+")[0]
-        parts = TRAINING_PARTS if wildcards.scored == "out-of-fold" else [wildcards.scored]
+        parts = TRAINING_PARTS if wildcards.part == "out-of-fold" else [wildcards.part]
         return shard_files(backbone, parts, suffix)
 
     return files

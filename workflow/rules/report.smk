@@ -9,28 +9,28 @@ localrules:
 
 rule illustrate:
     input:
-        predictions=path("scores", "{system}", "{scored}", "predictions.csv"),
-        metrics=path("scores", "{system}", "{scored}", "metrics.json"),
-        outputs=lambda wildcards: outputs_of([wildcards.system], wildcards.scored)[0],
+        predictions=path("scores", "{system}", "{part}", "predictions.csv"),
+        metrics=path("scores", "{system}", "{part}", "metrics.json"),
+        outputs=lambda wildcards: outputs_of([wildcards.system], wildcards.part)[0],
         pixels=system_shards("npy"),
         rows=system_shards("csv"),
         code=code("illustrate.py"),
     output:
         **{
             name: report(
-                path("report", "{system}", "{scored}", f"{name}.png"),
+                path("report", "{system}", "{part}", f"{name}.png"),
                 caption=f"../report/{name}.rst",
                 category="Graders",
                 subcategory="{system}",
-                labels={"figure": label, "part": "{scored}"},
+                labels={"figure": label, "part": "{part}"},
             )
             for name, label in ILLUSTRATIONS.items()
         },
     log:
-        path("logs", "report", "{system}", "{scored}.log"),
+        path("logs", "report", "{system}", "{part}.log"),
     wildcard_constraints:
         system=any_of(whole_systems()),
-        scored=any_of(system_parts(whole_systems()[0])),
+        part=any_of(system_parts(whole_systems()[0])),
     conda:
         "../../envs/retinaflow.yaml"
     params:

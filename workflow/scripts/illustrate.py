@@ -8,7 +8,7 @@ from retinaflow.report import illustrate
 with job_log(snakemake.log[0]):
     files, wildcards = snakemake.input, snakemake.wildcards
     illustrate(
-        f"{wildcards.system} on {wildcards.scored}",
+        f"{wildcards.system} on {wildcards.part}",
         Path(files.predictions),
         Path(files.metrics),
         Path(files.outputs),

@@ -1,0 +1,153 @@
+"""The report: what is in it, that nothing else depends on it, and what a browser makes of it."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from conftest import SMALLEST, Project
+
+SYSTEMS = ("MobileNetV3Small", "VGG16", "average")
+PARTS = ("validation", "test")
+
+
+@pytest.fixture(scope="module")
+def reported(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project that ran to its end, with its report."""
+    project = finished_once.copy(tmp_path_factory.mktemp("reported") / "project")
+    jobs = project.planned("report")
+    drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
+    assert jobs == {**drawn, "illustrate_data": 1, "pages": 1, "report": 1}
+    project.snakemake("report")
+    project.snakemake("report", "--report", "results/report.html")
+    yield project
+    shutil.rmtree(project.folder)
+
+
+def variable(html: str, name: str) -> Any:
+    """What the report's script of that name holds."""
+    return json.loads(re.search(rf'<script id="[a-z-]+">\s+var {name} = (.*);\n', html)[1])
+
+
+def test_nothing_depends_on_the_report(reported: Project) -> None:
+    assert not reported.planned()
+    assert set(reported.planned("report")) <= {"report"}
+
+
+def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
+    html = reported.read("results/report.html")
+    results, categories = variable(html, "results"), variable(html, "categories")
+    assert categories.keys() == {"Comparison", "Data", "Graders", "Provenance"}
+    assert categories["Graders"].keys() == set(SYSTEMS)
+    for system in SYSTEMS:
+        shown = [results[path]["labels"] for path in categories["Graders"][system]]
+        figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the photographs"}
+        of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
+        curves = set() if system == "average" else {("learning curves", "")}
+        assert {(labels["figure"], labels["part"]) for labels in shown} == of_parts | curves
+    assert all(result["caption"].startswith("<p>") for result in results.values())
+    assert "{" not in "".join(result["caption"] for result in results.values())
+    assert all(result["data_uri"].startswith("data:") for result in results.values())
+
+
+def test_first_page_has_the_comparison(reported: Project) -> None:
+    first = variable(reported.read("results/report.html"), "workflow_desc")
+    text = re.sub(r"\s+", " ", re.sub("<.*?>", " ", first))
+    for line in reported.read("results/comparison/comparison.md").splitlines():
+        if line.startswith("| ") and "---" not in line:
+            assert re.sub(r"[|*\s]+", " ", line).strip() in text
+
+
+def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
+    page = reported.read("results/report/provenance.html")
+    assert "<tr><td>train.epochs</td><td>1</td><td>50</td></tr>" in page
+    assert "data.exclude_limit" not in page
+    for backbone in SMALLEST["backbones"]:
+        record = json.loads(reported.read(f"results/models/{backbone}/run.json"))
+        assert f"<td>{record['seconds']}</td>" in page
+        assert record["digests"]["train_index"] in page
+
+
+def test_zip_holds_the_same(reported: Project) -> None:
+    reported.snakemake("report", "--report", "results/report.zip")
+    with ZipFile(reported.folder / "results/report.zip") as archive:
+        html = archive.read("report/report.html").decode()
+        results = variable(html, "results")
+        for path, result in results.items():
+            assert archive.read(f"report/{result['data_uri']}") == (reported.folder / path).read_bytes()
+    assert results.keys() == variable(reported.read("results/report.html"), "results").keys()
+
+
+def test_report_without_its_own_figures(finished: Project) -> None:
+    """`--report` alone has what every run leaves behind, and says what else there could be."""
+    finished.snakemake("--report", "results/report.html")
+    html = finished.read("results/report.html")
+    assert variable(html, "categories").keys() == {"Comparison", "Graders"}
+    assert "snakemake report" in variable(html, "workflow_desc")
+
+
+def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:
+    jobs = fresh(split={"folds": 2}).planned("report")
+    systems = ("MobileNetV3Small", "VGG16", "average")
+    drawn = {f"illustrate {system} {part}" for system in systems for part in ("out-of-fold", "test")}
+    assert {job for job in jobs if job.startswith("illustrate ")} == drawn
+
+
+@pytest.mark.browser
+def test_click_through(reported: Project, tmp_path: Path) -> None:
+    """Every result and caption is shown, offline and without an error. The screenshots are to be looked at."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    report = reported.folder / "results/report.html"
+    categories = variable(report.read_text(encoding="utf-8"), "categories")
+    wrong: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
+        page.goto(report.as_uri())
+        page.locator("#rulegraph canvas, #rulegraph svg").wait_for()
+        page.screenshot(path=tmp_path / "first.png")
+        page.locator("nav li a", has_text="Statistics").click()
+        page.locator("#timeline canvas, #timeline svg").wait_for()
+        page.screenshot(path=tmp_path / "statistics.png")
+        for category, subcategories in categories.items():
+            for subcategory, paths in subcategories.items():
+                page.goto(report.as_uri())
+                page.locator("nav li a", has_text=category).click()
+                if len(subcategories) > 1:
+                    page.locator("nav li a").get_by_text(subcategory, exact=True).click()
+                rows = page.locator("nav tbody tr")
+                assert rows.count() == len(paths)
+                for number in range(len(paths)):
+                    rows.nth(number).locator("a").nth(0).click()
+                    _shown(page)
+                    page.screenshot(path=tmp_path / f"{category}-{subcategory}-{number}.png")
+                    rows.nth(number).locator("a").nth(1).click()
+                    assert page.locator("nav p").first.inner_text()
+                    page.screenshot(path=tmp_path / f"{category}-{subcategory}-{number}-caption.png")
+                    page.locator("nav ol a", has_text=subcategory if len(subcategories) > 1 else category).click()
+        browser.close()
+    assert not wrong
+
+
+def _shown(page: Any) -> None:
+    """A figure that is drawn and within the window, or a page with text."""
+    figure = page.locator("#app img:not(nav img), #app iframe")
+    figure.wait_for()
+    if figure.evaluate("element => element.tagName") == "IFRAME":
+        assert figure.content_frame.locator("body").inner_text().strip()
+    else:
+        assert figure.evaluate("element => element.decode().then(() => element.naturalWidth)") > 0
+        box = figure.bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= page.viewport_size["height"]
