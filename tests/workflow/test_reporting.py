@@ -115,39 +115,43 @@ def test_click_through(reported: Project, tmp_path: Path) -> None:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
         page.goto(report.as_uri())
-        page.locator("#rulegraph canvas, #rulegraph svg").wait_for()
+        page.locator("#rulegraph canvas").wait_for()
         page.screenshot(path=tmp_path / "first.png")
-        page.locator("nav li a", has_text="Statistics").click()
-        page.locator("#timeline canvas, #timeline svg").wait_for()
+        _follow(page, "Statistics")
+        page.locator("#timeline canvas").wait_for()
         page.screenshot(path=tmp_path / "statistics.png")
         for category, subcategories in categories.items():
             for subcategory, paths in subcategories.items():
+                name = subcategory if len(subcategories) > 1 else category
                 page.goto(report.as_uri())
-                page.locator("nav li a", has_text=category).click()
+                _follow(page, category)
                 if len(subcategories) > 1:
-                    page.locator("nav li a").get_by_text(subcategory, exact=True).click()
+                    _follow(page, subcategory)
                 rows = page.locator("nav tbody tr")
                 assert rows.count() == len(paths)
                 for number in range(len(paths)):
-                    rows.nth(number).locator("a").nth(0).click()
+                    show, explain = rows.nth(number).locator("a").all()
+                    show.click()
                     _shown(page)
-                    page.screenshot(path=tmp_path / f"{category}-{subcategory}-{number}.png")
-                    rows.nth(number).locator("a").nth(1).click()
+                    page.screenshot(path=tmp_path / f"{name}-{number}.png")
+                    explain.click()
                     assert page.locator("nav p").first.inner_text()
-                    page.screenshot(path=tmp_path / f"{category}-{subcategory}-{number}-caption.png")
-                    page.locator("nav ol a", has_text=subcategory if len(subcategories) > 1 else category).click()
+                    page.screenshot(path=tmp_path / f"{name}-{number}-caption.png")
+                    _follow(page, name)
         browser.close()
     assert not wrong
 
 
+def _follow(page: Any, name: str) -> None:
+    page.get_by_role("link", name=name, exact=True).click()
+
+
 def _shown(page: Any) -> None:
-    """A figure that is drawn and within the window, or a page with text."""
+    """A figure that is drawn and whose top is in sight, or a page with text."""
     figure = page.locator("#app img:not(nav img), #app iframe")
     figure.wait_for()
     if figure.evaluate("element => element.tagName") == "IFRAME":
         assert figure.content_frame.locator("body").inner_text().strip()
     else:
         assert figure.evaluate("element => element.decode().then(() => element.naturalWidth)") > 0
-        box = figure.bounding_box()
-        assert box["y"] >= 0
-        assert box["y"] + box["height"] <= page.viewport_size["height"]
+        assert figure.bounding_box()["y"] >= 0

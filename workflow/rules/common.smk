@@ -525,7 +525,7 @@ def figure_labels(figure, part):
 
     def labels(wildcards):
         _, _, fold = wildcards[0].partition("/")
-        return {"figure": figure, "part": " ".join(filter(None, [fold, part]))}
+        return {"part": " ".join(filter(None, [fold, part])), "figure": figure}
 
     return labels
 

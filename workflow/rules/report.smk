@@ -22,7 +22,7 @@ rule illustrate:
                 caption=f"../report/{name}.rst",
                 category="Graders",
                 subcategory="{system}",
-                labels={"figure": label, "part": "{part}"},
+                labels={"part": "{part}", "figure": label},
             )
             for name, label in ILLUSTRATIONS.items()
         },
