@@ -137,13 +137,13 @@ def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, t
 def mistakes_figure(path: PathLike, mistakes: Sequence[tuple[np.ndarray, str]], title: str) -> None:
     """Draw photographs, uint8 RGB (size, size, 3), each below a text that says how it was graded."""
     rows = max(1, math.ceil(len(mistakes) / COLUMNS))
-    figure = Figure(figsize=(2 * COLUMNS, 2.55 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(2 * COLUMNS, 2.6 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
     for axes, (pixels, text) in zip(panels.flat, mistakes, strict=False):
         axes.imshow(pixels)
-        axes.set_title(text, fontsize=7)
+        axes.set_title(text, fontsize=8)
     if not mistakes:
         figure.text(0.5, 0.4, "no photograph is graded wrongly", ha="center", fontsize=10)
     figure.suptitle(title, fontsize=11)

@@ -525,6 +525,7 @@ def figure_labels(figure, part):
 
     def labels(wildcards):
         _, _, fold = wildcards[0].partition("/")
+        # The part first: of a later label with two values, the report makes a switch.
         return {"part": " ".join(filter(None, [fold, part])), "figure": figure}
 
     return labels
