@@ -143,7 +143,8 @@ def mistakes_figure(path: PathLike, mistakes: Sequence[tuple[np.ndarray, str]], 
         axes.axis("off")
     for axes, (pixels, text) in zip(panels.flat, mistakes, strict=False):
         axes.imshow(pixels)
-        axes.set_title(text, fontsize=8)
+        # A file's name may hold anything: what is no text, and two dollars around what is no formula.
+        axes.set_title(text.encode(errors="replace").decode(), fontsize=8, parse_math=False)
     if not mistakes:
         figure.text(0.5, 0.4, "no photograph is graded wrongly", ha="center", fontsize=10)
     figure.suptitle(title, fontsize=11)
