@@ -20,9 +20,6 @@ PARTS = ("validation", "test")
 def reported(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project that ran to its end, with its report."""
     project = finished_once.copy(tmp_path_factory.mktemp("reported") / "project")
-    jobs = project.planned("report")
-    drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
-    assert jobs == {**drawn, "illustrate_data": 1, "pages": 1, "report": 1}
     project.snakemake("report")
     project.snakemake("report", "--report", "results/report.html")
     yield project
@@ -36,7 +33,7 @@ def variable(html: str, name: str) -> Any:
 
 def test_nothing_depends_on_the_report(reported: Project) -> None:
     assert not reported.planned()
-    assert set(reported.planned("report")) <= {"report"}
+    assert not reported.planned("report")
 
 
 def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
@@ -84,17 +81,18 @@ def test_zip_holds_the_same(reported: Project) -> None:
 
 
 def test_report_without_its_own_figures(finished: Project) -> None:
-    """`--report` alone has what every run leaves behind, and says what else there could be."""
+    """`--report` alone has what every run leaves behind, and says what else could be drawn of it."""
     finished.snakemake("--report", "results/report.html")
     html = finished.read("results/report.html")
     assert variable(html, "categories").keys() == {"Comparison", "Graders"}
     assert "snakemake report" in variable(html, "workflow_desc")
+    drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
+    assert finished.planned("report") == {**drawn, "illustrate_data": 1, "pages": 1, "report": 1}
 
 
 def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:
     jobs = fresh(split={"folds": 2}).planned("report")
-    systems = ("MobileNetV3Small", "VGG16", "average")
-    drawn = {f"illustrate {system} {part}" for system in systems for part in ("out-of-fold", "test")}
+    drawn = {f"illustrate {system} {part}" for system in SYSTEMS for part in ("out-of-fold", "test")}
     assert {job for job in jobs if job.startswith("illustrate ")} == drawn
 
 

@@ -72,6 +72,7 @@ def operating_curves(path: PathLike, positive: np.ndarray, risk: np.ndarray, ref
         strict=True,
     ):
         _unit_square(axes)
+        axes.set_aspect("equal")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
@@ -97,7 +98,6 @@ def reliability_diagram(path: PathLike, after: Reliability, before: Reliability 
         axes.plot(found.confidence[filled], found.accuracy[filled], style, color=colour, markersize=5, label=label)
         counts.stairs(found.images, edges, color=colour, linewidth=1.8, linestyle=style[1:])
     _unit_square(axes)
-    axes.set_aspect("auto")
     axes.set_ylabel("Share that is of that class")
     axes.legend(loc="upper left", fontsize=8)
     counts.set_xlabel("Probability of the most probable class")
@@ -172,6 +172,7 @@ def grades_figure(
     for axes, (part, of_part), share in zip(grid.flat, counts.items(), shares, strict=False):
         _named_bars(axes, 100 * share, [f"{n:,} ({its:.1%})" for n, its in zip(of_part, share, strict=True)])
         axes.set_title(f"{part}: {of_part.sum():,}", fontsize=9)
+        axes.set_xticks(range(0, 101, 25))
         axes.set_xlim(0, 190 * max(its.max() for its in shares))
         axes.set_xlabel("Share of photographs (%)", fontsize=8)
     for axes, (users, its) in zip(grid.flat[len(counts) :], weights.items(), strict=False):
@@ -225,7 +226,6 @@ def _named_bars(axes: Axes, values: np.ndarray, texts: Sequence[str], colour: st
 def _unit_square(axes: Axes) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_aspect("equal")
     axes.grid(color="0.9")
 
 
