@@ -72,7 +72,7 @@ def read_paths(path: str) -> list[str]:
         delimiter, _, (image,) = _columns(path, text, ("image",), "or add it if the table has none")
         paths = ["".join(cells[image : image + 1]) for _, cells in _data_rows(path, text, delimiter)]
     else:
-        paths = text.splitlines()
+        paths = text.split("\n")
     return [path.strip() for path in paths if path.strip()]
 
 
