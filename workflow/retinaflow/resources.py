@@ -123,7 +123,11 @@ def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: flo
 
 
 def predicting_memory(
-    networks: Sequence[tuple[str, Mapping[str, Any]]], pixel_limit: int, threads: int, photographs: int, attempt: int
+    networks: Sequence[tuple[str, Mapping[str, Any]]],
+    pixel_limit: int,
+    threads: int,
+    photographs: int,
+    attempt: int = 1,
 ) -> int:
     """MB to grade ``photographs`` by all ``networks``, backbones with their ``train`` settings, at once."""
     weights = sum(4 * COSTS[backbone].parameters for backbone, _ in networks)
@@ -136,7 +140,7 @@ def predicting_memory(
 
 
 def predicting_minutes(
-    networks: Sequence[tuple[str, Mapping[str, Any]]], views: int, threads: int, photographs: int, attempt: int
+    networks: Sequence[tuple[str, Mapping[str, Any]]], views: int, threads: int, photographs: int, attempt: int = 1
 ) -> int:
     """Minutes to read ``photographs`` and grade all ``views`` of them by all ``networks``."""
     seconds = views * sum(max(_seconds(*network), 1 / FEED) for network in networks)
