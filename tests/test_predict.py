@@ -252,16 +252,16 @@ def test_what_cannot_be_graded_is_listed_and_the_rest_graded(photographs, grader
     with caplog.at_level("INFO"):
         rows, problems = run(photographs, graders, "A", tmp_path / "out")
     assert [row["image"] for row in rows] == [name for name in NAMES if name != "3_left.bmp"]
-    assert {(Path(row["path"]).name, row["image"], row["problem"]) for row in problems} == {
-        ("4_left.jpeg", "4_left", "truncated"),
-        ("5_left.jpeg", "5_left", "not_an_image"),
-        ("6_left.jpeg", "6_left", "empty"),
-        ("7_left.png", "7_left", "oversized"),
-        ("8_left.jpeg", "8_left", "unreadable"),
-        ("notes.txt", "notes.txt", "other_file"),
-        ("3_left.bmp", "3_left", "duplicate_image"),
-        ("3_LEFT.png", "3_LEFT", "duplicate_image"),
-    }
+    assert [(row["image"], row["problem"]) for row in problems] == [
+        ("3_left.bmp", "duplicate_image"),
+        ("4_left.jpeg", "truncated"),
+        ("5_left.jpeg", "not_an_image"),
+        ("6_left.jpeg", "empty"),
+        ("7_left.png", "oversized"),
+        ("8_left.jpeg", "unreadable"),
+        ("more/3_LEFT.png", "duplicate_image"),
+        ("notes.txt", "other_file"),
+    ]
     assert all(row["found"] for row in problems)
     told = "A graded 4 of 12 files"
     assert any(told in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
@@ -278,7 +278,8 @@ def test_a_photograph_that_changes_while_it_is_read_is_listed(photographs, grade
     monkeypatch.setattr(predict, "read_anew", change)
     rows, problems = run(photographs, graders, "A", tmp_path / "out")
     assert [row["image"] for row in rows] == NAMES[1:]
-    assert [(row["image"], row["problem"]) for row in problems] == [("1_left", "unreadable")]
+    assert [(row["image"], row["problem"]) for row in problems] == [("1_left.jpeg", "unreadable")]
+    assert problems[0]["found"].startswith("changed since")
 
 
 def test_where_nothing_can_be_graded_nothing_is_written(tmp_path, graders):
@@ -286,7 +287,7 @@ def test_where_nothing_can_be_graded_nothing_is_written(tmp_path, graders):
     with pytest.raises(RetinaflowError, match=r"new: none of 0 files can be graded\. Expected a folder of photographs"):
         run(tmp_path / "new", graders, "A", tmp_path / "out")
     (tmp_path / "new/1_left.jpeg").write_bytes(b"")
-    with pytest.raises(RetinaflowError, match=r"none of 1 files can be graded, first 1_left: empty, 0 bytes"):
+    with pytest.raises(RetinaflowError, match=r"none of 1 files can be graded, first 1_left.jpeg: empty, 0 bytes"):
         run(tmp_path / "new", graders, "A", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -295,7 +296,7 @@ def test_a_list_names_what_is_missing(photographs, graders, tmp_path):
     (tmp_path / "list.csv").write_text(f"image\n{photographs.name}/1_left.jpeg\n{photographs.name}/absent.jpeg\n")
     rows, problems = run(tmp_path / "list.csv", graders, "B", tmp_path / "out")
     assert [(row["image"], row["patient"]) for row in rows] == [("new photos/1_left.jpeg", "1")]
-    assert [(row["image"], row["problem"]) for row in problems] == [("absent", "no_image")]
+    assert [(row["image"], row["problem"]) for row in problems] == [("new photos/absent.jpeg", "no_image")]
 
 
 def test_a_decision_of_other_classes_is_refused(graders):

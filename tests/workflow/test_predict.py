@@ -21,7 +21,7 @@ def predictions(project, source):
     folder = project.folder / "results/predictions" / folder_name(str(project.folder / source))
     return (
         {row["image"]: row for row in read_table(folder / "predictions.csv")},
-        {row["path"]: row["problem"] for row in read_table(folder / "problems.csv")},
+        {row["image"]: row["problem"] for row in read_table(folder / "problems.csv")},
     )
 
 
@@ -66,7 +66,7 @@ def test_new_photographs(finished):
     finished.snakemake(*ASKED)
     rows, problems = predictions(finished, NEW)
     assert set(rows) == {f"more/{names[0]}", *names[1:]}
-    assert problems == {f"{NEW}/9001_left.jpeg": "truncated", f"{NEW}/notes.txt": "other_file"}
+    assert problems == {"9001_left.jpeg": "truncated", "notes.txt": "other_file"}
     best = json.loads(finished.read("results/models/graders.json"))["best"]
     ranked = read_table(finished.folder / "results/comparison/comparison.csv")
     assert best == ranked[0]["run"]

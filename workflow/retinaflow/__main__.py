@@ -49,7 +49,7 @@ def _predict(images: Sequence[str], results: Path, system: str | None, as_json: 
     else:
         print("\n".join([*(line for answer in answers for line in _lines(answer, graders)), f"{system}. {NOTICE}"]))
     for problem in problems:
-        print(f"error: {problem['path']}: {problem['problem']}, {problem['found']}", file=sys.stderr)
+        print(f"error: {problem['image']}: {problem['problem']}, {problem['found']}", file=sys.stderr)
     return int(bool(problems))
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 5
 
-PROBLEM_COLUMNS = ("image", "path", "problem", "found")
+PROBLEM_COLUMNS = ("image", "problem", "found")
 BOTH_COLUMNS = ("both_class", "both_level", "both_severity", "both_referable")
 
 Answer = dict[str, Any]  # a value for each of ``columns``
@@ -170,8 +170,7 @@ def grade_files(
             graded += chunk
             log.info("%d of %d photographs", first + len(names), len(left))
     answers = _answers(graded, np.concatenate(said), graders, loaded) if graded else []
-    rows = ((image_name(Path(name).name), files[name], *fault) for name, fault in sorted(faults.items()))
-    return answers, [dict(zip(PROBLEM_COLUMNS, row, strict=True)) for row in rows]
+    return answers, [dict(zip(PROBLEM_COLUMNS, (name, *faults[name]), strict=True)) for name in sorted(faults)]
 
 
 def _fault_of_name(name: str, files: Mapping[str, str]) -> tuple[str, str] | None:
@@ -206,7 +205,7 @@ def decode(
         try:
             return [load(Path(one.path), row, recipe) for recipe in parsed.values()]
         except RetinaflowError as error:
-            return str(error)
+            return str(error).removeprefix(f"{one.path}: ")
 
     cv2.setNumThreads(1)  # the threads below each have a photograph of their own
     keep_freed_memory()
@@ -245,13 +244,10 @@ def _answers(photographs: Sequence[Photograph], outputs: np.ndarray, graders: Gr
             "patient": patients[number],
             "eye": eyes[number],
             **_answer(own, number, graders.classes),
-            **dict(
-                zip(
-                    (f"probability_{name}" for name in graders.classes),
-                    own.probabilities[number].tolist(),
-                    strict=True,
-                )
-            ),
+            **{
+                f"probability_{name}": float(value)
+                for name, value in zip(graders.classes, own.probabilities[number], strict=True)
+            },
             "uncertainty": float(1 - own.probabilities[number].max()),
             "quality": float(one.header.quality),
             "low_quality": int(float(one.header.quality) < graders.quality_cut),
