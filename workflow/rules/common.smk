@@ -268,7 +268,7 @@ def new_photographs():
     """What tells the new photographs from what they were before: a text for each file."""
     if CONFIG["images"] is None:
         raise WorkflowError(
-            f"images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config "
+            "images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config "
             f"images=FOLDER`, with {sources.EXPECTED}."
         )
     try:
