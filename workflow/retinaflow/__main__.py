@@ -1,6 +1,7 @@
 """Grade photographs by a finished run, without Snakemake: `python -m retinaflow predict IMAGE...`."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -39,10 +40,17 @@ def _predict(images: Sequence[str], results: Path, system: str | None, as_json: 
     choose(graders.named(system).backbones[0].backend)
     # Nobody who grades one photograph wants to know what TensorFlow was built with.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Here, as this takes seconds, and what is wrong above is told at once.
-    from retinaflow.predict import grade_files, load_grader
+    gc.disable()  # what is imported and loaded is no garbage, and looking for some takes a second
+    try:
+        # Here, as this takes seconds, and what is wrong above is told at once.
+        from retinaflow.predict import grade_files, load_grader
 
-    answers, problems = grade_files({image: image for image in images}, graders, load_grader(graders, system), THREADS)
+        loaded = load_grader(graders, system)
+    finally:
+        gc.enable()
+    for model in (model for _, models in loaded.networks for model in models):
+        model.run_eagerly = True  # compiling it takes longer than to run it a few times
+    answers, problems = grade_files({image: image for image in images}, graders, loaded, THREADS)
     if as_json:
         told = {"system": system, "notice": NOTICE, "photographs": answers, "problems": problems}
         print(json.dumps(told, indent=2, ensure_ascii=False))
