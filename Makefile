@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch demo report gpus test test-slow test-slurm test-s3 test-browser test-backends lint bench pins reference clean
+.PHONY: setup slurm s3 jax torch demo report gpus test test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
+	reference clean
 
 setup: $(VENV)/.workflow
 
@@ -62,6 +63,10 @@ test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
 
+# The Markdown files as pages, site/docs/index.html; a link that leads nowhere is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+
 # About 25 minutes on two cores, which should do nothing else. See benchmarks/README.md.
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
@@ -77,14 +82,14 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch docs): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
 	$(COMPILE) --upgrade --constraints envs/constraints.in envs/requirements.in --output-file envs/requirements.txt
-	for name in dev slurm s3 jax torch; do \
+	for name in dev slurm s3 jax torch docs; do \
 		$(COMPILE) --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; \
 	done
 	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
@@ -95,4 +100,4 @@ reference: $(VENV)/.workflow
 	PYTHONPATH=workflow $(BIN)/python -m retinaflow.reference
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) .snakemake site

@@ -37,6 +37,7 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/eyes.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/predict.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
 

@@ -91,7 +91,7 @@ def inventory(folder: Path, count: int) -> Callable[[], object]:
     def read(paths: list[str], *_: object) -> list[headers.Header]:
         return [headers.Header(1_000_000, 3888, 2592, files.digest(path.encode())) for path in paths]
 
-    headers._read = read  # type: ignore[assignment]
+    headers.read_anew = read  # type: ignore[assignment]
     time.sleep(headers.SETTLED / 1e9)  # or it would not remember files that new
     return again(folder, count)
 

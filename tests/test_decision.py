@@ -207,7 +207,8 @@ def test_a_decision_is_read_as_it_was_written(tmp_path):
     [
         ({"thresholds": [0.5, 1.5]}, r"thresholds are \[0.5, 1.5\], expected 4 ascending numbers"),
         ({"thresholds": [1.5, 0.5, 2.5, 3.5]}, "expected 4 ascending numbers"),
-        ({"thresholds": [0.5, 1.5, 2.5, float("nan")]}, "expected 4 ascending numbers"),
+        ({"thresholds": [0.5, 1.5, 2.5, float("nan")]}, "NaN is no JSON number"),
+        ({"thresholds": [0.5, 1.5, 2.5, 1e400]}, "Infinity is no JSON number"),
         ({"cuts": None}, "cuts of a regression alone"),
         ({"objective": "softmax"}, "cuts of a regression alone"),
         ({"objective": "guess"}, "objective: 'guess' is not one of"),

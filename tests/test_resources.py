@@ -96,3 +96,14 @@ def test_each_attempt_gets_more_up_to_a_day():
     assert resources.training_minutes("VGG16", SETTINGS, 10_000_000, 10) == DAY
     assert resources.scoring_minutes("VGG16", SETTINGS, 50_000) < resources.scoring_minutes("VGG16", SETTINGS, 500_000)
     assert resources.unpacking_minutes(80_000) > resources.unpacking_minutes(80) >= 10
+
+
+def test_new_photographs_take_more_for_more():
+    vgg, inception = ("VGG16", SETTINGS), ("InceptionV3", {**SETTINGS, "image_size": 299})
+    few = ([vgg], 100, 2, 1000)
+    for more in (([vgg, inception], 100, 2, 1000), ([vgg], 200, 2, 1000), ([vgg], 100, 4, 1000), ([vgg], 100, 2, 9000)):
+        assert resources.predicting_memory(*more) > resources.predicting_memory(*few)
+    assert resources.predicting_memory(*few, attempt=2) == 2 * resources.predicting_memory(*few)
+    minutes = [resources.predicting_minutes([vgg], views, 2, 10000) for views in (1, 4)]
+    assert minutes[0] < minutes[1]
+    assert resources.predicting_minutes([vgg], 1, 2, 10**9) == DAY

@@ -81,6 +81,12 @@ def message(wrong):
         (config(eyes__systems=["both"]), "eyes.systems[0]: 'both' is not one of ['blend', 'fusion']"),
         (config(eyes__blend_weight=50), "eyes.blend_weight: 50 is greater than the maximum of 1 (it is a share"),
         (config(split__folds=1), "split.folds: 1 fold leaves nothing to train on"),
+        (config(images=""), "images: '' "),
+        (
+            config(system="VGG61"),
+            "system: 'VGG61' grades no new photographs; expected one of InceptionV3, ResNet50, VGG16, average",
+        ),
+        (config(system="average", backbones={"VGG16": {}}), "system: 'average' grades no new photographs"),
         (config(organize__mode="move"), "organize.mode: 'move' is not one of"),
         (config(preprocess__crop="centre"), "preprocess.crop: 'centre' is not one of"),
         (config(preprocess__shard_size=0), "preprocess.shard_size: 0 is less than the minimum of 1"),

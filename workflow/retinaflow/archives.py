@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -72,6 +72,16 @@ def listing(path: str) -> str:
     own times; an archive by name, size and checksum of the members, as its central directory gives them.
     Raises ``RetinaflowError`` if the folder or archive cannot be read.
     """
+    return combined(states(path))
+
+
+def combined(states: Iterable[str]) -> str:
+    """Digest (32 hexadecimal digits) of several texts in any order."""
+    return hashlib.blake2b("".join(sorted(states)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def states(path: str) -> list[str]:
+    """What ``listing`` goes by: a text for each file."""
     located = split_archive(path)
     if located is None:
         entries = []
@@ -79,11 +89,10 @@ def listing(path: str) -> str:
             # A broken link has no target to ask.
             status = entry.stat(follow_symlinks=not entry.is_symlink() or os.path.exists(entry.path))  # noqa: PTH110
             entries.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0")
-    else:
-        with _open(located[0]) as archive:
-            members = _members(archive, located[1])
-        entries = [f"{'/'.join(parts)}\0{member.file_size}\0{member.CRC}\0" for parts, member in members]
-    return hashlib.blake2b("".join(sorted(entries)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return entries
+    with _open(located[0]) as archive:
+        members = _members(archive, located[1])
+    return [f"{'/'.join(parts)}\0{member.file_size}\0{member.CRC}\0" for parts, member in members]
 
 
 def unpack(source: str, target: Path, max_bytes: int) -> int:

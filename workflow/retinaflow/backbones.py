@@ -20,7 +20,7 @@ class Backbone(NamedTuple):
 
 # https://keras.io/api/applications/ lists the input each network expects and its least size.
 BACKBONES = {
-    "VGG16": Backbone("VGG16", "caffe"),
+    "VGG16": Backbone("VGG16", "caffe", feature_layers=("block3_pool", "block4_pool")),
     "ResNet50": Backbone("ResNet50", "caffe", feature_layers=("conv3_block4_out", "conv4_block2_out")),
     "ResNet50V2": Backbone("ResNet50V2", "tf"),
     "InceptionV3": Backbone("InceptionV3", "tf", minimum_size=75, feature_layers=("mixed2", "mixed4", "mixed6")),

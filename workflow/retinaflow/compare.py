@@ -1,16 +1,13 @@
 """Rank systems by what they score on held-out photographs, beside what is to be had for free; tell gain from luck."""
 
-import json
 import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import jsonschema
-import jsonschema.exceptions
-
+from retinaflow.documents import read_document
 from retinaflow.errors import RetinaflowError
 from retinaflow.figures import comparison_figure
 from retinaflow.files import whole_file
@@ -145,19 +142,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
 
     Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-        jsonschema.validate(content, SCHEMA)
-    except OSError as error:
-        raise RetinaflowError(f"{path}: {error.strerror}; expected a metrics file. Score the model again.") from error
-    except ValueError as error:
-        raise RetinaflowError(
-            f"{path}: this is no valid JSON ({error}); expected a metrics file. Delete it and score the model again."
-        ) from error
-    except jsonschema.exceptions.ValidationError as error:
-        raise RetinaflowError(
-            f"{path}: {error.json_path.removeprefix('$.')}: {error.message}. Delete it and score the model again."
-        ) from error
+    content = read_document(path, SCHEMA, "a metrics file", "Delete it and score the model again.")
     referable, baseline, classes = content["referable"], content["baseline"], content["classes"]
     if referable["level"] >= len(classes):
         raise RetinaflowError(
@@ -190,10 +175,6 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         "baseline_class": baseline["class"],
         "referable_class": classes[referable["level"]],
     }
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:

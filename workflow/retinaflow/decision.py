@@ -1,19 +1,16 @@
 """What turns the outputs of a system into answers, fitted on photographs that nobody was trained on, never on test."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jsonschema
-import jsonschema.exceptions
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtr
 
 from retinaflow import objectives
+from retinaflow.documents import read_document
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import write_json
 from retinaflow.grades import Grades
@@ -324,15 +321,7 @@ def read_decision(path: str | os.PathLike[str]) -> Decision:
     Raises ``RetinaflowError`` if the file cannot be read or is no such decision.
     """
     again = "Delete it and grade the system again."
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        jsonschema.validate(content, SCHEMA)
-    except OSError as error:
-        raise RetinaflowError(f"{path}: {error.strerror}; expected a decision. {again}") from error
-    except ValueError as error:
-        raise RetinaflowError(f"{path}: this is no valid JSON ({error}); expected a decision. {again}") from error
-    except jsonschema.exceptions.ValidationError as error:
-        raise RetinaflowError(f"{path}: {error.json_path.removeprefix('$.')}: {error.message}. {again}") from error
+    content = read_document(path, SCHEMA, "a decision", again)
     decision = Decision(**content)
     k = len(decision.classes)
     for name, values in (("thresholds", decision.thresholds), ("cuts", decision.cuts or [0.0] * (k - 1))):

@@ -74,7 +74,7 @@ def read_headers(paths: Sequence[str], megapixels: int, kept: Path, code: str, t
     headers = {path: header for path, (state, header) in _recall(kept, stamp).items() if states.get(path) == state}
     unread = [path for path in paths if path not in headers]
     if unread:
-        headers.update(zip(unread, _read(unread, megapixels, threads), strict=True))
+        headers.update(zip(unread, read_anew(unread, megapixels, threads), strict=True))
         settled = {
             path: (state, headers[path])
             for path, state in states.items()
@@ -112,7 +112,8 @@ def _remember(kept: Path, stamp: str, headers: Mapping[str, tuple[State, Header]
         log.info("%s: what was read is not kept for the next time (%s)", kept, error)
 
 
-def _read(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
+def read_anew(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
+    """What ``read_headers`` says of the files ``paths``, with nothing remembered."""
     # Here, because split and organize reach this module and should not wait for Pillow.
     import cv2
     from PIL import Image, PngImagePlugin

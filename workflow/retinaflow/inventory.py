@@ -72,7 +72,7 @@ def take_inventory(
     Raises ``RetinaflowError``, having written nothing, if there is no photograph, ``exclude`` names an unknown image or
     the pattern is no pattern.
     """
-    identify = _identifier(patient_pattern)
+    identify = identifier(patient_pattern)
     photographs, others = _find_photographs(dataset, folders)
     excluded = _excluded(dataset, exclude, set(photographs.values()) | {label.image for label in labels})
     judged, repeated = _judge_labels(labels, classes)
@@ -117,7 +117,11 @@ def usable(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not row.get("problem")]
 
 
-def _identifier(pattern: str) -> Callable[[str], tuple[str, str]]:
+def identifier(pattern: str) -> Callable[[str], tuple[str, str]]:
+    """A function that tells patient and eye, ``""`` where it is not known, by the name of an image.
+
+    Raises ``RetinaflowError`` if ``pattern`` is no regular expression with the group ``patient``.
+    """
     try:
         # A name may hold any character, and `.` is meant to stand for each.
         compiled = re.compile(pattern, re.DOTALL)

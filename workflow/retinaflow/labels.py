@@ -45,7 +45,8 @@ def read_labels(path: str, image_column: str, level_column: str) -> list[LabelRo
     image name is missing, an absolute path or one that leads upwards.
     """
     text = _read_text(path)
-    delimiter, header, image, level = _columns(path, text, image_column, level_column)
+    cure = "add it if the table has none, or set data.image_column and data.level_column"
+    delimiter, header, (image, level) = _columns(path, text, (image_column, level_column), cure)
     labels = []
     for number, cells in _data_rows(path, text, delimiter):
         if len(cells) != header:
@@ -59,6 +60,20 @@ def read_labels(path: str, image_column: str, level_column: str) -> list[LabelRo
     if not labels:
         raise RetinaflowError(f"{path}: no row below the header, expected one for each photograph. Add them.")
     return labels
+
+
+def read_paths(path: str) -> list[str]:
+    """Paths of photographs as a list has them: the column ``image`` of a ``.csv`` table, or else the lines of a text.
+
+    Blank ones are passed over. Raises ``RetinaflowError`` if the list cannot be read or the column is not there.
+    """
+    text = _read_text(path)
+    if path.lower().endswith(".csv"):
+        delimiter, _, (image,) = _columns(path, text, ("image",), "or add it if the table has none")
+        paths = ["".join(cells[image : image + 1]) for _, cells in _data_rows(path, text, delimiter)]
+    else:
+        paths = text.split("\n")
+    return [path.strip() for path in paths if path.strip()]
 
 
 def parse_level(text: str, classes: Sequence[str]) -> int | None:
@@ -86,9 +101,7 @@ def _read_text(path: str) -> str:
             with open(path, "rb") as file:
                 content = file.read(TABLE_BYTES + 1)
     except OSError as error:
-        raise RetinaflowError(
-            f"{path}: the label table cannot be read ({error.strerror}). Correct the path."
-        ) from error
+        raise RetinaflowError(f"{path}: the table cannot be read ({error.strerror}). Correct the path.") from error
     if len(content) > TABLE_BYTES:
         raise RetinaflowError(
             f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each photograph. Correct the "
@@ -111,18 +124,18 @@ def _read_text(path: str) -> str:
     return text
 
 
-def _columns(path: str, text: str, image_column: str, level_column: str) -> tuple[str, int, int, int]:
-    """Delimiter, number of columns, and places of the two that are wanted."""
+def _columns(path: str, text: str, wanted: Sequence[str], cure: str) -> tuple[str, int, list[int]]:
+    """Delimiter, number of columns, and places of those that are wanted."""
     headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
     for delimiter, header in headers.items():
-        places = [_places(header, column) for column in (image_column, level_column)]
+        places = [_places(header, column) for column in wanted]
         if all(len(place) == 1 for place in places):
-            return delimiter, len(header), places[0][0], places[1][0]
+            return delimiter, len(header), [place[0] for place in places]
     found = [repr(name[:40]) for name in max(headers.values(), key=len)]
     shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
     raise RetinaflowError(
-        f"{path}: expected the columns {image_column!r} and {level_column!r}, each once; found {shown or 'no CSV'} in "
-        "the first row. Correct it, add it if the table has none, or set data.image_column and data.level_column."
+        f"{path}: expected the columns {' and '.join(map(repr, wanted))}, each once; found {shown or 'no CSV'} in "
+        f"the first row. Correct it, {cure}."
     )
 
 

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import keras
@@ -21,6 +21,24 @@ from retinaflow.balance import draw, share_at
 from retinaflow.errors import RetinaflowError
 from retinaflow.shards import REBUILD, read_shard
 from retinaflow.tables import stream_table
+
+
+class Pixels(Protocol):
+    """What ``Batches`` are made of: n photographs, as ``Photographs`` have them."""
+
+    size: int
+    levels: np.ndarray
+
+    @property
+    def images(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> np.ndarray: ...
+
+    def read_into(self, out: np.ndarray, number: int) -> None: ...
+
+    def expect(self, numbers: np.ndarray) -> None: ...
 
 
 class Photographs:
@@ -145,7 +163,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        photographs: Photographs,
+        photographs: Pixels,
         batch_size: int,
         threads: int = 1,
         seed: int | None = None,

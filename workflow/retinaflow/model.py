@@ -76,9 +76,10 @@ def _build(
         x = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=LEAST_VARIANCE, trainable=False, dtype="float32", name="standardise"
         )(x)
+    # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
+    x = keras.layers.Dropout(settings["dropout"], seed=0, name="dropout")(x)
     for number, units in enumerate(settings["dense_units"], start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
-        # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
         x = keras.layers.Dropout(settings["dropout"], seed=number, name=f"dropout_{number}")(x)
     outputs = _answer(x, settings["objective"], classes, frequencies)
     return keras.Model(pixels, outputs, name=backbone)

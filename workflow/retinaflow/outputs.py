@@ -119,12 +119,22 @@ def average(
     """
     read = [(path, its, read_outputs(path, its, classes, kind)) for path, its in tables]
     path, _, first = read[0]
-    alike = all(its == objective for _, its in tables)
     outputs = []
     for other, its, said in read:
         if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
             raise RetinaflowError(
                 f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
             )
-        outputs.append(said.outputs if alike else objectives.severity(its, said.outputs, classes)[:, np.newaxis])
-    write_outputs(averaged, first._replace(outputs=np.mean(outputs, axis=0)))
+        outputs.append((its, said.outputs))
+    write_outputs(averaged, first._replace(outputs=mean_outputs(outputs, objective, classes)))
+
+
+def mean_outputs(outputs: Sequence[tuple[str, np.ndarray]], objective: str, classes: int) -> np.ndarray:
+    """Mean float64 (n, width) of what several systems, each with its objective, put out for the same photographs.
+
+    Where these differ from ``objective``, which is ``regression`` then, it is the mean of their severities.
+    """
+    alike = all(its == objective for its, _ in outputs)
+    return np.mean(
+        [said if alike else objectives.severity(its, said, classes)[:, np.newaxis] for its, said in outputs], axis=0
+    )

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -257,7 +258,7 @@ def _fill(
                 pixels = kept.get(_key(row))
                 try:
                     if pixels is None:
-                        pixels = _load(index.parent / row["class"] / row["filename"], row, recipe)
+                        pixels = load(index.parent / row["class"] / row["filename"], row, recipe)
                 except RetinaflowError as error:
                     failures.append(str(error))
                 else:
@@ -283,7 +284,11 @@ def _write_at(descriptor: int, offset: int, pixels: np.ndarray) -> None:
         offset, left = offset + written, left[written:]
 
 
-def _load(path: Path, row: Row, recipe: Recipe) -> np.ndarray:
+def load(path: Path, row: Mapping[str, str], recipe: Recipe) -> np.ndarray:
+    """What ``prepare`` makes of the photograph ``path``, whose ``width``, ``height`` and ``digest`` are in ``row``.
+
+    Raises ``RetinaflowError`` if it cannot be read or decoded, or has another digest.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

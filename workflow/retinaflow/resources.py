@@ -4,7 +4,7 @@ All of it errs on the high side: who asks for too little is ended, who asks for 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retinaflow.schedule import VIEWS
@@ -52,6 +52,8 @@ FITTED = 4 * 4 * 8192 / 1e6
 FIT = 1 / 20
 # Photographs that are scored at once.
 SCORED = 32
+# New photographs that are in memory at once.
+PREDICTED = 256
 # Values that a backbone makes of a photograph at most, for the head.
 FEATURES = 2048
 # Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
@@ -118,6 +120,31 @@ def training_minutes(
 def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
     """Minutes to predict ``photographs`` on a GPU and judge the predictions; each view of one counts."""
     return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
+
+
+def predicting_memory(
+    networks: Sequence[tuple[str, Mapping[str, Any]]],
+    pixel_limit: int,
+    threads: int,
+    photographs: int,
+    attempt: int = 1,
+) -> int:
+    """MB to grade ``photographs`` by all ``networks``, backbones with their ``train`` settings, at once."""
+    weights = sum(4 * COSTS[backbone].parameters for backbone, _ in networks)
+    outputs = max(4 * COSTS[backbone].activations * area(settings["image_size"]) for backbone, settings in networks)
+    sizes = {settings["image_size"] for _, settings in networks}
+    # While they are put together, those of one size are there twice.
+    pixels = 2 * PREDICTED * sum(3 * size**2 for size in sizes) / 1e6
+    decoded = DECODED * pixel_limit * threads + ROW * photographs
+    return attempt * math.ceil(NETWORK + decoded + pixels + 1.25 * (weights + SCORED * outputs))
+
+
+def predicting_minutes(
+    networks: Sequence[tuple[str, Mapping[str, Any]]], views: int, threads: int, photographs: int, attempt: int = 1
+) -> int:
+    """Minutes to read ``photographs`` and grade all ``views`` of them by all ``networks``."""
+    seconds = views * sum(max(_seconds(*network), 1 / FEED) for network in networks)
+    return _minutes(photographs * (1 / (READ * threads) + seconds), attempt)
 
 
 def probe_memory(photographs: int, attempt: int = 1) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from retinaflow import device, objectives
 from retinaflow.errors import RetinaflowError
-from retinaflow.loader import Batches, Photographs
+from retinaflow.loader import Batches, Pixels
 
 BATCH = 32
 TRAIN_ANEW = "Delete the model and run again to train it anew."
@@ -48,7 +48,7 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, obje
 
 
 def predict_views(
-    model: keras.Model, photographs: Photographs, threads: int, objective: str, views: int
+    model: keras.Model, photographs: Pixels, threads: int, objective: str, views: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean of what ``predict`` gives over ``views`` of each photograph; of several, also what the first one gives."""
     # All photographs in one view, then in the next: as fast as all views of a few at a time.
@@ -60,7 +60,7 @@ def predict_views(
 
 
 def predict(
-    model: keras.Model, photographs: Photographs, threads: int, objective: str = "softmax", view: int = 0
+    model: keras.Model, photographs: Pixels, threads: int, objective: str = "softmax", view: int = 0
 ) -> np.ndarray:
     """Outputs float64 (n, width) in the order of ``photographs``, as ``objectives`` has them; rows of softmax sum to 1.
 
@@ -78,7 +78,7 @@ def predict(
     totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
     wrong = objectives.impossible(objective, outputs) | (totals <= 0)
     if wrong.any():
-        first = photographs.images[wrong.argmax()]
+        first = photographs.images[int(wrong.argmax())]
         raise RetinaflowError(
             f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective},"
             f" first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"

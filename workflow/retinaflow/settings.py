@@ -31,6 +31,7 @@ Config = dict[str, Any]
 LARGEST_SEED = 2**32 - 1
 LONGEST_CLASS = 100  # file systems take names of 255 bytes
 NUMBERS = ("number", "integer")
+AVERAGE = "average"  # the mean of all backbones, where there are several
 HEAD_EPOCHS = 30  # where `head_epochs` is auto
 # Where `learning_rate` is auto: after a head, and without.
 RATES = 1e-5, 1e-4
@@ -350,6 +351,12 @@ def held_out_parts(config: Config) -> list[str]:
     return [f"fold-{i}" for i in range(1, folds + 1)] if folds else ["train", "validation"]
 
 
+def graders(config: Config) -> list[str]:
+    """Names of what can grade new photographs: the backbones and, of several, their average."""
+    backbones = list(config["backbones"])
+    return [*backbones, AVERAGE] if len(backbones) > 1 else backbones
+
+
 def eye_systems(config: Config) -> list[str]:
     """Which of ``blend`` and ``fusion`` are made of each backbone; ``auto`` makes both where there are both eyes.
 
@@ -575,6 +582,11 @@ def _combination_problems(config: Config) -> Iterable[str]:
             yield f"{key}.freeze_layers: {settings['freeze_layers']} would freeze random weights; set it to 0"
         if settings["weights"] == "random" and settings["batch_norm"] != "train":
             yield f"{key}.batch_norm: random weights have no statistics to go by; set it to train"
+    if config["system"] not in (None, *graders(config)):
+        yield (
+            f"system: {config['system']!r} grades no new photographs; expected one of {', '.join(graders(config))}, or "
+            "null for the best"
+        )
     if config["split"]["folds"] == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
     if config["score"]["referable_level"] >= classes:

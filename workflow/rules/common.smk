@@ -18,7 +18,7 @@ WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
 
-from retinaflow import archives, objects, resources, settings
+from retinaflow import archives, objects, resources, settings, sources
 from retinaflow.errors import RetinaflowError
 from retinaflow.files import digest
 from retinaflow.lock import lock
@@ -92,10 +92,11 @@ def runs(backbone):
 RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
 # Of each backbone, by both eyes of a patient.
 EYE_SYSTEMS = settings.eye_systems(CONFIG)
-# Of all backbones, where there are several.
-AVERAGE = "average"
+AVERAGE = settings.AVERAGE
 # Of a system whose outputs are means over views: the same without, to tell what the views gain.
 SINGLE = "single"
+# What is made of the new photographs has a folder of its own for each folder of them.
+PREDICTED = sources.folder_name(CONFIG["images"] or "none")
 
 
 def systems():
@@ -260,6 +261,20 @@ def label_digest(wildcards):
 def train_inventory(wildcards):
     """What the inventory of the test set must not share a patient or photograph with."""
     return [path("inventory", "train.csv")] if wildcards.dataset == "test" else []
+
+
+@functools.cache
+def new_photographs():
+    """What tells the new photographs from what they were before: a text for each file."""
+    if CONFIG["images"] is None:
+        raise WorkflowError(
+            "images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config "
+            f"images=FOLDER`, with {sources.EXPECTED}."
+        )
+    try:
+        return sources.states(CONFIG["images"])
+    except RetinaflowError as error:
+        raise WorkflowError(str(error)) from None
 
 
 # Object storage -----------------------------------------------------------------------------------------------------
@@ -504,6 +519,18 @@ def probe_runtime(wildcards, input, threads, attempt):
     return resources.probe_minutes(dataset_photographs("train"), attempt)
 
 
+def predict_memory(wildcards, threads, attempt):
+    networks = [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
+    count = len(new_photographs())
+    return resources.predicting_memory(networks, CONFIG["data"]["pixel_limit"], threads, count, attempt)
+
+
+def predict_runtime(wildcards, input, threads, attempt):
+    count = len(new_photographs())
+    networks = [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
+    return resources.predicting_minutes(networks, CONFIG["score"]["views"], threads, count, attempt)
+
+
 # Report -------------------------------------------------------------------------------------------------------------
 
 # Figures of each system and part beside its confusion matrix, and what the report calls them.
@@ -603,6 +630,44 @@ def graded(held_out):
 def all_scores(file):
     """Every `metrics.json`, or `predictions.csv`, that the comparison reads."""
     return [path("scores", system, part, file) for system in systems() for part in system_parts(system)]
+
+
+def described_graders():
+    """What ``graders.write_graders`` is told: what grades new photographs, of which files below `models`."""
+    networks = {}
+    for backbone in CONFIG["backbones"]:
+        chosen = settings.training(CONFIG, backbone)
+        networks[backbone] = {
+            "name": backbone,
+            "objective": system_objective(backbone),
+            "recipe": settings.recipe(CONFIG, backbone).name,
+            "models": [f"{run}/model.keras" for run in runs(backbone)],
+            "cpu_threads": chosen["cpu_threads"],
+            "backend": chosen["backend"],
+        }
+    return {
+        "classes": CLASSES,
+        "patient": CONFIG["data"]["patient"],
+        "pixel_limit": CONFIG["data"]["pixel_limit"],
+        "seed": CONFIG["seed"],
+        "views": CONFIG["score"]["views"],
+        "blend_weight": CONFIG["eyes"]["blend_weight"],
+        "graders": {
+            system: {
+                "objective": system_objective(system),
+                "decision": f"{system}/decision.json",
+                "blended": f"{system}+blend/decision.json" if f"{system}+blend" in systems() else None,
+                "backbones": list(networks.values()) if system == AVERAGE else [networks[system]],
+            }
+            for system in settings.graders(CONFIG)
+        },
+    }
+
+
+def decisions():
+    """The decisions that new photographs are graded by."""
+    graders = described_graders()["graders"].values()
+    return [path("models", file) for its in graders for file in (its["decision"], its["blended"]) if file]
 
 
 def inventory_output():

@@ -1,4 +1,4 @@
-# All systems in one table and one figure, and each with each other.
+# All systems in one table and one figure, and each with each other; and what it takes to grade new photographs by them.
 
 
 localrules:
@@ -9,6 +9,7 @@ rule compare:
     input:
         scores=all_scores("metrics.json"),
         predictions=all_scores("predictions.csv"),
+        inventory=path("inventory", "train.csv"),
         code=code("compare.py"),
     output:
         table=path("comparison", "comparison.csv"),
@@ -20,6 +21,7 @@ rule compare:
             category="Comparison",
             labels={"figure": "kappa and accuracy with intervals"},
         ),
+        graders=path("models", "graders.json"),
     log:
         path("logs", "compare.log"),
     conda:
@@ -27,5 +29,6 @@ rule compare:
     params:
         bootstrap=CONFIG["score"]["bootstrap"],
         seed=CONFIG["seed"],
+        graders=described_graders(),
     script:
         "../scripts/compare.py"

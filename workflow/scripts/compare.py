@@ -1,8 +1,9 @@
-"""Rank all systems."""
+"""Rank all systems, and describe those that grade new photographs."""
 
 from pathlib import Path
 
 from retinaflow.compare import compare
+from retinaflow.graders import write_graders
 from retinaflow.logs import job_log
 
 with job_log(snakemake.log[0]):
@@ -15,4 +16,10 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.pairs),
         Path(snakemake.output.markdown),
         Path(snakemake.output.figure),
+    )
+    write_graders(
+        Path(snakemake.output.graders),
+        snakemake.params.graders,
+        Path(snakemake.output.table),
+        Path(snakemake.input.inventory),
     )

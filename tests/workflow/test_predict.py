@@ -1,0 +1,108 @@
+"""`snakemake predict` after a finished run: what it grades, what makes it grade again, and that it trains nothing."""
+
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections import Counter
+
+import pytest
+
+from retinaflow.sources import folder_name
+from retinaflow.tables import read_table
+
+NEW = "new photos"
+ASKED = ("predict", "--config", f"images={NEW}")
+ONE = Counter(["predict"])
+
+
+def predictions(project, source):
+    folder = project.folder / "results/predictions" / folder_name(str(project.folder / source))
+    return (
+        {row["image"]: row for row in read_table(folder / "predictions.csv")},
+        {row["image"]: row["problem"] for row in read_table(folder / "problems.csv")},
+    )
+
+
+def same_as_scored(project, system, rows):
+    """Of copies of photographs of the test set, under the same names."""
+    path = project.folder / "results/scores" / system / "test/predictions.csv"
+    scored = {row["filename"]: row for row in read_table(path)}
+    for image, row in rows.items():
+        like = scored[os.path.basename(image)]  # noqa: PTH119
+        assert (row["class"], row["level"]) == (like["pred_class"], like["pred_class_index"])
+        assert [row[name] for name in ("patient", "eye", "referable")] == [
+            like[name] for name in ("patient", "eye", "referable")
+        ]
+        figures = ["severity", *(name for name in row if name.startswith("probability_"))]
+        assert [float(row[name]) for name in figures] == pytest.approx(
+            [float(like[name]) for name in figures], abs=1e-6
+        )
+
+
+def test_new_photographs(finished):
+    folder, test = finished.folder / NEW, finished.folder / "test"
+    names = sorted(path.name for path in test.iterdir())[:5]
+    (folder / "more").mkdir(parents=True)
+    for name in names[1:]:
+        shutil.copy(test / name, folder / name)
+    shutil.copy(test / names[0], folder / "more" / names[0])
+    (folder / "9001_left.jpeg").write_bytes((test / names[0]).read_bytes()[:-200])
+    (folder / "notes.txt").write_text("hello")
+
+    # From another shell, in one clear error.
+    shown = finished.snakemake("predict", check=False)
+    assert (
+        "images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config images="
+        in shown
+    )
+    shown = finished.snakemake("-n", "predict", "--config", "images=absent", check=False)
+    assert "images: there is no 'absent'; expected a folder of photographs, a .zip archive of one, or a list" in shown
+    shown = finished.snakemake("-n", *ASKED, "system=Nobody", check=False)
+    assert "system: 'Nobody' grades no new photographs; expected one of MobileNetV3Small, VGG16, average" in shown
+
+    assert finished.planned(*ASKED) == ONE
+    finished.snakemake(*ASKED)
+    rows, problems = predictions(finished, NEW)
+    assert set(rows) == {f"more/{names[0]}", *names[1:]}
+    assert problems == {"9001_left.jpeg": "truncated", "notes.txt": "other_file"}
+    best = json.loads(finished.read("results/models/graders.json"))["best"]
+    ranked = read_table(finished.folder / "results/comparison/comparison.csv")
+    assert best == ranked[0]["run"]
+    same_as_scored(finished, best, rows)
+    # Two patients' both eyes and one eye of a third.
+    assert Counter(bool(row["both_class"]) for row in rows.values()) == {True: 4, False: 1}
+
+    assert not finished.planned(*ASKED)
+    assert not finished.planned()
+    time.sleep(1.1)
+    os.utime(folder)
+    assert not finished.planned(*ASKED)
+    assert finished.planned(*ASKED, "system=average") == ONE
+    shutil.copy(test / names[1], folder / names[1])  # at another time
+    assert finished.planned(*ASKED) == ONE
+
+    # Beside it, an archive with the same name, by the average; and a list.
+    archive = finished.folder / f"{NEW}.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in names:
+            file.write(test / name, f"inside/{name}")
+    finished.snakemake("predict", "--config", f"images={archive.name}", "system=average")
+    rows, problems = predictions(finished, archive.name)
+    assert (set(rows), problems) == ({f"inside/{name}" for name in names}, {})
+    same_as_scored(finished, "average", rows)
+    assert predictions(finished, NEW)[1]
+    assert not list((finished.folder / "results/predictions").glob("*/.*"))
+
+    (finished.folder / "list.txt").write_text(f"test/{names[0]}\n{test / names[1]}\ntest/absent.jpeg\n")
+    finished.snakemake("predict", "--config", "images=list.txt", "system=MobileNetV3Small")
+    rows, problems = predictions(finished, "list.txt")
+    assert (set(rows), list(problems.values())) == ({f"test/{names[0]}", str(test / names[1])}, ["no_image"])
+    same_as_scored(finished, "MobileNetV3Small", rows)
+
+    with zipfile.ZipFile(finished.folder / "new.zip", "w") as file:
+        file.writestr("../../escaped.jpeg", b"x")
+    shown = finished.snakemake("predict", "--config", "images=new.zip", check=False)
+    assert "error: new.zip: member '../../escaped.jpeg' leads out of the archive's folder" in shown
+    assert not list(finished.folder.rglob("escaped.jpeg"))

@@ -1,0 +1,33 @@
+"""Read the JSON files that stages hand to each other."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonschema
+import jsonschema.exceptions
+
+from retinaflow.errors import RetinaflowError
+
+
+def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], kind: str, again: str) -> dict[str, Any]:
+    """The content of ``path``, which is ``kind`` as ``schema`` describes it.
+
+    Raises ``RetinaflowError``, which ends with ``again``, if the file cannot be read or is something else.
+    """
+    try:
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        jsonschema.validate(content, schema)
+    except OSError as error:
+        raise RetinaflowError(f"{path}: {error.strerror}; expected {kind}. {again}") from error
+    except ValueError as error:
+        raise RetinaflowError(f"{path}: this is no valid JSON ({error}); expected {kind}. {again}") from error
+    except jsonschema.exceptions.ValidationError as error:
+        raise RetinaflowError(f"{path}: {error.json_path.removeprefix('$.')}: {error.message}. {again}") from error
+    return content
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")

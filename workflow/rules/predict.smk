@@ -1,0 +1,29 @@
+# New photographs, without labels, graded by the best of the models or by the one that is named. `all` does not ask for it.
+
+
+rule predict:
+    input:
+        graders=path("models", "graders.json"),
+        models=[path("models", run, "model.keras") for run in RUNS],
+        decisions=decisions(),
+        code=code("predict.py"),
+    output:
+        predictions=path("predictions", PREDICTED, "predictions.csv"),
+        problems=path("predictions", PREDICTED, "problems.csv"),
+    log:
+        path("logs", "predict", f"{PREDICTED}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: max(settings.training(CONFIG, backbone)["cpu_threads"] for backbone in CONFIG["backbones"])
+    resources:
+        gpu=1,
+        mem_mb=predict_memory,
+        runtime=scheduled(predict_runtime),
+    params:
+        # Functions, as what a folder is called may look like a wildcard.
+        source=lambda wildcards: CONFIG["images"],
+        listing=lambda wildcards: archives.combined(new_photographs()),
+        system=CONFIG["system"],
+        limit=CONFIG["data"]["unpack_limit"],
+    script:
+        "../scripts/predict.py"
