@@ -46,7 +46,8 @@ def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
         figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the photographs"}
         of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
         curves = set() if system == "average" else {("learning curves", "")}
-        assert {(labels["figure"], labels["part"]) for labels in shown} == of_parts | curves
+        card = {("model card", "")}
+        assert {(labels["figure"], labels["part"]) for labels in shown} == of_parts | curves | card
     assert all(result["caption"].startswith("<p>") for result in results.values())
     assert "{" not in "".join(result["caption"] for result in results.values())
     assert all(result["data_uri"].startswith("data:") for result in results.values())
@@ -70,6 +71,18 @@ def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
         assert record["digests"]["train_index"] in page
 
 
+def test_cards_are_of_this_run(reported: Project) -> None:
+    metrics = json.loads(reported.read("results/scores/VGG16/test/metrics.json"))
+    card = reported.read("results/cards/VGG16.md")
+    assert f"| test | {metrics['images']} | {metrics['patients']} |" in card
+    assert "started from random weights" in card
+    assert "VGG16 of keras.applications" in (average := reported.read("results/cards/average.md"))
+    assert "MobileNetV3Small of keras.applications" in average
+    data = reported.read("results/cards/data.md")
+    for name in ("train", "test"):
+        assert f"## Data set: {name}" in data
+
+
 def test_zip_holds_the_same(reported: Project) -> None:
     reported.snakemake("report", "--report", "results/report.zip")
     with ZipFile(reported.folder / "results/report.zip") as archive:
@@ -87,7 +100,8 @@ def test_report_without_its_own_figures(finished: Project) -> None:
     assert variable(html, "categories").keys() == {"Comparison", "Graders"}
     assert "snakemake report" in variable(html, "workflow_desc")
     drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
-    assert finished.planned("report") == {**drawn, "illustrate_data": 1, "pages": 1, "report": 1}
+    cards = {"data_card": 1, **{f"model_card {system}": 1 for system in SYSTEMS}}
+    assert finished.planned("report") == {**drawn, **cards, "illustrate_data": 1, "pages": 1, "report": 1}
 
 
 def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:

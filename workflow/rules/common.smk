@@ -558,6 +558,12 @@ def figure_labels(figure, part):
     return labels
 
 
+def system_records(wildcards):
+    """Records of the trainings that a system is made of."""
+    own = wildcards.system.split("+")[0]
+    return [path("models", run, "run.json") for run in (RUNS if own == AVERAGE else runs(own))]
+
+
 def system_shards(suffix):
     """Input function: shard files of the photographs that a system is scored on; any backbone's, for the average."""
 
@@ -730,4 +736,5 @@ def report_output():
             for name in ILLUSTRATIONS
         ],
         *[path("report", name) for name in ("grades.png", "samples.png", "comparison.html", "provenance.html")],
+        *[path("cards", f"{name}.md") for name in (*whole_systems(), "data")],
     ]

@@ -5,6 +5,8 @@ localrules:
     illustrate,
     illustrate_data,
     pages,
+    model_card,
+    data_card,
 
 
 rule illustrate:
@@ -106,3 +108,56 @@ rule pages:
         changed=lambda wildcards: settings.changed(CONFIG, SCHEMA),
     script:
         "../scripts/pages.py"
+
+
+rule model_card:
+    input:
+        metrics=lambda wildcards: [
+            path("scores", wildcards.system, part, "metrics.json") for part in system_parts(wildcards.system)
+        ],
+        decision=path("models", "{system}", "decision.json"),
+        records=system_records,
+        code=code("model_card.py"),
+    output:
+        card=path("cards", "{system}.md"),
+        page=report(
+            path("report", "{system}", "card.html"),
+            caption="../report/card.rst",
+            category="Graders",
+            subcategory="{system}",
+            labels={"part": "", "figure": "model card"},
+        ),
+    log:
+        path("logs", "report", "{system}-card.log"),
+    wildcard_constraints:
+        system=any_of(whole_systems()),
+    conda:
+        "../../envs/retinaflow.yaml"
+    script:
+        "../scripts/model_card.py"
+
+
+rule data_card:
+    input:
+        inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
+        problems=[path("inventory", f"{dataset}-problems.csv") for dataset in DATASETS],
+        indices=[path("organized", part, "index.csv") for part in SHARDS],
+        code=code("data_card.py"),
+    output:
+        card=path("cards", "data.md"),
+        page=report(
+            path("report", "data.html"),
+            caption="../report/card.rst",
+            category="Data",
+            labels={"figure": "data card"},
+        ),
+    log:
+        path("logs", "report", "data-card.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        datasets=list(DATASETS),
+        parts=list(SHARDS),
+        classes=CLASSES,
+    script:
+        "../scripts/data_card.py"

@@ -1,0 +1,18 @@
+"""Write the model card of a system."""
+
+from pathlib import Path
+
+from retinaflow.cards import model_card
+from retinaflow.logs import job_log
+from retinaflow.report import page_of
+
+with job_log(snakemake.log[0]):
+    files, output, system = snakemake.input, snakemake.output, snakemake.wildcards.system
+    model_card(
+        system,
+        [Path(metrics) for metrics in files.metrics],
+        Path(files.decision),
+        [Path(record) for record in files.records],
+        Path(output.card),
+    )
+    page_of(Path(output.card), Path(output.page), f"Model card: {system}")
