@@ -40,6 +40,7 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/explain.smk"
 
 
 onstart:
@@ -54,6 +55,7 @@ localrules:
     weights,
     probe,
     report,
+    explain,
 
 
 rule all:
@@ -75,6 +77,11 @@ rule weights:
 rule probe:
     input:
         probe_output(),
+
+
+rule explain:
+    input:
+        explained(),
 
 
 rule report:

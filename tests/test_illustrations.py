@@ -12,8 +12,8 @@ from PIL import Image
 from common import CLASSES
 from retinaflow.calibration import reliability
 from retinaflow.illustrations import (
+    captioned_figure,
     grades_figure,
-    mistakes_figure,
     operating_curves,
     quality_figure,
     reliability_diagram,
@@ -62,7 +62,8 @@ def grades(parts: int, weightings: int, classes: list[str]) -> Callable[[Path], 
 
 
 def mistakes(number: int) -> Callable[[Path], None]:
-    return lambda path: mistakes_figure(path, [(PIXELS, "a.png\nactual 4\npredicted 0, 97%")] * number, "VGG16 on test")
+    one = (PIXELS, "a.png\nactual 4\npredicted 0, 97%")
+    return lambda path: captioned_figure(path, [one] * number, "VGG16 on test", "no mistake")
 
 
 DRAWINGS: dict[str, Callable[[Path], None]] = {
@@ -78,7 +79,7 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "1 mistake": mistakes(1),
     "12 mistakes": mistakes(12),
     "no mistake": mistakes(0),
-    "odd name": lambda path: mistakes_figure(path, [(PIXELS, "a$b$^ \udcff.png")], "VGG16 on test"),
+    "odd name": lambda path: captioned_figure(path, [(PIXELS, "a$b$^ \udcff.png")], "VGG16 on test", "no mistake"),
     "split": grades(3, 1, CLASSES),
     "folds": grades(6, 3, CLASSES),
     "2 classes": grades(3, 1, ["none", "a class with rather a long name"]),

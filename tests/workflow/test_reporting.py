@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from conftest import SMALLEST, Project
+from retinaflow.tables import read_table
 
 SYSTEMS = ("MobileNetV3Small", "VGG16", "average")
 PARTS = ("validation", "test")
@@ -108,6 +109,17 @@ def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:
     jobs = fresh(split={"folds": 2}).planned("report")
     drawn = {f"illustrate {system} {part}" for system in SYSTEMS for part in ("out-of-fold", "test")}
     assert {job for job in jobs if job.startswith("illustrate ")} == drawn
+
+
+def test_answers_are_explained(finished: Project) -> None:
+    assert finished.planned("explain") == {**{f"explain_run {name}": 1 for name in SMALLEST["backbones"]}, "explain": 1}
+    finished.snakemake("results/explain/VGG16/test.png")
+    assert (finished.folder / "results/explain/VGG16/test.png").read_bytes().startswith(b"\x89PNG")
+    explained = {row["filename"] for row in read_table(finished.folder / "results/explain/VGG16/test.csv")}
+    graded = {row["filename"] for row in read_table(finished.folder / "results/scores/VGG16/test/predictions.csv")}
+    assert explained <= graded
+    assert len(explained) > 4
+    assert not finished.planned()
 
 
 @pytest.mark.browser

@@ -134,19 +134,26 @@ def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, t
     save(figure, path)
 
 
-def mistakes_figure(path: PathLike, mistakes: Sequence[tuple[np.ndarray, str]], title: str) -> None:
-    """Draw photographs, uint8 RGB (size, size, 3), each below a text that says how it was graded."""
-    rows = max(1, math.ceil(len(mistakes) / COLUMNS))
-    figure = Figure(figsize=(2 * COLUMNS, 2.6 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, COLUMNS, squeeze=False)
+def captioned_figure(
+    path: PathLike, captioned: Sequence[tuple[np.ndarray, str]], title: str, nothing: str, columns: int = COLUMNS
+) -> None:
+    """Draw photographs, uint8 RGB (height, width, 3), each below its text; or say ``nothing`` if there is none.
+
+    All are of one size; ``columns`` stand side by side.
+    """
+    rows = max(1, math.ceil(len(captioned) / columns))
+    height, width = captioned[0][0].shape[:2] if captioned else (1, 1)
+    side = 2 * COLUMNS / columns
+    figure = Figure(figsize=(2 * COLUMNS, (side * height / width + 0.6) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for axes, (pixels, text) in zip(panels.flat, mistakes, strict=False):
+    for axes, (pixels, text) in zip(panels.flat, captioned, strict=False):
         axes.imshow(pixels)
         # A file's name may hold anything: what is no text, and two dollars around what is no formula.
         axes.set_title(text.encode(errors="replace").decode(), fontsize=8, parse_math=False)
-    if not mistakes:
-        figure.text(0.5, 0.4, "no photograph is graded wrongly", ha="center", fontsize=10)
+    if not captioned:
+        figure.text(0.5, 0.4, nothing, ha="center", fontsize=10)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 

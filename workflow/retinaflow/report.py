@@ -12,8 +12,8 @@ from retinaflow import objectives
 from retinaflow.calibration import reliability
 from retinaflow.errors import RetinaflowError
 from retinaflow.illustrations import (
+    captioned_figure,
     grades_figure,
-    mistakes_figure,
     operating_curves,
     quality_figure,
     reliability_diagram,
@@ -84,11 +84,12 @@ def illustrate(
         for place in worst
     ]
     missed = int((level[positive] == 0).sum())
-    mistakes_figure(
+    captioned_figure(
         figures["mistakes"],
         list(zip(pixels, texts, strict=True)),
         f"{title}\nof {positive.sum():,} photographs of {shortened(classes[referable_level])} or worse, "
         f"{missed:,} called {shortened(classes[0])}",
+        "no photograph is graded wrongly",
     )
 
 

@@ -725,6 +725,11 @@ def probe_output():
     ]
 
 
+def explained():
+    """What `snakemake explain` makes."""
+    return [path("explain", run, f"{SCORED[-1]}.png") for run in RUNS]
+
+
 def report_output():
     """What `snakemake report` makes, and all that the report shows beside it."""
     return [

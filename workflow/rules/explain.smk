@@ -1,0 +1,36 @@
+# Where in photographs a network finds what it answers. `all` does not ask for it.
+
+
+rule explain_run:
+    input:
+        model=path("models", "{run}", "model.keras"),
+        predictions=path("scores", "{run}", SCORED[-1], "predictions.csv"),
+        outputs=path("scores", "{run}", SCORED[-1], "outputs.csv"),
+        pixels=shards(SCORED[-1], "npy"),
+        rows=shards(SCORED[-1], "csv"),
+        code=code("explain.py"),
+    output:
+        figure=report(
+            path("explain", "{run}", f"{SCORED[-1]}.png"),
+            caption="../report/explain.rst",
+            category="Graders",
+            subcategory=lambda wildcards: backbone_of(wildcards.run),
+            labels=figure_labels("what answers rest on", SCORED[-1]),
+        ),
+        table=path("explain", "{run}", f"{SCORED[-1]}.csv"),
+    log:
+        path("logs", "explain", "{run}.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    resources:
+        gpu=1,
+        mem_mb=score_memory,
+        runtime=scheduled(score_runtime),
+    params:
+        classes=CLASSES,
+        objective=lambda wildcards: system_objective(wildcards.run),
+        seed=CONFIG["seed"],
+        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+    script:
+        "../scripts/explain.py"
