@@ -210,7 +210,7 @@ def run_configuration(dataset: str, run: str, mode: Mode) -> dict[str, Any]:
     backbones = {name: {"weights": str(common.DATA / "weights" / WEIGHTS[name])} for name in names}
     config = merged(configuration(dataset, mode.folds), {"backbones": backbones})
     if run == "probe":
-        return merged(config, {"train": {"image_size": mode.size}})
+        return merged(config, {"train": {"image_size": mode.size, "cpu_threads": 2}})
     if run == "best":
         best = yaml.safe_load((common.ROOT / "config/best.yaml").read_text(encoding="utf-8"))
         config = merged({key: best[key] for key in best.keys() - {"data", "backbones", "results", "split"}}, config)
