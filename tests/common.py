@@ -1,9 +1,12 @@
 """What several test files name. Not in conftest.py: tests/workflow has one too, and a new process would find either."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from retinaflow.grades import Grades
 
@@ -28,3 +31,26 @@ def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
     return Grades(
         probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_level
     )
+
+
+def pixels_of_figure(path: Path) -> np.ndarray:
+    """A PNG file of 150 dots an inch that tells neither when nor by what it was made: uint8 RGB."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert not {"Software", "Creation Time", "date"} & set(image.info)
+        return np.array(image.convert("RGB"))
+
+
+def drawn(draw: Callable[[Path], object], folder: Path) -> np.ndarray:
+    """Pixels of a figure that is whole, alone in its folder and the same bytes every time."""
+    for number in "12":
+        draw(folder / number / "figure.png")
+    first, second = (folder / number / "figure.png" for number in "12")
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.name for path in first.parent.iterdir()] == ["figure.png"]
+    found = pixels_of_figure(first)
+    assert min(found.shape[:2]) > 150
+    assert (found[[0, -1]] == 255).all(), "something is cut off at the top or bottom"
+    assert (found[:, [0, -1]] == 255).all(), "something is cut off at a side"
+    return found

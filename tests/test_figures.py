@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from common import drawn, pixels_of_figure
 from retinaflow.errors import RetinaflowError
 from retinaflow.figures import comparison_figure, confusion_matrix_figure, learning_curves
 from retinaflow.tables import Row
@@ -58,14 +58,6 @@ def bar(run: str, part: str, kappa: float | None, width: float | None = None) ->
     }
 
 
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
-        assert not {"Software", "Creation Time", "date"} & set(image.info)
-        return np.array(image.convert("RGB"))
-
-
 def confusion(k: int) -> Callable[[Path], None]:
     matrix = np.arange(k * k).reshape(k, k) * 12_345
     matrix[-1] = 0
@@ -94,21 +86,13 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_figure_is_whole_and_the_same_every_time(tmp_path: Path, name: str) -> None:
-    for number in "12":
-        DRAWINGS[name](tmp_path / number / "figure.png")
-    first, second = (tmp_path / number / "figure.png" for number in "12")
-    assert first.read_bytes() == second.read_bytes()
-    assert [path.name for path in first.parent.iterdir()] == ["figure.png"]
-    drawn = pixels(first)
-    assert min(drawn.shape[:2]) > 150
-    assert (drawn[[0, -1]] == 255).all(), "something is cut off at the top or bottom"
-    assert (drawn[:, [0, -1]] == 255).all(), "something is cut off at a side"
+    drawn(DRAWINGS[name], tmp_path)
 
 
 def test_confusion_matrix_colours_shares_of_the_actual_class(tmp_path: Path) -> None:
     # Nearly all of the large class 0 is called 1, all of the small class 1 rightly 1: rows, not counts, set the colour.
     confusion_matrix_figure(tmp_path / "f.png", np.array([[100, 9_900], [0, 3]]), ["a", "b"], "t")
-    grey = pixels(tmp_path / "f.png").astype(int).sum(axis=2)
+    grey = pixels_of_figure(tmp_path / "f.png").astype(int).sum(axis=2)
     dark_columns = (grey < 350).mean(axis=0) > 0.5
     left, right = np.array_split(dark_columns, 2)
     # Two dark cells above each other are one dark band in the right half; in the left there is just the frame.
@@ -120,7 +104,7 @@ def test_confusion_matrix_grows_with_the_classes(tmp_path: Path) -> None:
     sizes = []
     for k in (2, 5):
         confusion_matrix_figure(tmp_path / "f.png", np.eye(k, dtype=int), [str(i) for i in range(k)], "t")
-        sizes.append(pixels(tmp_path / "f.png").shape[0])
+        sizes.append(pixels_of_figure(tmp_path / "f.png").shape[0])
     # 0.9 inches a class.
     assert sizes[1] - sizes[0] == pytest.approx(3 * 0.9 * 150, abs=3)
 
@@ -129,7 +113,7 @@ def test_learning_curves_mark_the_kept_epoch(tmp_path: Path) -> None:
     learning_curves(tmp_path / "third.png", history(4), 3, "x")
     learning_curves(tmp_path / "first.png", history(4), 1, "x")
     # Of the accuracy panel (right half, top), only the mark can have moved.
-    third, first = (pixels(tmp_path / f"{name}.png") for name in ("third", "first"))
+    third, first = (pixels_of_figure(tmp_path / f"{name}.png") for name in ("third", "first"))
     assert third.shape == first.shape
     panel = (slice(60, third.shape[0] // 2), slice(third.shape[1] // 2 + 60, None))
     change = (third[panel].astype(int) - first[panel]).sum(axis=(0, 2))
@@ -164,7 +148,7 @@ def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
     """What a row says of kappa or accuracy changes its own panel alone."""
     usual = bar("A", "validation", 0.6, 0.1)
     comparison_figure(tmp_path / "usual.png", [usual])
-    before = pixels(tmp_path / "usual.png")
+    before = pixels_of_figure(tmp_path / "usual.png")
     # The legend below the panels stays the same.
     half, above = before.shape[1] // 2, slice(0, before.shape[0] * 2 // 3)
     for name, value, left in (
@@ -175,7 +159,7 @@ def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
         ("baseline_accuracy", 0.4, False),
     ):
         comparison_figure(tmp_path / "changed.png", [{**usual, name: value}])
-        changed = (pixels(tmp_path / "changed.png") != before).any(axis=2)[above]
+        changed = (pixels_of_figure(tmp_path / "changed.png") != before).any(axis=2)[above]
         assert changed[:, :half].any() == left, name
         assert changed[:, half:].any() != left, name
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from common import CLASSES
+from common import CLASSES, drawn, pixels_of_figure
 from retinaflow.calibration import reliability
 from retinaflow.illustrations import (
     captioned_figure,
@@ -89,32 +88,16 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        assert not {"Software", "Creation Time", "date"} & set(image.info)
-        return np.array(image.convert("RGB"))
-
-
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_figure_is_whole_fits_a_screen_and_is_the_same_every_time(tmp_path: Path, name: str) -> None:
-    for number in "12":
-        DRAWINGS[name](tmp_path / number / "figure.png")
-    first, second = (tmp_path / number / "figure.png" for number in "12")
-    assert first.read_bytes() == second.read_bytes()
-    assert [path.name for path in first.parent.iterdir()] == ["figure.png"]
-    drawn = pixels(first)
-    assert min(drawn.shape[:2]) > 150
-    assert (np.array(drawn.shape[:2]) <= SCREEN).all()
-    assert (drawn[[0, -1]] == 255).all(), "something is cut off at the top or bottom"
-    assert (drawn[:, [0, -1]] == 255).all(), "something is cut off at a side"
+    assert (np.array(drawn(DRAWINGS[name], tmp_path).shape[:2]) <= SCREEN).all()
 
 
 def test_each_line_is_told_by_more_than_its_colour(tmp_path: Path) -> None:
     """Other places, markers or strokes: what is drawn in grey still has as many kinds of lines."""
     quality_figure(tmp_path / "four.png", thirds(), "x")
     quality_figure(tmp_path / "three.png", thirds(specificity=None), "x")
-    four, three = (pixels(tmp_path / f"{name}.png").mean(axis=2) for name in ("four", "three"))
+    four, three = (pixels_of_figure(tmp_path / f"{name}.png").mean(axis=2) for name in ("four", "three"))
     panel = slice(0, four.shape[1] * 6 // 10)
     assert four.shape == three.shape
     assert (np.abs(four - three)[:, panel] > 60).sum() > 100
@@ -124,7 +107,7 @@ def test_operating_point_moves_with_who_is_referred(tmp_path: Path) -> None:
     drawn = []
     for bound in (0.3, 0.8):
         operating_curves(tmp_path / "f.png", POSITIVE, RISK, bound < RISK, "x")
-        drawn.append(pixels(tmp_path / "f.png"))
+        drawn.append(pixels_of_figure(tmp_path / "f.png"))
     orange = [np.argwhere(np.abs(one.astype(int) - (0xE6, 0x9F, 0x00)).sum(axis=2) < 10) for one in drawn]
     half = drawn[0].shape[1] // 2
     # The legend, below, has a diamond, too: the highest ones are the points. More are referred: higher, to the right.
