@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib import colormaps
 
+from retinaflow.head import split
 from retinaflow.illustrations import captioned_figure, shortened
 from retinaflow.report import Shards, photographs
 from retinaflow.tables import Row, read_table, write_table
@@ -49,9 +50,9 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
     answers. With softmax, what speaks for a level is what raises its probability; otherwise, what raises the severity,
     or lowers it for level 0. Where nothing speaks for the answer, all is 0.
     """
-    maps, head = _split(model)
+    _, head = split(model)
     size = pixels.shape[1]
-    found = maps.predict(pixels, verbose=0)
+    found = _maps(model).predict(pixels, verbose=0)
     each = [np.asarray(one, np.float32) for one in (found if isinstance(found, list) else [found])]
     features = tf.constant(np.concatenate([one.mean(axis=(1, 2)) for one in each], axis=1))
     with tf.GradientTape() as tape:
@@ -71,12 +72,11 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
     return np.divide(total, most, out=np.zeros_like(total), where=most > 0)
 
 
-def _split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """``model`` up to the maps that its features are the means of, and from the features on."""
+def _maps(model: keras.Model) -> keras.Model:
+    """``model`` up to the maps that its features are the means of."""
     pool = model.get_layer("pool")
     means = pool.input if isinstance(pool.input, list) else [pool.output]
-    maps = [mean._keras_history.operation.input for mean in means]
-    return keras.Model(model.inputs, maps), keras.Model(pool.output, model.outputs[0])
+    return keras.Model(model.inputs, [mean._keras_history.operation.input for mean in means])
 
 
 def _score(outputs: tf.Tensor, objective: str, levels: np.ndarray) -> tf.Tensor:

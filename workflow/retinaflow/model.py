@@ -248,10 +248,11 @@ def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
 
 def pooled(maps: keras.KerasTensor | Sequence[keras.KerasTensor]) -> keras.KerasTensor:
     """Features (n, channels): each of the ``maps`` (n, height, width, channels) averaged over its area, then joined."""
-    if isinstance(maps, keras.KerasTensor):
-        return keras.layers.GlobalAveragePooling2D(name="pool")(maps)
+    several = [maps] if isinstance(maps, keras.KerasTensor) else list(maps)
+    if len(several) == 1:
+        return keras.layers.GlobalAveragePooling2D(name="pool")(several[0])
     means = [
-        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps, start=1)
+        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(several, start=1)
     ]
     return keras.layers.Concatenate(name="pool")(means)
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from retinaflow import gpus
 from retinaflow.backend import choose
 from retinaflow.logs import job_log
 from retinaflow.tables import stream_table
 
 with job_log(snakemake.log[0]):
+    gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.run}")
     choose("tensorflow")
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.explain import explain
