@@ -4,7 +4,6 @@ Their sections follow Mitchell et al. 2019, Model Cards for Model Reporting, arX
 2022, Data Cards, arXiv:2204.01075.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from retinaflow.decision import Decision, read_decision
+from retinaflow.documents import read_own
 from retinaflow.files import whole_file
+from retinaflow.markdown import table
 from retinaflow.tables import read_table, stream_table
 
 USE = (
@@ -39,8 +40,8 @@ def model_card(system: str, metrics: Sequence[Path], decision: Path, records: Se
     ``metrics``: ``metrics.json`` of its parts, the one it was fitted on first; ``records``: ``run.json`` of each of its
     trainings.
     """
-    judged = [_read(path) for path in metrics]
-    trained = [_read(path) for path in records]
+    judged = [read_own(path) for path in metrics]
+    trained = [read_own(path) for path in records]
     fitted = read_decision(decision)
     return _write(
         card,
@@ -249,8 +250,7 @@ def _bullets(lines: Iterable[str]) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
+    return ["\n".join(table(header, rows))]
 
 
 def _write(card: Path, blocks: Iterable[str]) -> str:
@@ -258,8 +258,3 @@ def _write(card: Path, blocks: Iterable[str]) -> str:
     with whole_file(card) as part:
         part.write_text(text, encoding="utf-8", errors="replace")
     return text
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

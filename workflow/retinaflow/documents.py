@@ -29,5 +29,11 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], kind:
     return content
 
 
+def read_own(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that an earlier job of the same run wrote, taken as it is."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")

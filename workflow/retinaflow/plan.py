@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from retinaflow import settings
 from retinaflow.errors import RetinaflowError
+from retinaflow.markdown import table
 from retinaflow.resources import COSTS, FEATURES, area, device_memory
 from retinaflow.schedule import VIEWS
 
@@ -182,7 +183,7 @@ def backbone_work(config: settings.Config, photographs: Mapping[str, float], bac
 
 def _parts(config: settings.Config, photographs: Mapping[str, float]) -> Iterator[str]:
     shards = settings.shard_counts(config)
-    yield from _table(
+    yield from table(
         ("part", "photographs", "shards"),
         [(part, f"{count:,.0f}", f"{shards[part]}") for part, count in photographs.items()],
     )
@@ -191,7 +192,7 @@ def _parts(config: settings.Config, photographs: Mapping[str, float]) -> Iterato
 def _disk(config: settings.Config, photographs: Mapping[str, float], results: Path) -> Iterator[str]:
     rows = list(_stored(config, photographs, results))
     yield from ["## Disk", ""]
-    yield from _table(
+    yield from table(
         ("what", "GB", "there"),
         [(what, f"{size:.2f}", there) for what, size, there in [*rows, ("together", sum(row[1] for row in rows), "")]],
     )
@@ -243,7 +244,7 @@ def _memory(config: settings.Config) -> Iterator[str]:
         chosen = settings.training(config, backbone)
         both = [f"{device_memory(backbone, chosen, bytes_a_value):.0f}" for bytes_a_value in (2, 4)]
         rows.append((backbone, f"{chosen['image_size']}", f"{chosen['batch_size'] / chosen['gpus']:g}", *both))
-    yield from _table(("backbone", "px", "batch", "GB in 16 bit", "GB in float32"), rows)
+    yield from table(("backbone", "px", "batch", "GB in 16 bit", "GB in float32"), rows)
 
 
 def _hours(
@@ -259,7 +260,7 @@ def _hours(
             share = done.count(False) / len(done)
             left = [before + share * more for before, more in zip(left, hours, strict=True)]
     rows.append(("what is left", "", *map(_duration, left)))
-    yield from _table(("stage", "models there", *(device.name for device in devices)), rows)
+    yield from table(("stage", "models there", *(device.name for device in devices)), rows)
     quick, slow = (sum(photographs.values()) / rate / 3600 for rate in DECODED)
     yield ""
     yield (
@@ -298,8 +299,3 @@ def _notes(devices: Iterable[Device]) -> Iterator[str]:
         "- Not counted: `snakemake probe`, the start of jobs, and photographs that are downloaded, unpacked, or copied "
         "by `organize.mode: copy`."
     )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in (header, ["---"] * len(header), *rows):
-        yield f"| {' | '.join(row)} |"

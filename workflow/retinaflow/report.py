@@ -10,6 +10,7 @@ import numpy as np
 
 from retinaflow import objectives
 from retinaflow.calibration import reliability
+from retinaflow.documents import read_own
 from retinaflow.errors import RetinaflowError
 from retinaflow.illustrations import (
     captioned_figure,
@@ -73,7 +74,7 @@ def illustrate(
     if objective != "regression":
         before = reliability(actual, objectives.class_probabilities(objective, said.outputs, len(classes), 1.0))
     reliability_diagram(figures["reliability"], reliability(actual, probabilities), before, title)
-    thirds = json.loads(metrics.read_text(encoding="utf-8"))["by_quality"]
+    thirds = read_own(metrics)["by_quality"]
     quality_figure(figures["quality"], thirds, title)
 
     worst = worst_mistakes(actual, level, probabilities)[:MISTAKES]
@@ -152,7 +153,7 @@ def illustrate_data(
 def loss_weights(records: Sequence[Path], classes: Sequence[str]) -> dict[str, list[float]]:
     """What a photograph of each class weighs in the loss, by the backbones that use the same; the mean over folds."""
     of_backbone: dict[str, list[list[float]]] = {}
-    for record in map(_read, records):
+    for record in map(read_own, records):
         weights = record["class_weights"] or dict.fromkeys(classes, 1.0)
         of_backbone.setdefault(record["backbone"], []).append([weights[name] for name in classes])
     users: dict[tuple[float, ...], list[str]] = {}
@@ -189,7 +190,7 @@ def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: 
     """Write where the results come from: settings (key, value, default) that were ``changed``, and what ``records``,
     ``run.json`` of all trainings, say. What these have in common is said once.
     """
-    runs = [_read(record) for record in records]
+    runs = [read_own(record) for record in records]
     facts = [flat({key: record[key] for key in PROVENANCE}) for record in runs]
     keys = list(dict.fromkeys(key for of_run in facts for key in of_run))
     common = [key for key in keys if all(of_run.get(key) == facts[0].get(key) for of_run in facts)]
@@ -212,8 +213,3 @@ def _text(value: Any) -> str:
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _read(record: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return content

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from retinaflow.markdown import table
 from retinaflow.pairs import Pair
 
 # Figures of the table, each with its heading.
@@ -35,21 +36,22 @@ def summarise(
     lines = [_introduction(ranked_on, best, replicates, bool(folds))]
     for part, rows in by_part.items():
         lines += ["", f"## {part}: {rows[0]['images']:,} photographs of {rows[0]['patients']:,} patients", ""]
-        lines += [_line(HEADER), _line(["---"] * len(HEADER))]
+        shown = []
         behind = {pair.other: pair for pair in _both_ways(pairs[part]) if pair.system == best["run"]}
         for row in rows:
-            lines.append(_line(_system(row, behind.get(row["run"]))))
+            shown.append(_system(row, behind.get(row["run"])))
             if part == "test" and row["run"] in folds:
-                lines.append(_line(_single_folds(row["run"], folds[row["run"]])))
-        lines += map(_line, _baselines(rows[0]))
+                shown.append(_single_folds(row["run"], folds[row["run"]]))
+        lines += table(HEADER, [*shown, *_baselines(rows[0])])
     steps = _steps(by_part[ranked_on])
     if steps:
         lines += ["", "## What each step gains in kappa", ""]
         header = ["system", "over", *by_part]
-        lines += [_line(header), _line(["---"] * len(header))]
+        gains = []
         for step in steps:
             found = [{(pair.system, pair.other): pair for pair in _both_ways(pairs[part])} for part in by_part]
-            lines.append(_line([*step, *(_difference(of_part.get(step)) for of_part in found)]))
+            gains.append([*step, *(_difference(of_part.get(step)) for of_part in found)])
+        lines += table(header, gains)
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +135,3 @@ def _difference(pair: Pair | None) -> str:
         return NONE
     drawn = "" if pair.share is None else f" [{pair.low:+.3f}, {pair.high:+.3f}] {100 * pair.share:.1f} %"
     return f"{pair.difference:+.4f}{drawn}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

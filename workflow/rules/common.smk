@@ -519,16 +519,19 @@ def probe_runtime(wildcards, input, threads, attempt):
     return resources.probe_minutes(dataset_photographs("train"), attempt)
 
 
+def all_networks():
+    """Backbone and training settings of each run."""
+    return [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
+
+
 def predict_memory(wildcards, threads, attempt):
-    networks = [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
     count = len(new_photographs())
-    return resources.predicting_memory(networks, CONFIG["data"]["pixel_limit"], threads, count, attempt)
+    return resources.predicting_memory(all_networks(), CONFIG["data"]["pixel_limit"], threads, count, attempt)
 
 
 def predict_runtime(wildcards, input, threads, attempt):
     count = len(new_photographs())
-    networks = [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
-    return resources.predicting_minutes(networks, CONFIG["score"]["views"], threads, count, attempt)
+    return resources.predicting_minutes(all_networks(), CONFIG["score"]["views"], threads, count, attempt)
 
 
 # Report -------------------------------------------------------------------------------------------------------------
