@@ -180,7 +180,7 @@ def test_a_full_disk(fresh, small_disk, undisturbed):
 
     filler.unlink()
     project.snakemake("--until", "preprocess")
-    fill(15_000_000)  # one epoch takes 11 MB
+    fill(160_000)  # one epoch takes 104 kB
     shown = project.snakemake("--until", "train", check=False)
     assert "No space left on device" in shown
     filler.unlink()
