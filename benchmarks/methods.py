@@ -51,7 +51,7 @@ WEIGHTS = {
     "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
 }
 REPLICATES = 1000
-HEAD_EPOCHS = 10
+HEAD_EPOCHS = 30
 # What one folder links to instead of copying it: nothing that writes to the place of an old file, but in its stead.
 LARGE = {".npy", ".keras", ".h5"}
 
@@ -155,7 +155,9 @@ ROWS = {
         for eyes in ("one", "both")
     },
     "defaults": Row("fine-tuned, all settings as they are by default", "defaults", "article"),
-    "defaults_long": Row("the same, as many epochs as by default", "defaults_long", "article"),
+    "defaults_blend": Row("the same, blended with the other eye", "defaults", "defaults", f"{BACKBONE}+blend"),
+    "defaults_fusion": Row("the same, features of both eyes", "defaults", "defaults", f"{BACKBONE}+fusion"),
+    "defaults_long": Row("as many epochs as by default", "defaults_long", "article"),
     "best": Row(f"config/best.yaml, {BACKBONE} at {SIZE} px", "best", "article"),
     "best_fusion": Row("the same, both eyes", "best", "article", f"{BACKBONE}+fusion"),
     "plain": Row("plain: what the rows below change", "plain", "article"),
