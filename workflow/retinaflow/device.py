@@ -106,7 +106,7 @@ def _capability(number: int) -> tuple[int, int]:
             major, minor = import_module("jax").devices()[number].compute_capability.split(".")
             return int(major), int(minor)
         return tuple(import_module("torch").cuda.get_device_capability(number))
-    except (LookupError, ValueError, AttributeError, AssertionError):  # the last of a torch without CUDA
+    except (LookupError, ValueError, AttributeError, AssertionError, RuntimeError):  # of torch without CUDA or driver
         return 0, 0
 
 
