@@ -4,16 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
+COMPILE := uv pip compile --quiet --universal --constraints envs/constraints.in --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch demo report gpus test test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
+.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
 	reference clean
 
 setup: $(VENV)/.workflow
 
-# With what submits to SLURM (docs/cluster.md), reads from object storage (docs/storage.md), or computes with another backend
-# of Keras (`train: {backend: jax}`).
-slurm s3 jax torch: %: $(VENV)/.%
+# With what submits to SLURM (docs/cluster.md), reads from object storage (docs/storage.md), computes with another backend
+# of Keras (`train: {backend: jax}`), converts models (`snakemake export`), or tells MLflow and TensorBoard of trainings.
+slurm s3 jax torch export track: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -24,11 +24,19 @@ demo: $(VENV)/.workflow
 	@echo "this shows that every stage works, not how well the networks grade."
 	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
 
+# Where the configuration has `results:`; and what else `snakemake` is to be told, such as `--configfile config/demo.yaml`.
+RESULTS ?= results
+ARGUMENTS ?=
+
 # What `snakemake` made, for a browser: in one file, and in an archive that takes less space.
 report: $(VENV)/.workflow
-	$(BIN)/snakemake report
-	$(BIN)/snakemake report --report results/report.html
-	$(BIN)/snakemake report --report results/report.zip
+	$(BIN)/snakemake report $(ARGUMENTS)
+	$(BIN)/snakemake report --report $(RESULTS)/report.html $(ARGUMENTS)
+	$(BIN)/snakemake report --report $(RESULTS)/report.zip $(ARGUMENTS)
+
+# A page on this computer that grades the photographs of one patient.
+serve: $(VENV)/.serve
+	PYTHONPATH=workflow $(BIN)/python -m retinaflow serve --results $(RESULTS) $(ARGUMENTS)
 
 # Which job has which GPU of this machine, also while jobs run.
 gpus: $(VENV)/.workflow
@@ -82,16 +90,18 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch docs): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Newest versions that fit together, for every supported Python; needs uv.
 pins:
-	$(COMPILE) --upgrade --constraints envs/constraints.in envs/requirements.in --output-file envs/requirements.txt
-	for name in dev slurm s3 jax torch docs; do \
+	$(COMPILE) --upgrade envs/requirements.in --output-file envs/requirements.txt
+	for name in export serve track slurm s3 jax torch docs; do \
 		$(COMPILE) --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; \
 	done
+	$(COMPILE) --constraints envs/requirements-export.txt --constraints envs/requirements-serve.txt \
+		--constraints envs/requirements-track.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
 	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
 	$(COMPILE) --constraints envs/requirements-dev.txt envs/requirements-browser.in --output-file envs/requirements-browser.txt
 

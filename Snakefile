@@ -41,6 +41,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/explain.smk"
+include: "workflow/rules/export.smk"
 
 
 onstart:
@@ -56,6 +57,7 @@ localrules:
     probe,
     report,
     explain,
+    export,
 
 
 rule all:
@@ -82,6 +84,11 @@ rule probe:
 rule explain:
     input:
         explained(),
+
+
+rule export:
+    input:
+        path("export", "export.md"),
 
 
 rule report:

@@ -13,9 +13,9 @@ import yaml
 
 import small
 from common import CLASSES, ROOT
-from retinaflow import backend
+from retinaflow import backend, settings
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings import check_backends, with_defaults
+from retinaflow.settings import check_packages, with_defaults
 
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if find_spec(name)]
@@ -41,10 +41,21 @@ def test_a_backend_that_is_not_installed_is_an_error_before_anything_runs(monkey
     config = {"data": {}, "train": {"backend": "torch"}, "backbones": {"VGG16": {"backend": "jax"}, "ResNet50": {}}}
     told = r"'jax' is not installed for .*; install it \(`make jax` does"
     with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {told}") as error:
-        check_backends(with_defaults(config, schema))
+        check_packages(with_defaults(config, schema))
     assert "ResNet50" not in str(error.value)
     with pytest.raises(RetinaflowError, match=f"backend: {told}"):
         backend.choose("jax")
+
+
+def test_what_trainings_are_told_to_is_looked_for_before_anything_runs(monkeypatch):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    config = {"data": {}, "backbones": {"VGG16": {}}}
+    check_packages(with_defaults(config, schema))
+    config["tracking"] = {"tensorboard": True, "mlflow": "runs"}
+    with pytest.raises(RetinaflowError, match=r"tracking\.tensorboard: tensorboard is not installed") as error:
+        check_packages(with_defaults(config, schema))
+    assert "tracking.mlflow: mlflow is not installed" in str(error.value)
 
 
 # Run as `python -c CODE backend train|score settings folder`.

@@ -51,6 +51,11 @@ def test_what_tests_of_object_storage_need_fits_the_other_pins():
     assert pins("requirements-dev.txt").items() < both.items()
 
 
+@pytest.mark.parametrize("name", ["export", "serve", "track"])
+def test_what_is_optional_fits_the_other_pins(name):
+    assert pins(f"requirements-{name}.txt").items() < pins("requirements-dev.txt").items()
+
+
 def test_what_the_browser_test_needs_fits_the_other_pins():
     assert pins("requirements-dev.txt").items() < pins("requirements-browser.txt").items()
 
@@ -60,6 +65,7 @@ def test_what_the_browser_test_needs_fits_the_other_pins():
     [
         ("retinaflow.yaml", "requirements.txt", names("requirements.in")),
         ("storage.yaml", "requirements-s3.txt", {"boto3", "snakemake"}),
+        ("export.yaml", "requirements-export.txt", names("requirements.in") | names("requirements-export.in")),
     ],
 )
 def test_conda_environments_have_the_same_versions(name, requirements, wanted):

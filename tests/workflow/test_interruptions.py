@@ -56,7 +56,7 @@ def undisturbed(drawn, bare):
 
 def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, undisturbed):
     """As where memory is full, and at the time limit of a cluster; `retries` does what running again would."""
-    project = fresh(train=TRAIN, backbones=SMALL)
+    project = fresh(train=TRAIN, backbones=SMALL, tracking={"tensorboard": True, "mlflow": "my runs"})
     process = start(project, "--until", "train", "--retries", "2")
     for number, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 5)):
         wait_for(lambda epochs=epochs: project.kept_epochs() >= epochs, process)
@@ -70,6 +70,12 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     assert "going on after epoch" in (logs / "MobileNetV3Small.log").read_text()
     assert project.history() == undisturbed.history()
     assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
+    # Each epoch was told once: a metric of MLflow's folder is a file with a line for each.
+    assert len(list((project.folder / "results/tensorboard/MobileNetV3Small").iterdir())) == 1
+    (losses,) = (project.folder / "my runs").glob("*/*/metrics/val_loss")
+    assert [line.split()[2] for line in losses.read_text().splitlines()] == [
+        str(row["epoch"]) for row in project.history()
+    ]
 
 
 @pytest.mark.slow

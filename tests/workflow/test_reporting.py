@@ -122,6 +122,24 @@ def test_answers_are_explained(finished: Project) -> None:
     assert not finished.planned()
 
 
+def test_models_are_exported(finished: Project) -> None:
+    jobs = {f"export_run {name}": 1 for name in SMALLEST["backbones"]} | {"export_summary": 1, "export": 1}
+    assert finished.planned("export") == jobs
+    finished.config["export"] = {"formats": ["onnx", "litert_int8"]}
+    asked = "results/export/MobileNetV3Small/differences.csv"
+    finished.snakemake(asked)
+    rows = read_table(finished.folder / asked)
+    assert [row["format"] for row in rows] == ["keras", "onnx", "litert_int8"]
+    assert {path.name for path in (finished.folder / asked).parent.iterdir()} == {
+        *("model.onnx", "model.int8.tflite", "differences.csv")
+    }
+    assert float(rows[1]["largest_probability_difference"]) < 1e-4
+    scored = read_table(finished.folder / "results/scores/MobileNetV3Small/validation/predictions.csv")
+    assert {row["photographs"] for row in rows} == {str(len(scored))}
+    assert not finished.planned()
+    assert not finished.planned(asked)
+
+
 @pytest.mark.browser
 def test_click_through(reported: Project, tmp_path: Path) -> None:
     """Every result and caption is shown, offline and without an error. The screenshots are to be looked at."""

@@ -203,6 +203,8 @@ STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", *SCO
         ("train", ["train", *SCORES]),
         ("metrics", ["grade", "compare"]),
         ("compare", ["compare"]),
+        # Who is told of a training, and how, is no reason to train anew.
+        ("tracking", []),
     ],
 )
 def test_a_library_module(finished, module, stages):
@@ -223,6 +225,11 @@ def test_what_only_decides_speed(finished):
     assert not finished.planned("--set-threads", "train=1", "preprocess=1")
     assert not finished.planned("--set-resources", "train:runtime=5", "train:gpu=0", "train:mem_mb=100")
     assert not finished.planned("--resources", "gpu=4")
+
+
+def test_who_is_told_of_a_training(finished):
+    finished.config["tracking"] = {"tensorboard": True, "mlflow": "runs"}
+    assert not finished.planned()
 
 
 def shard_rows(project):

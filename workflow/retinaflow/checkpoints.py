@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Checkpoint:
         self.rows: list[dict[str, Any]] = []
         self.batch_size = 0
         self.finished = False
+        self.follow: Callable[[Mapping[str, Any]], None] | None = None
         self._files: dict[str, str] = {}
         path = folder / STATE
         try:
@@ -67,6 +68,8 @@ class Checkpoint:
         self._files = {**kept, last: digest_files([self.folder / last])}
         self.rows, self.finished = [dict(row) for row in rows], finished
         self._write()
+        if self.follow:
+            self.follow(self.rows[-1])
 
     def has_array(self, name: str) -> bool:
         """Whether there is an array of that name."""

@@ -20,6 +20,8 @@ SECTIONS = {
     "features": "`features`",
     "eyes": "`eyes`",
     "score": "`score`",
+    "tracking": "`tracking`",
+    "export": "`export`",
 }
 
 

@@ -5,8 +5,10 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -127,10 +129,18 @@ def check_files(config: Config) -> None:
     _raise(problems)
 
 
-def check_backends(config: Config) -> None:
-    """Raise one ``RetinaflowError`` that names each backbone whose backend is not installed for this Python."""
+def check_packages(config: Config) -> None:
+    """Raise one ``RetinaflowError`` that names each setting which asks for what is not installed for this Python."""
     used = {name: training(config, name)["backend"] for name in config["backbones"]}
-    _raise([f"backend of {name}: {fault}" for name, backend in used.items() if (fault := backend_fault(backend))])
+    backends = [f"backend of {name}: {fault}" for name, backend in used.items() if (fault := backend_fault(backend))]
+    asked = {"tensorboard": config["tracking"]["tensorboard"], "mlflow": config["tracking"]["mlflow"] is not None}
+    trackers = [
+        f"tracking.{name}: {name} is not installed for {sys.executable}; install it (`make track` does, into .venv), "
+        "or leave it out"
+        for name, wanted in asked.items()
+        if wanted and not find_spec(name)
+    ]
+    _raise([*backends, *trackers])
 
 
 def _image_keys(dataset: str, source: Config) -> list[tuple[str, str]]:

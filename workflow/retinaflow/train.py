@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -35,6 +35,19 @@ MARGIN = 120  # seconds: for what comes before the first epoch and after the las
 
 class OutOfTimeError(RetinaflowError):
     """The time limit of the job would pass within the next epoch; what is done so far is kept."""
+
+
+class Tracker(Protocol):
+    """What is told of a training while it goes on."""
+
+    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """A training that ``key`` tells from others, described by ``about``, begins after its epochs ``rows``."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is kept."""
+
+    def end(self, files: Sequence[Path]) -> None:
+        """The training is done and has left ``files``."""
 
 
 def train(
@@ -260,6 +273,7 @@ def train_job(
     record: Path,
     checkpoints: Path,
     devices: Sequence[str],
+    trackers: Sequence[Tracker] = (),
 ) -> None:
     """Train from the files of earlier stages and write the four files of a trained model.
 
@@ -267,7 +281,8 @@ def train_job(
     ``checkpoints`` a training that is cut short leaves its epochs; it goes on after them if data, settings and
     ``code``, a digest of this library, are the same. A training that is done leaves nothing there. ``minutes`` is how
     long the job, which began at ``start`` on the clock of ``time.monotonic``, may take: before they are over it ends
-    with ``OutOfTimeError``, unless it is done. ``devices`` are the GPUs that it was given.
+    with ``OutOfTimeError``, unless it is done. ``devices`` are the GPUs that it was given. ``trackers`` are
+    told of each epoch.
 
     Raises ``RetinaflowError`` if another process trains with the same ``checkpoints``, and as ``train`` does.
     """
@@ -293,7 +308,16 @@ def train_job(
     written = [(file.stat().st_size, file.stat().st_mtime_ns) for part in (training, validation) for file, _ in part[1]]
     # On a cluster, the job of a `snakemake` that was killed goes on, and nothing but this tells the next run.
     with lock(checkpoints):
-        checkpoint = Checkpoint(checkpoints, digest(json.dumps([decisive, code, written], sort_keys=True).encode()))
+        key = digest(json.dumps([decisive, code, written], sort_keys=True).encode())
+        checkpoint = Checkpoint(checkpoints, key)
+        for tracker in trackers:
+            tracker.start(key, decisive, checkpoint.rows)
+
+        def follow(row: Mapping[str, Any]) -> None:
+            for tracker in trackers:
+                tracker.epoch(row)
+
+        checkpoint.follow = follow
         trained, rows, decided = train(
             backbone,
             {**settings, **resolved},
@@ -317,6 +341,8 @@ def train_job(
         used = list(devices) if devices and device.has_gpu() else device.names(settings["gpus"])
         computed = {**resolved, "devices": used}
         write_json(record, {**decisive, **decided, "computed": computed, "seconds": seconds})
+        for tracker in trackers:
+            tracker.end([history, record])
         checkpoint.remove()
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
 

@@ -61,7 +61,7 @@ def checked(config):
         settings.check_files(complete)
         # What is deployed for a job has packages of its own.
         if not workflow.deployment_settings.deployment_method:
-            settings.check_backends(complete)
+            settings.check_packages(complete)
         local, remote = settings.fetched(complete)
         # Jobs find the label tables here, and may run where nothing can be reached.
         if remote and workflow.is_main_process:
@@ -731,6 +731,22 @@ def probe_output():
 def explained():
     """What `snakemake explain` makes."""
     return [path("explain", run, f"{SCORED[-1]}.png") for run in RUNS]
+
+
+# Of each format, the file.
+EXPORTED = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
+
+
+def packages_of_export(wildcards):
+    """Input function: no file; a WorkflowError before anything runs if what converts models is not installed."""
+    needed = ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert")
+    # What is deployed for a job has packages of its own.
+    if not workflow.deployment_settings.deployment_method and not all(map(find_spec, needed)):
+        raise WorkflowError(
+            f"`snakemake export` takes {', '.join(needed)}, of which some are not installed: `make export`, or pip "
+            "install --require-hashes -r envs/requirements-export.txt"
+        )
+    return []
 
 
 def report_output():

@@ -1,5 +1,6 @@
 """Fine-tune one backbone on one split."""
 
+import importlib
 import time
 from pathlib import Path
 
@@ -23,12 +24,15 @@ with job_log(snakemake.log[0]):
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.train import train_job
 
+    # No import: what is told to whom decides nothing, and no change of it should train anew.
+    tracking = importlib.import_module("retinaflow.tracking")
+    run, config = snakemake.wildcards.run, snakemake.config
     train_job(
-        snakemake.wildcards.run,
+        run,
         snakemake.params.backbone,
         snakemake.params.settings,
         # No parameter: who follows the advice to change it should not have to train other backbones anew.
-        snakemake.config["backbones"][snakemake.params.backbone]["on_out_of_memory"],
+        config["backbones"][snakemake.params.backbone]["on_out_of_memory"],
         snakemake.params.classes,
         snakemake.params.seed,
         part("train"),
@@ -44,4 +48,5 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.record),
         Path(snakemake.params.checkpoints),
         list(map(str, devices)),
+        tracking.trackers(config["tracking"], run, Path(config["results"], "tensorboard", run)),
     )

@@ -1,0 +1,58 @@
+# Trained models in the formats of other runtimes, and how far these are from Keras. `all` does not ask for it.
+
+
+localrules:
+    export_summary,
+
+
+rule export_run:
+    input:
+        packages_of_export,
+        **{
+            f"{part}_{kind}": files
+            for part in ("train", "validation")
+            for kind, files in {
+                "indices": indices(part),
+                "pixels": shards(part, "npy"),
+                "rows": shards(part, "csv"),
+            }.items()
+        },
+        model=path("models", "{run}", "model.keras"),
+        decision=path("models", "{run}", "decision.json"),
+        code=code("export_run.py"),
+    output:
+        **{kind: path("export", "{run}", EXPORTED[kind]) for kind in CONFIG["export"]["formats"]},
+        differences=path("export", "{run}", "differences.csv"),
+    log:
+        path("logs", "export", "{run}.log"),
+    conda:
+        "../../envs/export.yaml"
+    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    resources:
+        gpu=1,
+        mem_mb=score_memory,
+        runtime=scheduled(score_runtime),
+    params:
+        classes=CLASSES,
+        recipe=lambda wildcards: settings.recipe(CONFIG, backbone_of(wildcards.run)).name,
+        views=CONFIG["score"]["views"],
+        seed=CONFIG["seed"],
+        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+        formats=CONFIG["export"]["formats"],
+    script:
+        "../scripts/export_run.py"
+
+
+rule export_summary:
+    input:
+        differences=[path("export", run, "differences.csv") for run in RUNS],
+        code=code("export_summary.py"),
+    output:
+        table=path("export", "export.csv"),
+        page=path("export", "export.md"),
+    log:
+        path("logs", "export", "summary.log"),
+    conda:
+        "../../envs/retinaflow.yaml"
+    script:
+        "../scripts/export_summary.py"

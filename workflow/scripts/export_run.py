@@ -1,0 +1,44 @@
+"""Write one model in the formats of other runtimes and compare their answers."""
+
+from pathlib import Path
+
+from retinaflow import gpus
+from retinaflow.backend import choose
+from retinaflow.logs import job_log
+
+with job_log(snakemake.log[0]):
+    gpus.claim(snakemake.resources.gpu, f"export {snakemake.wildcards.run}")
+    choose("tensorflow")
+    # Here, so that the log tells if the backend does not even load.
+    from retinaflow.decision import read_decision
+    from retinaflow.export import export
+    from retinaflow.loader import Photographs
+    from retinaflow.recipe import Recipe
+    from retinaflow.score import load_model
+
+    files, params, output = snakemake.input, snakemake.params, snakemake.output
+
+    def photographs(part):
+        """Those of a part, with their pixels."""
+        shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
+        return Photographs(
+            list(map(Path, files[f"{part}_indices"])),
+            [(Path(pixels), Path(rows)) for pixels, rows in shards],
+            params.classes,
+        )
+
+    decision = read_decision(files.decision)
+    export(
+        snakemake.wildcards.run,
+        load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, decision.objective),
+        Path(files.model),
+        Recipe.parse(params.recipe),
+        decision,
+        params.views,
+        photographs("train"),
+        photographs("validation"),
+        params.seed,
+        snakemake.threads,
+        {kind: Path(output[kind]) for kind in params.formats},
+        Path(output.differences),
+    )
