@@ -1,4 +1,7 @@
-"""Grade photographs by a finished run, without Snakemake: `python -m retinaflow predict IMAGE...`."""
+"""Grade photographs by a finished run, without Snakemake.
+
+`python -m retinaflow predict IMAGE...` in a terminal, `python -m retinaflow serve` on a page.
+"""
 
 import argparse
 import gc
@@ -6,12 +9,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retinaflow.backend import choose
 from retinaflow.errors import RetinaflowError
 from retinaflow.graders import Graders, read_graders
+
+if TYPE_CHECKING:
+    from retinaflow.predict import Loaded
 
 NOTICE = "This is research software, not a medical device."
 THREADS = 4  # that read and decode
@@ -23,33 +30,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("predict", help="grade photographs by a finished run", description=NOTICE)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a photograph; both eyes of a patient tell more")
-    command.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
-    command.add_argument("--system", help="a backbone, or `average` (the best on held-out photographs)")
     command.add_argument("--json", action="store_true", help="print all figures as JSON")
+    page = commands.add_parser("serve", help="grade photographs on a page of this computer", description=NOTICE)
+    page.add_argument(
+        "--port", type=int, default=8000, choices=range(65536), metavar="PORT", help="%(default)s, 0: any"
+    )
+    for each in (command, page):
+        each.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
+        each.add_argument("--system", help="a backbone, or `average` (the best on held-out photographs)")
     asked = parser.parse_args(arguments)
     try:
-        return _predict(asked.images, asked.results, asked.system, asked.json)
+        graders = read_graders(asked.results / "models/graders.json")
+        system = asked.system or graders.best
+        if "images" in asked:
+            return _predict(asked.images, graders, system, asked.json)
+        return _serve(graders, system, asked.port)
     except RetinaflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _predict(images: Sequence[str], results: Path, system: str | None, as_json: bool) -> int:
-    graders = read_graders(results / "models/graders.json")
-    system = system or graders.best
-    choose(graders.named(system).backbones[0].backend)
+def _serve(graders: Graders, system: str, port: int) -> int:
+    if not all(map(find_spec, ("fastapi", "uvicorn", "python_multipart"))):
+        raise RetinaflowError(
+            "the page takes FastAPI, uvicorn and python-multipart: `make serve` installs them into .venv, and so does "
+            "pip install --require-hashes -r envs/requirements-serve.txt"
+        )
+    # What an answer rests on is computed with it; all models answer the same with all backends, to 1e-4.
+    loaded = _load(graders, system, "tensorflow")
+    from retinaflow.serve import serve
+
+    serve(graders, system, loaded, port, THREADS, NOTICE)
+    return 0
+
+
+def _load(graders: Graders, system: str, backend: str) -> "Loaded":
+    """Read what grades, ready to answer at once."""
+    choose(backend)
     # Nobody who grades one photograph wants to know what TensorFlow was built with.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     gc.disable()  # what is imported and loaded is no garbage, and looking for some takes a second
     try:
         # Here, as this takes seconds, and what is wrong above is told at once.
-        from retinaflow.predict import grade_files, load_grader
+        from retinaflow.predict import load_grader
 
         loaded = load_grader(graders, system)
     finally:
         gc.enable()
     for model in (model for _, models in loaded.networks for model in models):
         model.run_eagerly = True  # compiling it takes longer than to run it a few times
+    return loaded
+
+
+def _predict(images: Sequence[str], graders: Graders, system: str, as_json: bool) -> int:
+    loaded = _load(graders, system, graders.named(system).backbones[0].backend)
+    from retinaflow.predict import grade_files
+
     answers, problems = grade_files({image: image for image in images}, graders, loaded, THREADS)
     if as_json:
         told = {"system": system, "notice": NOTICE, "photographs": answers, "problems": problems}

@@ -52,7 +52,9 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
     """
     _, head = split(model)
     size = pixels.shape[1]
-    found = _maps(model).predict(pixels, verbose=0)
+    maps = _maps(model)
+    maps.run_eagerly = True  # for a few photographs, tracing it takes longer
+    found = maps.predict(pixels, verbose=0)
     each = [np.asarray(one, np.float32) for one in (found if isinstance(found, list) else [found])]
     features = tf.constant(np.concatenate([one.mean(axis=(1, 2)) for one in each], axis=1))
     with tf.GradientTape() as tape:

@@ -158,19 +158,34 @@ def grade_files(
     said: list[np.ndarray] = []
     for first in range(0, len(left), PREDICTED):
         names = left[first : first + PREDICTED]
-        headers = read_anew([files[name] for name in names], graders.pixel_limit, threads)
-        chunk = [Photograph(name, files[name], header) for name, header in zip(names, headers, strict=True)]
-        faults |= {one.image: (one.header.problem, one.header.found) for one in chunk if one.header.problem}
-        chunk = [one for one in chunk if not one.header.problem]
-        decoded, undecoded = decode(chunk, {network.recipe for network, _ in loaded.networks}, threads)
-        faults |= {image: ("unreadable", found) for image, found in undecoded.items()}
-        chunk = [one for one in chunk if one.image not in undecoded]
+        chunk, decoded, unread = read({name: files[name] for name in names}, graders, loaded, threads)
+        faults |= unread
         if chunk:
             said.append(outputs_of(loaded, decoded, len(graders.classes), graders.views, threads))
             graded += chunk
             log.info("%d of %d photographs", first + len(names), len(left))
-    answers = _answers(graded, np.concatenate(said), graders, loaded) if graded else []
-    return answers, [dict(zip(PROBLEM_COLUMNS, (name, *faults[name]), strict=True)) for name in sorted(faults)]
+    known = identifier(graders.patient)
+    eyes = [known(image_name(Path(one.image).name)) for one in graded]
+    found = answers(graded, eyes, np.concatenate(said), graders, loaded) if graded else []
+    return found, [problem(name, *faults[name]) for name in sorted(faults)]
+
+
+def problem(name: str, kind: str, found: str) -> Problem:
+    """A row of ``PROBLEM_COLUMNS``."""
+    return dict(zip(PROBLEM_COLUMNS, (name, kind, found), strict=True))
+
+
+def read(
+    files: Mapping[str, str], graders: Graders, loaded: Loaded, threads: int
+) -> tuple[list[Photograph], dict[str, Decoded], dict[str, tuple[str, str]]]:
+    """The photographs among ``files``, paths by name, their pixels by recipe, and why the others are none."""
+    headers = read_anew(list(files.values()), graders.pixel_limit, threads)
+    chunk = [Photograph(name, path, header) for (name, path), header in zip(files.items(), headers, strict=True)]
+    faults = {one.image: (one.header.problem, one.header.found) for one in chunk if one.header.problem}
+    chunk = [one for one in chunk if not one.header.problem]
+    decoded, undecoded = decode(chunk, {network.recipe for network, _ in loaded.networks}, threads)
+    faults |= {image: ("unreadable", found) for image, found in undecoded.items()}
+    return [one for one in chunk if one.image not in undecoded], decoded, faults
 
 
 def _fault_of_name(name: str, files: Mapping[str, str]) -> tuple[str, str] | None:
@@ -231,9 +246,14 @@ def outputs_of(loaded: Loaded, decoded: Mapping[str, Decoded], classes: int, vie
     return mean_outputs(means, loaded.grader.objective, classes)
 
 
-def _answers(photographs: Sequence[Photograph], outputs: np.ndarray, graders: Graders, loaded: Loaded) -> list[Answer]:
-    identify = identifier(graders.patient)
-    known = [identify(image_name(Path(one.image).name)) for one in photographs]
+def answers(
+    photographs: Sequence[Photograph],
+    known: Sequence[tuple[str, str]],
+    outputs: np.ndarray,
+    graders: Graders,
+    loaded: Loaded,
+) -> list[Answer]:
+    """What ``outputs`` (``outputs_of``) of ``photographs`` say, of which patient and eye are ``known``."""
     patients, eyes = [patient for patient, _ in known], [eye for _, eye in known]
     own = grade(loaded.decision, outputs)
     both = grade(loaded.blended, blend(outputs, patients, eyes, graders.blend_weight))
