@@ -12,8 +12,8 @@ COMPILE := uv pip compile --quiet --universal --constraints envs/constraints.in 
 setup: $(VENV)/.workflow
 
 # With what submits to SLURM (docs/cluster.md), reads from object storage (docs/storage.md), computes with another backend
-# of Keras (`train: {backend: jax}`), converts models (`snakemake export`), or tells MLflow and TensorBoard of trainings.
-slurm s3 jax torch export track: %: $(VENV)/.%
+# of Keras (`train: {backend: jax}`), or tells MLflow and TensorBoard of trainings (`tracking`).
+slurm s3 jax torch track: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -33,6 +33,10 @@ report: $(VENV)/.workflow
 	$(BIN)/snakemake report $(ARGUMENTS)
 	$(BIN)/snakemake report --report $(RESULTS)/report.html $(ARGUMENTS)
 	$(BIN)/snakemake report --report $(RESULTS)/report.zip $(ARGUMENTS)
+
+# Each trained model in the formats of other runtimes.
+export: $(VENV)/.export
+	$(BIN)/snakemake export $(ARGUMENTS)
 
 # A page on this computer that grades the photographs of one patient.
 serve: $(VENV)/.serve
