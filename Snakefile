@@ -88,7 +88,7 @@ rule explain:
 
 rule export:
     input:
-        path("export", "export.md"),
+        exported(),
 
 
 rule report:

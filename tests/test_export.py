@@ -1,5 +1,6 @@
 """Exported models answer as Keras's do, say what goes in and comes out, and are told apart where they do not."""
 
+import errno
 import json
 import zipfile
 from pathlib import Path
@@ -131,6 +132,17 @@ def test_a_format_that_cannot_hold_the_model(
     ):
         exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.keras", "model.onnx"]
+
+
+def test_a_full_disk_is_no_fault_of_the_format(
+    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(export._RUNTIMES, "onnx", (fail, export.run_onnx))
+    with pytest.raises(OSError, match="No space left on device"):
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
 
 
 def test_answers_that_are_none(tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch) -> None:

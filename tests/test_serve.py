@@ -225,12 +225,33 @@ def test_what_is_no_request_of_the_page_is_refused(
     assert message in (told if isinstance(told, str) else told["error"])
 
 
-def test_a_request_without_a_length_is_refused(port: int) -> None:
+@pytest.mark.parametrize("length", [{}, {"Content-Length": "5"}])
+def test_a_request_in_chunks_is_refused(port: int, length: dict[str, str]) -> None:
+    """Whatever length it claims."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(
-        "POST", "/grade", iter([b"x"]), {"Content-Type": "multipart/form-data; boundary=x"}, encode_chunked=True
-    )
-    assert connection.getresponse().status in (400, 411)
+    sent = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked", **length}
+    connection.request("POST", "/grade", iter([b"12345", b"more"]), sent, encode_chunked=True)
+    assert connection.getresponse().status == 411
+
+
+def test_what_nobody_expects_is_told(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(serve, "examine", full)
+    status, told = ask(port, {"left": ("a.jpeg", photograph(0))})
+    assert (status, told) == (500, {"error": "it could not be graded: No space left on device"})
+
+
+def test_many_photographs_leave_nothing_behind(graders: Graders, loaded: Loaded, tmp_path: Path) -> None:
+    """Neither layers nor nodes: a page is open for days."""
+    (tmp_path / "one.jpeg").write_bytes(photograph(3))
+    layers = [layer for _, models in loaded.networks for model in models for layer in model.layers]
+    counts = []
+    for _ in range(3):
+        serve.examine({"left": str(tmp_path / "one.jpeg")}, graders, loaded, 1)
+        counts.append(sum(len(layer._inbound_nodes) for layer in layers))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_nothing_is_fetched_from_elsewhere(port: int) -> None:
@@ -331,9 +352,12 @@ def test_the_page(port: int, tmp_path: Path) -> None:
                 assert picture.evaluate("element => element.decode().then(() => element.naturalWidth)") == 32
 
         # By the keyboard, of which one is broken.
+        page.get_by_role("status").get_by_text("Graded.").wait_for()
         page.locator("#right").set_input_files(tmp_path / "broken.jpeg")
         page.locator("#right").focus()
-        button.focus()
+        for expected in ("left", "grade"):
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.id") == expected
         page.keyboard.press("Enter")
         page.get_by_text("right eye: truncated").wait_for()
         assert page.locator("article h2").all_inner_texts() == ["Left eye"]
@@ -342,6 +366,22 @@ def test_the_page(port: int, tmp_path: Path) -> None:
         page.get_by_role("button", name="Clear").click()
         assert page.locator("article").count() == 0
         assert button.is_disabled()
+
+        # What comes when something else is shown is no answer to it.
+        page.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
+        held: list[Any] = []
+        page.route("**/grade", lambda route: held.append(route))
+        button.click()
+        page.get_by_text("Grading ...").wait_for()
+        page.get_by_role("button", name="Clear").click()
+        page.locator("#right").set_input_files(tmp_path / "1_right.jpeg")
+        with page.expect_response("**/grade"):
+            held[0].continue_()
+        page.wait_for_timeout(300)
+        assert page.locator("article").count() == 0
+        assert button.is_enabled()
+        page.unroute("**/grade")
+        page.get_by_role("button", name="Clear").click()
 
         # Dropped, as from a folder.
         transfer = page.evaluate_handle(

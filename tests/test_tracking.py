@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import small
 from common import Part
 from retinaflow import checkpoints, tracking
+from retinaflow.errors import RetinaflowError
 from retinaflow.tables import read_table
 from retinaflow.train import train_job
 
@@ -29,14 +31,16 @@ def parts(make_part: Any) -> tuple[Part, Part]:
     )
 
 
-def train(folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], **changes: Any) -> list[dict[str, str]]:
+def train(
+    folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], halve: str = "error", **changes: Any
+) -> list[dict[str, str]]:
     """Train as the workflow does, told to what ``asked`` names; returns the history."""
     outputs = [folder / name for name in small.OUTPUTS]
     followed = tracking.trackers(asked, "Tiny", folder / "events")
     with pytest.MonkeyPatch.context() as patch:
         small.register(patch)
         train_job(
-            *("Tiny", "Tiny", {**small.SETTINGS, **changes}, "error", small.THREE, 1, *parts, None, "", 1, 0, None),
+            *("Tiny", "Tiny", {**small.SETTINGS, **changes}, halve, small.THREE, 1, *parts, None, "", 1, 0, None),
             *(*outputs, folder / "checkpoints", [], followed),
         )
     return read_table(folder / "history.csv")
@@ -44,11 +48,12 @@ def train(folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], **chang
 
 @contextmanager
 def cut_short(after: int) -> Iterator[None]:
-    """End a training once so many epochs are kept and told, as a kill would."""
+    """End a training once so many epochs are kept and told, as a kill would; 0 is before the first one is kept."""
     write = checkpoints.Checkpoint.save
 
     def save(self: checkpoints.Checkpoint, *arguments: Any) -> None:
-        write(self, *arguments)
+        if after:
+            write(self, *arguments)
         if len(self.rows) == after:
             raise KeyboardInterrupt
 
@@ -117,6 +122,53 @@ def test_mlflow_has_the_history(tmp_path: Path, parts: tuple[Part, Part], monkey
 
     train(tmp_path, parts, asked, epochs=1)
     assert len(client.search_runs([experiment])) == 2
+
+
+def runs_of(address: str) -> list[Any]:
+    client = mlflow.MlflowClient(tracking_uri=address)
+    return client.search_runs([client.get_experiment_by_name("fundus").experiment_id], order_by=["start_time"])
+
+
+def test_runs_end_as_the_trainings_do(tmp_path: Path, parts: tuple[Part, Part]) -> None:
+    asked = {**SETTINGS, "tensorboard": False, "mlflow": f"file:{tmp_path}/runs"}
+    with pytest.raises(RetinaflowError, match="no longer finite"):
+        train(tmp_path, parts, asked, class_weights=[1e38] * 3)
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED"]
+    # A kill before the first epoch is kept leaves a run that the next attempt ends.
+    with cut_short(0), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, parts, asked, epochs=1)
+    train(tmp_path, parts, asked, epochs=1)
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED", "KILLED", "FINISHED"]
+
+
+def test_a_training_that_begins_anew_is_told_anew(
+    tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory after the first epoch: with half the batch size, its epochs are others."""
+    save = checkpoints.Checkpoint.save
+
+    def full_once(self: checkpoints.Checkpoint, *arguments: Any) -> None:
+        save(self, *arguments)
+        if self.batch_size == small.SETTINGS["batch_size"]:
+            raise MemoryError
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", full_once)
+    asked = {**SETTINGS, "mlflow": str(tmp_path / "runs")}
+    history = train(tmp_path, parts, asked, halve="halve", epochs=2)
+    expected = [(int(row["epoch"]), pytest.approx(float(row["loss"]), rel=1e-6)) for row in history]
+    assert events(tmp_path / "events")["loss/train"] == expected
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["KILLED", "FINISHED"]
+    client = mlflow.MlflowClient(tracking_uri=asked["mlflow"])
+    told = client.get_metric_history(runs_of(asked["mlflow"])[1].info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in told] == expected
+
+
+def test_trainings_that_begin_together_share_an_experiment(tmp_path: Path) -> None:
+    asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "runs")}
+    with ThreadPoolExecutor(4) as pool:
+        for one in [tracking.trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
+            pool.submit(one.start, one._tracker._name, {}, [])
+    assert len(runs_of(asked["mlflow"])) == 4
 
 
 def test_a_training_goes_on_without_what_cannot_be_told(

@@ -228,8 +228,11 @@ def test_what_only_decides_speed(finished):
 
 
 def test_who_is_told_of_a_training(finished):
-    finished.config["tracking"] = {"tensorboard": True, "mlflow": "runs"}
+    before = finished.planned("report")
+    finished.config["tracking"] = {"tensorboard": True, "mlflow": "https://user:password@example.org"}
+    finished.config["export"] = {"formats": ["onnx"]}
     assert not finished.planned()
+    assert finished.planned("report") == before
 
 
 def shard_rows(project):

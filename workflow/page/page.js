@@ -6,12 +6,12 @@ const chosen = {};
 const previews = {};
 const ready = fetch("/about").then((response) => response.json());
 let about = null; // what is waited for before anything is chosen
-let busy = false;
+let asked = 0; // what was asked for before is no answer to what is shown now
 
 function say(text) { part("status").textContent = text; }
 
 function complain(texts) {
-  part("problems").replaceChildren(...texts.map((text) => {
+  part("problems").firstElementChild.replaceChildren(...texts.map((text) => {
     const line = document.createElement("li");
     line.textContent = text;
     return line;
@@ -29,18 +29,25 @@ function fault(file) {
   return "";
 }
 
-async function choose(eye, files) {
-  about = await ready;
+function forget() {
+  asked += 1;
   complain([]);
   part("results").replaceChildren();
   say("");
-  if (files.length > 1) return complain([`${eye} eye: ${files.length} files, expected one photograph`]);
+  part("grade").disabled = !EYES.some((eye) => chosen[eye]);
+}
+
+async function choose(eye, files) {
+  part(eye).value = ""; // so that the same file can be chosen again
+  forget();
+  about = await ready;
+  if (files.length !== 1) return complain([`${eye} eye: ${files.length} files, expected one photograph`]);
   const file = files[0];
-  if (!file) return;
   const wrong = fault(file);
   if (wrong) return complain([`${eye} eye: ${file.name}: ${wrong}`]);
   chosen[eye] = file;
   show(eye);
+  forget();
 }
 
 function show(eye) {
@@ -55,18 +62,14 @@ function show(eye) {
   if (file) picture.src = previews[eye]; else picture.removeAttribute("src");
   picture.alt = file ? `${eye} eye, as chosen` : "";
   place.querySelector(".hint").textContent = file ? `${file.name}, ${size(file.size)}` : "drop a fundus photograph here";
-  part("grade").disabled = busy || !EYES.some((each) => chosen[each]);
 }
 
 function clear() {
   for (const eye of EYES) {
     delete chosen[eye];
-    part(eye).value = "";
     show(eye);
   }
-  complain([]);
-  part("results").replaceChildren();
-  say("");
+  forget();
 }
 
 function graded(answer, prefix) {
@@ -107,28 +110,38 @@ function result(answer) {
   return article;
 }
 
+async function answer(sent) {
+  let response;
+  try {
+    response = await fetch("/grade", { method: "POST", body: sent });
+  } catch {
+    throw new Error("The program that grades does not answer: is it still running?");
+  }
+  const found = await response.json();
+  if (!response.ok) throw new Error(found.error);
+  return found;
+}
+
 async function grade(event) {
   event.preventDefault();
   const sent = new FormData();
   for (const eye of EYES) if (chosen[eye]) sent.append(eye, chosen[eye]);
-  busy = true;
+  forget();
+  const number = asked;
   part("grade").disabled = true;
-  complain([]);
-  part("results").replaceChildren();
   say("Grading ...");
   try {
-    const response = await fetch("/grade", { method: "POST", body: sent });
-    const found = await response.json();
-    if (!response.ok) throw new Error(found.error);
+    const found = await answer(sent);
+    if (number !== asked) return;
     part("results").replaceChildren(...found.photographs.map(result));
     complain(found.problems.map((one) => `${one.eye} eye: ${one.problem}, ${one.found}`));
-    say(found.photographs.length ? "" : "Nothing was graded.");
+    say(found.photographs.length ? "Graded." : "Nothing was graded.");
   } catch (error) {
+    if (number !== asked) return;
     say("");
-    complain([error instanceof TypeError ? "The program that grades does not answer: is it still running?" : error.message]);
+    complain([error.message]);
   } finally {
-    busy = false;
-    part("grade").disabled = !EYES.some((eye) => chosen[eye]);
+    if (number === asked) part("grade").disabled = !EYES.some((eye) => chosen[eye]);
   }
 }
 
@@ -152,4 +165,4 @@ ready.then((told) => {
   part("about").textContent = `Graded by ${told.system}.`;
   part("limits").textContent = `${told.types.join(", ")}, up to ${size(told.most_bytes)} each`;
   for (const eye of EYES) part(eye).accept = told.types.join(",");
-});
+}, () => complain(["The program that grades does not answer: start it, and load this page again."]));

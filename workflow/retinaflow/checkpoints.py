@@ -26,7 +26,8 @@ class Checkpoint:
 
     ``key`` stands for everything that decides the outcome: what another key left is removed, and so is what does not
     hold together. ``rows`` are the figures of each finished epoch, ``batch_size`` what was trained with (0 before
-    anything was), ``finished`` whether no further epoch is wanted.
+    anything was), ``finished`` whether no further epoch is wanted. ``follow``, if there is one, is called with all
+    rows once another one is kept, and with none where the training begins or begins anew.
 
     The state file names the files that belong to it, with their digests, and is replaced after they are whole: a
     kill at any moment leaves the epoch before or this one, never a mixture.
@@ -39,7 +40,7 @@ class Checkpoint:
         self.rows: list[dict[str, Any]] = []
         self.batch_size = 0
         self.finished = False
-        self.follow: Callable[[Mapping[str, Any]], None] | None = None
+        self.follow: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
         self._files: dict[str, str] = {}
         path = folder / STATE
         try:
@@ -69,7 +70,7 @@ class Checkpoint:
         self.rows, self.finished = [dict(row) for row in rows], finished
         self._write()
         if self.follow:
-            self.follow(self.rows[-1])
+            self.follow(self.rows)
 
     def has_array(self, name: str) -> bool:
         """Whether there is an array of that name."""
@@ -96,6 +97,8 @@ class Checkpoint:
         """Begin at the first epoch, with batches of ``batch_size``."""
         self.rows, self.batch_size, self.finished, self._files = [], batch_size, False, {}
         self._write()
+        if self.follow:
+            self.follow([])
 
     def _write(self) -> None:
         write_json(

@@ -5,6 +5,7 @@ area adds to the score. Here the head itself reads such means, so this is exact 
 layers, the sum of theirs is shown. It tells which regions the answer rests on, not that it is right, nor why.
 """
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,10 +51,8 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
     answers. With softmax, what speaks for a level is what raises its probability; otherwise, what raises the severity,
     or lowers it for level 0. Where nothing speaks for the answer, all is 0.
     """
-    _, head = split(model)
+    maps, head = _parts(model)
     size = pixels.shape[1]
-    maps = _maps(model)
-    maps.run_eagerly = True  # for a few photographs, tracing it takes longer
     found = maps.predict(pixels, verbose=0)
     each = [np.asarray(one, np.float32) for one in (found if isinstance(found, list) else [found])]
     features = tf.constant(np.concatenate([one.mean(axis=(1, 2)) for one in each], axis=1))
@@ -74,11 +73,14 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
     return np.divide(total, most, out=np.zeros_like(total), where=most > 0)
 
 
-def _maps(model: keras.Model) -> keras.Model:
-    """``model`` up to the maps that its features are the means of."""
+@functools.cache  # each time, Keras would add to the layers that both share
+def _parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """``model`` up to the maps that its features are the means of, and its head."""
     pool = model.get_layer("pool")
     means = pool.input if isinstance(pool.input, list) else [pool.output]
-    return keras.Model(model.inputs, [mean._keras_history.operation.input for mean in means])
+    maps = keras.Model(model.inputs, [mean._keras_history.operation.input for mean in means])
+    maps.run_eagerly = True  # for a few photographs, tracing it takes longer
+    return maps, split(model)[1]
 
 
 def _score(outputs: tf.Tensor, objective: str, levels: np.ndarray) -> tf.Tensor:

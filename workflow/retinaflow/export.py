@@ -82,14 +82,17 @@ def export(
             try:
                 write, start = _RUNTIMES[kind]
                 write(known, part, (training[number] for number in sorted(chosen)))
+                _embed(kind, part, told)
+                answer = start(part, threads)
+            except (OSError, MemoryError):
+                raise
             except Exception as error:  # converters fail in ways of their own
                 cause = " ".join(str(error).split())[-400:]
                 raise RetinaflowError(
                     f"{run}: {kind} cannot hold this model ({type(error).__name__}: {cause}). Leave {kind} out of "
                     "export.formats."
                 ) from error
-            _embed(kind, part, told)
-            outputs = answers(start(part, threads), validation, threads, views)
+            outputs = answers(answer, validation, threads, views)
         if impossible(decision.objective, outputs).any():
             raise RetinaflowError(
                 f"{path}: its answers are none of objective {decision.objective}, though those of {keras_file} are. "

@@ -87,9 +87,9 @@ def application(graders: Graders, system: str, loaded: Loaded, threads: int, not
     async def told(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, error.status_code)
 
-    @app.exception_handler(RetinaflowError)
-    async def refused(_: Request, error: RetinaflowError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 500)
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": f"it could not be graded: {error}"}, 500)
 
     for address, name in FILES.items():
         app.get(address, include_in_schema=False)(lambda name=name: FileResponse(PAGE / name))
@@ -131,7 +131,8 @@ def _fault_of_request(request: Request) -> JSONResponse | None:
     if origin is not None and origin != f"http://{request.headers.get('host')}":
         return JSONResponse({"error": f"asked from {origin}, expected from the page itself"}, 403)
     length = request.headers.get("content-length", "")
-    if not length.isdecimal():
+    # What comes in chunks has no length, whatever it says.
+    if not length.isdecimal() or "transfer-encoding" in request.headers:
         return JSONResponse({"error": "expected a Content-Length"}, 411)
     if int(length) > len(EYES) * MOST_BYTES + AROUND:
         text = f"{int(length) / 1e6:.0f} MB, expected {MOST_BYTES / 1e6:.0f} MB a photograph at most"

@@ -316,7 +316,8 @@ def training(config: Config, backbone: str) -> Config:
 def changed(config: Config, schema: Mapping[str, Any]) -> list[list[Any]]:
     """Key, value and default of each setting of a complete configuration that is not the default of the schema.
 
-    What a backbone has in common with ``train`` is left out. The default is None where there is none.
+    What a backbone has in common with ``train`` is left out, and so is what decides nothing of the models. The default
+    is None where there is none.
     """
     default: Config = {"data": {}, "train": {}, "backbones": dict.fromkeys(config["backbones"])}
     default = with_defaults(default, schema)
@@ -325,6 +326,8 @@ def changed(config: Config, schema: Mapping[str, Any]) -> list[list[Any]]:
     values = flat(config)
     found = []
     for key, value in values.items():
+        if key.startswith(("tracking.", "export.")):
+            continue
         shared = re.sub(r"^backbones\.[^.]+\.", "train.", key)
         if value != defaults.get(key) and (shared == key or value != values.get(shared)):
             found.append([key, value, defaults.get(key)])

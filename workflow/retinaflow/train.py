@@ -41,13 +41,19 @@ class Tracker(Protocol):
     """What is told of a training while it goes on."""
 
     def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """A training that ``key`` tells from others, described by ``about``, begins after its epochs ``rows``."""
+        """A training that ``key`` tells from others, described by ``about``, goes on after its epochs ``rows``.
+
+        Without any, it begins, or begins anew.
+        """
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is kept."""
 
     def end(self, files: Sequence[Path]) -> None:
         """The training is done and has left ``files``."""
+
+    def fail(self) -> None:
+        """The training has ended in an error."""
 
 
 def train(
@@ -310,27 +316,38 @@ def train_job(
     with lock(checkpoints):
         key = digest(json.dumps([decisive, code, written], sort_keys=True).encode())
         checkpoint = Checkpoint(checkpoints, key)
-        for tracker in trackers:
-            tracker.start(key, decisive, checkpoint.rows)
 
-        def follow(row: Mapping[str, Any]) -> None:
+        def follow(rows: Sequence[Mapping[str, Any]]) -> None:
             for tracker in trackers:
-                tracker.epoch(row)
+                if rows:
+                    tracker.epoch(rows[-1])
+                else:
+                    tracker.start(key, decisive, [])
 
+        if checkpoint.batch_size:
+            for tracker in trackers:
+                tracker.start(key, decisive, checkpoint.rows)
         checkpoint.follow = follow
-        trained, rows, decided = train(
-            backbone,
-            {**settings, **resolved},
-            classes,
-            parts[0],
-            parts[1],
-            weights,
-            seed,
-            workers,
-            checkpoint,
-            deadline,
-            on_out_of_memory,
-        )
+        try:
+            trained, rows, decided = train(
+                backbone,
+                {**settings, **resolved},
+                classes,
+                parts[0],
+                parts[1],
+                weights,
+                seed,
+                workers,
+                checkpoint,
+                deadline,
+                on_out_of_memory,
+            )
+        except OutOfTimeError:  # it goes on
+            raise
+        except Exception:
+            for tracker in trackers:
+                tracker.fail()
+            raise
         with whole_file(model) as part:
             # Without the compiled metrics and the optimiser, the file loads wherever Keras does, a third as large.
             keras.Model(trained.input, trained.output, name=backbone).save(part)

@@ -749,6 +749,12 @@ def packages_of_export(wildcards):
     return []
 
 
+def exported():
+    """What `snakemake export` makes."""
+    names = ["differences.csv", *(EXPORTED[kind] for kind in CONFIG["export"]["formats"])]
+    return [path("export", "export.md"), *[path("export", run, name) for run in RUNS for name in names]]
+
+
 def report_output():
     """What `snakemake report` makes, and all that the report shows beside it."""
     return [

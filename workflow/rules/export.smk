@@ -29,7 +29,6 @@ rule export_run:
         "../../envs/export.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
     resources:
-        gpu=1,
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
