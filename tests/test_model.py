@@ -142,7 +142,8 @@ def test_per_image_normalisation_forgets_brightness_and_contrast():
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *((name, "imagenet") for name in ("VGG16", "ResNet50V2", "MobileNetV3Small", "ConvNeXtTiny")),
+        *((name, "imagenet") for name in ("VGG16", "MobileNetV3Small")),
+        *(pytest.param(name, "imagenet", marks=pytest.mark.slow) for name in ("ResNet50V2", "ConvNeXtTiny")),
         *(("MobileNetV3Small", kind) for kind in ("dataset", "per_image")),
     ],
 )
