@@ -16,6 +16,9 @@ from retinaflow.split import fold_photographs
 FOLDS = 5
 # Of features scaled to deviation 1: from hardly any shrinkage of a few of them to nothing left of thousands.
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(2, 17))
+# Of linear algebra, whatever the number of cores: sums are rounded by how they are divided, and more threads than cores
+# wait for each other, ten times as long as one computes.
+THREADS = 2
 # As many as a thousand photographs have; of more, what varies least is left out.
 COMPONENTS = 1024
 

@@ -74,7 +74,7 @@ rule fusion:
         path("logs", "fusion", "{backbone}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    threads: 2
     resources:
         mem_mb=fusion_memory,
         runtime=scheduled(fusion_runtime),
@@ -83,6 +83,5 @@ rule fusion:
         objective=lambda wildcards: system_objective(wildcards.backbone),
         classes=len(CLASSES),
         seed=CONFIG["seed"],
-        cpu_threads=lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"],
     script:
         "../scripts/fusion.py"

@@ -13,7 +13,7 @@ rule probe_backbone:
         path("logs", "probe", "{backbone}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    threads: 2
     resources:
         mem_mb=probe_memory,
         runtime=scheduled(probe_runtime),

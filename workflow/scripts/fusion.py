@@ -6,11 +6,11 @@ from threadpoolctl import threadpool_limits
 
 from retinaflow.fusion import fuse
 from retinaflow.logs import job_log
+from retinaflow.ridge import THREADS
 
 with job_log(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
-    # As networks do: in another number of threads, sums are rounded otherwise.
-    with threadpool_limits(params.cpu_threads):
+    with threadpool_limits(THREADS):
         fuse(
             {
                 part: [

@@ -6,11 +6,11 @@ from threadpoolctl import threadpool_limits
 
 from retinaflow.logs import job_log
 from retinaflow.probe import probe_job
+from retinaflow.ridge import THREADS
 
 with job_log(snakemake.log[0]):
     files, settings, backbone = snakemake.input, snakemake.params.settings, snakemake.wildcards.backbone
-    # As networks do: in another number of threads, sums are rounded otherwise.
-    with threadpool_limits(settings["cpu_threads"]):
+    with threadpool_limits(THREADS):
         probe_job(
             backbone,
             "+".join(settings["feature_layers"]) or "last",
