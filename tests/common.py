@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,15 @@ AUGMENT = {
     **{"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20},
     **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
 }
+
+
+def watched(page: Any, own: tuple[str, ...]) -> list[str]:
+    """What goes wrong on a page of Chromium: errors it tells, and requests to addresses that do not begin so."""
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith(own) else wrong.append(asked.url))
+    return wrong
 
 
 def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:

@@ -1,8 +1,10 @@
 """What several tests share: where the real photographs are, and small parts as earlier stages leave them."""
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,19 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real photographs at {DATA}; set RETINAFLOW_DATA to their folder")
     return DATA
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium, or a reason why there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import errno
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ FILES = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.i
 SIZE = 32
 
 
-def decision_of(objective: str) -> Decision:
-    rng = np.random.default_rng(0)
-    outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 1, (60, width(objective, 3)))
-    return fit(Labelled(objective, small.THREE, outputs, rng.integers(0, 3, 60), list("abcdef") * 10), 1, 0.9, 0)
+def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> Decision:
+    rng, k = np.random.default_rng(0), len(classes)
+    outputs = rng.dirichlet(np.ones(k), 60) if objective == "softmax" else rng.uniform(0, 1, (60, width(objective, k)))
+    return fit(Labelled(objective, classes, outputs, rng.integers(0, k, 60), list("abcdef") * 10), 1, 0.9, 0)
 
 
 @pytest.fixture
@@ -58,11 +59,17 @@ def model_of(objective: str, monkeypatch: pytest.MonkeyPatch) -> keras.Model:
 
 
 def exported_to(
-    folder: Path, model: keras.Model, objective: str, photographs: Photographs, views: int = 1
+    folder: Path,
+    model: keras.Model,
+    objective: str,
+    photographs: Photographs,
+    views: int = 1,
+    classes: Sequence[str] = small.THREE,
 ) -> list[Any]:
     model.save(folder / "model.keras")
     files = {kind: folder / name for kind, name in FILES.items()}
-    its = (Recipe.parse(f"{SIZE}-trim-keep-none"), decision_of(objective), views, photographs, photographs)
+    recipe = Recipe.parse(f"{photographs.size}-trim-keep-none")
+    its = (recipe, decision_of(objective, classes), views, photographs, photographs)
     export.export("A/fold-1", model, folder / "model.keras", *its, 3, 1, files, folder / "differences.csv")
     return read_table(folder / "differences.csv", exported.COLUMNS)
 
@@ -197,16 +204,5 @@ def test_every_backbone_can_be_exported(tmp_path: Path, make_part: Any, name: st
     some = Photographs(*make_part("part", pixels, levels), CLASSES)
     keras.utils.set_random_seed(0)
     model = build(name, {**small.SETTINGS, "image_size": size}, 5, None)
-    model.save(tmp_path / "model.keras")
-    rng = np.random.default_rng(0)
-    decision = fit(
-        Labelled("softmax", CLASSES, rng.dirichlet(np.ones(5), 60), rng.integers(0, 5, 60), list("abcdef") * 10),
-        1,
-        0.9,
-        0,
-    )
-    files = {kind: tmp_path / file for kind, file in FILES.items()}
-    its = (Recipe.parse(f"{size}-trim-keep-none"), decision, 1, some, some)
-    export.export(name, model, tmp_path / "model.keras", *its, 3, 2, files, tmp_path / "differences.csv")
-    rows = read_table(tmp_path / "differences.csv")
+    rows = exported_to(tmp_path, model, "softmax", some, classes=CLASSES)
     assert all(float(row["largest_probability_difference"]) < 1e-4 for row in rows[:3])

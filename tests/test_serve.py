@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,13 +23,13 @@ import numpy as np
 import pytest
 
 import small
-from common import DATA, ROOT
+from common import DATA, ROOT, watched
 from retinaflow import device
 from retinaflow.decision import Labelled, fit, write_decision
 from retinaflow.errors import RetinaflowError
 from retinaflow.explain import overlay, relevance
 from retinaflow.files import write_json
-from retinaflow.graders import Graders, read_graders
+from retinaflow.graders import NOTICE, Graders, read_graders
 from retinaflow.model import build
 from retinaflow.predict import Loaded, grade_files, load_grader
 
@@ -41,8 +40,6 @@ serve = pytest.importorskip("retinaflow.serve")
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 device.prepare(seed=0, threads=1)
-
-NOTICE = "Not a medical device."
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +95,7 @@ def loaded(graders: Graders) -> Loaded:
 @pytest.fixture(scope="module")
 def port(graders: Graders, loaded: Loaded) -> Iterator[int]:
     """A server in a thread."""
-    server = uvicorn.Server(
-        uvicorn.Config(serve.application(graders, "average", loaded, 2, NOTICE), log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(serve.application(graders, "average", loaded, 2), log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -297,106 +292,93 @@ def test_the_command(results: Path, tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RetinaflowError, match="--port"):
-        serve.serve(None, "", None, taken.getsockname()[1], 1, "")
+        serve.serve(None, "", None, taken.getsockname()[1], 1)
 
 
 @pytest.mark.browser
-def test_the_page(port: int, tmp_path: Path) -> None:
+def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
     """Both eyes are chosen, graded and cleared, with no error and no request to elsewhere; look at the pictures."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
     real = sorted((DATA / "eyepacs-256/images").glob("*_left.*"))[:1]
     for eye in serve.EYES:
         path = tmp_path / f"1_{eye}.jpeg"
         path.write_bytes(Path(str(real[0]).replace("left", eye)).read_bytes() if real else photograph(len(eye)))
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "broken.jpeg").write_bytes(photograph(1)[:-400])
-    wrong: list[str] = []
     address = f"http://127.0.0.1:{port}/"
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else wrong.append(asked.url),
-        )
-        page.goto(address)
-        page.get_by_text(NOTICE).wait_for()
-        page.get_by_text("up to 64 MB each").wait_for()
-        button = page.get_by_role("button", name="Grade")
-        assert button.is_disabled()
-        page.screenshot(path=tmp_path / "first.png")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    wrong = watched(page, (address, "data:", "blob:"))
+    page.goto(address)
+    page.get_by_text(NOTICE).wait_for()
+    page.get_by_text("up to 64 MB each").wait_for()
+    button = page.get_by_role("button", name="Grade")
+    assert button.is_disabled()
+    page.screenshot(path=tmp_path / "first.png")
 
-        page.locator("#left").set_input_files(tmp_path / "notes.txt")
-        page.get_by_text("left eye: notes.txt: expected a file that ends in .jpeg").wait_for()
-        assert button.is_disabled()
+    page.locator("#left").set_input_files(tmp_path / "notes.txt")
+    page.get_by_text("left eye: notes.txt: expected a file that ends in .jpeg").wait_for()
+    assert button.is_disabled()
 
-        for eye in serve.EYES:
-            page.locator(f"#{eye}").set_input_files(tmp_path / f"1_{eye}.jpeg")
-        button.click()
-        page.locator("article").nth(1).wait_for()
-        page.screenshot(path=tmp_path / "both.png", full_page=True)
-        assert page.locator("article h2").all_inner_texts() == ["Right eye", "Left eye"]
-        for article in page.locator("article").all():
-            assert article.locator(".grade").inner_text().split(",")[0] in small.THREE
-            assert article.locator(".both").inner_text().startswith("By both eyes: ")
-            assert article.locator(".quality").inner_text().startswith("Poor quality")
-            assert article.locator("tbody tr").count() == len(small.THREE)
-            shares = [float(cell) for cell in article.locator("td:last-child").all_inner_texts()]
-            assert sum(shares) == pytest.approx(1, abs=0.01)
-            for picture in article.locator("img").all():
-                assert picture.evaluate("element => element.decode().then(() => element.naturalWidth)") == 32
+    for eye in serve.EYES:
+        page.locator(f"#{eye}").set_input_files(tmp_path / f"1_{eye}.jpeg")
+    button.click()
+    page.locator("article").nth(1).wait_for()
+    page.screenshot(path=tmp_path / "both.png", full_page=True)
+    assert page.locator("article h2").all_inner_texts() == ["Right eye", "Left eye"]
+    for article in page.locator("article").all():
+        assert article.locator(".grade").inner_text().split(",")[0] in small.THREE
+        assert article.locator(".both").inner_text().startswith("By both eyes: ")
+        assert article.locator(".quality").inner_text().startswith("Poor quality")
+        assert article.locator("tbody tr").count() == len(small.THREE)
+        shares = [float(cell) for cell in article.locator("td:last-child").all_inner_texts()]
+        assert sum(shares) == pytest.approx(1, abs=0.01)
+        for picture in article.locator("img").all():
+            assert picture.evaluate("element => element.decode().then(() => element.naturalWidth)") == 32
 
-        # By the keyboard, of which one is broken.
-        page.get_by_role("status").get_by_text("Graded.").wait_for()
-        page.locator("#right").set_input_files(tmp_path / "broken.jpeg")
-        page.locator("#right").focus()
-        for expected in ("left", "grade"):
-            page.keyboard.press("Tab")
-            assert page.evaluate("document.activeElement.id") == expected
-        page.keyboard.press("Enter")
-        page.get_by_text("right eye: truncated").wait_for()
-        assert page.locator("article h2").all_inner_texts() == ["Left eye"]
-        page.screenshot(path=tmp_path / "broken.png", full_page=True)
+    # By the keyboard, of which one is broken.
+    page.get_by_role("status").get_by_text("Graded.").wait_for()
+    page.locator("#right").set_input_files(tmp_path / "broken.jpeg")
+    page.locator("#right").focus()
+    for expected in ("left", "grade"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == expected
+    page.keyboard.press("Enter")
+    page.get_by_text("right eye: truncated").wait_for()
+    assert page.locator("article h2").all_inner_texts() == ["Left eye"]
+    page.screenshot(path=tmp_path / "broken.png", full_page=True)
 
-        page.get_by_role("button", name="Clear").click()
-        assert page.locator("article").count() == 0
-        assert button.is_disabled()
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("article").count() == 0
+    assert button.is_disabled()
 
-        # What comes when something else is shown is no answer to it.
-        page.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
-        held: list[Any] = []
-        page.route("**/grade", lambda route: held.append(route))
-        button.click()
-        page.get_by_text("Grading ...").wait_for()
-        page.get_by_role("button", name="Clear").click()
-        page.locator("#right").set_input_files(tmp_path / "1_right.jpeg")
-        with page.expect_response("**/grade"):
-            held[0].continue_()
-        page.wait_for_timeout(300)
-        assert page.locator("article").count() == 0
-        assert button.is_enabled()
-        page.unroute("**/grade")
-        page.get_by_role("button", name="Clear").click()
+    # What comes when something else is shown is no answer to it.
+    page.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
+    held: list[Any] = []
+    page.route("**/grade", lambda route: held.append(route))
+    button.click()
+    page.get_by_text("Grading ...").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.locator("#right").set_input_files(tmp_path / "1_right.jpeg")
+    with page.expect_response("**/grade"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("article").count() == 0
+    assert button.is_enabled()
+    page.unroute("**/grade")
+    page.get_by_role("button", name="Clear").click()
 
-        # Dropped, as from a folder.
-        transfer = page.evaluate_handle(
-            "() => { const data = new DataTransfer(); data.items.add(new File(['x'], 'x.png')); return data; }"
-        )
-        page.dispatch_event("#drop-left", "drop", {"dataTransfer": transfer})
-        button.click()
-        page.get_by_text("left eye: not_an_image").wait_for()
-        page.get_by_text("Nothing was graded.").wait_for()
-        narrow = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="dark")
-        narrow.goto(address)
-        narrow.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
-        narrow.get_by_role("button", name="Grade").click()
-        narrow.locator("article").wait_for()
-        assert narrow.evaluate("document.documentElement.scrollWidth") <= 380
-        narrow.screenshot(path=tmp_path / "narrow.png", full_page=True)
-        browser.close()
+    # Dropped, as from a folder.
+    transfer = page.evaluate_handle(
+        "() => { const data = new DataTransfer(); data.items.add(new File(['x'], 'x.png')); return data; }"
+    )
+    page.dispatch_event("#drop-left", "drop", {"dataTransfer": transfer})
+    button.click()
+    page.get_by_text("left eye: not_an_image").wait_for()
+    page.get_by_text("Nothing was graded.").wait_for()
+    narrow = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="dark")
+    narrow.goto(address)
+    narrow.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
+    narrow.get_by_role("button", name="Grade").click()
+    narrow.locator("article").wait_for()
+    assert narrow.evaluate("document.documentElement.scrollWidth") <= 380
+    narrow.screenshot(path=tmp_path / "narrow.png", full_page=True)
     assert not wrong

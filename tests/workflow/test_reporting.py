@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from common import watched
 from conftest import SMALLEST, Project
 from retinaflow.tables import read_table
 
@@ -143,46 +144,36 @@ def test_models_are_exported(finished: Project) -> None:
 
 
 @pytest.mark.browser
-def test_click_through(reported: Project, tmp_path: Path) -> None:
+def test_click_through(browser: Any, reported: Project, tmp_path: Path) -> None:
     """Every result and caption is shown, offline and without an error. The screenshots are to be looked at."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
     report = reported.folder / "results/report.html"
     categories = variable(report.read_text(encoding="utf-8"), "categories")
-    wrong: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
-        page.goto(report.as_uri())
-        page.locator("#rulegraph canvas").wait_for()
-        page.screenshot(path=tmp_path / "first.png")
-        _follow(page, "Statistics")
-        page.locator("#timeline canvas").wait_for()
-        page.screenshot(path=tmp_path / "statistics.png")
-        for category, subcategories in categories.items():
-            for subcategory, paths in subcategories.items():
-                name = subcategory if len(subcategories) > 1 else category
-                page.goto(report.as_uri())
-                _follow(page, category)
-                if len(subcategories) > 1:
-                    _follow(page, subcategory)
-                rows = page.locator("nav tbody tr")
-                assert rows.count() == len(paths)
-                for number in range(len(paths)):
-                    show, explain = rows.nth(number).locator("a").all()
-                    show.click()
-                    _shown(page)
-                    page.screenshot(path=tmp_path / f"{name}-{number}.png")
-                    explain.click()
-                    assert page.locator("nav p").first.inner_text()
-                    page.screenshot(path=tmp_path / f"{name}-{number}-caption.png")
-                    _follow(page, name)
-        browser.close()
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    wrong = watched(page, ("file:", "data:"))
+    page.goto(report.as_uri())
+    page.locator("#rulegraph canvas").wait_for()
+    page.screenshot(path=tmp_path / "first.png")
+    _follow(page, "Statistics")
+    page.locator("#timeline canvas").wait_for()
+    page.screenshot(path=tmp_path / "statistics.png")
+    for category, subcategories in categories.items():
+        for subcategory, paths in subcategories.items():
+            name = subcategory if len(subcategories) > 1 else category
+            page.goto(report.as_uri())
+            _follow(page, category)
+            if len(subcategories) > 1:
+                _follow(page, subcategory)
+            rows = page.locator("nav tbody tr")
+            assert rows.count() == len(paths)
+            for number in range(len(paths)):
+                show, explain = rows.nth(number).locator("a").all()
+                show.click()
+                _shown(page)
+                page.screenshot(path=tmp_path / f"{name}-{number}.png")
+                explain.click()
+                assert page.locator("nav p").first.inner_text()
+                page.screenshot(path=tmp_path / f"{name}-{number}-caption.png")
+                _follow(page, name)
     assert not wrong
 
 

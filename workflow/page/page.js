@@ -161,7 +161,6 @@ part("form").addEventListener("submit", grade);
 part("clear").addEventListener("click", (event) => { event.preventDefault(); clear(); });
 
 ready.then((told) => {
-  part("notice").textContent = told.notice;
   part("about").textContent = `Graded by ${told.system}.`;
   part("limits").textContent = `${told.types.join(", ")}, up to ${size(told.most_bytes)} each`;
   for (const eye of EYES) part(eye).accept = told.types.join(",");

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from retinaflow.backend import choose
 from retinaflow.errors import RetinaflowError
-from retinaflow.graders import Graders, read_graders
+from retinaflow.graders import NOTICE, Graders, read_graders
 
 if TYPE_CHECKING:
     from retinaflow.predict import Loaded
 
-NOTICE = "This is research software, not a medical device."
 THREADS = 4  # that read and decode
 
 
@@ -60,7 +59,7 @@ def _serve(graders: Graders, system: str, port: int) -> int:
     loaded = _load(graders, system, "tensorflow")
     from retinaflow.serve import serve
 
-    serve(graders, system, loaded, port, THREADS, NOTICE)
+    serve(graders, system, loaded, port, THREADS)
     return 0
 
 

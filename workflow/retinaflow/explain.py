@@ -68,9 +68,13 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np
         spoken = np.einsum("nhwc,nc->nhw", one, weights[:, start : start + channels])
         total += np.stack([cv2.resize(its, (size, size), interpolation=cv2.INTER_LINEAR) for its in spoken])
         start += channels
-    total = np.maximum(total, 0)
-    most = total.max(axis=(1, 2), keepdims=True)
-    return np.divide(total, most, out=np.zeros_like(total), where=most > 0)
+    return scaled(np.maximum(total, 0))
+
+
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """``maps``, float (n, size, size) from 0 on, each so that its most is 1; where all is 0, it stays."""
+    most = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, most, out=np.zeros_like(maps), where=most > 0)
 
 
 @functools.cache  # each time, Keras would add to the layers that both share

@@ -20,12 +20,14 @@ import onnx
 import onnxruntime
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from sklearn.metrics import confusion_matrix
 
 from retinaflow.bootstrap import kappa
 from retinaflow.decision import Decision, grade
 from retinaflow.errors import RetinaflowError
 from retinaflow.exported import COLUMNS
 from retinaflow.files import whole_file
+from retinaflow.graders import NOTICE
 from retinaflow.loader import Batches, Photographs, Pixels
 from retinaflow.objectives import impossible
 from retinaflow.recipe import Recipe
@@ -125,7 +127,7 @@ def metadata(run: str, recipe: Recipe, decision: Decision, views: int) -> dict[s
         },
         "output": {"objective": decision.objective, "views": views},
         "decision": decision._asdict(),
-        "notice": "This is research software, not a medical device.",
+        "notice": NOTICE,
     }
 
 
@@ -136,7 +138,8 @@ def compared(run: str, one: Exported, like: Exported, levels: np.ndarray, decisi
     """
     own, other = grade(decision, one.outputs), grade(decision, like.outputs)
     apart = np.abs(own.probabilities - other.probabilities)
-    kappas = [_kappa(levels, its.level, len(decision.classes)) for its in (own, other)]
+    every = range(len(decision.classes))
+    kappas = [float(kappa(confusion_matrix(levels, its.level, labels=every))) for its in (own, other)]
     return {
         "run": run,
         "format": one.format,
@@ -149,10 +152,6 @@ def compared(run: str, one: Exported, like: Exported, levels: np.ndarray, decisi
         "mean_probability_difference": _written(apart.mean()),
         "largest_probability_difference": _written(apart.max()),
     }
-
-
-def _kappa(actual: np.ndarray, answered: np.ndarray, classes: int) -> float:
-    return float(kappa(np.bincount(actual * classes + answered, minlength=classes**2).reshape(classes, classes)))
 
 
 def _written(value: float) -> str:

@@ -11,6 +11,7 @@ from retinaflow.files import write_json
 from retinaflow.inventory import usable
 from retinaflow.tables import stream_table
 
+NOTICE = "This is research software, not a medical device."
 # Share of the training photographs below whose quality a photograph is said to be poor.
 POOR = 0.05
 

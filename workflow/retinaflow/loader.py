@@ -92,6 +92,13 @@ class Photographs:
         self.levels = np.array([levels[name] for name in names], dtype=np.int64)
         self._places = np.array([places[image] for image in self.images], dtype=np.int64)
 
+    @classmethod
+    def of(cls, files: Mapping[str, Sequence[str]], use: str, classes: Sequence[str]) -> "Photographs":
+        """Those that a job uses so: its ``files`` named ``{use}_indices``, ``{use}_pixels`` and ``{use}_rows``."""
+        shards = zip(files[f"{use}_pixels"], files[f"{use}_rows"], strict=True)
+        indices = [Path(index) for index in files[f"{use}_indices"]]
+        return cls(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards], classes)
+
     def __len__(self) -> int:
         """Number of photographs."""
         return len(self.images)

@@ -167,12 +167,7 @@ def grade_files(
     known = identifier(graders.patient)
     eyes = [known(image_name(Path(one.image).name)) for one in graded]
     found = answers(graded, eyes, np.concatenate(said), graders, loaded) if graded else []
-    return found, [problem(name, *faults[name]) for name in sorted(faults)]
-
-
-def problem(name: str, kind: str, found: str) -> Problem:
-    """A row of ``PROBLEM_COLUMNS``."""
-    return dict(zip(PROBLEM_COLUMNS, (name, kind, found), strict=True))
+    return found, [dict(zip(PROBLEM_COLUMNS, (name, *faults[name]), strict=True)) for name in sorted(faults)]
 
 
 def read(

@@ -24,8 +24,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.explain import overlay, relevance
-from retinaflow.graders import Graders
+from retinaflow.explain import overlay, relevance, scaled
+from retinaflow.graders import NOTICE, Graders
 from retinaflow.labels import IMAGE_EXTENSIONS
 from retinaflow.predict import Decoded, Loaded, answers, outputs_of, read
 
@@ -48,7 +48,7 @@ HEADERS = {
 }
 
 
-def serve(graders: Graders, system: str, loaded: Loaded, port: int, threads: int, notice: str) -> None:
+def serve(graders: Graders, system: str, loaded: Loaded, port: int, threads: int) -> None:
     """Serve the page until it is interrupted, on ``port`` of the loopback interface, 0 for any that is free.
 
     Raises ``RetinaflowError`` if another program has the port.
@@ -62,13 +62,13 @@ def serve(graders: Graders, system: str, loaded: Loaded, port: int, threads: int
                 f"port {port}: cannot be listened on ({error.strerror}). Name another: --port {port + 1}, or 0 for any."
             ) from error
         listening.listen()  # who asks at once is kept waiting, not refused
-        print(f"http://{LOOPBACK}:{listening.getsockname()[1]} - Ctrl-C ends it. {notice}", flush=True)
-        config = uvicorn.Config(application(graders, system, loaded, threads, notice), log_level="warning")
+        print(f"http://{LOOPBACK}:{listening.getsockname()[1]} - Ctrl-C ends it. {NOTICE}", flush=True)
+        config = uvicorn.Config(application(graders, system, loaded, threads), log_level="warning")
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
             uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(graders: Graders, system: str, loaded: Loaded, threads: int, notice: str) -> FastAPI:
+def application(graders: Graders, system: str, loaded: Loaded, threads: int) -> FastAPI:
     """The page and what it asks: `GET /about`, and `POST /grade` with the files `right` and `left`, or one of them."""
     # Without the pages that describe its interface, which fetch scripts from elsewhere.
     app = FastAPI(title="retinaflow", docs_url=None, redoc_url=None, openapi_url=None)
@@ -99,7 +99,6 @@ def application(graders: Graders, system: str, loaded: Loaded, threads: int, not
         return {
             "system": system,
             "classes": graders.classes,
-            "notice": notice,
             "types": list(IMAGE_EXTENSIONS),
             "most_bytes": MOST_BYTES,
         }
@@ -190,9 +189,7 @@ def _relevance(loaded: Loaded, decoded: Mapping[str, Decoded], levels: np.ndarra
         for pixels in [decoded[network.recipe].pixels]
         for model in models
     ]
-    mean = np.mean(each, axis=0)
-    most = mean.max(axis=(1, 2), keepdims=True)
-    return np.divide(mean, most, out=np.zeros_like(mean), where=most > 0)
+    return scaled(np.mean(each, axis=0))
 
 
 def _png(pixels: np.ndarray) -> str:

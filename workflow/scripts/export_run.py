@@ -25,16 +25,6 @@ with job_log(snakemake.log[0]):
     from retinaflow.score import load_model
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
-
-    def photographs(part):
-        """Those of a part, with their pixels."""
-        shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
-        return Photographs(
-            list(map(Path, files[f"{part}_indices"])),
-            [(Path(pixels), Path(rows)) for pixels, rows in shards],
-            params.classes,
-        )
-
     decision = read_decision(files.decision)
     export(
         snakemake.wildcards.run,
@@ -43,8 +33,8 @@ with job_log(snakemake.log[0]):
         Recipe.parse(params.recipe),
         decision,
         params.views,
-        photographs("train"),
-        photographs("validation"),
+        Photographs.of(files, "train", params.classes),
+        Photographs.of(files, "validation", params.classes),
         params.seed,
         snakemake.threads,
         {kind: Path(output[kind]) for kind in params.formats},

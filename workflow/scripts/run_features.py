@@ -18,12 +18,10 @@ with job_log(snakemake.log[0]):
     model = load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, params.objective)
     network = fine_tuned(model)
     for part in params.parts:
-        indices = [Path(index) for index in files[f"{part}_indices"]]
-        shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
         write_features(
             network,
-            Photographs(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards], params.classes),
-            indices,
+            Photographs.of(files, part, params.classes),
+            [Path(index) for index in files[f"{part}_indices"]],
             params.views,
             params.augment,
             params.seed,

@@ -21,12 +21,7 @@ with job_log(snakemake.log[0]):
     files, output = snakemake.input, snakemake.output
     model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads, objective)
     for part in snakemake.params.parts:
-        shards = zip(files[f"{part}_pixels"], files[f"{part}_rows"], strict=True)
-        photographs = Photographs(
-            [Path(index) for index in files[f"{part}_indices"]],
-            [(Path(pixels), Path(rows)) for pixels, rows in shards],
-            classes,
-        )
+        photographs = Photographs.of(files, part, classes)
         names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes
         said, single = predict_views(model, photographs, snakemake.threads, objective, snakemake.params.views)
         write_outputs(Path(output[part]), Outputs(*names, photographs.levels, said), single)
