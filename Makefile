@@ -44,7 +44,7 @@ serve: $(VENV)/.serve
 
 # Which job has which GPU of this machine, also while jobs run.
 gpus: $(VENV)/.workflow
-	@PYTHONPATH=workflow $(BIN)/python -m retinaflow.gpus
+	@PYTHONPATH=workflow $(BIN)/python -m retinaflow.jobs.gpus
 
 # Two files of tests at a time.
 test: $(VENV)/.development
@@ -67,8 +67,8 @@ test-browser: $(VENV)/.development $(VENV)/.browser
 	$(BIN)/python -m pytest -m browser
 
 # What computes with Keras, with each backend. torch is several GB.
-COMPUTING := $(addprefix tests/test_, train.py model.py score.py loader.py device.py kappa.py weights.py article_defects.py \
-	augment.py backends.py)
+COMPUTING := $(addprefix tests/, $(addprefix training/test_, train.py article_defects.py) $(addprefix networks/test_, building.py \
+	devices.py kappa.py weights.py backends.py) $(addprefix preprocessing/test_, batches.py augmentation.py) scoring/test_score.py)
 test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
 	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(COMPUTING) || exit; done
 
@@ -111,7 +111,7 @@ pins:
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow
-	PYTHONPATH=workflow $(BIN)/python -m retinaflow.reference
+	PYTHONPATH=workflow $(BIN)/python -m retinaflow.config.reference
 
 clean:
 	rm -rf $(VENV) .snakemake site

@@ -36,9 +36,9 @@ import numpy as np
 import chain
 import common
 import methods
-from retinaflow.files import write_json
-from retinaflow.outputs import Outputs, pool, write_outputs
-from retinaflow.predictions import grade_system
+from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.raw_outputs import Outputs, pool, write_outputs
+from retinaflow.storage.files import write_json
 
 FROZEN = 10
 THREADS = 2
@@ -53,9 +53,9 @@ def answer(
     from sklearn.utils.class_weight import compute_class_weight
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    from retinaflow import device
+    from retinaflow.networks import devices
 
-    device.prepare(seed, THREADS)
+    devices.prepare(seed, THREADS)
     start = time.perf_counter()
     pixels, levels = photographs(training, size)
     others, answers = photographs(held_out, size)

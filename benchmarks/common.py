@@ -26,12 +26,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from retinaflow.demo import draw_collection  # noqa: E402
-from retinaflow.files import digest, whole_file, write_json  # noqa: E402
-from retinaflow.preprocess import INDEX_COLUMNS, build_shard  # noqa: E402
-from retinaflow.recipe import Recipe  # noqa: E402
-from retinaflow.shards import ROW_COLUMNS  # noqa: E402
-from retinaflow.tables import write_table  # noqa: E402
+from retinaflow.data.demo import draw_collection  # noqa: E402
+from retinaflow.preprocessing.preprocess import INDEX_COLUMNS, build_shard  # noqa: E402
+from retinaflow.preprocessing.shards import ROW_COLUMNS  # noqa: E402
+from retinaflow.preprocessing.variant import Recipe  # noqa: E402
+from retinaflow.storage.files import digest, whole_file, write_json  # noqa: E402
+from retinaflow.storage.tables import write_table  # noqa: E402
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
 TARGET = ROOT / "results" / "benchmarks"

@@ -25,9 +25,9 @@ import numpy as np
 import tensorflow as tf
 
 import common
-from retinaflow import augment
-from retinaflow.loader import Batches, Photographs
-from retinaflow.shards import read_shard
+from retinaflow.preprocessing import augmentation
+from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.shards import read_shard
 
 SIZE, BATCH, WORKERS, QUEUE = 224, 32, 2, 8
 
@@ -91,7 +91,7 @@ def from_shards(photographs: Photographs, augmented: bool) -> Any:
         if not augmented:
             return pixels
         out = np.empty_like(pixels)
-        augment.change(pixels, common.AUGMENT, random, out)
+        augmentation.change(pixels, common.AUGMENT, random, out)
         return out
 
     def read(number: Any) -> Any:

@@ -21,7 +21,7 @@ Prints a table and writes `results/benchmarks/gpu.json` after each case, and a c
 TensorFlow is not needed: with KERAS_BACKEND=jax, a machine that has JAX, and with it NumPy, SciPy and ml-dtypes, takes
 the wheels of keras (which needs absl-py, h5py, namex, optree, packaging, and rich with markdown-it-py, mdurl and
 pygments), opencv-python-headless, pillow and pyyaml. Without EyePACS photographs 960 are drawn, which takes minutes;
-fewer, drawn beforehand by `retinaflow.demo` into `results/benchmarks/drawn`, serve as well.
+fewer, drawn beforehand by `retinaflow.data.demo` into `results/benchmarks/drawn`, serve as well.
 """
 
 import argparse
@@ -46,13 +46,13 @@ import yaml
 from PIL import Image
 
 from common import CLASSES, ROOT, TARGET, Collection, Row, alternate, collection, machine, publish, rates, repeated
-from retinaflow import device
-from retinaflow.backbones import BACKBONES
-from retinaflow.loader import Batches, Photographs
-from retinaflow.model import build, compile_model
-from retinaflow.objectives import targets
-from retinaflow.preprocess import prepare
-from retinaflow.recipe import Recipe
+from retinaflow.networks import devices
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.building import build, compile_model
+from retinaflow.networks.objectives import targets
+from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.preprocess import prepare
+from retinaflow.preprocessing.variant import Recipe
 
 CASES = (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512))
 PRECISIONS = ("mixed_bfloat16", "float32")
@@ -167,9 +167,9 @@ def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
 
 
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
-    """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.train`` does."""
+    """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.training.train`` does."""
     model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
-    compile_model(model, settings, len(CLASSES), device.compiles())
+    compile_model(model, settings, len(CLASSES), devices.compiles())
     return model
 
 
@@ -201,7 +201,7 @@ def read_epoch(batches: Batches) -> int:
 
 def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, list[float], dict[str, float]]:
     """Times of each side, seconds a photograph of the input alone, and peak device memory in GB if that is known."""
-    device.prepare(SEED, CORES)
+    devices.prepare(SEED, CORES)
     settings = defaults(read_schema()["$defs"]["training"]["properties"]) | {"image_size": case.size}
     photographs = Photographs(indices, shards, CLASSES)
     answers = targets(settings["objective"], photographs.levels, len(CLASSES))
@@ -230,7 +230,7 @@ def memory() -> tuple[int, int]:
     if keras.backend.backend() == "jax":
         told = import_module("jax").local_devices()[0].memory_stats() or {}
         return told.get("bytes_in_use", 0), told.get("peak_bytes_in_use", 0)
-    if keras.backend.backend() == "tensorflow" and device.has_gpu():
+    if keras.backend.backend() == "tensorflow" and devices.has_gpu():
         told = import_module("tensorflow").config.experimental.get_memory_info("GPU:0")
         return told["current"], told["peak"]
     return 0, 0
@@ -238,7 +238,7 @@ def memory() -> tuple[int, int]:
 
 def gpu_name() -> str | None:
     """What Keras computes on, if that is a GPU."""
-    if not device.has_gpu():
+    if not devices.has_gpu():
         return None
     if keras.backend.backend() == "jax":
         return str(import_module("jax").local_devices()[0].device_kind)

@@ -39,9 +39,9 @@ def prepare(what: str, count: int, folder: Path) -> None:
 
 def preprocess(folder: Path) -> None:
     """One of the shards that the photographs make: the workflow has a process for each."""
-    from retinaflow.preprocess import build_shard
-    from retinaflow.recipe import Recipe
-    from retinaflow.tables import stream_table
+    from retinaflow.preprocessing.preprocess import build_shard
+    from retinaflow.preprocessing.variant import Recipe
+    from retinaflow.storage.tables import stream_table
 
     table = folder / "index.csv"
     shards = sum(1 for _ in stream_table(table)) // COUNT
@@ -51,7 +51,7 @@ def preprocess(folder: Path) -> None:
 
 def photographs(folder: Path) -> Any:
     """All photographs below ``folder``."""
-    from retinaflow.loader import Photographs
+    from retinaflow.preprocessing.batches import Photographs
 
     return Photographs(
         [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], common.CLASSES
@@ -60,7 +60,7 @@ def photographs(folder: Path) -> Any:
 
 def feed(folder: Path) -> None:
     """An epoch of augmented batches, by two workers."""
-    from retinaflow.loader import Batches
+    from retinaflow.preprocessing.batches import Batches
 
     batches = Batches(photographs(folder), 32, 2, 1, common.AUGMENT)
     with ThreadPoolExecutor(2) as pool:
@@ -73,10 +73,10 @@ def score(folder: Path) -> None:
     """Predictions of a model that does next to nothing."""
     import keras
 
-    from retinaflow import device
-    from retinaflow.score import predict
+    from retinaflow.networks import devices
+    from retinaflow.scoring.score import predict
 
-    device.prepare(1, 2)
+    devices.prepare(1, 2)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
     model = keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(means))

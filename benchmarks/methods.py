@@ -35,9 +35,9 @@ import numpy as np
 import yaml
 
 import common
-from retinaflow.bootstrap import interval, kappa, replicate_figures, replicate_kappas
-from retinaflow.files import whole_file, write_json
-from retinaflow.grades import Grades
+from retinaflow.evaluation.bootstrap import interval, kappa, replicate_figures, replicate_kappas
+from retinaflow.evaluation.grades import Grades
+from retinaflow.storage.files import whole_file, write_json
 
 TARGET = common.TARGET / "methods"
 DOCUMENT = common.ROOT / "docs/methods.md"

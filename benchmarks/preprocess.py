@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image
 
 import common
-from retinaflow.preprocess import DECODE_FLAGS, build_shard, reduced_scale
-from retinaflow.recipe import Recipe
-from retinaflow.shards import shard_of
-from retinaflow.tables import read_table
+from retinaflow.preprocessing.preprocess import DECODE_FLAGS, build_shard, reduced_scale
+from retinaflow.preprocessing.shards import shard_of
+from retinaflow.preprocessing.variant import Recipe
+from retinaflow.storage.tables import read_table
 
 AT_MOST = 480  # photographs a round: a second or so
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from retinaflow.files import whole_file, write_json
+from retinaflow.storage.files import whole_file, write_json
 
 # The GPU's is not among them: it has a machine of its own.
 NAMES = ("preprocess", "feed", "training", "scoring", "memory", "workflow", "chain")

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 import common
-from retinaflow import files, tables
+from retinaflow.storage import files, tables
 
 COUNTS = (10_000, 100_000, 1_000_000)
 JOBS = (1_000, 10_000)
@@ -68,14 +68,14 @@ def label_table(folder: Path, count: int) -> Path:
 
 def read_labels(folder: Path, count: int) -> Callable[[], object]:
     """What every reading of the Snakefile does, of the workflow and of each of its jobs."""
-    from retinaflow import labels
+    from retinaflow.data import labels
 
     return lambda: labels.read_labels(str(label_table(folder, count)), "image", "level")
 
 
 def listing(folder: Path, count: int) -> Callable[[], object]:
     """What a dry run does with a folder; the files are empty, as nothing reads them."""
-    from retinaflow import archives
+    from retinaflow.storage import archives
 
     place = folder / "photographs"
     place.mkdir()
@@ -86,7 +86,7 @@ def listing(folder: Path, count: int) -> Callable[[], object]:
 
 def inventory(folder: Path, count: int) -> Callable[[], object]:
     """Everything that an inventory does but reading and decoding the photographs."""
-    from retinaflow import headers
+    from retinaflow.data import headers
 
     def read(paths: list[str], *_: object) -> list[headers.Header]:
         return [headers.Header(1_000_000, 3888, 2592, files.digest(path.encode())) for path in paths]
@@ -98,7 +98,7 @@ def inventory(folder: Path, count: int) -> Callable[[], object]:
 
 def again(folder: Path, count: int) -> Callable[[], object]:
     """The same, as every photograph is known from before."""
-    from retinaflow import inventory, labels
+    from retinaflow.data import inventory, labels
 
     outputs = (folder / name for name in ("inventory.csv", "problems.csv", "kept.json"))
     table, classes = str(label_table(folder, count)), common.CLASSES
@@ -120,14 +120,14 @@ def again(folder: Path, count: int) -> Callable[[], object]:
 
 def judge(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """The problems of a data set."""
-    from retinaflow.verdict import verdict
+    from retinaflow.data.problem_policy import verdict
 
     return lambda: verdict(folder / "inventory.csv", folder / "problems.csv", {}, 0.05)
 
 
 def split(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """Training and validation."""
-    from retinaflow.split import write_split
+    from retinaflow.data.split import write_split
 
     outputs = [(folder / "split/train.csv", folder / "split/validation.csv")]
     return lambda: write_split(folder / "inventory.csv", common.CLASSES, 0.2, 0, "patient", 1, outputs)
@@ -135,7 +135,7 @@ def split(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
 
 def organize(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """A link for each photograph, and the index; of all of them, as in a test set."""
-    from retinaflow.organize import organize
+    from retinaflow.data.organize import organize
 
     tree = folder / "organized"
     return lambda: organize(folder / "inventory.csv", common.CLASSES, "symlink", tree, tree / "index.csv")
@@ -143,7 +143,7 @@ def organize(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
 
 def find_members(folder: Path, count: int) -> Callable[[], object]:
     """What each job of preprocessing does first: it reads the index for the photographs of its shard."""
-    from retinaflow.shards import shard_of
+    from retinaflow.preprocessing.shards import shard_of
 
     index, shards = folder / "organized/index.csv", -(-count // SHARD)
     return lambda: sum(shard_of(row["image"], shards) == 0 for row in tables.stream_table(index))
@@ -151,8 +151,8 @@ def find_members(folder: Path, count: int) -> Callable[[], object]:
 
 def load(folder: Path, count: int) -> Callable[[], object]:
     """The index of all pixels, in a part of as many shards as there would be; pixels of 1 x 1."""
-    from retinaflow.loader import Batches, Photographs
-    from retinaflow.shards import ROW_COLUMNS, shard_of
+    from retinaflow.preprocessing.batches import Batches, Photographs
+    from retinaflow.preprocessing.shards import ROW_COLUMNS, shard_of
 
     shards = -(-count // SHARD)
     members: list[list[str]] = [[] for _ in range(shards)]
@@ -168,8 +168,8 @@ def load(folder: Path, count: int) -> Callable[[], object]:
 
 def score(folder: Path, count: int) -> Callable[[], object]:
     """The decision, tables, metrics and figures of made-up outputs of a system, held out and test."""
-    from retinaflow.outputs import Outputs, write_outputs
-    from retinaflow.predictions import grade_system
+    from retinaflow.scoring.predictions import grade_system
+    from retinaflow.scoring.raw_outputs import Outputs, write_outputs
 
     rng = np.random.default_rng(1)
     names = list(images(count))
@@ -187,7 +187,7 @@ def score(folder: Path, count: int) -> Callable[[], object]:
 
 def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """What grading and pooling of folds read."""
-    from retinaflow.outputs import read_outputs
+    from retinaflow.scoring.raw_outputs import read_outputs
 
     return lambda: read_outputs(folder / "outputs.csv", "softmax", len(common.CLASSES))
 
@@ -296,8 +296,9 @@ def called(folder: Path, *arguments: str) -> tuple[float, float]:
 
 def photograph() -> dict[str, float]:
     """Processor seconds that a photograph takes to read and to preprocess, and its bytes: of originals, if at hand."""
-    from retinaflow import headers, preprocess
-    from retinaflow.recipe import Recipe
+    from retinaflow.data import headers
+    from retinaflow.preprocessing import preprocess
+    from retinaflow.preprocessing.variant import Recipe
 
     few = common.originals() or common.collection()
     contents = [path.read_bytes() for path in few.paths]

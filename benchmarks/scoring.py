@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 import common
-from retinaflow import device
-from retinaflow.loader import Photographs
-from retinaflow.score import BATCH, predict
+from retinaflow.networks import devices
+from retinaflow.preprocessing.batches import Photographs
+from retinaflow.scoring.score import BATCH, predict
 
 ROWS, SIZE, THREADS = 10_000, 96, 2
 
@@ -32,7 +32,7 @@ def network() -> keras.Model:
 
 def main() -> None:
     """Measure and print."""
-    device.prepare(1, THREADS)
+    devices.prepare(1, THREADS)
     model = network()
     with tempfile.TemporaryDirectory() as name:
         pixels = np.random.default_rng(1).integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)

@@ -17,10 +17,11 @@ import numpy as np
 import yaml
 
 import common
-from retinaflow import device, settings
-from retinaflow.loader import Batches, Photographs
-from retinaflow.model import build, compile_model
-from retinaflow.objectives import targets
+from retinaflow.config import settings
+from retinaflow.networks import devices
+from retinaflow.networks.building import build, compile_model
+from retinaflow.networks.objectives import targets
+from retinaflow.preprocessing.batches import Batches, Photographs
 
 CASES = ("InceptionV3", "ResNet50")
 SIZE, COUNT, THREADS = 224, 64, 2
@@ -37,7 +38,7 @@ def configured() -> dict[str, Any]:
 def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
     """One backbone, an epoch each."""
     model = build(backbone, chosen, len(common.CLASSES), None)
-    compile_model(model, chosen, len(common.CLASSES), device.compiles())
+    compile_model(model, chosen, len(common.CLASSES), devices.compiles())
     answers = targets(chosen["objective"], photographs.levels, len(common.CLASSES))
     batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"], targets=answers)
     pixels = np.stack([photographs[number] for number in range(COUNT)])
@@ -60,7 +61,7 @@ def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> 
 
 def main() -> None:
     """Measure and print."""
-    device.prepare(1, THREADS)
+    devices.prepare(1, THREADS)
     chosen = configured()
     collection = common.collection()
     some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])

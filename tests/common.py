@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaflow.grades import Grades
+from retinaflow.evaluation.grades import Grades
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 
 from common import CLASSES, DATA, ROOT, Part
-from retinaflow.files import digest
-from retinaflow.tables import write_table
+from retinaflow.storage.files import digest
+from retinaflow.storage.tables import write_table
 
 # Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from common import AUGMENT, Part
-from retinaflow.backbones import BACKBONES, Backbone
-from retinaflow.train import OutOfTimeError, train_job
+from retinaflow.networks.backbones import BACKBONES, Backbone
+from retinaflow.training.train import OutOfTimeError, train_job
 
 THREE = ["none", "mild", "severe"]
 SETTINGS = {

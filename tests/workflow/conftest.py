@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from common import SMALL
-from retinaflow.demo import draw_collection
-from retinaflow.tables import read_table
+from retinaflow.data.demo import draw_collection
+from retinaflow.storage.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

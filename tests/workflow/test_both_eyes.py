@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from common import SMALL
-from retinaflow.tables import read_table
+from retinaflow.storage.tables import read_table
 
 RUN = "MobileNetV3Small"
 MADE = [

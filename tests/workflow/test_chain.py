@@ -19,11 +19,11 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, log_loss, recall_score, roc_auc_score
 
-from retinaflow import gpus
-from retinaflow.files import digest, digest_files
-from retinaflow.preprocess import prepare
-from retinaflow.recipe import Recipe
-from retinaflow.tables import read_table, write_table
+from retinaflow.jobs import gpus
+from retinaflow.preprocessing.preprocess import prepare
+from retinaflow.preprocessing.variant import Recipe
+from retinaflow.storage.files import digest, digest_files
+from retinaflow.storage.tables import read_table, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from retinaflow.tables import read_table
+from retinaflow.storage.tables import read_table
 
 
 def problems_of(project, table):

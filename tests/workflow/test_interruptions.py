@@ -11,7 +11,7 @@ import time
 import pytest
 
 from common import SMALL
-from retinaflow.tables import read_table
+from retinaflow.storage.tables import read_table
 
 TRAIN = {
     "image_size": 32,

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from common import SMALL
-from retinaflow.tables import read_table
+from retinaflow.storage.tables import read_table
 
 # The stages in their order, how many seconds a job of each has at most until the kill, and how often it is killed a
 # round. Training has up to six epochs more, so that it is never done before.

@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from retinaflow.sources import folder_name
-from retinaflow.tables import read_table
+from retinaflow.data.sources import folder_name
+from retinaflow.storage.tables import read_table
 
 NEW = "new photos"
 ASKED = ("predict", "--config", f"images={NEW}")

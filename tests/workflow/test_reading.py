@@ -59,7 +59,7 @@ def test_reading_loads_nothing_heavy(fresh, monkeypatch):
         set(re.findall(r"^import time:.*\| +([\w.]+)$", project.snakemake("-n", *arguments), flags=re.MULTILINE))
         for arguments in ((), ("--snakefile", "empty"))
     )
-    assert {"retinaflow.settings", "retinaflow.labels"} <= loaded
+    assert {"retinaflow.config.settings", "retinaflow.data.labels"} <= loaded
     assert not HEAVY & {name.split(".")[0] for name in loaded - by_plugins}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from common import watched
 from conftest import SMALLEST, Project
-from retinaflow.tables import read_table
+from retinaflow.storage.tables import read_table
 
 SYSTEMS = ("MobileNetV3Small", "VGG16", "average")
 PARTS = ("validation", "test")

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaflow.backend import choose
 from retinaflow.errors import RetinaflowError
-from retinaflow.graders import NOTICE, Graders, read_graders
+from retinaflow.networks.backend import choose
+from retinaflow.serving.bundle import NOTICE, Graders, read_graders
 
 if TYPE_CHECKING:
-    from retinaflow.predict import Loaded
+    from retinaflow.serving.predict import Loaded
 
 THREADS = 4  # that read and decode
 
@@ -57,7 +57,7 @@ def _serve(graders: Graders, system: str, port: int) -> int:
         )
     # What an answer rests on is computed with it; all models answer the same with all backends, to 1e-4.
     loaded = _load(graders, system, "tensorflow")
-    from retinaflow.serve import serve
+    from retinaflow.serving.serve import serve
 
     serve(graders, system, loaded, port, THREADS)
     return 0
@@ -71,7 +71,7 @@ def _load(graders: Graders, system: str, backend: str) -> "Loaded":
     gc.disable()  # what is imported and loaded is no garbage, and looking for some takes a second
     try:
         # Here, as this takes seconds, and what is wrong above is told at once.
-        from retinaflow.predict import load_grader
+        from retinaflow.serving.predict import load_grader
 
         loaded = load_grader(graders, system)
     finally:
@@ -83,7 +83,7 @@ def _load(graders: Graders, system: str, backend: str) -> "Loaded":
 
 def _predict(images: Sequence[str], graders: Graders, system: str, as_json: bool) -> int:
     loaded = _load(graders, system, graders.named(system).backbones[0].backend)
-    from retinaflow.predict import grade_files
+    from retinaflow.serving.predict import grade_files
 
     answers, problems = grade_files({image: image for image in images}, graders, loaded, THREADS)
     if as_json:

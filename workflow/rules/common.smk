@@ -1,6 +1,5 @@
 # Paths, wildcards and everything that rules look up in the configuration. Imports nothing heavy: a dry run reads this.
 
-import ast
 import functools
 import os
 import re
@@ -18,11 +17,16 @@ WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
 
-from retinaflow import archives, objects, resources, settings, sources
+from retinaflow.storage import archives
+from retinaflow.storage import object_storage
+from retinaflow.jobs import resources
+from retinaflow.config import settings
+from retinaflow.data import sources
 from retinaflow.errors import RetinaflowError
-from retinaflow.files import digest
-from retinaflow.lock import lock
-from retinaflow.logs import PARENT
+from retinaflow.jobs.code import code_digests
+from retinaflow.storage.files import digest
+from retinaflow.storage.lock import lock
+from retinaflow.jobs.logs import PARENT
 
 # Jobs end with this process: the next run would start them again.
 os.environ[PARENT] = str(os.getpid())
@@ -38,14 +42,14 @@ def storage_client():
     """The S3 client of Snakemake's storage plugin. The jobs that fetch make one with the same settings."""
     if find_spec("snakemake_storage_plugin_s3") is None:
         raise WorkflowError(
-            f"The configuration names {objects.SCHEME} addresses, which take the S3 storage plugin: `make s3`, or "
+            f"The configuration names {object_storage.SCHEME} addresses, which take the S3 storage plugin: `make s3`, or "
             "pip install --require-hashes -r envs/requirements-s3.txt"
         )
     try:
         provider = workflow.storage_registry.register_storage("s3")
     except ValueError as error:  # an endpoint that is no address
         raise WorkflowError(f"--storage-s3-endpoint-url: {error}") from None
-    os.environ.update(objects.environment(provider.settings))
+    os.environ.update(object_storage.environment(provider.settings))
     return provider.s3c.meta.client
 
 
@@ -174,28 +178,19 @@ def check_container():
 # Code ---------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def imported(file):
-    """The modules of the library that a Python file imports itself."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "retinaflow":
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-    modules = (WORKFLOW.joinpath(*name.split(".")).with_suffix(".py") for name in found)
-    return [module for module in modules if module.is_file()]
+def code_of(script):
+    """Parameter function: a digest of the library code that a script reaches, package by package.
 
+    Snakemake tracks the script itself, not its imports.
+    """
 
-def code(script):
-    """The library modules that a script reaches: Snakemake tracks the script itself, not what it imports."""
-    reached, todo = set(), [WORKFLOW / "scripts" / script]
-    while todo:
-        new = set(imported(todo.pop())) - reached
-        reached |= new
-        todo.extend(new)
-    return sorted(os.path.relpath(module) for module in reached)
+    def digests(wildcards):
+        try:
+            return code_digests(WORKFLOW / "scripts" / script)
+        except RetinaflowError as error:
+            raise WorkflowError(str(error)) from None
+
+    return digests
 
 
 # Photographs and labels ---------------------------------------------------------------------------------------------
@@ -283,7 +278,7 @@ def new_photographs():
 @functools.cache
 def stored(path):
     """What the storage has of that which is fetched as `path`."""
-    find = objects.find_below if REMOTE[path].kind == "folder" else lambda *place: [objects.find(*place)]
+    find = object_storage.find_below if REMOTE[path].kind == "folder" else lambda *place: [object_storage.find(*place)]
     try:
         return find(storage_client(), REMOTE[path].url)
     except RetinaflowError as error:
@@ -292,7 +287,7 @@ def stored(path):
 
 def remote_state(path):
     """A digest of it. None where jobs run: Snakemake compares and records what the process says that submits them."""
-    return objects.state(stored(path)) if workflow.is_main_process else None
+    return object_storage.state(stored(path)) if workflow.is_main_process else None
 
 
 def remote_url(name):

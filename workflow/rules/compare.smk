@@ -10,7 +10,6 @@ rule compare:
         scores=all_scores("metrics.json"),
         predictions=all_scores("predictions.csv"),
         inventory=path("inventory", "train.csv"),
-        code=code("compare.py"),
     output:
         table=path("comparison", "comparison.csv"),
         pairs=path("comparison", "pairs.csv"),
@@ -27,6 +26,7 @@ rule compare:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("compare.py"),
         bootstrap=CONFIG["score"]["bootstrap"],
         seed=CONFIG["seed"],
         graders=described_graders(),

@@ -7,8 +7,6 @@ if "demo" in CONFIG:
         rule:
             name:
                 f"draw_{dataset}"
-            input:
-                code=code("demo.py"),
             output:
                 images=directory(DATASETS[dataset]["images"][0]),
                 labels=DATASETS[dataset]["labels"],
@@ -17,6 +15,7 @@ if "demo" in CONFIG:
             conda:
                 "../../envs/retinaflow.yaml"
             params:
+                code=code_of("demo.py"),
                 patients=CONFIG["demo"][f"{dataset}_patients"],
                 first_patient=first_patient,
                 size=CONFIG["demo"]["photograph_size"],

@@ -8,7 +8,6 @@ rule explain_run:
         outputs=path("scores", "{run}", SCORED[-1], "outputs.csv"),
         pixels=shards(SCORED[-1], "npy"),
         rows=shards(SCORED[-1], "csv"),
-        code=code("explain.py"),
     output:
         figure=report(
             path("explain", "{run}", f"{SCORED[-1]}.png"),
@@ -28,6 +27,7 @@ rule explain_run:
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
+        code=code_of("explain.py"),
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.run),
         seed=CONFIG["seed"],

@@ -19,7 +19,6 @@ rule export_run:
         },
         model=path("models", "{run}", "model.keras"),
         decision=path("models", "{run}", "decision.json"),
-        code=code("export_run.py"),
     output:
         **{kind: path("export", "{run}", EXPORTED[kind]) for kind in CONFIG["export"]["formats"]},
         differences=path("export", "{run}", "differences.csv"),
@@ -32,6 +31,7 @@ rule export_run:
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
+        code=code_of("export_run.py"),
         classes=CLASSES,
         recipe=lambda wildcards: settings.recipe(CONFIG, backbone_of(wildcards.run)).name,
         views=CONFIG["score"]["views"],
@@ -45,7 +45,6 @@ rule export_run:
 rule export_summary:
     input:
         differences=[path("export", run, "differences.csv") for run in RUNS],
-        code=code("export_summary.py"),
     output:
         table=path("export", "export.csv"),
         page=path("export", "export.md"),
@@ -53,5 +52,7 @@ rule export_summary:
         path("logs", "export", "summary.log"),
     conda:
         "../../envs/retinaflow.yaml"
+    params:
+        code=code_of("export_summary.py"),
     script:
         "../scripts/export_summary.py"

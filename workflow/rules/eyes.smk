@@ -8,7 +8,6 @@ localrules:
 rule blend:
     input:
         **{part: own_outputs(part) for part in system_parts("blend")},
-        code=code("blend.py"),
     output:
         **{part: path("scores", "{backbone}+blend", part, "outputs.csv") for part in system_parts("blend")},
     log:
@@ -16,6 +15,7 @@ rule blend:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("blend.py"),
         parts=system_parts("blend"),
         objective=lambda wildcards: system_objective(wildcards.backbone),
         classes=len(CLASSES),
@@ -31,7 +31,6 @@ rule run_features:
         **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
         **{f"{part}_rows": shards(part, "csv") for part in SCORED},
         model=path("models", "{run}", "model.keras"),
-        code=code("run_features.py"),
     output:
         **{f"{part}_features": path("scores", "{run}", part, "features.npy") for part in SCORED},
         **{f"{part}_images": path("scores", "{run}", part, "features.csv") for part in SCORED},
@@ -45,6 +44,7 @@ rule run_features:
         mem_mb=score_memory,
         runtime=scheduled(run_features_runtime),
     params:
+        code=code_of("run_features.py"),
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.run),
@@ -64,7 +64,6 @@ rule fusion:
             for part in SCORED
             for kind, file in (("outputs", "outputs.csv"), ("features", "features.npy"), ("images", "features.csv"))
         },
-        code=code("fusion.py"),
     output:
         **{
             part: path("scores", "{backbone}+fusion", folder, "outputs.csv")
@@ -79,6 +78,7 @@ rule fusion:
         mem_mb=fusion_memory,
         runtime=scheduled(fusion_runtime),
     params:
+        code=code_of("fusion.py"),
         parts=SCORED,
         objective=lambda wildcards: system_objective(wildcards.backbone),
         classes=len(CLASSES),

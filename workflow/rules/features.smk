@@ -7,7 +7,6 @@ rule features:
         pixels=part_shards("npy"),
         rows=part_shards("csv"),
         weights=lambda wildcards: weights_of(wildcards.backbone),
-        code=code("features.py"),
     output:
         features=path("features", "{backbone}", "{part}.npy"),
         rows=path("features", "{backbone}", "{part}.csv"),
@@ -21,6 +20,7 @@ rule features:
         mem_mb=features_memory,
         runtime=scheduled(features_runtime),
     params:
+        code=code_of("features.py"),
         settings=feature_settings,
         classes=CLASSES,
         seed=CONFIG["seed"],

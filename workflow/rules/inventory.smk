@@ -6,7 +6,6 @@ rule inventory:
         labels=ancient(label_file),
         made=made_folders,
         train=train_inventory,
-        code=code("inventory.py"),
     output:
         inventory=path("inventory", "{dataset}.csv"),
         problems=path("inventory", "{dataset}-problems.csv"),
@@ -21,6 +20,7 @@ rule inventory:
         mem_mb=inventory_memory,
         runtime=scheduled(inventory_runtime),
     params:
+        code=code_of("inventory.py"),
         folders=photograph_folders,
         listings=listings,
         labels=label_table,
@@ -50,7 +50,6 @@ rule judge:
     input:
         inventories=expand(path("inventory", "{dataset}.csv"), dataset=DATASETS),
         problems=expand(path("inventory", "{dataset}-problems.csv"), dataset=DATASETS),
-        code=code("preflight.py"),
     output:
         table=path("inventory", "problems.csv"),
         summary=path("inventory", "problems.md"),
@@ -63,6 +62,7 @@ rule judge:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("preflight.py"),
         datasets=list(DATASETS),
         on_problem=CONFIG["data"]["on_problem"],
         exclude_limit=CONFIG["data"]["exclude_limit"],

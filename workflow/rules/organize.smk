@@ -5,7 +5,6 @@ rule organize:
     input:
         table=part_table,
         problems=part_problems,
-        code=code("organize.py"),
     output:
         folders=[directory(path("organized", "{part}", name)) for name in CLASSES],
         index=path("organized", "{part}", "index.csv"),
@@ -17,6 +16,7 @@ rule organize:
         mem_mb=organize_memory,
         runtime=scheduled(organize_runtime),
     params:
+        code=code_of("organize.py"),
         classes=CLASSES,
         mode=CONFIG["organize"]["mode"],
     script:

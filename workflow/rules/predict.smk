@@ -6,7 +6,6 @@ rule predict:
         graders=path("models", "graders.json"),
         models=[path("models", run, "model.keras") for run in RUNS],
         decisions=decisions(),
-        code=code("predict.py"),
     output:
         predictions=path("predictions", PREDICTED, "predictions.csv"),
         problems=path("predictions", PREDICTED, "problems.csv"),
@@ -20,6 +19,7 @@ rule predict:
         mem_mb=predict_memory,
         runtime=scheduled(predict_runtime),
     params:
+        code=code_of("predict.py"),
         # Functions, as what a folder is called may look like a wildcard.
         source=lambda wildcards: CONFIG["images"],
         listing=lambda wildcards: archives.combined(new_photographs()),

@@ -4,7 +4,6 @@
 rule preprocess:
     input:
         index=path("organized", "{part}", "index.csv"),
-        code=code("preprocess.py"),
     output:
         pixels=path("shards", "{recipe}", "{part}", "{shard}.npy"),
         rows=path("shards", "{recipe}", "{part}", "{shard}.csv"),
@@ -18,6 +17,7 @@ rule preprocess:
         mem_mb=preprocess_memory,
         runtime=scheduled(preprocess_runtime),
     params:
+        code=code_of("preprocess.py"),
         shards=lambda wildcards: SHARDS[wildcards.part],
     script:
         "../scripts/preprocess.py"

@@ -6,7 +6,6 @@ rule probe_backbone:
         indices=expand(path("organized", "{part}", "index.csv"), part=TRAINING_PARTS),
         features=expand(path("features", "{{backbone}}", "{part}.npy"), part=TRAINING_PARTS),
         rows=expand(path("features", "{{backbone}}", "{part}.csv"), part=TRAINING_PARTS),
-        code=code("probe_backbone.py"),
     output:
         path("probe", "{backbone}.json"),
     log:
@@ -18,6 +17,7 @@ rule probe_backbone:
         mem_mb=probe_memory,
         runtime=scheduled(probe_runtime),
     params:
+        code=code_of("probe_backbone.py"),
         settings=feature_settings,
         classes=CLASSES,
         bootstrap=CONFIG["score"]["bootstrap"],
@@ -33,7 +33,6 @@ localrules:
 rule rank_probes:
     input:
         probes=expand(path("probe", "{backbone}.json"), backbone=CONFIG["backbones"]),
-        code=code("rank_probes.py"),
     output:
         table=path("probe", "probe.csv"),
         markdown=path("probe", "probe.md"),
@@ -41,5 +40,7 @@ rule rank_probes:
         path("logs", "probe", "probe.log"),
     conda:
         "../../envs/retinaflow.yaml"
+    params:
+        code=code_of("rank_probes.py"),
     script:
         "../scripts/rank_probes.py"

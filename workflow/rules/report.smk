@@ -16,7 +16,6 @@ rule illustrate:
         outputs=lambda wildcards: outputs_of([wildcards.system], wildcards.part)[0],
         pixels=system_shards("npy"),
         rows=system_shards("csv"),
-        code=code("illustrate.py"),
     output:
         **{
             name: report(
@@ -36,6 +35,7 @@ rule illustrate:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("illustrate.py"),
         kind=output_kind,
         objective=lambda wildcards: system_objective(wildcards.system),
         classes=CLASSES,
@@ -50,7 +50,6 @@ rule illustrate_data:
         pixels=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "npy"),
         rows=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "csv"),
         records=[path("models", run, "run.json") for run in RUNS],
-        code=code("illustrate_data.py"),
     output:
         grades=report(
             path("report", "grades.png"),
@@ -69,6 +68,7 @@ rule illustrate_data:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("illustrate_data.py"),
         parts=list(SHARDS),
         classes=CLASSES,
     script:
@@ -80,7 +80,6 @@ rule pages:
         comparison=path("comparison", "comparison.md"),
         problems=path("inventory", "problems.md"),
         records=[path("models", run, "run.json") for run in RUNS],
-        code=code("pages.py"),
     output:
         comparison=report(
             path("report", "comparison.html"),
@@ -105,6 +104,7 @@ rule pages:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("pages.py"),
         changed=lambda wildcards: settings.changed(CONFIG, SCHEMA),
     script:
         "../scripts/pages.py"
@@ -117,7 +117,6 @@ rule model_card:
         ],
         decision=path("models", "{system}", "decision.json"),
         records=system_records,
-        code=code("model_card.py"),
     output:
         card=path("cards", "{system}.md"),
         page=report(
@@ -133,6 +132,8 @@ rule model_card:
         system=any_of(whole_systems()),
     conda:
         "../../envs/retinaflow.yaml"
+    params:
+        code=code_of("model_card.py"),
     script:
         "../scripts/model_card.py"
 
@@ -142,7 +143,6 @@ rule data_card:
         inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
         problems=[path("inventory", f"{dataset}-problems.csv") for dataset in DATASETS],
         indices=[path("organized", part, "index.csv") for part in SHARDS],
-        code=code("data_card.py"),
     output:
         card=path("cards", "data.md"),
         page=report(
@@ -156,6 +156,7 @@ rule data_card:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("data_card.py"),
         datasets=list(DATASETS),
         parts=list(SHARDS),
         classes=CLASSES,

@@ -9,7 +9,6 @@ rule score:
         model=path("models", "{run}", "model.keras"),
         history=path("models", "{run}", "history.csv"),
         record=path("models", "{run}", "run.json"),
-        code=code("score.py"),
     output:
         **{part: path("scores", "{run}", part, "outputs.csv") for part in SCORED},
         curves=report(
@@ -29,6 +28,7 @@ rule score:
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
+        code=code_of("score.py"),
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.run),
@@ -51,7 +51,6 @@ rule grade:
             table for part in system_parts(wildcards.system) for table in outputs_of([wildcards.system], part)
         ],
         inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
-        code=code("grade.py"),
     output:
         **graded("validation"),
         decision=path("models", "{system}", "decision.json"),
@@ -62,6 +61,7 @@ rule grade:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("grade.py"),
         parts=lambda wildcards: system_parts(wildcards.system),
         kind=output_kind,
         objective=lambda wildcards: system_objective(wildcards.system),
@@ -95,7 +95,6 @@ if FOLDS:
             test=lambda wildcards: [
                 table for part in SCORED[1:] for table in outputs_of(runs(wildcards.backbone), part)
             ],
-            code=code("pool.py"),
         output:
             **{
                 part: path("scores", "{backbone}", folder, "outputs.csv")
@@ -106,6 +105,7 @@ if FOLDS:
         conda:
             "../../envs/retinaflow.yaml"
         params:
+            code=code_of("pool.py"),
             objective=lambda wildcards: system_objective(wildcards.backbone),
             classes=len(CLASSES),
             kind="output",
@@ -129,7 +129,6 @@ if FOLDS:
 rule average:
     input:
         **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
-        code=code("average.py"),
     output:
         **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
     log:
@@ -137,6 +136,7 @@ rule average:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("average.py"),
         parts=system_parts(AVERAGE),
         objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
         objective=system_objective(AVERAGE),

@@ -9,7 +9,6 @@ rule split:
     input:
         inventory=path("inventory", "train.csv"),
         problems=path("inventory", "train-problems.csv"),
-        code=code("split.py"),
     output:
         train=split_tables("train"),
         validation=split_tables("validation"),
@@ -18,6 +17,7 @@ rule split:
     conda:
         "../../envs/retinaflow.yaml"
     params:
+        code=code_of("split.py"),
         classes=CLASSES,
         validation=None if FOLDS else CONFIG["split"]["validation"],
         folds=FOLDS,

@@ -10,7 +10,6 @@ rule train:
         validation_pixels=shards("validation", "npy"),
         validation_rows=shards("validation", "csv"),
         weights=lambda wildcards: weights_of(backbone_of(wildcards.run)),
-        code=code("train.py"),
     output:
         model=path("models", "{run}", "model.keras"),
         history=path("models", "{run}", "history.csv"),
@@ -29,6 +28,7 @@ rule train:
         mem_mb=train_memory,
         runtime=scheduled(train_runtime),
     params:
+        code=code_of("train.py"),
         backbone=lambda wildcards: backbone_of(wildcards.run),
         settings=training_settings,
         classes=CLASSES,

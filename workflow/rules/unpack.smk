@@ -4,7 +4,6 @@
 rule unpack:
     input:
         archive=ancient(archive_file),
-        code=code("unpack.py"),
     output:
         folder=directory(path("unpacked", "{dataset}-{number}")),
     log:
@@ -15,6 +14,7 @@ rule unpack:
         mem_mb=unpack_memory,
         runtime=scheduled(unpack_runtime),
     params:
+        code=code_of("unpack.py"),
         source=archive_source,
         listing=archive_listing,
         limit=CONFIG["data"]["unpack_limit"],

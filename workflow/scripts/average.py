@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.outputs import average
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.raw_outputs import average
 
 with job_log(snakemake.log[0]):
     for part in snakemake.params.parts:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.eyes import blend
-from retinaflow.logs import job_log
-from retinaflow.outputs import read_outputs, write_outputs
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.eyes import blend
+from retinaflow.scoring.raw_outputs import read_outputs, write_outputs
 
 with job_log(snakemake.log[0]):
     for part in snakemake.params.parts:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.compare import compare
-from retinaflow.graders import write_graders
-from retinaflow.logs import job_log
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.compare import compare
+from retinaflow.serving.bundle import write_graders
 
 with job_log(snakemake.log[0]):
     compare(

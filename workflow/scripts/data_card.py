@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.cards import data_card
-from retinaflow.logs import job_log
-from retinaflow.report import page_of
+from retinaflow.jobs.logs import job_log
+from retinaflow.reporting.cards import data_card
+from retinaflow.reporting.report import page_of
 
 with job_log(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output

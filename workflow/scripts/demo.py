@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.demo import draw_collection
-from retinaflow.logs import job_log
+from retinaflow.data.demo import draw_collection
+from retinaflow.jobs.logs import job_log
 
 with job_log(snakemake.log[0]):
     draw_collection(

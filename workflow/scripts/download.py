@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from retinaflow import objects, weights
 from retinaflow.errors import RetinaflowError
-from retinaflow.logs import job_log
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks import weights
+from retinaflow.storage import object_storage
 
 with job_log(snakemake.log[0]):
     url, target = snakemake.params.url, Path(snakemake.output[0])
     if limit := snakemake.params.get("limit"):
-        objects.fetch_folder(objects.client(), url, target, limit * 2**30)
+        object_storage.fetch_folder(object_storage.client(), url, target, limit * 2**30)
     else:
-        objects.fetch_file(objects.client(), url, target)
+        object_storage.fetch_file(object_storage.client(), url, target)
         if snakemake.rule == "download_weights" and (fault := weights.fault(target)):
             raise RetinaflowError(f"{url}: {fault}. {weights.SET}")

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.logs import job_log
-from retinaflow.tables import stream_table
+from retinaflow.jobs import gpus
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
+from retinaflow.storage.tables import stream_table
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.run}")
     choose("tensorflow")
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.explain import explain
-    from retinaflow.score import load_model
+    from retinaflow.scoring.score import load_model
+    from retinaflow.serving.explain import explain
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     explain(

@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from retinaflow.backend import choose
 from retinaflow.errors import RetinaflowError
-from retinaflow.logs import job_log
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
     # The other runtimes compute there, too, and nobody else is kept from a GPU.
@@ -14,15 +14,15 @@ with job_log(snakemake.log[0]):
     choose("tensorflow")
     # Here, so that the log tells if the backend does not even load.
     try:
-        from retinaflow.export import export
+        from retinaflow.serving.export import export
     except ModuleNotFoundError as error:  # in a container that was not made for this
         raise RetinaflowError(
             f"export: {error.name} is not installed for {sys.executable}. Add what envs/requirements-export.in names."
         ) from error
-    from retinaflow.decision import read_decision
-    from retinaflow.loader import Photographs
-    from retinaflow.recipe import Recipe
-    from retinaflow.score import load_model
+    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.preprocessing.variant import Recipe
+    from retinaflow.scoring.decision_rules import read_decision
+    from retinaflow.scoring.score import load_model
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     decision = read_decision(files.decision)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.exported import summarise
-from retinaflow.logs import job_log
+from retinaflow.jobs.logs import job_log
+from retinaflow.serving.exported import summarise
 
 with job_log(snakemake.log[0]):
     summarise(list(map(Path, snakemake.input.differences)), Path(snakemake.output.table), Path(snakemake.output.page))

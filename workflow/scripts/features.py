@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.logs import job_log
+from retinaflow.jobs import gpus
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.backbone} {snakemake.wildcards.part}")
     files, params, threads = snakemake.input, snakemake.params, snakemake.threads
     choose(params.settings["backend"])
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.features import frozen_backbone, write_features
-    from retinaflow.loader import Photographs
+    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.scoring.features import frozen_backbone, write_features
 
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
     write_features(

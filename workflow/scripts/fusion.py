@@ -4,9 +4,9 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from retinaflow.fusion import fuse
-from retinaflow.logs import job_log
-from retinaflow.ridge import THREADS
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.eye_stacking import fuse
+from retinaflow.scoring.ridge import THREADS
 
 with job_log(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.predictions import grade_system
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.predictions import grade_system
 
 with job_log(snakemake.log[0]):
     parts, output = snakemake.params.parts, snakemake.output

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.report import illustrate_data
+from retinaflow.jobs.logs import job_log
+from retinaflow.reporting.report import illustrate_data
 
 with job_log(snakemake.log[0]):
     files = snakemake.input

@@ -3,10 +3,10 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from retinaflow.files import digest_files
-from retinaflow.inventory import take_inventory
-from retinaflow.labels import read_labels
-from retinaflow.logs import job_log
+from retinaflow.data.inventory import take_inventory
+from retinaflow.data.labels import read_labels
+from retinaflow.jobs.code import one_digest
+from retinaflow.jobs.logs import job_log
 
 DECODERS = ("pillow", "simplejpeg", "opencv-python-headless")
 
@@ -25,6 +25,6 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.problems),
         # Snakemake deletes outputs before the job; this one outlives it.
         Path(snakemake.output.inventory).parent / ".kept" / f"{snakemake.wildcards.dataset}.json",
-        " ".join([digest_files(snakemake.input.code), *map(version, DECODERS)]),
+        " ".join([one_digest(snakemake.params.code), *map(version, DECODERS)]),
         snakemake.threads,
     )

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.cards import model_card
-from retinaflow.logs import job_log
-from retinaflow.report import page_of
+from retinaflow.jobs.logs import job_log
+from retinaflow.reporting.cards import model_card
+from retinaflow.reporting.report import page_of
 
 with job_log(snakemake.log[0]):
     files, output, system = snakemake.input, snakemake.output, snakemake.wildcards.system

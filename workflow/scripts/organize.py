@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.organize import organize
-from retinaflow.verdict import require_fit
+from retinaflow.data.organize import organize
+from retinaflow.data.problem_policy import require_fit
+from retinaflow.jobs.logs import job_log
 
 with job_log(snakemake.log[0]):
     index, table, data = Path(snakemake.output.index), Path(snakemake.input.table), snakemake.config["data"]

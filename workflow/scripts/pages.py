@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.report import page_of, provenance
+from retinaflow.jobs.logs import job_log
+from retinaflow.reporting.report import page_of, provenance
 
 with job_log(snakemake.log[0]):
     files, output = snakemake.input, snakemake.output

@@ -2,8 +2,8 @@
 
 import logging
 
-from retinaflow.logs import job_log
-from retinaflow.plan import plan
+from retinaflow.jobs.logs import job_log
+from retinaflow.jobs.plan import plan
 
 with job_log(snakemake.log[0]):
     logging.info("what this configuration takes:\n\n%s", plan(snakemake.config, snakemake.params.photographs))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.outputs import average, pool
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.raw_outputs import average, pool
 
 with job_log(snakemake.log[0]):
     objective, classes, kind = (snakemake.params[name] for name in ("objective", "classes", "kind"))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.graders import read_graders
-from retinaflow.logs import job_log
+from retinaflow.jobs import gpus
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
+from retinaflow.serving.bundle import read_graders
 
 with job_log(snakemake.log[0]):
     graders = read_graders(snakemake.input.graders)
@@ -13,7 +13,7 @@ with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"predict by {system}")
     choose(graders.named(system).backbones[0].backend)
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.predict import predict
+    from retinaflow.serving.predict import predict
 
     predict(
         snakemake.params.source,

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from retinaflow.files import whole_file
-from retinaflow.logs import job_log
-from retinaflow.preflight import preflight
+from retinaflow.data.preflight import preflight
+from retinaflow.jobs.logs import job_log
+from retinaflow.storage.files import whole_file
 
 with job_log(snakemake.log[0]):
     tables = zip(map(Path, snakemake.input.inventories), map(Path, snakemake.input.problems), strict=True)

@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-from retinaflow.files import digest_files
-from retinaflow.logs import job_log
-from retinaflow.preprocess import build_shard
-from retinaflow.recipe import Recipe
+from retinaflow.jobs.code import one_digest
+from retinaflow.jobs.logs import job_log
+from retinaflow.preprocessing.preprocess import build_shard
+from retinaflow.preprocessing.variant import Recipe
 
 with job_log(snakemake.log[0]):
     report = build_shard(
@@ -16,7 +16,7 @@ with job_log(snakemake.log[0]):
         Recipe.parse(snakemake.wildcards.recipe),
         Path(snakemake.output.pixels),
         Path(snakemake.output.rows),
-        digest_files(snakemake.input.code),
+        one_digest(snakemake.params.code),
         snakemake.threads,
     )
     logging.info("%d photographs: %d decoded, %d reused", *report)

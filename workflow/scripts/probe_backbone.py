@@ -4,9 +4,9 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from retinaflow.logs import job_log
-from retinaflow.probe import probe_job
-from retinaflow.ridge import THREADS
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.probe import probe_job
+from retinaflow.scoring.ridge import THREADS
 
 with job_log(snakemake.log[0]):
     files, settings, backbone = snakemake.input, snakemake.params.settings, snakemake.wildcards.backbone

@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.probe import rank
+from retinaflow.jobs.logs import job_log
+from retinaflow.scoring.probe import rank
 
 with job_log(snakemake.log[0]):
     probes = [Path(probe) for probe in snakemake.input.probes]

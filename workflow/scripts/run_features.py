@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.logs import job_log
+from retinaflow.jobs import gpus
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.run}")
     choose(snakemake.params.backend)
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.features import fine_tuned, write_features
-    from retinaflow.loader import Photographs
-    from retinaflow.score import load_model
+    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.scoring.features import fine_tuned, write_features
+    from retinaflow.scoring.score import load_model
 
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     model = load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, params.objective)

@@ -3,19 +3,19 @@
 import json
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.logs import job_log
-from retinaflow.tables import read_table
+from retinaflow.jobs import gpus
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
+from retinaflow.storage.tables import read_table
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.run}")
     choose(snakemake.params.backend)
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.figures import learning_curves
-    from retinaflow.loader import Photographs
-    from retinaflow.outputs import Outputs, write_outputs
-    from retinaflow.score import load_model, predict_views
+    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.reporting.figures import learning_curves
+    from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+    from retinaflow.scoring.score import load_model, predict_views
 
     run, classes, objective = snakemake.wildcards.run, snakemake.params.classes, snakemake.params.objective
     files, output = snakemake.input, snakemake.output

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.logs import job_log
-from retinaflow.split import write_split
-from retinaflow.verdict import require_fit
+from retinaflow.data.problem_policy import require_fit
+from retinaflow.data.split import write_split
+from retinaflow.jobs.logs import job_log
 
 with job_log(snakemake.log[0]):
     inventory, data = Path(snakemake.input.inventory), snakemake.config["data"]

@@ -4,10 +4,10 @@ import importlib
 import time
 from pathlib import Path
 
-from retinaflow import gpus
-from retinaflow.backend import choose
-from retinaflow.files import digest_files
-from retinaflow.logs import job_log
+from retinaflow.jobs import gpus
+from retinaflow.jobs.code import one_digest
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
 
 
 def part(use):
@@ -22,10 +22,10 @@ with job_log(snakemake.log[0]):
     devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
     choose(snakemake.params.settings["backend"])
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.train import train_job
+    from retinaflow.training.train import train_job
 
     # No import: what is told to whom decides nothing, and no change of it should train anew.
-    tracking = importlib.import_module("retinaflow.tracking")
+    tracking = importlib.import_module("retinaflow.training.tracking")
     run, config = snakemake.wildcards.run, snakemake.config
     train_job(
         run,
@@ -38,7 +38,7 @@ with job_log(snakemake.log[0]):
         part("train"),
         part("validation"),
         Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
-        digest_files(snakemake.input.code),
+        one_digest(snakemake.params.code),
         snakemake.threads,
         start,  # before it waited for a GPU
         snakemake.resources.get("runtime"),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinaflow.backend import choose
-from retinaflow.logs import job_log
-from retinaflow.weights import fetch
+from retinaflow.jobs.logs import job_log
+from retinaflow.networks.backend import choose
+from retinaflow.networks.weights import fetch
 
 with job_log(snakemake.log[0]):
     choose(snakemake.config["backbones"][snakemake.wildcards.backbone]["backend"])

@@ -1,0 +1,214 @@
+"""The figures that docs/methods.md is made of, without any training."""
+
+import importlib
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import cohen_kappa_score
+
+from common import CLASSES, ROOT
+from retinaflow.config.settings import check, with_defaults
+from retinaflow.evaluation.grades import Grades
+from retinaflow.evaluation.metrics import evaluate
+from retinaflow.storage.tables import write_table
+
+COLUMNS = ("filename", "patient", "actual_class_index", "pred_class_index", "plain_class_index")
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    """Imports a benchmark, for which `common` is another module than for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "common")
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module
+
+
+@pytest.fixture
+def methods(benchmarks, tmp_path, monkeypatch) -> ModuleType:
+    module = benchmarks("methods")
+    monkeypatch.setattr(module, "TARGET", tmp_path / "methods")
+    monkeypatch.setattr(module.common, "TARGET", tmp_path)
+    monkeypatch.setattr(module, "DOCUMENT", tmp_path / "methods.md")
+    return module
+
+
+def answers(methods, seed: int = 0, patients: int = 40):
+    """Both eyes of some patients, graded at random but not without sense."""
+    rng = np.random.default_rng(seed)
+    actual = rng.integers(0, 5, 2 * patients)
+    predicted = np.clip(actual + rng.integers(-1, 2, 2 * patients), 0, 4)
+    filenames = [f"{patient:03}_{eye}.jpeg" for patient in range(patients) for eye in ("left", "right")]
+    return methods.Graded(filenames, [name[:3] for name in filenames], actual, predicted)
+
+
+def write_run(methods, run: str, its, system: str = "InceptionV3") -> None:
+    """What the workflow leaves of a run, in an order of its own; every answer without thresholds is 0."""
+    results = methods.TARGET / "eyepacs-256" / "5x3x224" / run / "results"
+    rows = [dict(zip(COLUMNS, (*row, 0), strict=True)) for row in zip(*its, strict=True)]
+    write_table(results / "scores" / system / "out-of-fold/predictions.csv", COLUMNS, reversed(rows))
+    for number in (1, 2):
+        record = results / f"models/InceptionV3/fold-{number}/run.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"seconds": 90, "epochs_run": 2 + number}))
+
+
+@pytest.mark.parametrize("cut", [(5, 3), (2, None)])
+def test_the_workflow_takes_the_configuration_of_every_run(methods, cut):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    mode = methods.Mode(*cut)
+    for name, row in methods.ROWS.items():
+        if row.run != "article" and methods.unfit("eyepacs-256", name, mode) is None:
+            check(methods.run_configuration("eyepacs-256", row.run, mode), schema)
+
+
+def test_a_run_differs_from_plain_by_what_its_row_says(methods):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    mode = methods.Mode(5, 3)
+    plain, rotated = (
+        with_defaults(methods.run_configuration("eyepacs-256", run, mode), schema) for run in ("plain", "rotation")
+    )
+    for section in ("train", "backbones"):
+        for config, degrees in ((plain, 20), (rotated, 180)):
+            settings = config[section].get("InceptionV3", config[section])
+            assert settings["augment"].pop("rotation") == degrees
+    assert rotated == plain
+    assert methods._what(methods.ROWS["rotation"]) == "augment: {rotation: 180}"
+    assert "epochs" not in methods.run_configuration("eyepacs-256", "defaults_long", mode)["train"]
+
+
+def test_figures_are_those_of_the_workflow(methods):
+    its = answers(methods)
+    grades = Grades(its.predicted / 1, np.eye(5)[its.predicted], its.predicted * 0, its.predicted, its.predicted > 1)
+    eyes = [name[4:-5] for name in its.filenames]
+    metrics = evaluate(its.actual, grades, CLASSES, 2, its.patients, eyes, 1000, methods.SEED)
+    assert methods.judged(its) == {
+        "kappa": metrics["quadratic_weighted_kappa"],
+        "kappa_interval": metrics["intervals"]["quadratic_weighted_kappa"],
+        "accuracy": metrics["accuracy"],
+        "accuracy_interval": metrics["intervals"]["accuracy"],
+    }
+    assert methods.interval(methods.kappas(its)[0]) == metrics["intervals"]["quadratic_weighted_kappa"]
+
+
+def test_figures_of_what_a_run_left(methods):
+    its, better = answers(methods), answers(methods)
+    better.predicted[::3] = better.actual[::3]
+    write_run(methods, "plain", its)
+    write_run(methods, "rotation", better)
+    write_run(methods, "plain", its, "InceptionV3+blend")
+    rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
+    assert rows.keys() == {"plain", "most_probable", "rotation", "blend"}
+    kappa = cohen_kappa_score(its.actual, its.predicted, weights="quadratic")
+    assert rows["plain"]["kappa"] == pytest.approx(kappa)
+    assert rows["plain"]["accuracy"] == np.mean(its.actual == its.predicted)
+    assert (rows["plain"]["minutes"], rows["plain"]["trained"]) == (3, "network, epochs: 3 to 4")
+    assert "difference" not in rows["plain"]  # the article's row is not there
+    assert rows["most_probable"]["kappa"] == 0
+    assert rows["rotation"]["difference"] == pytest.approx(
+        cohen_kappa_score(better.actual, better.predicted, weights="quadratic") - kappa
+    )
+    low, high = rows["rotation"]["difference_interval"]
+    assert 0 < low < rows["rotation"]["difference"] < high
+    assert (rows["blend"]["difference"], rows["blend"]["difference_interval"]) == (0, [0, 0])
+
+
+def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, benchmarks, capsys):
+    article, its = benchmarks("article"), answers(methods)
+    mode = methods.Mode(5, 3)
+    results = article.folder("eyepacs-256", mode)
+    for number in range(1, 6):
+        held_out = range(16 * (number - 1), 16 * number)
+        rows = [
+            {"image": its.filenames[i][:-5], "path": f"somewhere/{its.filenames[i]}", "patient": its.patients[i]}
+            | {"eye": its.filenames[i][4:-5], "level": str(its.actual[i])}
+            for i in held_out
+        ]
+        said = article.said(rows, 0.1 + 0.5 * np.eye(5)[its.predicted[held_out]])
+        article.write_outputs(article.outputs_of(results, number), said)
+        record = results / f"models/InceptionV3/fold-{number}/run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"seconds": 30, "epochs_run": 3}))
+        if number in (1, 5):
+            assert not list(methods.figures("eyepacs-256"))
+            article.publish("eyepacs-256", mode)
+    rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
+    assert rows.keys() == {"article", "article_thresholds"}
+    expected = methods.judged(its)
+    assert {name: rows["article"][name] for name in expected} == expected
+    written = json.loads((methods.common.TARGET / "article-eyepacs-256.json").read_text())["rows"]
+    assert list(written) == [*(f"fold-{number}" for number in range(1, 6)), "out-of-fold"]
+    assert written["out-of-fold"]["always_0"] == np.mean(its.actual == 0)
+    assert "| out-of-fold | " + methods.shown(expected, "kappa") in capsys.readouterr().out
+
+
+def test_tables_take_the_place_of_those_before(methods):
+    marks = [f"<!-- {word} eyepacs-256, by benchmarks/methods.py -->" for word in ("begin", "end")]
+    methods.DOCUMENT.write_text(f"before\n{marks[0]}\nstale\n{marks[1]}\nafter\n")
+    write_run(methods, "plain", answers(methods))
+    for _ in range(2):
+        methods.publish("eyepacs-256")
+        text = methods.DOCUMENT.read_text()
+        assert text.startswith(f"before\n{marks[0]}\n")
+        assert text.endswith(f"{marks[1]}\nafter\n")
+        assert text.count("\n| plain |") == 1
+        assert "stale" not in text
+    rows = json.loads((methods.common.TARGET / "methods-eyepacs-256.json").read_text())["rows"]
+    assert f"| {rows[0]['kappa']:.3f} [{rows[0]['kappa_interval'][0]:.3f}, " in text
+
+
+def test_a_folder_starts_as_a_copy_with_all_times(methods, tmp_path):
+    old = tmp_path / "old"
+    (old / "results").mkdir(parents=True)
+    (old / "results/0.npy").write_bytes(b"pixels")
+    (old / "results/scores").mkdir()
+    (old / "config.yaml").write_text("a: 1")
+    (old / "results/link").symlink_to("nowhere")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/snakemake.log").write_text("of a run that had not begun")
+    methods.start(tmp_path / "new", old)
+    for name in ("results", "results/0.npy", "results/link", "config.yaml"):
+        one, other = (folder / name for folder in (old, tmp_path / "new"))
+        assert one.lstat().st_mtime_ns == other.lstat().st_mtime_ns
+        assert (one.lstat().st_ino == other.lstat().st_ino) == (name == "results/0.npy")
+    assert sorted(path.name for path in tmp_path.glob("new*/*")) == ["config.yaml", "results"]
+    assert not (tmp_path / "new/results/scores").exists()
+
+
+def test_rows_that_say_nothing_are_refused(methods):
+    network, head = methods.Mode(5, 3), methods.Mode(2, None)
+    assert methods.unfit("aptos-224", "fusion", network)
+    assert methods.unfit("aptos-224", "probe_VGG16_both", network)
+    assert methods.unfit("eyepacs-256", "all_at_once", head)
+    assert methods.unfit("eyepacs-256", "fusion", head) is None
+    assert methods.usual("eyepacs-1024", head) == ["plain", "not_cropped", "circle", "ben_graham", "clahe"]
+    assert not {"circle", "blend"} & set(methods.usual("aptos-224", network))
+
+
+def test_the_article_subtracts_what_vgg16_wants_and_does_not_average(benchmarks, tmp_path):
+    import cv2
+
+    article = benchmarks("article")
+    # Blue, green, red; then columns of 0 and 255 in turns, of which every third is looked at.
+    pixels = np.full((9, 9, 3), (50, 100, 200), np.uint8)
+    stripes = np.zeros((9, 9, 3), np.uint8)
+    stripes[:, 1::3] = 255
+    for name, values in (("plain", pixels), ("stripes", stripes)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), values)
+    rows = [{"path": str(tmp_path / f"{name}.png"), "level": "2"} for name in ("plain", "stripes")]
+    made, levels = article.photographs(rows, 3)
+    assert levels.tolist() == [2, 2]
+    assert made[0, 0, 0] == pytest.approx([50 - 103.939, 100 - 116.779, 200 - 123.68])
+    assert made[1, 0, 0] == pytest.approx([255 - 103.939, 255 - 116.779, 255 - 123.68])
+
+
+def test_the_article_freezes_ten_layers(benchmarks):
+    chain = benchmarks("chain")
+    model = chain.recipe_model(chain.Case("VGG16", 32, None, 1), 10)
+    assert [layer.trainable for layer in model.layers] == [False] * 10 + [True] * (len(model.layers) - 10)
+    assert [layer.units for layer in model.layers if hasattr(layer, "units")] == [512, 256, 5]
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)

@@ -1,0 +1,509 @@
+"""The inventory: who is found, whose label is whose, and what happens to everything that is wrong."""
+
+import io
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport, take_inventory, usable
+from retinaflow.data.labels import LabelRow, read_labels
+from retinaflow.data.problem_policy import NOTES, ON_PROBLEM, verdict
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.files import digest
+from retinaflow.storage.tables import Row, read_table, write_table
+
+DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
+CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
+PATTERN = "(?P<patient>.+)_(?P<eye>left|right)"
+
+
+def picture(suffix: str = "jpeg", size: tuple[int, int] = (8, 6)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size).save(content, suffix)
+    return content.getvalue()
+
+
+class Setup:
+    """A folder of photographs and what is to be made of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "resized train 15"
+        self.folder.mkdir()
+        self.inventory, self.problems = root / "out" / "train.csv", root / "out" / "problems.csv"
+        self.numbers = itertools.count(1000)
+
+    def add(self, name: str, content: bytes | None = None) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # No two with the same bytes, unless they are given.
+        path.write_bytes(picture() + b"%d" % next(self.numbers) if content is None else content)
+        return path
+
+    def take(self, *labels: tuple[str, str], **options: Any) -> InventoryReport:
+        settings = {
+            "dataset": "train",
+            "folders": [self.folder],
+            "labels": [LabelRow(image, level, row) for row, (image, level) in enumerate(labels, start=2)],
+            "classes": CLASSES,
+            "patient_pattern": PATTERN,
+            "exclude": [],
+            "megapixels": 1,
+            "train": None,
+            "inventory": self.inventory,
+            "problems": self.problems,
+            "kept": self.inventory.parent / ".kept" / "train.json",
+            "code": "as it is",
+            "threads": 2,
+        }
+        return take_inventory(**(settings | options))
+
+    def rows(self) -> dict[str, Row]:
+        return {row["path"]: row for row in read_table(self.inventory, INVENTORY_COLUMNS)}
+
+    def listed(self) -> list[tuple[str, str, str]]:
+        """(name of the file, image, problem) of each row of problems."""
+        table = read_table(self.problems, PROBLEM_COLUMNS)
+        return [(Path(row["path"]).name, row["image"], row["problem"]) for row in table]
+
+    def found(self, kind: str) -> list[str]:
+        """What was found, for each problem of a kind."""
+        return [row["found"] for row in read_table(self.problems) if row["problem"] == kind]
+
+    def reasons(self, exclude_limit: float = 1.0, **on_problem: str) -> list[str]:
+        """Why the data set may not be used."""
+        return [reason for reason, _ in verdict(self.inventory, self.problems, on_problem, exclude_limit).reasons]
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
+
+
+def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> None:
+    content = picture("png", (5, 7))
+    setup.add("10_left.PNG", content)
+    setup.add("deeper/still/9_right.jpg", picture("jpeg", (9, 3)))
+    setup.add(".hidden.jpeg")
+    setup.add(".cache/8_left.jpeg")
+    report = setup.take(("10_left", "2.0"), ("9_right", "mild"))
+    assert report == InventoryReport(2, 2, 2, {})
+    first = read_table(setup.inventory)[0]
+    assert all(0 <= float(first.pop(figure)) <= 1 for figure in ("focus", "exposure", "field", "quality"))
+    assert first == {
+        "image": "10_left",
+        "path": f"{setup.folder}/10_left.PNG",
+        "level": "2",
+        "patient": "10",
+        "eye": "left",
+        "bytes": str(len(content)),
+        "width": "5",
+        "height": "7",
+        "digest": digest(content),
+        "problem": "",
+    }
+    second = setup.rows()[f"{setup.folder}/deeper/still/9_right.jpg"]
+    assert (second["level"], second["width"], second["height"]) == ("1", "9", "3")
+    assert setup.listed() == []
+
+
+def test_rows_are_in_the_order_of_names_wherever_files_lie(setup: Setup, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("b.jpeg", "sub/a.jpeg", "10.jpeg"):
+        setup.add(name)
+    (other / "9.jpeg").write_bytes(picture())
+    labels = [(name, "0") for name in ("a", "b", "10", "9")]
+    setup.take(*labels, folders=[other, setup.folder, setup.folder / "sub"])
+    assert [row["image"] for row in read_table(setup.inventory)] == ["10", "9", "a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "webp"])
+def test_headers_of_all_formats_whatever_the_extension(setup: Setup, suffix: str) -> None:
+    path = setup.add("1_left.jpg", picture(suffix, (11, 4)))
+    setup.take(("1_left", "0"))
+    row = setup.rows()[str(path)]
+    assert (row["width"], row["height"], row["problem"]) == ("11", "4", "")
+
+
+def test_files_that_cannot_be_used_stay_in_the_table_with_their_label(setup: Setup) -> None:
+    path = setup.add("1_left.jpeg", b"<html>not found</html>")
+    setup.add("1_right.jpeg")
+    report = setup.take(("1_left", "3"), ("1_right", "0"))
+    assert report == InventoryReport(2, 1, 1, {"not_an_image": 1})
+    row = setup.rows()[str(path)]
+    assert (row["problem"], row["level"], row["width"], row["digest"]) == ("not_an_image", "3", "", "")
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_start_of_a_photograph_is_read_or_excluded(setup: Setup) -> None:
+    """No header, wherever it breaks off, ends the inventory of the others."""
+    labels = []
+    for suffix in ("jpeg", "png", "tiff", "bmp", "webp"):
+        content = picture(suffix, (16, 16))
+        for cut in range(0, min(len(content), 400), 7):
+            setup.add(f"{suffix}{cut}.jpeg", content[:cut] + b"\xff" * 9)
+            labels.append((f"{suffix}{cut}", "0"))
+    setup.add("good.jpeg")
+    report = setup.take(*labels, ("good", "0"))
+    assert report.usable >= 1
+    assert {"not_an_image", "truncated"} <= set(report.problems) <= {"not_an_image", "truncated", "unreadable"}
+
+
+def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> None:
+    for name in ("1_left.jpeg", "1_right.jpeg", "2_LEFT.jpeg"):
+        setup.add(name)
+    setup.take(("1_left", "0"), ("2_left", "9"), ("3_left", "1"))
+    assert setup.listed() == [
+        ("1_right.jpeg", "1_right", "no_label"),
+        ("2_LEFT.jpeg", "2_LEFT", "no_label"),
+        ("", "2_left", "no_image"),
+        ("", "3_left", "no_image"),
+    ]
+    assert [row["image"] for row in usable(read_table(setup.inventory))] == ["1_left"]
+
+
+@pytest.mark.parametrize("level", ["", "2.5", "-1", "5", "1e0", "nan", "awful"])
+def test_bad_level_is_listed_and_left_out(setup: Setup, level: str) -> None:
+    setup.add("1_left.jpeg")
+    setup.add("1_right.jpeg")
+    assert setup.take(("1_left", level), ("1_right", "0")).usable == 1
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
+    assert setup.found("bad_level") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
+    assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["level"] == ""
+
+
+@pytest.mark.parametrize("twin", ["1_left.png", "1_LEFT.jpeg", "deeper/1_left.jpeg", "1_left.JPEG", "1_left .jpeg"])
+def test_one_name_twice_makes_both_duplicates(setup: Setup, twin: str) -> None:
+    for name in ("1_left.jpeg", "1_right.jpeg", twin):
+        setup.add(name)
+    assert setup.take(("1_left", "0"), ("1_right", "0")).usable == 1
+    assert [kind for _, _, kind in setup.listed()] == ["duplicate_image"] * 2
+
+
+def test_labels_that_disagree_are_a_problem_and_those_that_agree_a_note(setup: Setup) -> None:
+    for name in ("1_left.jpeg", "1_right.jpeg", "2_left.jpeg"):
+        setup.add(name)
+    labels = [("1_left", "0"), ("1_right", "0"), ("1_left", "none"), ("2_left", "1")]
+    assert setup.take(*labels).usable == 3
+    assert setup.listed() == [("", "1_left", "repeated_label")]
+    assert setup.take(*labels, ("2_left", "2")).usable == 2
+    assert setup.listed() == [("2_left.jpeg", "2_left", "duplicate_label"), ("", "1_left", "repeated_label")]
+    assert setup.found("duplicate_label") == ["level '1', '2' in rows 5, 6"]
+
+
+def test_excluded_by_name_is_no_other_problem_and_does_not_count(setup: Setup) -> None:
+    setup.add("1_left.jpeg")
+    setup.add("1_right.jpeg", b"")
+    setup.add("2_left.jpeg")
+    labels = [("1_left", "0"), ("2_left", "7"), ("3_left", "0")]
+    report = setup.take(*labels, exclude=["1_right.jpeg", "2_left", "3_left"])
+    assert (report.usable, report.problems) == (1, {"excluded": 3})
+    assert {image for _, image, _ in setup.listed()} == {"1_right", "2_left", "3_left"}
+    assert setup.reasons(exclude_limit=0.0) == []
+
+
+def test_excluding_one_of_two_twins_leaves_the_other(setup: Setup) -> None:
+    setup.add("A.jpeg")
+    setup.add("a.jpeg")
+    assert setup.take(("a", "0"), exclude=["A"]).usable == 1
+
+
+def test_excluding_an_unknown_name_is_an_error(setup: Setup) -> None:
+    setup.add("1_left.jpeg")
+    with pytest.raises(RetinaflowError, match=r"data\.train\.exclude names '1_lift'"):
+        setup.take(("1_left", "0"), exclude=["1_lift"])
+
+
+def test_no_photograph_is_an_error_and_none_usable_a_reason(setup: Setup) -> None:
+    setup.add("labels.csv", b"image,level\n")
+    with pytest.raises(RetinaflowError, match=r"no photograph in .*resized train 15 among 1 files"):
+        setup.take(("1_left", "0"))
+    setup.add("2_left.jpeg")
+    assert setup.take(("1_left", "0")).usable == 0
+    assert setup.reasons() == ["none of the 1 photographs is usable"]
+    with pytest.raises(RetinaflowError, match=r"nowhere: cannot be read as a folder"):
+        setup.take(("1_left", "0"), folders=[setup.folder / "nowhere"])
+
+
+# Photographs with the same bytes --------------------------------------------------------------------------------------
+
+
+def test_of_identical_photographs_the_first_stays(setup: Setup) -> None:
+    for name in ("2_left.jpeg", "1_left.jpeg", "1_right.jpeg"):
+        setup.add(name, picture())
+    setup.add("3_left.jpeg")
+    assert setup.take(*((image, "1") for image in ("1_left", "1_right", "2_left", "3_left"))).usable == 2
+    assert setup.listed() == [("1_right.jpeg", "1_right", "identical"), ("2_left.jpeg", "2_left", "identical")]
+    assert setup.found("identical") == [f"the same bytes and level as '{setup.folder}/1_left.jpeg'"] * 2
+
+
+def test_of_identical_photographs_with_different_levels_none_stays(setup: Setup) -> None:
+    for name in ("1_left.jpeg", "2_left.jpeg", "3_left.jpeg"):
+        setup.add(name, picture())
+    setup.add("4_left.jpeg")
+    assert setup.take(("1_left", "1"), ("2_left", "1"), ("3_left", "2"), ("4_left", "0")).usable == 1
+    assert [kind for _, _, kind in setup.listed()] == ["identical_conflict"] * 3
+    first, second, third = setup.found("identical_conflict")
+    assert first == second == f"level 1, but the same bytes as '{setup.folder}/3_left.jpeg' of level 2"
+    assert third == f"level 2, but the same bytes as '{setup.folder}/1_left.jpeg' of level 1"
+
+
+def test_what_is_left_out_for_another_reason_is_no_copy(setup: Setup) -> None:
+    setup.add("1_left.jpeg", picture())
+    setup.add("2_left.jpeg", picture())
+    assert setup.take(("1_left", "9"), ("2_left", "1")).usable == 1
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
+
+
+def train_table(root: Path, **photographs: tuple[str, bytes]) -> Path:
+    """An inventory of the training set: level and content of each usable image."""
+    rows = []
+    for image, (level, content) in photographs.items():
+        known = {"image": image, "path": f"train/{image}.jpeg", "level": level, "patient": image.split("_")[1]}
+        rows.append({**dict.fromkeys(INVENTORY_COLUMNS, ""), **known, "digest": digest(content)})
+    write_table(root / "known.csv", INVENTORY_COLUMNS, rows)
+    return root / "known.csv"
+
+
+def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, tmp_path: Path) -> None:
+    same, other = picture(), picture() + b"other"
+    train = train_table(tmp_path, p_7_left=("1", same), p_8_left=("2", other))
+    setup.add("1_left.jpeg", same)
+    setup.add("2_left.jpeg", other)
+    setup.add("8_right.jpeg")
+    setup.add("9_left.jpeg")
+    labels = [(image, "1") for image in ("1_left", "2_left", "8_right", "9_left")]
+    assert setup.take(*labels, train=train).usable == 1
+    assert setup.listed() == [
+        ("1_left.jpeg", "1_left", "identical"),
+        ("2_left.jpeg", "2_left", "identical_conflict"),
+        ("8_right.jpeg", "8_right", "patient_in_both"),
+    ]
+    assert setup.found("patient_in_both") == ["patient '8' has 'train/p_8_left.jpeg' in train"]
+    assert setup.found("identical_conflict") == ["level 1, but the same bytes as 'train/p_8_left.jpeg' of level 2"]
+
+
+def test_a_photograph_that_training_leaves_out_gives_nothing_away(setup: Setup, tmp_path: Path) -> None:
+    train = train_table(tmp_path, p_7_left=("1", picture()))
+    rows = [{**row, "problem": "bad_level"} for row in read_table(train)]
+    write_table(train, INVENTORY_COLUMNS, rows)
+    setup.add("7_left.jpeg", picture())
+    assert setup.take(("7_left", "1"), train=train).usable == 1
+
+
+# Every kind of problem, as an error and left out ----------------------------------------------------------------------
+
+
+def broken(content: bytes) -> Callable[[Setup], object]:
+    return lambda setup: setup.add("1_left.jpeg", content)
+
+
+def pair(setup: Setup) -> None:
+    setup.add("1_left.jpeg", picture())
+    setup.add("2_left.jpeg", picture())
+
+
+def labelled(*labels: tuple[str, str]) -> tuple[Callable[[Setup], object], list[tuple[str, str]]]:
+    return lambda setup: setup.add("1_left.jpeg"), list(labels)
+
+
+# What makes the problem, the labels that go with it, and how many photographs or labels have it.
+GOOD = [("1_left", "0")]
+KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] = {
+    "empty": (broken(b""), GOOD, 1),
+    "not_an_image": (broken(b"<html>"), GOOD, 1),
+    "unreadable": (lambda setup: (setup.folder / "1_left.jpeg").symlink_to("nowhere"), GOOD, 1),
+    "truncated": (broken(picture(size=(64, 64))[:-9] + b"\xff\xd9"), GOOD, 1),
+    "oversized": (broken(picture("png", (1001, 1000))), GOOD, 1),
+    "no_label": (*labelled(), 1),
+    "no_image": (*labelled(*GOOD, ("9_left", "0")), 1),
+    "bad_level": (*labelled(("1_left", "7")), 1),
+    "duplicate_image": (lambda setup: [setup.add(f"1_left.{end}") for end in ("jpeg", "JPG")], GOOD, 2),
+    "duplicate_label": (*labelled(*GOOD, ("1_left", "1")), 1),
+    "identical": (pair, [*GOOD, ("2_left", "0")], 1),
+    "identical_conflict": (pair, [*GOOD, ("2_left", "1")], 2),
+    "patient_in_both": (lambda setup: setup.add("7_left.jpeg"), [("7_left", "0")], 1),
+}
+
+
+def test_every_kind_that_there_is_is_tried() -> None:
+    assert KINDS.keys() == ON_PROBLEM.keys()
+    assert not ON_PROBLEM.keys() & NOTES.keys()
+
+
+@pytest.mark.parametrize("setting", ["error", "exclude", "default"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_problem(setup: Setup, tmp_path: Path, kind: str, setting: str) -> None:
+    make, labels, count = KINDS[kind]
+    make(setup)
+    setup.add("5_left.jpeg")
+    train = train_table(tmp_path, p_7_right=("0", b"another"))
+    setup.take(("5_left", "0"), *labels, train=train)
+    assert [found for _, _, found in setup.listed()] == [kind] * count
+    # Whatever is done about it, nobody trains on it.
+    problematic = {row["path"] for row in read_table(setup.problems)}
+    assert not problematic & {row["path"] for row in usable(read_table(setup.inventory))}
+
+    on_problem = {} if setting == "default" else {kind: setting}
+    judged = verdict(setup.inventory, setup.problems, on_problem, 1.0)
+    if (ON_PROBLEM[kind] if setting == "default" else setting) == "error":
+        assert {row["action"] for row in judged.problems} == {"error"}
+        assert [reason for reason, _ in judged.reasons] == [f"{count} problem{'s' * (count > 1)} to be solved first"]
+    else:
+        assert {row["action"] for row in judged.problems} == {"excluded"}
+        assert judged.reasons == []
+
+
+def test_other_files_are_noted(setup: Setup) -> None:
+    setup.add("1_left.jpeg")
+    setup.add("Thumbs.db", b"x")
+    assert setup.take(("1_left", "0")).usable == 1
+    assert setup.listed() == [("Thumbs.db", "", "other_file")]
+
+
+def test_patients_and_eyes(setup: Setup) -> None:
+    images = ["10_left", "10_right", "10_left_2", "x"]
+    for image in images:
+        setup.add(f"{image}.jpeg")
+    labels = [(image, "0") for image in images]
+    report = setup.take(*labels)
+    found = {row["image"]: (row["patient"], row["eye"]) for row in setup.rows().values()}
+    assert found == {
+        "10_left": ("10", "left"),
+        "10_right": ("10", "right"),
+        "10_left_2": ("10_left_2", ""),
+        "x": ("x", ""),
+    }
+    assert report.patients == 3
+    setup.take(*labels, patient_pattern="(?P<patient>.).*")
+    assert {(row["patient"], row["eye"]) for row in setup.rows().values()} == {("1", ""), ("x", "")}
+
+
+@pytest.mark.parametrize("pattern", ["(.+)_left", "(?P<patient>"])
+def test_pattern_that_names_no_patient_is_an_error(setup: Setup, pattern: str) -> None:
+    with pytest.raises(RetinaflowError, match=r"data\.patient"):
+        setup.take(patient_pattern=pattern)
+
+
+def test_names_of_every_kind_go_through(setup: Setup) -> None:
+    names = ["a b", "it's", 'say "x"', "ü眼", "-rf", "two\nlines", "a,b", "\udce9", "a.v2"]
+    for name in names:
+        setup.add(f"{name}.jpeg")
+    setup.take(*((name, "1") for name in names))
+    assert {row["image"] for row in usable(read_table(setup.inventory))} == set(names)
+    assert all(Path(row["path"]).is_file() for row in read_table(setup.inventory))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (DATA / "eyepacs-original").is_dir(), reason="no photographs at RETINAFLOW_DATA")
+def test_full_size_originals(setup: Setup) -> None:
+    labels = read_labels(str(DATA / "eyepacs-original/labels.csv"), "image", "level")
+    folder = DATA / "eyepacs-original/images"
+    report = setup.take(folders=[folder], labels=labels, megapixels=20)
+    assert (report.photographs, report.usable, report.patients) == (10, 10, 5)
+    for path, row in setup.rows().items():
+        with Image.open(path) as image:
+            assert (int(row["width"]), int(row["height"])) == image.size
+            assert int(row["bytes"]) == Path(path).stat().st_size
+
+
+HOUR_AGO = 1_000_000_000 * (int(time.time()) - 3600)
+
+
+def replace_unseen(path: Path, content: bytes, changed: int = HOUR_AGO) -> None:
+    """Other content that only a reader of the file would notice."""
+    assert len(content) == path.stat().st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(changed, changed))
+
+
+@pytest.fixture
+def taken(setup: Setup) -> tuple[Setup, Path, bytes]:
+    """An inventory of one photograph, and other bytes for it of the same length."""
+    path = setup.add("1_left.jpeg")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.take(("1_left", "0"))
+    other = bytearray(path.read_bytes())
+    other[-3] ^= 1
+    return setup, path, bytes(other)
+
+
+def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+    setup, path, other = taken
+    before = setup.rows()
+    replace_unseen(path, other)
+    setup.add("1_right.jpeg")
+    setup.take(("1_left", "0"), ("1_right", "0"))
+    assert setup.rows()[str(path)] == before[str(path)]
+    assert setup.rows()[str(path)]["digest"] != digest(other)
+
+
+@pytest.mark.parametrize("reason", ["changed", "code", "limit", "not JSON", "other JSON", "gone"])
+def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path, bytes], reason: str) -> None:
+    setup, path, other = taken
+    kept = setup.inventory.parent / ".kept" / "train.json"
+    replace_unseen(path, other, HOUR_AGO + (reason == "changed"))
+    if reason == "not JSON":
+        kept.write_bytes(b"\xff")
+    elif reason == "other JSON":
+        kept.write_text('{"code": "as it is 1", "headers": {"a": [1]}}')
+    elif reason == "gone":
+        kept.unlink()
+    setup.take(
+        ("1_left", "0"),
+        code="another" if reason == "code" else "as it is",
+        megapixels=2 if reason == "limit" else 1,
+    )
+    assert setup.rows()[str(path)]["digest"] == digest(other)
+
+
+def test_a_photograph_of_just_now_is_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+    setup, path, other = taken
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
+    setup.take(("1_left", "0"))
+    replace_unseen(path, other, now)
+    setup.take(("1_left", "0"))
+    assert setup.rows()[str(path)]["digest"] == digest(other)
+
+
+def test_what_could_not_be_read_is_tried_again(setup: Setup) -> None:
+    content = picture()
+    path = setup.add("1_left.jpeg", bytes(len(content)))
+    setup.add("2_left.jpeg")
+    labels = ("1_left", "0"), ("2_left", "0")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.take(*labels)
+    replace_unseen(path, content)
+    setup.take(*labels)
+    assert setup.rows()[str(path)]["problem"] == ""
+
+
+def test_an_inventory_that_cannot_be_remembered_is_taken(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    path = setup.add("1_left.jpeg")
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    setup.add("in the way")
+    caplog.set_level("INFO")
+    setup.take(("1_left", "0"), kept=setup.folder / "in the way" / "train.json")
+    assert str(path) in setup.rows()
+    assert "not kept for the next time" in caplog.text
+
+
+def test_names_that_are_not_utf8_are_remembered(setup: Setup) -> None:
+    path = Path(os.fsdecode(os.fsencode(setup.folder) + b"/\xff_left.jpeg"))
+    path.write_bytes(picture())
+    os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
+    image = os.fsdecode(b"\xff_left")
+    setup.take((image, "0"))
+    before = setup.rows()
+    other = bytearray(path.read_bytes())
+    other[-3] ^= 1
+    replace_unseen(path, bytes(other))
+    setup.take((image, "0"))
+    assert setup.rows() == before

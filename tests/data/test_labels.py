@@ -1,0 +1,260 @@
+"""Label tables as they come: delimiters, encodings, quotes, names; and what a level may look like."""
+
+import csv
+import io
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz import mutated
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_level, read_labels
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.archives import TABLE_BYTES
+
+DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
+CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
+
+
+def read(tmp_path: Path, content: str | bytes) -> list[LabelRow]:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_labels(str(path), "image", "level")
+
+
+TWO = [LabelRow("10_left", "0", 2), LabelRow("10_right", "4", 3)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image,level\n10_left,0\n10_right,4\n",
+        "image,level\n10_left,0\n10_right,4",
+        "image,level\r\n10_left,0\r\n10_right,4\r\n",
+        "image,level\r10_left,0\r10_right,4\r",
+        "\ufeffimage,level\n10_left,0\n10_right,4\n",
+        '"image","level"\n"10_left","0"\n"10_right","4"\n',
+        "image;level\n10_left;0\n10_right;4\n",
+        'image\tlevel\tnote\n10_left\t0\t"a, b"\n10_right\t4\t\n',
+        "image;level;a, b, c, d\n10_left;0;1,2\n10_right;4;\n",
+        "Usage,level,image\nPrivate,0,10_left\nPublic,4,10_right\n",
+        " image , level \n 10_left , 0 \n 10_right , 4 \n",
+        "image,level\n10_left.jpeg,0\n10_right.JPG,4\n",
+        "image,level\n10_left,0,\n10_right,4,\n",
+        "image,level\n10_left,0\n10_right,4\n\n,\n",
+        "image,level\n10_left,0\n10_right,4\n".encode("utf-16"),
+        "\ufeffimage\tlevel\r\n10_left\t0\r\n10_right\t4\r\n".encode("utf-16-be"),
+        "Image,LEVEL\n10_left,0\n10_right,4\n",
+        "IMAGE,Level,level\n10_left,9,0\n10_right,9,4\n",
+        "image,level\ntrain/10_left.jpeg,0\n./a b/10_right.JPeG,4\n",
+        "image,level," + ",".join(f"c{n}" for n in range(5000)) + "\n10_left,0\n10_right,4\n",
+        "a|b,image,level\n1|2,10_left,0\n,10_right,4\n",
+    ],
+)
+def test_one_table_in_many_guises(tmp_path: Path, content: str | bytes) -> None:
+    assert read(tmp_path, content) == TWO
+
+
+def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    rows = read(tmp_path, 'image,level,note\na,1,"two\nlines"\n\nb,2,\nc\n')
+    assert rows == [LabelRow("a", "1", 2), LabelRow("b", "2", 4), LabelRow("c", "", 5)]
+
+
+def test_table_in_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labels.csv", "image,level\n10_left,0\n10_right,4\n")
+    assert read_labels(str(path), "image", "level") == TWO
+    assert read_labels(f"{path}/labels.csv", "image", "level") == TWO
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"\n \r\n", "is empty"),
+        (b"image,level\n", "no row below the header"),
+        (b"image,level\n\n,\n", "no row below the header"),
+        (b"image,grade\na,1\n", "'image' and 'level', each once; found 'image', 'grade'"),
+        (b"image;grade\na;1\n", "found 'image', 'grade'"),
+        (b"image,level,level\na,1,2\n", "found 'image', 'level', 'level'"),
+        (b"image,level\na,1\nb,\0\n", "NUL"),
+        (b"image,level\n\xe9,1\n", r"byte 13 \(0xe9\) is not UTF-8"),
+        (b"10_left,0\n10_right,4\n", "found '10_left', '0' in the first row. Correct it, add it if"),
+        (b"image|level\na|1\n", r"found 'image\|level' in the first row"),
+        (b"Image,IMAGE,level\na,a,1\n", "found 'Image', 'IMAGE', 'level'"),
+        ((",".join(f"c{n}" for n in range(5000)) + "\n").encode(), "'c9' and 4990 more in the first row"),
+        (b"<html><body>404 not found</body></html>", "expected the columns .* found '<html>"),
+        (b"PK\x03\x04\n\x00\x00", "NUL"),
+        ("image,level\na,1\n".encode("utf-16")[2:], "NUL"),
+        ("image,level\na,1\n".encode("utf-16") + b"\xd8", "is not UTF-16"),
+        ("image,level\na,1\n".encode("utf-32"), "NUL"),
+        (b'image,level\na,1\n"b,2\nc,3\n', "row 3 is not CSV .*read up to line 4"),
+        (b'image,level\na,1\n"b"c,2\n', "row 3 is not CSV"),
+        (b'"image,level\na,1\n', "found "),
+        (b"image,level\na,1\nb," + b"2" * 200_000 + b"\n", r"row 3 is not CSV \(field larger than field limit"),
+        (b"image,level," + b"x" * 200_000 + b"\na,1\n", "found no CSV in the first row"),
+        (b"image,level\na,1\nb,2,5\n", "row 3 has 3 values, expected 2"),
+        (b"image,level\na,1\na,b,2\n", "row 3 has 3 values, expected 2"),
+        (b"image,level\na,1\n,2\n", "row 3 names the image ''"),
+        (b"image,level\na,1\n.jpeg,2\n", "row 3 names the image '.jpeg'"),
+        (b"image,level\n../x,1\n", "row 2 names the image '../x'"),
+        (b"image,level\n..,1\n", "row 2 names"),
+        (b"image,level\n/x.jpeg,1\n", "row 2 names"),
+        (b"image,level\n//server/x.jpeg,1\n", "row 2 names"),
+        (b"image,level\na/../x,1\n", "row 2 names"),
+        (b"image,level\na/..,1\n", "row 2 names"),
+        (b"image,level\na/,1\n", "row 2 names"),
+        (b"image,level\na/.png,1\n", "row 2 names"),
+        (b"image,level\na\\b,1\n", "row 2 names"),
+        (b"image,level\n..\\x,1\n", "row 2 names"),
+        (b"image,level\nC:/data/x.jpeg,1\n", "row 2 names"),
+        (b"image,level\nC:x.jpeg,1\n", "row 2 names"),
+        (b"image,level\n/" + b"x" * 100_000 + b",1\n", "row 2 names the image '/x{79}', expected"),
+    ],
+)
+def test_unusable_table_is_an_error_that_says_where(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(RetinaflowError, match=rf"labels\.csv.*{message}") as caught:
+        read_labels(str(path), "image", "level")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_table_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"image,level\n")
+    os.truncate(path, 2**40)  # takes no space on disk
+    with pytest.raises(RetinaflowError, match=rf"labels\.csv: is larger than {TABLE_BYTES} bytes"):
+        read_labels(str(path), "image", "level")
+
+
+def test_quotes_hold_delimiters_line_ends_and_quotes(tmp_path: Path) -> None:
+    rows = read(tmp_path, 'image,level\n"a, b","1"\n"two\nlines.PNG",2\n"in ""quotes""",0\n')
+    assert rows == [LabelRow("a, b", "1", 2), LabelRow("two\nlines", "2", 3), LabelRow('in "quotes"', "0", 4)]
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "missing.zip", "."])
+def test_missing_table_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RetinaflowError, match=r"cannot be read"):
+        read_labels(str(tmp_path / name), "image", "level")
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("10_left.jpeg", "10_left"),
+        ("10_left.JPG", "10_left"),
+        ("a.Tiff", "a"),
+        ("a.v2", "a.v2"),
+        ("a.v2.png", "a.v2"),
+        ("a.jpeg.jpeg", "a.jpeg"),
+        (" a .bmp ", "a"),
+        ("jpeg", "jpeg"),
+    ],
+)
+def test_only_extensions_of_photographs_are_dropped(filename: str, name: str) -> None:
+    assert image_name(filename) == name
+
+
+names = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\:"), min_size=1, max_size=8).filter(
+    lambda name: name not in (".", "..") and not name.lower().endswith(IMAGE_EXTENSIONS)
+)
+
+
+@given(
+    rows=st.lists(st.tuples(names, st.text(st.characters(exclude_categories=["C", "Z"]), max_size=4)), min_size=1),
+    delimiter=st.sampled_from(",;\t"),
+    extension=st.sampled_from(["", *IMAGE_EXTENSIONS]),
+    bom=st.booleans(),
+)
+def test_what_a_csv_writer_wrote_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], delimiter: str, extension: str, bom: bool
+) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(
+        [("level", "image"), *((level, n + extension) for n, level in rows)]
+    )
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_bytes(text.getvalue().encode("utf-8-sig" if bom else "utf-8"))
+    expected = [LabelRow(name, level, number) for number, (name, level) in enumerate(rows, start=2)]
+    assert read_labels(str(path), "image", "level") == expected
+
+
+TABLES = [
+    b'image,level\n"10_left","0"\r\n10_right,4\na/b.jpeg,2\n',
+    'image;level;note\n10_left;0,0;"x\ny"\n10_right;4;\n'.encode("utf-16"),
+    "\ufeffUsage\tLevel\tImage\nPrivate\t0\tü_left.png\n".encode(),
+]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(st.sampled_from('image,level;\t"\n\r \0/\\.0é\ufeff'), max_size=60).map(str.encode),
+        mutated(TABLES),
+    )
+)
+def test_whatever_the_file_holds_only_our_error_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_bytes(content)
+    try:
+        labels = read_labels(str(path), "image", "level")
+    except RetinaflowError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+    else:
+        assert all(label.image and "/" not in label.image and label.image != ".." for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("0", 0),
+        (" 4 ", 4),
+        ("2.0", 2),
+        ("2.000", 2),
+        ("2,0", 2),
+        ("2,5", None),
+        ("02", 2),
+        ("mild", 1),
+        ("proliferative", 4),
+        ("5", None),
+        ("-1", None),
+        ("2.5", None),
+        ("2.", None),
+        ("", None),
+        ("Mild", None),
+        ("nan", None),
+        ("1e0", None),
+        ("²", None),
+        ("٣", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_levels(text: str, level: int | None) -> None:
+    assert parse_level(text, CLASSES) == level
+
+
+def test_classes_named_by_other_numbers_than_their_levels_go_by_name_alone() -> None:
+    grades = ["1", "2", "3"]
+    assert [parse_level(text, grades) for text in ("1", "3", "0", "2.0")] == [0, 2, None, None]
+    assert [parse_level(text, ["0", "1", "2"]) for text in ("1", "2.0", "3")] == [1, 2, None]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (DATA / "testLabels15.csv").exists(), reason="no Kaggle 2015 labels at RETINAFLOW_DATA")
+def test_kaggle_tables() -> None:
+    train = read_labels(str(DATA / "trainLabels15.csv"), "image", "level")
+    test = read_labels(str(DATA / "testLabels15.csv"), "image", "level")
+    assert (len(train), train[0]) == (35125, LabelRow("10_left", "0", 2))
+    assert (len(test), test[0]) == (53576, LabelRow("1_left", "0", 2))
+    start = time.perf_counter()
+    read_labels(str(DATA / "testLabels15.csv"), "image", "level")
+    assert time.perf_counter() - start < 2  # at each dry run

@@ -1,0 +1,124 @@
+"""New photographs: folders, archives and lists, and what tells one state of them from another."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from retinaflow.data.sources import files_of, folder_name, states
+from retinaflow.errors import RetinaflowError
+
+LIMIT = 2**20
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files, one of them in a folder within, below a folder with blanks in its name."""
+    made = tmp_path / "new photos"
+    for name in ("1_left.jpeg", "1_right.jpeg", "more/2_left.png"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(name.encode())
+    return made
+
+
+def content_of(source: Path) -> dict[str, str]:
+    with files_of(str(source), source.parent / "scratch", LIMIT) as files:
+        return {name: Path(path).read_text(encoding="utf-8") for name, path in files.items()}
+
+
+NAMES = ("1_left.jpeg", "1_right.jpeg", "more/2_left.png")
+
+
+def test_a_folder_is_searched_with_its_subfolders(folder):
+    assert content_of(folder) == {name: name for name in NAMES}
+
+
+def test_an_archive_is_unpacked_and_removed_again(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        for name in NAMES:
+            archive.write(folder / name, f"inside/{name}")
+    assert content_of(tmp_path / "new.zip") == {f"inside/{name}": name for name in NAMES}
+    with files_of(str(tmp_path / "new.zip/inside/more"), tmp_path / "scratch", LIMIT) as files:
+        assert list(files) == ["2_left.png"]
+    assert not (tmp_path / "scratch").exists()
+    with pytest.raises(ZeroDivisionError), files_of(str(tmp_path / "new.zip"), tmp_path / "scratch", LIMIT):
+        _ = 1 / 0
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_an_archive_that_leaves_its_folder_or_is_too_large_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        archive.writestr("../1_left.jpeg", b"x")
+    with pytest.raises(RetinaflowError, match="leads out of the archive's folder"):
+        content_of(tmp_path / "new.zip")
+    with zipfile.ZipFile(tmp_path / "large.zip", "w") as archive:
+        archive.writestr("1_left.jpeg", bytes(LIMIT + 1))
+    with pytest.raises(RetinaflowError, match="unpacks to more than"):
+        content_of(tmp_path / "large.zip")
+    assert {path.name for path in tmp_path.iterdir()} == {"new.zip", "large.zip"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "new photos/1_left.jpeg\n\n  {absolute}  \n"),
+        ("list.txt", "\ufeffnew photos/1_left.jpeg\r\n{absolute}"),
+        ("list.csv", "image\nnew photos/1_left.jpeg\n{absolute}\n"),
+        ("LIST.CSV", "age;image\n70;new photos/1_left.jpeg\n80;{absolute}\n;\n"),
+    ],
+)
+def test_a_list_is_relative_to_its_folder(folder, tmp_path, name, text):
+    absolute = folder / "more/2_left.png"
+    (tmp_path / name).write_text(text.format(absolute=absolute), encoding="utf-8", newline="")
+    assert content_of(tmp_path / name) == {
+        "new photos/1_left.jpeg": "1_left.jpeg",
+        str(absolute): "more/2_left.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("list.csv", "photo\n1\n", "expected the columns 'image', each once; found 'photo'"),
+        ("list.txt", "", "is empty"),
+        ("list.txt", "1_left\0.jpeg", "NUL bytes"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(RetinaflowError, match=told):
+        content_of(tmp_path / name)
+    with pytest.raises(RetinaflowError, match=told):
+        states(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "list.txt", "file.jpeg"])
+def test_what_is_no_source_is_told_what_is(tmp_path, name):
+    (tmp_path / "file.jpeg").write_bytes(b"x")
+    with pytest.raises(RetinaflowError, match=rf"{name}'; expected a folder of photographs, a \.zip archive"):
+        states(str(tmp_path / name))
+
+
+def test_a_change_changes_the_state_and_touching_a_folder_does_not(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("new photos/1_left.jpeg\nnew photos/absent.jpeg\n")
+    sources = (str(folder), str(tmp_path / "list.txt"))
+    before = [sorted(states(source)) for source in sources]
+    assert list(map(len, before)) == [3, 2]
+    os.utime(folder)
+    os.utime(tmp_path / "list.txt")
+    assert [sorted(states(source)) for source in sources] == before
+    (folder / "1_left.jpeg").write_bytes(b"other")
+    changed = [sorted(states(source)) for source in sources]
+    assert all(one != other for one, other in zip(before, changed, strict=True))
+    (folder / "absent.jpeg").write_bytes(b"there")
+    assert sorted(states(sources[1])) != changed[1]
+
+
+def test_each_source_has_a_folder_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [folder_name(name) for name in ("new photos", "more/new photos", "new-photos", "/", "{x}", "é" * 300)]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("new-photos-")
+    assert folder_name("./new photos/") == folder_name(str(tmp_path / "new photos")) == names[0]
+    assert all(name.isascii() and len(name) < 60 and not set(name) & set("{}/ ") for name in names)

@@ -1,0 +1,175 @@
+"""Bootstrap: the same figures as of photographs that are really drawn again, and intervals that hold what they say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from retinaflow.evaluation import bootstrap
+from retinaflow.evaluation.bootstrap import interval, kappa, replicate_figures, replicate_kappas
+from retinaflow.evaluation.grades import Grades
+from retinaflow.evaluation.metrics import evaluate
+
+FIVE = [f"class{level}" for level in range(5)]
+
+
+def graded(seed: int, patients: int = 30, k: int = 5) -> tuple[np.ndarray, Grades, list[str]]:
+    """Photographs of patients with one to three each, whose grades have many ties."""
+    rng = np.random.default_rng(seed)
+    names = [f"p{number}" for number in range(patients) for _ in range(rng.integers(1, 4))]
+    actual = rng.choice(k, size=len(names), p=np.array([6, 2, 2, 1, 1])[:k] / sum([6, 2, 2, 1, 1][:k]))
+    weights = rng.integers(1, 5, (len(names), k)) + 6 * np.eye(k, dtype=int)[actual]
+    severity = np.clip(actual + rng.normal(0, 1, len(names)), 0, k - 1)
+    grades = Grades(
+        severity,
+        weights / weights.sum(axis=1, keepdims=True),
+        weights.argmax(axis=1),
+        np.rint(severity).astype(np.int64),
+        severity > 1.6,
+    )
+    return actual, grades, names
+
+
+def drawn(actual: np.ndarray, grades: Grades, patients: list[str], replicates: int, seed: int) -> list[dict[str, Any]]:
+    """Metrics of each replicate, of photographs that are repeated as often as their patient is drawn."""
+    names = sorted(set(patients))
+    rng = np.random.default_rng(seed)
+    results = []
+    for _ in range(replicates):
+        chosen = [names[number] for number in rng.integers(len(names), size=len(names))]
+        rows = np.array([row for name in chosen for row in range(len(patients)) if patients[row] == name])
+        sample = Grades(*(values[rows] for values in grades))
+        unknown = [""] * len(rows)
+        results.append(evaluate(actual[rows], sample, FIVE, 2, [str(row) for row in rows], unknown, 0, 0))
+    return results
+
+
+@pytest.mark.parametrize(("seed", "patients"), [(1, 30), (2, 5)])
+def test_replicates_are_metrics_of_patients_drawn_again(seed: int, patients: int) -> None:
+    """With five patients, some replicates lack classes, or all but one."""
+    actual, grades, names = graded(seed, patients)
+    figures = replicate_figures(actual, grades, 5, 2, names, 20, seed)
+    expected = [
+        {
+            "quadratic_weighted_kappa": result["quadratic_weighted_kappa"],
+            "accuracy": result["accuracy"],
+            "plain_quadratic_weighted_kappa": result["plain"]["quadratic_weighted_kappa"],
+            "macro_auc": result["macro_auc"],
+            "referable_auc": result["referable"]["auc"],
+            "operating_point_sensitivity": result["referable"]["operating_point"]["sensitivity"],
+            "operating_point_specificity": result["referable"]["operating_point"]["specificity"],
+        }
+        for result in drawn(actual, grades, names, 20, seed)
+    ]
+    assert set(figures) == set(expected[0])
+    for name, values in figures.items():
+        wanted = [np.nan if result[name] is None else result[name] for result in expected]
+        np.testing.assert_allclose(values, wanted, rtol=1e-12, atol=1e-12, err_msg=name)
+    assert len(set(figures["accuracy"].tolist())) > 3, "the case is pointless if all replicates are alike"
+
+
+def test_undefined_replicates_are_nan() -> None:
+    # Of two patients, one alone has referable photographs: half of the replicates lack one or the other.
+    actual, level = np.array([0, 0, 3, 3]), np.array([0, 1, 3, 2])
+    grades = Grades(level.astype(float), np.eye(5)[level], level, level, level >= 2)
+    figures = replicate_figures(actual, grades, 5, 2, ["a", "a", "b", "b"], 40, 1)
+    sensitivity, specificity = (figures[f"operating_point_{name}"] for name in ("sensitivity", "specificity"))
+    only_first, only_second = np.isnan(sensitivity), np.isnan(specificity)
+    assert 4 < only_first.sum() < 20
+    assert 4 < only_second.sum() < 20
+    assert not (only_first & only_second).any()
+    assert np.array_equal(np.isnan(figures["referable_auc"]), only_first | only_second)
+    assert np.isfinite(figures["accuracy"]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_kappa_is_that_of_scikit_learn(data: st.DataObject) -> None:
+    k, n = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 15))
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=n, max_size=n))
+    actual, answers = np.array(pairs).T
+    confusion = np.zeros((k, k))
+    np.add.at(confusion, (actual, answers), 1)
+    if len({*actual, *answers}) == 1:
+        assert np.isnan(kappa(confusion))
+    else:
+        expected = cohen_kappa_score(actual, answers, labels=range(k), weights="quadratic")
+        assert kappa(np.stack([confusion, 3 * confusion])) == pytest.approx([expected, expected], abs=1e-12)
+
+
+def test_order_of_photographs_and_size_of_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    actual, grades, names = graded(3)
+    before = replicate_figures(actual, grades, 5, 2, names, 50, 7)
+    kappas = replicate_kappas(actual, [grades.level], 5, names, 50, 7)
+    order = np.random.default_rng(0).permutation(len(actual))
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * len(actual))
+    shuffled = Grades(*(values[order] for values in grades))
+    after = replicate_figures(actual[order], shuffled, 5, 2, [names[row] for row in order], 50, 7)
+    for name, values in before.items():
+        assert np.array_equal(values, after[name]), name
+    assert np.array_equal(kappas, replicate_kappas(actual, [grades.level], 5, names, 50, 7))
+    other = replicate_figures(actual, grades, 5, 2, names, 50, 8)
+    assert not np.array_equal(before["accuracy"], other["accuracy"])
+
+
+def test_all_answers_are_judged_on_the_same_replicates() -> None:
+    actual, grades, names = graded(4)
+    kappas = replicate_kappas(actual, [grades.level, grades.plain, grades.level], 5, names, 60, 9)
+    figures = replicate_figures(actual, grades, 5, 2, names, 60, 9)
+    assert kappas.shape == (3, 60)
+    assert np.array_equal(kappas[0], kappas[2])
+    assert np.array_equal(kappas[0], figures["quadratic_weighted_kappa"])
+    assert np.array_equal(kappas[1], figures["plain_quadratic_weighted_kappa"])
+
+
+def test_what_two_graders_share_does_not_widen_their_difference() -> None:
+    rng = np.random.default_rng(5)
+    actual = rng.integers(0, 5, 300)
+    first = np.clip(actual + rng.integers(-1, 2, 300), 0, 4)
+    second = np.where(rng.random(300) < 0.1, np.clip(first + 1, 0, 4), first)
+    one, other = replicate_kappas(actual, [first, second], 5, [str(row) for row in range(300)], 400, 1)
+    assert np.std(one - other) < 0.5 * np.hypot(np.std(one), np.std(other))
+
+
+def eyes_of(patients: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Both eyes of patients, of the same grade and, nine times of ten, with the same mistake."""
+    level = rng.choice(5, size=patients, p=[0.5, 0.1, 0.2, 0.1, 0.1])
+    answers = np.clip(level + rng.choice([-2, -1, 0, 1], size=patients, p=[0.1, 0.2, 0.5, 0.2]), 0, 4)
+    fellow = np.where(rng.random(patients) < 0.9, answers, level)
+    return (
+        np.repeat(level, 2),
+        np.stack([answers, fellow], axis=1).ravel(),
+        [str(row // 2) for row in range(2 * patients)],
+    )
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say_and_unclustered_ones_do_not() -> None:
+    rng = np.random.default_rng(6)
+    actual, answers, _ = eyes_of(200_000, rng)
+    truth = cohen_kappa_score(actual, answers, weights="quadratic")
+    covered = {"patients": 0, "photographs": 0}
+    for trial in range(200):
+        actual, answers, patients = eyes_of(100, rng)
+        for unit, names in (("patients", patients), ("photographs", [str(row) for row in range(200)])):
+            low, high = interval(replicate_kappas(actual, [answers], 5, names, 100, trial)[0])
+            covered[unit] += low <= truth <= high
+    # Where both eyes are as one, intervals of half the variance cover 0.83. Standard errors are 0.015 and 0.027.
+    assert 0.91 < covered["patients"] / 200 < 0.98
+    assert covered["photographs"] / 200 < 0.88
+
+
+def test_interval_holds_the_middle_19_of_20() -> None:
+    assert interval(np.random.default_rng(0).permutation(2001) / 2000) == pytest.approx([0.025, 0.975])
+    assert interval(np.array([0.5] * 3)) == [0.5, 0.5]
+
+
+def test_interval_needs_nearly_all_replicates_to_be_defined() -> None:
+    values = np.arange(100, dtype=float)
+    values[:5] = np.nan
+    assert interval(values) == pytest.approx([5 + 0.025 * 94, 5 + 0.975 * 94])
+    values[5] = np.nan
+    assert interval(values) is None
+    assert interval(np.empty(0)) is None

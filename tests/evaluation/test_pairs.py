@@ -1,0 +1,129 @@
+"""Pairs of systems: differences by hand, on the same draws, of the same photographs."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from fuzz import mutated
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.bootstrap import interval, replicate_kappas
+from retinaflow.evaluation.pairs import ANSWER_COLUMNS, Pair, compare_pairs
+from retinaflow.storage.tables import write_table
+
+PATIENTS = 40
+ACTUAL = np.random.default_rng(0).integers(0, 4, 2 * PATIENTS)
+
+
+def write(path: Path, levels: np.ndarray, actual: np.ndarray = ACTUAL, order: np.ndarray | None = None) -> Path:
+    """Predictions of both eyes of some patients."""
+    rows = [
+        {
+            "filename": f"{row // 2:03d}_{row % 2}.jpeg",
+            "patient": f"{row // 2:03d}",
+            "actual_class_index": actual[row],
+            "pred_class_index": levels[row],
+        }
+        for row in (range(len(levels)) if order is None else order)
+    ]
+    write_table(path, ANSWER_COLUMNS, rows)
+    return path
+
+
+def answers(mistakes: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(len(ACTUAL)) < mistakes, rng.integers(0, 4, len(ACTUAL)), ACTUAL)
+
+
+def test_difference_interval_and_share(tmp_path: Path) -> None:
+    given = [answers(0.3, 1), answers(0.4, 2), answers(0.9, 3)]
+    names = ["A", "A+blend", "B"]
+    tables = {name: write(tmp_path / f"{name}.csv", levels) for name, levels in zip(names, given, strict=True)}
+    pairs = compare_pairs(tables, 4, 200, 5)
+    assert [(pair.system, pair.other) for pair in pairs] == [("A", "A+blend"), ("A", "B"), ("A+blend", "B")]
+    kappas = [cohen_kappa_score(ACTUAL, levels, weights="quadratic") for levels in given]
+    patients = [f"{row // 2:03d}" for row in range(len(ACTUAL))]
+    drawn = replicate_kappas(ACTUAL, given, 4, patients, 200, 5)
+    for pair, (one, other) in zip(pairs, ((0, 1), (0, 2), (1, 2)), strict=True):
+        assert pair.difference == pytest.approx(kappas[one] - kappas[other])
+        assert [pair.low, pair.high] == interval(drawn[one] - drawn[other])
+        assert pair.share == pytest.approx(
+            np.mean([0.5 if a == b else a > b for a, b in zip(drawn[one], drawn[other], strict=True)])
+        )
+        assert pair.low < pair.difference < pair.high
+    # Three times as many mistakes are no luck; a tenth more may be.
+    assert pairs[1].low > 0
+    assert pairs[1].share == 1
+    assert pairs[0].low < 0 < pairs[0].high
+
+
+def test_a_system_neither_beats_nor_loses_to_its_equal(tmp_path: Path) -> None:
+    levels = answers(0.3, 1)
+    pair = compare_pairs({name: write(tmp_path / name, levels) for name in "AB"}, 4, 50, 1)[0]
+    assert pair == Pair("A", "B", 0.0, 0.0, 0.0, 0.5)
+
+
+def test_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
+    order = np.random.default_rng(1).permutation(len(ACTUAL))
+    first, second = answers(0.3, 1), answers(0.5, 2)
+    tables = {"A": write(tmp_path / "a.csv", first), "B": write(tmp_path / "b.csv", second)}
+    shuffled = {"A": write(tmp_path / "c.csv", first, order=order), "B": tables["B"]}
+    assert compare_pairs(tables, 4, 50, 1) == compare_pairs(shuffled, 4, 50, 1)
+
+
+def test_a_pair_turned_round_says_the_same() -> None:
+    assert Pair("A", "B", 0.1, -0.2, 0.3, 0.75).reversed() == Pair("B", "A", -0.1, -0.3, 0.2, 0.25)
+    assert Pair("A", "B", None, None, None, None).reversed() == Pair("B", "A", None, None, None, None)
+
+
+def test_what_is_undefined_is_none(tmp_path: Path) -> None:
+    constant = np.zeros(len(ACTUAL), int)
+    tables = {name: write(tmp_path / name, constant, actual=constant) for name in "AB"}
+    assert compare_pairs(tables, 4, 50, 1) == [Pair("A", "B", None, None, None, None)]
+    known = {name: write(tmp_path / name, answers(0.3, 1)) for name in "AB"}
+    assert compare_pairs(known, 4, 0, 1) == [Pair("A", "B", 0.0, None, None, None)]
+    one = {name: write(tmp_path / name, np.array([0, 1]), actual=np.array([0, 1])) for name in "AB"}
+    assert compare_pairs(one, 4, 50, 1) == [Pair("A", "B", 0.0, None, None, None)], "one patient is always the same"
+
+
+def test_a_system_alone_has_no_pair(tmp_path: Path) -> None:
+    assert compare_pairs({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, 4, 50, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"levels": ACTUAL[:-2], "actual": ACTUAL[:-2]}, "a filename is another than in .*a.csv"),
+        ({"levels": ACTUAL, "actual": (ACTUAL + 1) % 4}, "a class is another than in .*a.csv"),
+        ({"levels": ACTUAL + 1}, "row .* has class '4', expected 0 to 3"),
+        ({"levels": ACTUAL[:0]}, "found no photograph"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    tables = {"A": write(tmp_path / "a.csv", answers(0.3, 1)), "B": write(tmp_path / "b.csv", **change)}
+    with pytest.raises(RetinaflowError, match=rf"b\.csv: {message}"):
+        compare_pairs(tables, 4, 50, 1)
+
+
+def test_photographs_of_other_patients_are_named(tmp_path: Path) -> None:
+    tables = {name: write(tmp_path / f"{name}.csv", answers(0.3, 1)) for name in "ab"}
+    with open(tables["b"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_table(tables["b"], ANSWER_COLUMNS, [*rows[:-1], {**rows[-1], "patient": "another"}])
+    with pytest.raises(RetinaflowError, match=r"b\.csv: a patient is another than in .*a\.csv"):
+        compare_pairs(tables, 4, 50, 1)
+
+
+@given(st.data())
+def test_a_damaged_table_is_refused_or_compared(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = write(tmp_path_factory.mktemp("pairs") / "a.csv", ACTUAL[:6], actual=ACTUAL[:6])
+    path.write_bytes(data.draw(mutated([path.read_bytes()])))
+    try:
+        assert compare_pairs({"A": path}, 4, 3, 1) == []
+    except RetinaflowError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017

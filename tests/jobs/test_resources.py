@@ -1,0 +1,110 @@
+"""What a scheduler is asked for: more for more, and the figures of the backbones counted again."""
+
+import math
+
+import keras
+import pytest
+
+from retinaflow.jobs import resources
+from retinaflow.jobs.resources import COSTS, DAY
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.scoring import score
+
+SETTINGS = {"image_size": 224, "batch_size": 32, "epochs": 50, "head_epochs": 0, "ema": 0}
+
+
+def outputs(layer):
+    tensors = layer.output if isinstance(layer.output, list) else [layer.output]
+    return sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+
+
+def operations(layer):
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return outputs(layer) * math.prod(layer.kernel_size)
+    if isinstance(layer, keras.layers.Conv2D):
+        return outputs(layer) * math.prod(layer.kernel_size) * layer.input.shape[-1] // layer.groups
+    if isinstance(layer, keras.layers.Dense):
+        return outputs(layer) * layer.kernel.shape[0]
+    return 0
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_costs_are_those_of_the_network(name):
+    constructor = getattr(keras.applications, BACKBONES[name].constructor)
+    network = constructor(weights=None, include_top=False, input_shape=(224, 224, 3))
+    # ConvNeXt has layers of layers, and normalises in one.
+    layers = [layer for layer in network._flatten_layers(include_self=False) if hasattr(layer, "_inbound_nodes")]
+    layers = [layer for layer in layers if layer._inbound_nodes and not isinstance(layer, keras.Model)]
+    counted = (
+        network.count_params() / 1e6,
+        sum(map(outputs, layers)) / 1e6,
+        sum(map(operations, layers)) / 1e9,
+    )
+    assert counted == pytest.approx(COSTS[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("key", ["image_size", "batch_size"])
+def test_more_pixels_take_more_memory(name, key):
+    more = {**SETTINGS, key: 2 * SETTINGS[key]}
+    assert resources.network_memory(name, more, 0, True) > resources.network_memory(name, SETTINGS, 0, True)
+    assert resources.network_memory(name, SETTINGS, 0, True) > resources.network_memory(name, SETTINGS, 0, False)
+
+
+def test_memory_by_hand():
+    # VGG16: 14.7 million parameters four times, 15.2 million outputs of 32 photographs twice, 4 bytes each.
+    expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
+    assert resources.network_memory("VGG16", SETTINGS, 0, True) == math.ceil(expected)
+    averaged = 5000 + 1.25 * 4 * (14.7 * 5 + 15.2 * 32 * 2)
+    assert resources.network_memory("VGG16", {**SETTINGS, "ema": 0.99}, 0, True) == math.ceil(averaged)
+    # 2048 values of a photograph, twice.
+    features = expected + 100_000 * (1 / 500 + 2 * 4 * 2048 / 1e6)
+    assert resources.network_memory("VGG16", {**SETTINGS, "head_epochs": 5}, 100_000, True) == math.ceil(features)
+    # However many it was trained with at a time, 32 are scored.
+    expected = 5000 + 2000 + 1.25 * 4 * (14.7 + 15.2 * 32)
+    small = {**SETTINGS, "batch_size": 1}
+    assert resources.network_memory("VGG16", small, 1_000_000, False) == math.ceil(expected)
+    assert resources.SCORED == score.BATCH
+    assert resources.reading_memory(100, 4, 35_000) == 1000 + 2400 + 70
+    assert resources.table_memory(1_000_000, attempt=2) == 2 * (1000 + 2000)
+
+
+def test_minutes_by_hand():
+    # ResNet50: 3 passes of 7.72 thousand million operations a photograph at a million million a second.
+    seconds = 2 * (28_000 * 3 * 0.00772 + 7_000 * 0.00772)
+    assert resources.training_minutes("ResNet50", {**SETTINGS, "epochs": 2}, 28_000, 7_000) == math.ceil(
+        10 + 1.5 * seconds / 60
+    )
+    # Before that, four views forwards, feeding 500 a second, and six epochs of little.
+    seconds += (4 * 28_000 + 7_000) * 2 * 0.00386 + 6 * 35_000 / 50_000
+    head = {**SETTINGS, "epochs": 2, "head_epochs": 6}
+    assert resources.training_minutes("ResNet50", head, 28_000, 7_000) == math.ceil(10 + 1.5 * seconds / 60)
+    assert resources.reading_minutes(1200, 4) == 10 + math.ceil(1.5 * 60 / 60)
+
+
+def test_probes_by_hand():
+    # Four times 8,192 features of four bytes.
+    assert resources.probe_memory(1000) == 1000 + math.ceil(4 * 8192 * 4 / 1000)
+    assert resources.probe_minutes(1200) == 10 + math.ceil(1.5 * 60 / 60)
+
+
+def test_each_attempt_gets_more_up_to_a_day():
+    assert resources.network_memory("VGG16", SETTINGS, 0, True, 2) == 2 * resources.network_memory(
+        "VGG16", SETTINGS, 0, True
+    )
+    few = [resources.training_minutes("VGG16", SETTINGS, 40, 10, attempt) for attempt in (1, 2, 3)]
+    assert few == [few[0], 2 * few[0], 3 * few[0]]
+    assert resources.training_minutes("VGG16", SETTINGS, 10_000_000, 10) == DAY
+    assert resources.scoring_minutes("VGG16", SETTINGS, 50_000) < resources.scoring_minutes("VGG16", SETTINGS, 500_000)
+    assert resources.unpacking_minutes(80_000) > resources.unpacking_minutes(80) >= 10
+
+
+def test_new_photographs_take_more_for_more():
+    vgg, inception = ("VGG16", SETTINGS), ("InceptionV3", {**SETTINGS, "image_size": 299})
+    few = ([vgg], 100, 2, 1000)
+    for more in (([vgg, inception], 100, 2, 1000), ([vgg], 200, 2, 1000), ([vgg], 100, 4, 1000), ([vgg], 100, 2, 9000)):
+        assert resources.predicting_memory(*more) > resources.predicting_memory(*few)
+    assert resources.predicting_memory(*few, attempt=2) == 2 * resources.predicting_memory(*few)
+    minutes = [resources.predicting_minutes([vgg], views, 2, 10000) for views in (1, 4)]
+    assert minutes[0] < minutes[1]
+    assert resources.predicting_minutes([vgg], 1, 2, 10**9) == DAY

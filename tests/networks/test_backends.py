@@ -1,0 +1,127 @@
+"""What Keras computes with: which it is, and that a model means the same to each."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import small
+from common import CLASSES, ROOT
+from retinaflow.config import settings
+from retinaflow.config.settings import check_packages, with_defaults
+from retinaflow.errors import RetinaflowError
+from retinaflow.networks import backend
+
+BACKENDS = ("tensorflow", "jax", "torch")
+INSTALLED = [name for name in BACKENDS if find_spec(name)]
+SETTINGS = {**small.SETTINGS, "image_size": 64, "dropout": 0.2}
+
+
+def test_the_configuration_decides_whatever_the_environment_says():
+    code = (
+        "from retinaflow.networks.backend import choose; choose('tensorflow'); "
+        "import keras; print(keras.backend.backend())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "workflow",
+        env={**os.environ, "KERAS_BACKEND": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stdout.split() == ["tensorflow"], told.stderr
+
+
+def test_a_backend_that_is_not_installed_is_an_error_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None if name == "jax" else name)
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    config = {"data": {}, "train": {"backend": "torch"}, "backbones": {"VGG16": {"backend": "jax"}, "ResNet50": {}}}
+    told = r"'jax' is not installed for .*; install it \(`make jax` does"
+    with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {told}") as error:
+        check_packages(with_defaults(config, schema))
+    assert "ResNet50" not in str(error.value)
+    with pytest.raises(RetinaflowError, match=f"backend: {told}"):
+        backend.choose("jax")
+
+
+def test_what_trainings_are_told_to_is_looked_for_before_anything_runs(monkeypatch):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    config = {"data": {}, "backbones": {"VGG16": {}}}
+    check_packages(with_defaults(config, schema))
+    config["tracking"] = {"tensorboard": True, "mlflow": "runs"}
+    with pytest.raises(RetinaflowError, match=r"tracking\.tensorboard: tensorboard is not installed") as error:
+        check_packages(with_defaults(config, schema))
+    assert "tracking.mlflow: mlflow is not installed" in str(error.value)
+
+
+# Run as `python -c CODE backend train|score settings folder`.
+TRAIN = """
+import json, sys
+from pathlib import Path
+from retinaflow.networks.backend import choose
+name, settings, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+choose(name)
+import keras
+import numpy as np
+from retinaflow.networks import devices
+from retinaflow.networks.building import build, compile_model
+device.prepare(1, 2)
+model = build("MobileNetV3Small", settings, 5, None)
+for layer in model.get_layer("MobileNetV3Small").layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
+compile_model(model, settings, 5, device.compiles())
+model.fit(np.load(folder / "pixels.npy"), np.eye(5)[np.arange(40) % 5], batch_size=20, epochs=3, verbose=0)
+model.save(folder / f"{name}.keras")
+"""
+SCORE = """
+import json, sys
+from pathlib import Path
+from retinaflow.networks.backend import choose
+name, folder = sys.argv[1], Path(sys.argv[3])
+choose(name)
+import numpy as np
+from retinaflow.preprocessing.batches import Photographs
+from retinaflow.scoring.score import load_model, predict
+index, shards, classes = json.loads((folder / "part.json").read_text())
+photographs = Photographs([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
+for path in folder.glob("*.keras"):
+    np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3))
+"""
+
+
+def run(code: str, name: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, json.dumps(SETTINGS), str(folder)],
+        cwd=ROOT / "workflow",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(len(INSTALLED) < 2, reason="only one backend is installed: make test-backends")
+def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_part):
+    """To 1e-4, with all that are installed; more photographs than are scored at once."""
+    noise = np.random.default_rng(0).integers(0, 60, (40, 64, 64, 3))
+    pixels = (noise + 40 * (np.arange(40) % 5)[:, None, None, None]).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    (index,), shards = make_part("test", pixels, [number % 5 for number in range(40)])
+    (tmp_path / "part.json").write_text(json.dumps([index, shards, CLASSES], default=str))
+    for code in (TRAIN, SCORE):
+        for name in INSTALLED:
+            run(code, name, tmp_path)
+    for trained in INSTALLED:
+        own, *others = [np.load(tmp_path / f"{trained}-{name}.npy") for name in sorted(INSTALLED, key=trained.__ne__)]
+        assert own.std(axis=0).max() > 0.01, "it tells photographs apart"
+        for other in others:
+            assert np.abs(other - own).max() < 1e-4

@@ -1,0 +1,379 @@
+"""The warp against Keras's ImageDataGenerator, which the article used; colours, mixing and views."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
+from scipy.stats import beta, kstest
+
+from common import AUGMENT
+from retinaflow.preprocessing.augmentation import (
+    MOST_VIEWS,
+    Colour,
+    Transform,
+    apply,
+    blend,
+    change,
+    colour_matrix,
+    cutmix,
+    draw,
+    draw_box,
+    draw_colour,
+    mix,
+    mixup,
+    recolour,
+    sampling_matrix,
+    view,
+)
+
+NOTHING = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
+SIZE = 64
+TRANSFORMS = st.builds(
+    Transform,
+    st.floats(-180, 180),
+    st.floats(-20, 20),
+    st.floats(-20, 20),
+    st.floats(0.5, 2),
+    st.floats(0.5, 2),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def photograph(size=SIZE):
+    """Smooth, different in each channel and without any symmetry."""
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 4)
+
+
+def warped(transform, image):
+    out = np.empty_like(image)
+    apply(image, transform, out)
+    return out
+
+
+def by_keras(transform, image):
+    generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1, data_format="channels_last")
+    return generator.apply_transform(image.astype("float32"), transform._asdict())
+
+
+@settings(max_examples=60, deadline=None)
+@given(TRANSFORMS)
+def test_the_same_parameters_give_the_image_of_keras(transform):
+    image = photograph()
+    difference = np.abs(warped(transform, image).astype(float) - by_keras(transform, image))
+    # OpenCV interpolates at 1/32 pixel and rounds to whole values.
+    assert difference.max() <= 3
+    assert difference.mean() < 0.6
+
+
+@given(TRANSFORMS, st.integers(1, 600))
+def test_the_matrix_is_the_product_of_its_steps(transform, size):
+    angle = np.deg2rad(transform.theta)
+    middle = (size - 1) / 2
+    steps = [
+        [[1, 0, middle], [0, 1, middle], [0, 0, 1]],
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]],
+        [[1, 0, transform.tx], [0, 1, transform.ty], [0, 0, 1]],
+        np.diag([transform.zx, transform.zy, 1.0]),
+        np.diag([-1.0 if transform.flip_horizontal else 1.0, -1.0 if transform.flip_vertical else 1.0, 1.0]),
+        [[1, 0, -middle], [0, 1, -middle], [0, 0, 1]],
+    ]
+    assert np.allclose(sampling_matrix(transform, size), np.linalg.multi_dot(steps)[:2], rtol=0, atol=1e-9)
+
+
+def test_a_wrong_sign_would_be_seen():
+    image = photograph()
+    for transform in (Transform(20), Transform(tx=6), Transform(ty=6), Transform(zx=1.2), Transform(zy=0.8)):
+        reversed_ = Transform(
+            -transform.theta, -transform.tx, -transform.ty, 1 / transform.zx, 1 / transform.zy, False, False
+        )
+        assert np.abs(warped(reversed_, image).astype(float) - by_keras(transform, image)).mean() > 2
+
+
+def test_nothing_changes_nothing():
+    image = photograph()
+    assert np.array_equal(warped(Transform(), image), image)
+    assert np.array_equal(warped(Transform(flip_horizontal=True), image), image[:, ::-1])
+    assert np.array_equal(warped(Transform(flip_vertical=True), image), image[::-1])
+
+
+def test_draws_fill_their_ranges():
+    rng = np.random.default_rng(1)
+    drawn = np.array([draw(AUGMENT, 100, rng) for _ in range(4000)], dtype=float)
+    for column, (low, high) in enumerate([(-20, 20), (-10, 10), (-10, 10), (0.8, 1.2), (0.8, 1.2)]):
+        values = drawn[:, column]
+        assert low <= values.min() < low + 0.02 * (high - low)
+        assert high - 0.02 * (high - low) < values.max() <= high
+        assert values.mean() == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
+    assert drawn[:, 5:].mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.04)
+    # Every range is drawn on its own.
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(7)).max() < 0.06
+
+
+def test_ranges_of_nothing_leave_the_photograph():
+    assert draw(NOTHING, 100, np.random.default_rng(0)) == Transform()
+    image, out = photograph(), np.empty((SIZE, SIZE, 3), np.uint8)
+    change(image, NOTHING, np.random.default_rng(0), out)
+    assert np.array_equal(out, image)
+
+
+# Crops --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_lies_inside_and_has_its_share_of_the_area():
+    rng = np.random.default_rng(0)
+    shares, middles = [], []
+    for _ in range(4000):
+        transform = draw({**NOTHING, "crop": 0.25}, 100, rng)
+        # Where the corners of the first and last pixel of the result come from; a pixel reaches half of one around.
+        corners = sampling_matrix(transform, 100) @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]]) + 0.5
+        assert corners.min() > -1e-9
+        assert corners.max() < 100 + 1e-9
+        width, height = corners[:, 1] - corners[:, 0]
+        assert width == pytest.approx(height)
+        shares.append(width * height / 1e4)
+        middles.append((corners.mean(axis=1) - width / 2) / (100 - width))
+    assert 0.25 <= min(shares) < 0.26
+    assert 0.99 < max(shares) <= 1
+    assert np.mean(shares) == pytest.approx(0.625, abs=0.01)
+    # Every place that the crop could have is as likely.
+    assert np.histogram2d(*np.transpose(middles), bins=4, range=[(0, 1), (0, 1)])[0] == pytest.approx(
+        np.full((4, 4), 250), abs=80
+    )
+
+
+def test_a_crop_is_cut_from_what_is_changed_otherwise():
+    """The other draws are those without a crop, and a crop after them is the same window of that result."""
+    other = {**AUGMENT, "rotation": 180}
+    for seed in range(20):
+        whole, part = (draw({**other, "crop": crop}, 100, np.random.default_rng(seed)) for crop in (1, 0.3))
+        assert whole[0] == part[0]
+        assert whole[5:] == part[5:]
+        side = part.zx / whole.zx
+        assert part.zy / whole.zy == pytest.approx(side)
+        # From places in the result to places in the whole one: no rotation is left, and the window lies inside.
+        whole, part = (np.vstack([sampling_matrix(one, 100), [0, 0, 1]]) for one in (whole, part))
+        window = np.linalg.inv(whole) @ part
+        assert window[:2, :2] == pytest.approx(side * np.eye(2))
+        corners = window @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]])
+        assert corners[:2].min() > -0.5 - 1e-9
+        assert corners[:2].max() < 99.5 + 1e-9
+
+
+# Colours ------------------------------------------------------------------------------------------------------------
+
+
+def recoloured(image, **colour):
+    return recolour(image, Colour(**colour)).astype(float)
+
+
+def luma(image):
+    return image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def muted():
+    """Colours far enough from black and white that none is clipped."""
+    return np.random.default_rng(0).integers(90, 150, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def test_no_change_of_colour_changes_nothing():
+    image = photograph()
+    assert np.array_equal(recoloured(image), image)
+    assert colour_matrix(Colour(), 93.0) == pytest.approx(np.eye(3, 4), abs=1e-12)
+
+
+def test_brightness_scales_and_clips_and_keeps_black():
+    image = muted() + np.uint8(60)
+    image[:5] = 0
+    expected = np.minimum(1.6 * image, 255)
+    found = recoloured(image, brightness=1.6)
+    assert (expected == 255).any()
+    # OpenCV counts in 1/1024.
+    assert np.abs(found - expected).max() < 0.8
+    assert (found[:5] == 0).all()
+    assert (recoloured(image, brightness=0) == 0).all()
+
+
+def test_contrast_scales_the_distance_from_the_mean_luma():
+    image = muted()
+    mean = luma(image).mean()
+    assert np.abs(recoloured(image, contrast=1.5) - (mean + 1.5 * (image - mean))).max() < 0.8
+    assert np.abs(recoloured(image, contrast=0) - mean).max() < 0.8
+    # Black cannot get darker.
+    assert recoloured(np.zeros_like(image), contrast=1.5).max() == 0
+
+
+def test_saturation_scales_the_distance_from_grey():
+    image = muted()
+    grey = np.repeat(luma(image)[..., None], 3, axis=2)
+    assert np.abs(recoloured(image, saturation=0) - grey).max() < 0.8
+    assert np.abs(recoloured(image, saturation=0) - cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]).max() <= 1
+    assert np.abs(recoloured(image, saturation=1.5) - (grey + 1.5 * (image - grey))).max() < 0.8
+
+
+@pytest.mark.parametrize("hue", [20, -75, 180])
+def test_hue_turns_colours_and_keeps_luma_and_grey(hue):
+    image = muted()
+    found = recoloured(image, hue=hue)
+    assert np.abs(luma(found) - luma(image)).max() < 0.8
+    assert np.abs(found - image).max() > 5
+    grey = np.repeat(np.arange(0, 256, 4, dtype=np.uint8), 3 * 64).reshape(64, 64, 3)
+    assert np.abs(recoloured(grey, hue=hue) - grey).max() <= 1
+    assert np.abs(recoloured(recolour(image, Colour(hue=hue)), hue=-hue) - image).max() < 2.5
+
+
+def test_a_third_of_a_turn_makes_red_green_and_green_blue():
+    image = muted()
+    found, moved = recoloured(image, hue=120), np.roll(image.astype(float), 1, axis=2)
+    assert np.abs(found - moved - (luma(image) - luma(moved))[..., None]).max() < 1
+
+
+@given(st.builds(Colour, st.floats(0, 2), st.floats(0, 2), st.floats(0, 2), st.floats(-180, 180)))
+def test_one_pass_is_the_four_steps_one_after_the_other(colour):
+    mean = 80.0
+    steps = [np.eye(4)]
+    for one in ({"brightness": colour.brightness}, {"saturation": colour.saturation}, {"hue": colour.hue}):
+        steps.append(np.vstack([colour_matrix(Colour(**one), mean), [0, 0, 0, 1]]))
+    # Contrast turns about the mean that brightness has left.
+    steps.insert(
+        2, np.vstack([colour_matrix(Colour(contrast=colour.contrast), colour.brightness * mean), [0, 0, 0, 1]])
+    )
+    expected = np.linalg.multi_dot(steps[::-1])[:3]
+    assert colour_matrix(colour, mean) == pytest.approx(expected, abs=1e-9)
+
+
+def test_draws_of_colours_fill_their_ranges():
+    rng = np.random.default_rng(1)
+    ranges = {"brightness": 0.2, "contrast": 0.3, "saturation": 0.4, "hue": 30}
+    drawn = np.array([draw_colour({**AUGMENT, **ranges}, rng) for _ in range(4000)])
+    for values, middle, reach in zip(drawn.T, (1, 1, 1, 0), ranges.values(), strict=True):
+        assert -reach <= (values - middle).min() < -0.98 * reach
+        assert 0.98 * reach < (values - middle).max() <= reach
+        assert values.mean() == pytest.approx(middle, abs=0.03 * reach)
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.06
+    assert draw_colour(AUGMENT, rng) == Colour()
+
+
+def test_colours_change_no_other_draw():
+    image, plain, coloured = photograph(), *np.empty((2, SIZE, SIZE, 3), np.uint8)
+    change(image, AUGMENT, np.random.default_rng(5), plain)
+    change(image, {**AUGMENT, "brightness": 0.5, "hue": 40}, np.random.default_rng(5), coloured)
+    assert np.array_equal(warped(draw(AUGMENT, SIZE, np.random.default_rng(5)), image), plain)
+    # Where the changed photograph is dark or light follows from the same warp.
+    assert np.corrcoef(luma(plain).ravel(), luma(coloured).ravel())[0, 1] > 0.99
+    assert not np.array_equal(plain, coloured)
+
+
+# Mixing -------------------------------------------------------------------------------------------------------------
+
+
+def flat(values, size=8):
+    return np.broadcast_to(np.array(values, np.uint8)[:, None, None, None], (len(values), size, size, 3)).copy()
+
+
+def test_mixup_is_a_weighted_mean_with_the_next_photograph():
+    photographs = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    shares = np.array([0.25, 1.0, 0.6])
+    own = shares[:, None, None, None]
+    expected = own * photographs + (1 - own) * photographs[[1, 2, 0]]
+    mixup(photographs, shares)
+    assert np.abs(photographs - expected).max() <= 0.5 + 1e-5
+
+
+def test_cutmix_fills_a_box_and_counts_it():
+    photographs = flat([10, 20, 30])
+    shares = cutmix(photographs, [(0, 4, 2, 8), (3, 3, 0, 8), (0, 8, 0, 8)])
+    assert shares == pytest.approx([1 - 24 / 64, 1, 0])
+    expected = flat([10, 20, 10])
+    expected[0, :4, 2:] = 20
+    assert np.array_equal(photographs, expected)
+
+
+def test_targets_are_mixed_like_pixels():
+    """A photograph all of one value stays so, and tells its target: also for soft targets and weights."""
+    values = np.array([0.0, 100, 200, 40])
+    for name in ("mixup", "cutmix"):
+        photographs = flat(values, 16)
+        rngs = [np.random.default_rng(number) for number in range(4)]
+        shares = mix(photographs, {**AUGMENT, name: 1.0}, rngs)
+        assert len(set(shares)) == 4
+        # MixUp rounds each pixel; CutMix has whole pixels of both.
+        assert photographs.mean(axis=(1, 2, 3)) == pytest.approx(blend(values, shares), abs=0.5)
+    targets = np.eye(4, dtype=np.float32)
+    mixed = blend(targets, np.array([1.0, 0.25, 0.5, 0]))
+    assert mixed.dtype == np.float32
+    assert mixed.tolist() == [[1, 0, 0, 0], [0, 0.25, 0.75, 0], [0, 0, 0.5, 0.5], [1, 0, 0, 0]]
+
+
+def test_one_photograph_mixes_with_itself():
+    photographs = flat([77])
+    shares = mix(photographs, {**AUGMENT, "mixup": 0.4}, [np.random.default_rng(0)])
+    assert np.array_equal(photographs, flat([77]))
+    assert blend(np.array([[0.0, 1.0]]), shares).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_shares_are_of_the_beta_distribution(alpha):
+    rngs = [np.random.default_rng(number) for number in range(3000)]
+    shares = mix(np.zeros((3000, 1, 1, 3), np.uint8), {**AUGMENT, "mixup": alpha}, rngs)
+    assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+def test_boxes_have_their_area_where_they_fit_and_are_anywhere():
+    rng = np.random.default_rng(0)
+    boxes = np.array([draw_box(0.75, 100, rng) for _ in range(4000)])
+    tops, bottoms, lefts, rights = boxes.T
+    assert boxes.min() == 0
+    assert boxes.max() == 100
+    inside = (tops > 0) & (bottoms < 100) & (lefts > 0) & (rights < 100)
+    assert set((bottoms - tops)[inside]) | set((rights - lefts)[inside]) == {50}
+    # The middle of a box is any pixel; half of the width to either side, so half of them fit in each direction.
+    assert inside.mean() == pytest.approx(0.25, abs=0.03)
+    top, bottom, left, right = draw_box(1.0, 100, rng)
+    assert (bottom - top, right - left) == (0, 0)
+
+
+# Views --------------------------------------------------------------------------------------------------------------
+
+
+def seen(image, number):
+    out = np.empty_like(image)
+    view(image, number, out)
+    return out
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_eight_views_are_the_ways_to_lay_a_square_on_itself(size):
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    quarter_turns = [np.rot90(side, turns) for side in (image, image[:, ::-1]) for turns in range(4)]
+    views = [seen(image, number) for number in range(8)]
+    assert {one.tobytes() for one in views} == {one.tobytes() for one in quarter_turns}
+    assert len({one.tobytes() for one in views}) == 8
+    assert np.array_equal(views[0], image)
+    assert np.array_equal(views[1], image[:, ::-1])
+    # The first two, four and eight are closed: a view of a view is one of them.
+    for count in (2, 4, 8):
+        known = {one.tobytes() for one in views[:count]}
+        assert {seen(one, number).tobytes() for one in views[:count] for number in range(count)} == known
+
+
+def test_further_views_are_turned_between():
+    """A dot off the middle lies in as many directions, evenly spread, as there are views."""
+    size, middle = 101, 50
+    image = np.zeros((size, size, 3), np.uint8)
+    cv2.circle(image, (middle + 35, middle + 8), 2, (255, 255, 255), -1)
+    for count in (8, 16, 32):
+        angles = []
+        for number in range(count):
+            rows, columns = np.nonzero(seen(image, number)[..., 0] > 60)
+            assert np.hypot(rows.mean() - middle, columns.mean() - middle) == pytest.approx(np.hypot(35, 8), abs=0.5)
+            angles.append(np.degrees(np.arctan2(rows.mean() - middle, columns.mean() - middle)) % 360)
+        # Each direction once from the photograph, once from its mirror image.
+        own = np.degrees(np.arctan2(8, 35))
+        step = 720 / count
+        expected = sorted((sign * own + step * turn) % 360 for sign in (1, -1) for turn in range(count // 2))
+        assert sorted(angles) == pytest.approx(expected, abs=1)
+    assert MOST_VIEWS == 32

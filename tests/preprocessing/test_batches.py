@@ -1,0 +1,366 @@
+import errno
+import os
+import re
+import subprocess
+import sys
+from unittest.mock import Mock
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common import AUGMENT, CLASSES, ROOT
+from fuzz import mutated
+from retinaflow.errors import RetinaflowError
+from retinaflow.preprocessing.batches import Batches, Photographs
+
+
+def numbered(count, size=8):
+    """Photographs that show their number in every pixel."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3)).copy()
+
+
+@pytest.fixture
+def photographs(make_part):
+    return Photographs(*make_part("train", numbered(10), [n % 5 for n in range(10)]), CLASSES)
+
+
+def epoch(batches):
+    return [batches[number] for number in range(batches.num_batches)]
+
+
+def test_labels_and_pixels_meet_by_name(photographs):
+    assert photographs.images == [f"train{n}_left" for n in range(10)]
+    assert photographs.filenames[3] == "train3_left.jpeg"
+    assert photographs.levels.tolist() == [0, 1, 2, 3, 4] * 2
+    assert [photographs[n][0, 0, 0] for n in range(10)] == list(range(10))
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+def test_number_of_shards_changes_nothing(make_part, settings):
+    def batches(shards):
+        return epoch(
+            Batches(Photographs(*make_part("a", numbered(7), [0, 1] * 3 + [2], shards), CLASSES), 3, **settings)
+        )
+
+    for (pixels, levels), (others, their_levels) in zip(batches(1), batches(3), strict=True):
+        assert np.array_equal(pixels, others)
+        assert np.array_equal(levels, their_levels)
+
+
+@given(st.integers(1, 60), st.integers(1, 10), st.integers(1, 8))
+def test_each_device_gets_some_of_each_batch(count, share, devices):
+    """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
+    few = Mock(spec=Photographs, __len__=lambda _: count, images=[str(number) for number in range(count)])
+    if count <= (devices - 1) * -(-count // devices):
+        with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} photographs cannot be divided"):
+            Batches(few, count, devices=devices)
+        return
+    batches = Batches(few, share * devices, devices=devices)
+    sizes = [len(batches.order[batches._places(number)]) for number in range(batches.num_batches)]
+    assert sum(sizes) == count
+    assert all(size > (devices - 1) * -(-size // devices) for size in sizes)
+    assert all(size == share * devices for size in sizes[:-1])
+    if devices == 1:
+        assert sizes[-1] <= share
+
+
+def test_several_parts_are_one(make_part):
+    first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4), [1] * 4)
+    both = Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+    assert len(both) == 8
+    assert both.levels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_rows_of_a_shard_that_the_index_does_not_name_are_not_used(make_part):
+    indices, shards = make_part("a", numbered(4), [0] * 4)
+    lines = indices[0].read_text().splitlines(keepends=True)
+    indices[0].write_text("".join(lines[:-1]))
+    assert Photographs(indices, shards, CLASSES).images == ["a0_left", "a1_left", "a2_left"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+def test_a_shard_that_became_shorter_is_named(make_part, settings):
+    indices, shards = make_part("a", numbered(4), [0] * 4, shards=1)
+    batches = Batches(Photographs(indices, shards, CLASSES), 4, **settings)
+    os.truncate(shards[0][0], shards[0][0].stat().st_size - 1)
+    with pytest.raises(RetinaflowError, match=r"0\.npy: became shorter while it was read"):
+        batches[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1, "augmentation": AUGMENT}])
+def test_pixels_that_the_system_hands_out_in_pieces_arrive_whole(photographs, monkeypatch, settings):
+    expected = epoch(Batches(photographs, 4, **settings))
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:50]], offset))
+    for (pixels, _), (others, _) in zip(expected, epoch(Batches(photographs, 4, **settings)), strict=True):
+        assert np.array_equal(pixels, others)
+
+
+def test_a_shard_that_cannot_be_read_is_named(photographs, monkeypatch):
+    monkeypatch.setattr(os, "preadv", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(RetinaflowError, match=r"\.npy: cannot be read \(Input/output error\)"):
+        photographs[0]
+
+
+def test_shards_of_two_sizes_are_an_error(make_part):
+    first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
+    with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
+        Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+
+
+# In a process of its own, since the upper limit can only be lowered.
+FEW_OPEN_FILES = """
+import resource, sys
+from pathlib import Path
+from retinaflow.errors import RetinaflowError
+from retinaflow.preprocessing.batches import Photographs
+
+index, *files = map(Path, sys.argv[1:])
+for limits in ((64, 300), (64, 128)):
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        print(len(Photographs([index], list(zip(files[::2], files[1::2])), CLASSES)))
+    except RetinaflowError as error:
+        print(error)
+"""
+
+
+def test_more_shards_than_files_may_be_open(make_part):
+    """What the system allows is made use of, and more than that is told."""
+    (index,), shards = make_part("a", numbered(200), [0] * 200, shards=200)
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"CLASSES = {CLASSES}\n{FEW_OPEN_FILES}",
+            index,
+            *(file for pair in shards for file in pair),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    opened, told = result.stdout.splitlines()
+    assert opened == "200"
+    assert re.search(r"\d+\.npy: one of 200 shards, and this process may have 128 files open at most", told)
+
+
+def test_the_shuffle_is_uniform_over_shards(make_part):
+    """Every photograph is as likely at every place of an epoch, whatever shard it lies in."""
+    count, epochs = 20, 2000
+    batches = Batches(Photographs(*make_part("a", numbered(count), [0] * count, shards=4), CLASSES), 4, seed=1)
+    seen = np.zeros((count, count))  # photograph, place
+    for number in range(epochs):
+        batches.start_epoch(number)
+        order = np.concatenate([pixels[:, 0, 0, 0] for pixels, _ in epoch(batches)])
+        seen[order, np.arange(count)] += 1
+    surplus = ((seen - epochs / count) ** 2 / (epochs / count)).sum()
+    degrees = (count - 1) ** 2
+    assert abs(surplus - degrees) < 5 * (2 * degrees) ** 0.5
+
+
+def test_systems_without_advice_on_files_will_do(photographs, monkeypatch):
+    with_advice = epoch(Batches(photographs, 4, seed=1))
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    for (pixels, _), (others, _) in zip(with_advice, epoch(Batches(photographs, 4, seed=1)), strict=True):
+        assert np.array_equal(pixels, others)
+
+
+def test_an_image_without_pixels_is_named(make_part):
+    indices, shards = make_part("a", numbered(4), [0] * 4)
+    with pytest.raises(RetinaflowError, match=r"2 images of .*index\.csv are in no shard, first 'a1_left'"):
+        Photographs(indices, shards[:1], CLASSES)
+
+
+def test_an_unknown_class_is_named(make_part):
+    indices, shards = make_part("a", numbered(4), [0, 0, 0, 4])
+    with pytest.raises(RetinaflowError, match="class 'class4' is none of class0, class1"):
+        Photographs(indices, shards, CLASSES[:2])
+
+
+def test_an_empty_part_is_an_error(make_part):
+    with pytest.raises(RetinaflowError, match="no photograph listed"):
+        Photographs(*make_part("a", numbered(0), []), CLASSES)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_files_are_refused_or_every_photograph_can_be_read(make_part, data):
+    indices, shards = make_part("a", numbered(4), [0, 1, 2, 3])  # the same files anew
+    path = data.draw(st.sampled_from([*indices, *shards[0], *shards[1]]))
+    path.write_bytes(data.draw(mutated([path.read_bytes()], header=200)))
+    try:
+        photographs = Photographs(indices, shards, CLASSES)
+        read = [photographs[number] for number in range(len(photographs))]
+    except RetinaflowError as error:
+        assert str(path.parent) in str(error)  # noqa: PT017
+    else:
+        assert len(read) == len(photographs.levels) == len(photographs.filenames) > 0
+        assert {pixels.shape for pixels in read} == {(8, 8, 3)}
+
+
+def test_every_photograph_once_an_epoch_last_batch_smaller(photographs):
+    batches = Batches(photographs, 4, seed=1)
+    assert batches.num_batches == 3
+    seen = [pixels[:, 0, 0, 0] for pixels, _ in epoch(batches)]
+    assert [len(batch) for batch in seen] == [4, 4, 2]
+    assert sorted(np.concatenate(seen)) == list(range(10))
+    for pixels, levels in epoch(batches):
+        assert pixels.dtype == np.uint8
+        assert (pixels[:, 0, 0, 0] % 5 == levels).all()
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_targets_and_weights_meet_their_photographs(photographs, seed):
+    numbers = np.arange(10, dtype=np.float32)
+    batches = Batches(photographs, 4, seed=seed, targets=numbers[:, None] * [1, 2], weights=-numbers)
+    for pixels, targets, weights in epoch(batches):
+        shown = pixels[:, 0, 0, 0].astype(np.float32)
+        assert np.array_equal(targets, shown[:, None] * [1, 2])
+        assert np.array_equal(weights, -shown)
+    assert len(Batches(photographs, 4, targets=numbers[:, None])[0]) == 2
+
+
+def test_without_a_seed_in_order_and_unchanged(photographs):
+    pixels = np.concatenate([pixels for pixels, _ in epoch(Batches(photographs, 4))])
+    assert np.array_equal(pixels, numbered(10))
+
+
+def test_each_epoch_another_order_the_same_for_the_same_seed(photographs):
+    def orders(seed):
+        batches = Batches(photographs, 10, seed=seed)
+        found = []
+        for number in range(3):
+            batches.start_epoch(number)
+            found.append(batches[0][0][:, 0, 0, 0].tolist())
+        return found
+
+    assert orders(1) == orders(1)
+    assert orders(1) != orders(2)
+    assert len({tuple(order) for order in orders(1)}) == 3
+
+
+def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_way(make_part):
+    scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    same = Photographs(*make_part("a", np.stack([scene] * 8), [0] * 7 + [1]), CLASSES)
+    settings = {"seed": 1, "augmentation": AUGMENT, "targets": np.arange(8, dtype=np.float32), "balance": (1.0, 0)}
+    ((pixels, numbers),) = epoch(Batches(same, 8, **settings))
+    assert (numbers == 7).sum() == 4
+    assert len({image.tobytes() for image in pixels}) == 8
+    # Those that come for the first time are changed as in any epoch.
+    ((plain, plain_numbers),) = epoch(Batches(same, 8, **{**settings, "balance": (0.0, 0)}))
+    known = {plain[plain_numbers == number].tobytes() for number in set(numbers)}
+    assert len(known & {image.tobytes() for image in pixels}) == len(set(numbers))
+
+
+def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(photographs):
+    settings = {"seed": 1, "augmentation": AUGMENT, "balance": (0.9, 3)}
+    one, other = Batches(photographs, 4, 1, **settings), Batches(photographs, 4, 5, **settings)
+    one.start_epoch(0)
+    for batches in (one, other):
+        batches.start_epoch(2)
+    for (pixels, levels), (others, other_levels) in zip(epoch(one), epoch(other), strict=True):
+        assert np.array_equal(pixels, others)
+        assert np.array_equal(levels, other_levels)
+
+
+def test_changes_differ_between_photographs_and_epochs(make_part):
+    scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    same = Photographs(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)
+    batches = Batches(same, 4, seed=1, augmentation=AUGMENT)
+    first = batches[0][0]
+    assert len({image.tobytes() for image in first}) == 4
+    batches.start_epoch(1)
+    assert not np.array_equal(first, batches[0][0])
+    # The photographs themselves stay as they are.
+    assert np.array_equal(same[0], scene)
+
+
+MIXUP, CUTMIX = {**AUGMENT, "mixup": 0.4}, {**AUGMENT, "cutmix": 1.0}
+PLAIN = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_photographs_targets_and_weights_are_mixed_alike(make_part, kind):
+    """All pixels of a photograph are its target and its weight, so they have to be so afterwards."""
+    values = np.arange(0, 240, 10)
+    pixels = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (24, 16, 16, 3)).copy()
+    part = Photographs(*make_part("a", pixels, [0] * 24), CLASSES)
+    values = np.array([part[number][0, 0, 0] for number in range(24)], np.float32)  # in the order of the names
+    batches = Batches(part, 8, seed=1, augmentation={**PLAIN, kind: 1.0}, targets=values[:, None], weights=values)
+    mixed = 0
+    for number in range(3):
+        batches.start_epoch(number)
+        for found, targets, weights in epoch(batches):
+            assert found.mean(axis=(1, 2, 3)) == pytest.approx(targets[:, 0], abs=0.5)
+            assert np.array_equal(targets[:, 0], weights)
+            assert targets.dtype == weights.dtype == np.float32
+            mixed += (np.abs(targets[:, 0] - np.rint(targets[:, 0] / 10) * 10) > 0.01).sum()
+    assert mixed > 50
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_partners_and_shares_differ_between_epochs_and_seeds_alone(photographs, kind):
+    targets = np.eye(10, dtype=np.float32)
+
+    def found(seed, number, threads=1):
+        batches = Batches(photographs, 4, threads, seed, {**AUGMENT, kind: 1.0}, targets=targets)
+        batches.start_epoch(number)
+        return np.concatenate([mixed for _, mixed in epoch(batches)])
+
+    assert np.array_equal(found(1, 2), found(1, 2, threads=3))
+    assert len({found(*which).tobytes() for which in ((1, 0), (1, 1), (2, 0))}) == 3
+    # The partner may be any other photograph, itself only where a batch holds one.
+    together = np.concatenate([found(1, number) for number in range(60)])
+    assert ((together > 0).sum(axis=1) <= 2).all()
+    pairs = {tuple(np.flatnonzero(row)) for row in together}
+    assert {pair for pair in pairs if len(pair) == 2} == {(a, b) for a in range(10) for b in range(a + 1, 10)}
+
+
+def test_what_is_mixed_needs_targets(photographs):
+    for augmentation in (MIXUP, CUTMIX):
+        with pytest.raises(ValueError, match="give targets"):
+            Batches(photographs, 4, seed=1, augmentation=augmentation)
+
+
+def test_batches_of_one_view(make_part):
+    scenes = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    part = Photographs(*make_part("a", scenes, [0] * 5), CLASSES)
+    mirrored = np.concatenate([pixels for pixels, _ in epoch(Batches(part, 2, view=1))])
+    assert np.array_equal(mirrored, scenes[:, :, ::-1])
+
+
+def test_keras_sees_each_epoch_exactly(photographs):
+    """Worker threads and prefetching must not mix epochs: fit() gets what plain indexing gives."""
+    expected, seen = [], []
+    settings = {"seed": 3, "augmentation": {**MIXUP, "hue": 20}, "targets": np.eye(10, dtype=np.float32)}
+    plain = Batches(photographs, 4, **settings)
+    for number in range(3):
+        plain.start_epoch(number)
+        expected += [pixels.tobytes() for pixels, _ in epoch(plain)]
+
+    class Spy(keras.Model):
+        def train_step(self, *given):  # the batch is the last; JAX hands over a state and wants it back
+            seen.append(np.asarray(given[-1][0]).tobytes())
+            return ({"loss": 0.0}, *given[:-1]) if given[:-1] else {"loss": 0.0}
+
+    spy = Spy()
+    spy.built = True
+    spy.compile(run_eagerly=True)
+    batches = Batches(photographs, 4, threads=3, **settings)
+    spy.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])
+    assert seen == expected[:6]
+    spy.fit(batches, initial_epoch=2, epochs=3, verbose=0, shuffle=False, callbacks=[batches.follow_epochs()])
+    assert seen == expected
+
+
+def test_channel_statistics(make_part):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8) // np.array([1, 2, 4], dtype=np.uint8)
+    mean, deviation = Photographs(*make_part("a", pixels, [0] * 6), CLASSES).channel_statistics()
+    assert mean == pytest.approx(pixels.reshape(-1, 3).mean(axis=0))
+    assert deviation == pytest.approx(pixels.reshape(-1, 3).std(axis=0))

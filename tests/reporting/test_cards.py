@@ -1,0 +1,127 @@
+"""Cards say what the files of a run say, and nothing that these do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_outputs import of
+
+from retinaflow.reporting.cards import data_card, model_card
+from retinaflow.reporting.pages import from_markdown
+from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.raw_outputs import write_outputs
+from retinaflow.storage.files import write_json
+from retinaflow.storage.tables import write_table
+
+CLASSES = ["no DR", "mild", "severe"]
+RECORD = {
+    "run": "VGG16",
+    "backbone": "VGG16",
+    "settings": {"feature_layers": ["block3_pool", "block4_pool"], "image_size": 299, "weights": "imagenet"},
+    "seed": 2015,
+    "digests": {"train_index": "52dc"},
+    "environment": {"device": "Tesla V100", "packages": {"keras": "3.15.1"}},
+    "epochs_run": 12,
+    "parameters": 14718853,
+    "photographs": {"train": 1234, "validation": 60},
+    "seconds": 5400.0,
+}
+
+
+def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
+    """The card of a system of two parts, and its metrics."""
+    tables = {part: folder / part / "outputs.csv" for part in ("validation", "test")}
+    said = [of(60), of(30, seed=1)]
+    for path, its in zip(tables.values(), said, strict=True):
+        write_outputs(path, its)
+    rows = [
+        {"image": image, "quality": number / 90, "problem": ""}
+        for number, image in enumerate(image for its in said for image in its.images)
+    ]
+    write_table(folder / "train.csv", rows[0], rows)
+    inventories = [folder / "train.csv"] if qualities else []
+    written = {part: tuple(folder / part / name for name in ("p.csv", "m.json", "f.png")) for part in tables}
+    decision = folder / "decision.json"
+    grade_system("VGG16", "regression", tables, inventories, CLASSES, 2, 0.9, replicates, 1, decision, written)
+    metrics = [paths[1] for paths in written.values()]
+    paths = [folder / f"run-{number}.json" for number in range(len(records))]
+    for path, record in zip(paths, records, strict=True):
+        write_json(path, record)
+    text = model_card("VGG16", metrics, decision, paths, folder / "cards/VGG16.md")
+    assert (folder / "cards/VGG16.md").read_text(encoding="utf-8") == text
+    return text, [json.loads(path.read_text()) for path in metrics]
+
+
+def row(text: str, title: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {title} |"))
+    return line.split(" | ")[1:]
+
+
+def test_figures_are_those_of_the_metrics(tmp_path: Path) -> None:
+    text, metrics = cards(tmp_path, 20, [RECORD])
+    for title, name in (("quadratic weighted kappa", "quadratic_weighted_kappa"), ("accuracy", "accuracy")):
+        for cell, its in zip(row(text, title), metrics, strict=True):
+            low, high = its["intervals"][name]
+            assert cell.rstrip(" |") == f"{its[name]:.3f} [{low:.3f}, {high:.3f}]"
+    sensitivities = [its["referable"]["operating_point"]["sensitivity"] for its in metrics]
+    for cell, value in zip(row(text, "sensitivity, fitted to 0.9"), sensitivities, strict=True):
+        assert cell.startswith(f"{value:.3f} [")
+    test = metrics[1]
+    counts = [str(sum(level)) for level in test["confusion_matrix"]]
+    assert [cell.rstrip(" |") for cell in row(text, "test")] == [str(test["images"]), str(test["patients"]), *counts]
+    for third in test["by_quality"]:
+        assert row(text, third["third"])[0] == str(third["images"])
+    for said in (
+        "block3_pool and block4_pool",
+        "299 px",
+        "weights of ImageNet",
+        "1.5 hours on Tesla V100",
+        "1234",
+        "52dc",
+    ):
+        assert said in text
+    assert "no medical device" in text
+
+
+def test_folds_are_told_together_and_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+    folds = [{**RECORD, "run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800} for fold in (1, 2, 3)]
+    settings = {"feature_layers": [], "image_size": 64, "weights": "/home/somebody/mine.h5"}
+    text, metrics = cards(tmp_path, 0, [{**fold, "settings": settings} for fold in folds], qualities=False)
+    assert "3 trainings of 11 to 13 epochs, 1.5 hours" in text
+    assert "read at its last layer" in text
+    assert "the weights mine.h5" in text
+    assert "somebody" not in text
+    assert "By quality" not in text
+    assert row(text, "accuracy")[0] == f"{metrics[0]['accuracy']:.3f}"
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> dict[str, Path]:
+    names = ("image", "patient", "eye", "width", "height", "quality", "problem")
+    good = [(f"{n}_{eye}", str(n), eye, 100 * n, 90 * n, n / 10, "") for n in (1, 2, 3) for eye in ("left", "right")]
+    rows = [*good[:-1], ("4_left", "4", "left", "", "", "", "truncated")]
+    write_table(tmp_path / "train.csv", names, [dict(zip(names, each, strict=True)) for each in rows])
+    write_table(tmp_path / "problems.csv", ["problem"], [{"problem": kind} for kind in ("truncated", "no_image")])
+    write_table(tmp_path / "index.csv", ["class"], [{"class": name} for name in ("no DR", "no DR", "severe")])
+    return {name: tmp_path / f"{name}.csv" for name in ("train", "problems", "index")}
+
+
+def test_data_card_counts(tables: dict[str, Path], tmp_path: Path) -> None:
+    text = data_card(
+        {"train": tables["train"]}, {"train": tables["problems"]}, {"test": tables["index"]}, CLASSES, tmp_path / "d.md"
+    )
+    assert "- 6 photographs, of which 5 of 3 patients have no problem" in text
+    assert "- 2 patients with both eyes" in text
+    assert "- problems: 1 no_image, 1 truncated" in text
+    assert "| test | 3 | 2 | 0 | 1 |" in text
+    median = np.median([100, 100, 200, 200, 300])
+    assert row(text, "width in pixels")[1] == f"{median:.4g}"
+    assert "<td>test</td><td>3</td>" in from_markdown(text)
+
+
+def test_data_card_without_a_photograph_that_can_be_used(tables: dict[str, Path], tmp_path: Path) -> None:
+    names = ("image", "patient", "eye", "width", "height", "quality", "problem")
+    write_table(tables["train"], names, [dict.fromkeys(names, "") | {"image": "1", "problem": "empty"}])
+    text = data_card({"train": tables["train"]}, {"train": tables["problems"]}, {}, CLASSES, tmp_path / "d.md")
+    assert "- 1 photographs, of which 0 of 0 patients have no problem" in text

@@ -1,0 +1,123 @@
+"""Figures of the report: whole PNG files, the same bytes every time, whatever there is to draw."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import CLASSES, drawn, pixels_of_figure
+from retinaflow.evaluation.calibration import reliability
+from retinaflow.reporting.illustrations import (
+    captioned_figure,
+    grades_figure,
+    operating_curves,
+    quality_figure,
+    reliability_diagram,
+    samples_figure,
+    shortened,
+)
+
+RNG = np.random.default_rng(7)
+RISK = RNG.random(200)
+POSITIVE = RISK + RNG.normal(0, 0.3, 200) > 0.7
+LEVELS = RNG.integers(0, 5, 200)
+PROBABILITIES = RNG.dirichlet(np.ones(5), 200)
+PIXELS = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+# Rows and columns of a whole screen, less what a browser takes.
+SCREEN = (1000, 2300)
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> object:
+    """A layout that does not fit and a value that cannot be drawn are warnings in matplotlib."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def thirds(**override: Any) -> list[dict[str, Any]]:
+    scores = {"images": 11, "accuracy": 0.7, "quadratic_weighted_kappa": -0.2, "sensitivity": 1.0, "specificity": 0.9}
+    return [{"third": third, **scores, **override} for third in ("lowest", "middle", "highest")]
+
+
+def curves(positive: np.ndarray, referred: np.ndarray) -> Callable[[Path], None]:
+    return lambda path: operating_curves(path, positive, RISK, referred, "VGG16 on test")
+
+
+def diagram(before: bool) -> Callable[[Path], None]:
+    flat = np.full((200, 5), 0.2)
+    after, other = reliability(LEVELS, PROBABILITIES), reliability(LEVELS, flat) if before else None
+    return lambda path: reliability_diagram(path, after, other, "VGG16 on test")
+
+
+def grades(parts: int, weightings: int, classes: list[str]) -> Callable[[Path], None]:
+    k = len(classes)
+    counts = {f"fold-{number}": np.arange(k) * 1234 for number in range(parts - 1)}
+    weights = {f"InceptionResNetV{number}": [0.3, *[2.0] * (k - 1)] for number in range(weightings)}
+    return lambda path: grades_figure(path, {**counts, "test": np.zeros(k, np.int64)}, weights, classes)
+
+
+def mistakes(number: int) -> Callable[[Path], None]:
+    one = (PIXELS, "a.png\nactual 4\npredicted 0, 97%")
+    return lambda path: captioned_figure(path, [one] * number, "VGG16 on test", "no mistake")
+
+
+DRAWINGS: dict[str, Callable[[Path], None]] = {
+    "curves": curves(POSITIVE, RISK > 0.6),
+    "nobody referred": curves(POSITIVE, RISK > 2),
+    "none positive": curves(POSITIVE & False, RISK > 0.6),
+    "all positive": curves(POSITIVE | True, RISK > 0.6),
+    "calibrated": diagram(True),
+    "regression": diagram(False),
+    "quality": lambda path: quality_figure(path, thirds(), "VGG16 on test"),
+    "undefined": lambda path: quality_figure(path, thirds(sensitivity=None, quadratic_weighted_kappa=None), "VGG16"),
+    "no quality": lambda path: quality_figure(path, None, "VGG16 on test"),
+    "1 mistake": mistakes(1),
+    "12 mistakes": mistakes(12),
+    "no mistake": mistakes(0),
+    "odd name": lambda path: captioned_figure(path, [(PIXELS, "a$b$^ \udcff.png")], "VGG16 on test", "no mistake"),
+    "split": grades(3, 1, CLASSES),
+    "folds": grades(6, 3, CLASSES),
+    "2 classes": grades(3, 1, ["none", "a class with rather a long name"]),
+    "samples": lambda path: samples_figure(
+        path, {name: [(PIXELS[:20], PIXELS)] * min(3, level) for level, name in enumerate(CLASSES)}, 3, "train"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_figure_is_whole_fits_a_screen_and_is_the_same_every_time(tmp_path: Path, name: str) -> None:
+    assert (np.array(drawn(DRAWINGS[name], tmp_path).shape[:2]) <= SCREEN).all()
+
+
+def test_each_line_is_told_by_more_than_its_colour(tmp_path: Path) -> None:
+    """Other places, markers or strokes: what is drawn in grey still has as many kinds of lines."""
+    quality_figure(tmp_path / "four.png", thirds(), "x")
+    quality_figure(tmp_path / "three.png", thirds(specificity=None), "x")
+    four, three = (pixels_of_figure(tmp_path / f"{name}.png").mean(axis=2) for name in ("four", "three"))
+    panel = slice(0, four.shape[1] * 6 // 10)
+    assert four.shape == three.shape
+    assert (np.abs(four - three)[:, panel] > 60).sum() > 100
+
+
+def test_operating_point_moves_with_who_is_referred(tmp_path: Path) -> None:
+    drawn = []
+    for bound in (0.3, 0.8):
+        operating_curves(tmp_path / "f.png", POSITIVE, RISK, bound < RISK, "x")
+        drawn.append(pixels_of_figure(tmp_path / "f.png"))
+    orange = [np.argwhere(np.abs(one.astype(int) - (0xE6, 0x9F, 0x00)).sum(axis=2) < 10) for one in drawn]
+    half = drawn[0].shape[1] // 2
+    # The legend, below, has a diamond, too: the highest ones are the points. More are referred: higher, to the right.
+    low, high = (places[places[:, 1] < half][0] for places in (orange[1], orange[0]))
+    assert high[0] < low[0]
+    assert high[1] > low[1]
+
+
+def test_long_names_lose_their_middle() -> None:
+    assert shortened("class0") == "class0"
+    assert shortened("a" * 24) == "a" * 24
+    assert len(shortened("a" * 15 + "b" * 15)) == 24
+    assert shortened("abcdefghij", 5) == "ab…ij"

@@ -1,0 +1,61 @@
+"""Pages of the report: Markdown of other stages and tables as HTML."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinaflow.data.preflight import summarise
+from retinaflow.data.problem_policy import InventoryReport, Verdict
+from retinaflow.reporting.pages import from_markdown, table, write_page
+
+PROBLEM = {"image": "<17>", "path": "a & b.png", "problem": "empty", "action": "excluded", "found": "0 bytes"}
+
+
+class Text(HTMLParser):
+    """What a browser shows of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.shown = ""
+        self.tags: list[str] = []
+        self.feed(page)
+
+    def handle_data(self, data: str) -> None:
+        self.shown += data
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.tags.append(tag)
+
+
+def test_each_kind_of_block() -> None:
+    text = "# A & b\n\nSome *text*\nin **two** lines.\n\n## Below\n\n| x | y |\n|---|---|\n| 1 |  |\n\n- one\n- two\n"
+    assert from_markdown(text) == (
+        "<h1>A &amp; b</h1>\n<p>Some *text*\nin <b>two</b> lines.</p>\n<h2>Below</h2>\n"
+        "<table>\n<tr><th>x</th><th>y</th></tr>\n<tr><td>1</td><td></td></tr>\n</table>\n"
+        "<ul>\n<li>one</li>\n<li>two</li>\n</ul>\n"
+    )
+
+
+def test_summary_of_problems_is_shown_whole() -> None:
+    summary = summarise({"train": Verdict(InventoryReport(3, 2, 2, {"empty": 1}), [PROBLEM], [])})
+    page = Text(from_markdown(summary))
+    for word in ("Photographs and labels", "train", "excluded", "'a & b.png': 0 bytes"):
+        assert word in page.shown
+    assert [page.tags.count(tag) for tag in ("h1", "h2", "table", "li")] == [1, 1, 2, 1]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="*|")))
+def test_a_cell_shows_what_it_is_given(cell: str) -> None:
+    page = Text(table([cell], []))
+    assert page.shown.strip("\n") == cell
+    assert page.tags == ["table", "tr", "th"]
+
+
+def test_page_is_whole_and_in_utf_8(tmp_path: Path) -> None:
+    write_page(tmp_path / "new/page.html", "a < b", "<p>° – \udcff</p>\n")
+    page = (tmp_path / "new/page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert '<meta charset="utf-8">\n<title>a &lt; b</title>' in page
+    assert "<body>\n<p>° – ?</p>\n</body>\n</html>\n" in page

@@ -1,0 +1,141 @@
+"""What the report shows beside the figures of other stages."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from common import CLASSES
+from retinaflow.errors import RetinaflowError
+from retinaflow.reporting.report import (
+    illustrate,
+    illustrate_data,
+    loss_weights,
+    page_of,
+    photographs,
+    provenance,
+    worst_mistakes,
+)
+from retinaflow.scoring.decision_rules import Labelled, cross_fitted
+from retinaflow.scoring.predictions import write_predictions
+from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+from retinaflow.storage.files import write_json
+from retinaflow.storage.tables import write_table
+
+COUNT = 40
+LEVELS = np.arange(COUNT) % 5
+IMAGES = [f"{number:02}" for number in range(COUNT)]
+PIXELS = np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[tuple[Path, Path]]:
+    """Two shards, each photograph as grey as its number."""
+    files = []
+    for shard in range(2):
+        pixels, rows = tmp_path / f"{shard}.npy", tmp_path / f"{shard}.csv"
+        np.save(pixels, PIXELS[shard::2])
+        write_table(rows, ["image", "digest"], [{"image": image, "digest": ""} for image in IMAGES[shard::2]])
+        files.append((pixels, rows))
+    return files
+
+
+def record(path: Path, run: str, **values: Any) -> Path:
+    """What a training says of itself."""
+    common = {"seed": 1, "digests": {"weights": None}, "environment": {"python": "3.12.1"}, "computed": {"jit": False}}
+    counts = {"photographs": {"train": 9}, "batch_size": 8, "epochs_run": 2, "best_epoch": 2}
+    sizes = {"parameters": 5, "trainable_parameters": 4, "seconds": 12.5, "class_weights": None}
+    write_json(path, {"run": run, "backbone": run.split("/")[0], **common, **counts, **sizes, **values})
+    return path
+
+
+@pytest.mark.parametrize("objective", ["softmax", "regression"])
+def test_every_figure_of_a_system_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]], objective: str) -> None:
+    rng = np.random.default_rng(0)
+    outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(LEVELS, 1)[:, np.newaxis]
+    said = Outputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
+    tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "outputs.csv")]
+    grades = cross_fitted(Labelled(objective, CLASSES, outputs, LEVELS, IMAGES), 2, 0.9, 0)
+    write_predictions(tables[0], said, grades, CLASSES)
+    write_json(tables[1], {"by_quality": None})
+    write_outputs(tables[2], said)
+    figures = {name: tmp_path / f"drawn/{name}.png" for name in ("roc", "reliability", "quality", "mistakes")}
+    illustrate("VGG16 on test", *tables, shards, objective, "output", CLASSES, 2, figures)
+    assert {path.stem for path in (tmp_path / "drawn").iterdir()} == figures.keys()
+    write_outputs(tables[2], said._replace(filenames=["other.png"] * COUNT))
+    with pytest.raises(RetinaflowError, match=r"predictions\.csv: other photographs than in .*outputs\.csv"):
+        illustrate("VGG16 on test", *tables, shards, objective, "output", CLASSES, 2, figures)
+
+
+def test_worst_mistakes_come_first() -> None:
+    actual = np.array([0, 4, 0, 3, 3, 1, 2])
+    level = np.array([0, 0, 4, 0, 0, 2, 2])
+    sure = np.full((7, 5), 0.1)
+    sure[4, 0] = 0.9
+    # 4 called 0 before 0 called 4, then both that are 3 levels too low, the surer one first; no right answer.
+    assert worst_mistakes(actual, level, sure).tolist() == [1, 2, 4, 3, 5]
+    assert worst_mistakes(actual, actual, sure).tolist() == []
+
+
+def test_photographs_come_from_whatever_shard(shards: list[tuple[Path, Path]]) -> None:
+    found = photographs(shards, ["07", "30", "06", "07"])
+    assert [int(pixels[0, 0, 0]) for pixels in found] == [7, 30, 6, 7]
+    assert photographs([], []) == []
+    with pytest.raises(RetinaflowError, match="'no' is in no shard"):
+        photographs(shards, ["07", "no"])
+
+
+def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
+    rows = [
+        {"image": image, "filename": f"{image}.png", "class": CLASSES[level], "level": level}
+        for image, level in zip(IMAGES, LEVELS % 4, strict=True)
+    ]
+    for row in rows:
+        path = tmp_path / "organized" / row["class"] / row["filename"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((30, 600, 3), np.uint8))
+    index, empty = tmp_path / "organized/index.csv", tmp_path / "none.csv"
+    write_table(index, rows[0], rows)
+    write_table(empty, rows[0], [])
+    figures = tmp_path / "grades.png", tmp_path / "samples.png"
+    trained = [record(tmp_path / "run.json", "VGG16")]
+    illustrate_data({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
+    assert all(figure.is_file() for figure in figures)
+    path.write_bytes(b"")
+    for photograph in path.parent.iterdir():
+        photograph.write_bytes(b"none")
+    with pytest.raises(RetinaflowError, match=r"\.png: cannot be decoded"):
+        illustrate_data({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
+
+
+def test_weights_are_told_once_for_all_that_share_them(tmp_path: Path) -> None:
+    weights = {"a": 0.5, "b": 2.0}
+    records = [
+        record(tmp_path / "1.json", "A/fold-1", class_weights=weights),
+        record(tmp_path / "2.json", "A/fold-2", class_weights={"a": 1.5, "b": 4.0}),
+        record(tmp_path / "3.json", "B/fold-1"),
+        record(tmp_path / "4.json", "C/fold-1"),
+    ]
+    assert loss_weights(records, ["a", "b"]) == {"A": [1.0, 3.0], "B, C": [1.0, 1.0]}
+
+
+def test_provenance_says_once_what_all_share(tmp_path: Path) -> None:
+    records = [record(tmp_path / f"{run}.json", run, seconds=1.5 + len(run)) for run in ("A", "BB")]
+    provenance([["train.epochs", 3, 80], ["results", "<here>", None]], records, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<tr><td>train.epochs</td><td>3</td><td>80</td></tr>" in page
+    assert "<tr><td>results</td><td>&lt;here&gt;</td><td>–</td></tr>" in page
+    assert page.count("<tr><td>environment.python</td><td>3.12.1</td></tr>") == 1
+    assert "<tr><td>computed.jit</td><td>false</td></tr>" in page
+    assert "<tr><th>run</th><th>seconds</th></tr>\n<tr><td>A</td><td>2.5</td></tr>\n<tr><td>BB</td><td>3.5" in page
+    provenance([], records[:1], tmp_path / "page.html")
+    assert "<th>run</th>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_markdown_becomes_a_page(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Heading\n", encoding="utf-8")
+    page_of(tmp_path / "a.md", tmp_path / "a.html", "Title")
+    assert "<title>Title</title>" in (tmp_path / "a.html").read_text()
+    assert "<h1>Heading</h1>" in (tmp_path / "a.html").read_text()

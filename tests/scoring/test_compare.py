@@ -1,0 +1,414 @@
+"""Comparison: ranks, tables, Markdown and figure from metrics files and predictions."""
+
+import json
+import statistics
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import grades_of
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.metrics import evaluate
+from retinaflow.evaluation.pairs import ANSWER_COLUMNS, PAIR_COLUMNS
+from retinaflow.scoring.compare import COLUMNS, INTERVALS, compare
+from retinaflow.storage.files import write_json
+from retinaflow.storage.tables import Row, read_table, write_table
+
+CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+
+
+def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[str, Any]:
+    """Content of a metrics file, as far as the comparison reads it."""
+    return {
+        "run": run,
+        "backbone": run.split("/")[0],
+        "part": part,
+        "classes": CLASSES,
+        "images": 1000,
+        "patients": 500,
+        "accuracy": 0.8,
+        "quadratic_weighted_kappa": kappa,
+        "macro_auc": 0.81,
+        "log_loss": 0.7,
+        "referable": {
+            "level": 2,
+            "images": 200,
+            "auc": 0.9,
+            "sensitivity": 0.6,
+            "specificity": 0.95,
+            "operating_point": {"sensitivity": 0.85, "specificity": 0.7},
+        },
+        "plain": {"quadratic_weighted_kappa": 0.25},
+        "baseline": {"class": "class0", "accuracy": 0.735, "quadratic_weighted_kappa": 0.0},
+        "other_eye": {"images": 998, "accuracy": 0.87, "quadratic_weighted_kappa": 0.855},
+        "calibration": {"expected_calibration_error": 0.03},
+        "intervals": None,
+        **override,
+    }
+
+
+def answers(run: str, part: str, classes: int, patients: int = 12) -> list[dict[str, object]]:
+    """Predictions of made-up photographs, the same for all runs, whose mistakes follow from the name of the run."""
+    actual = np.random.default_rng(1).integers(0, classes, 2 * patients)
+    mistakes = np.random.default_rng(zlib.crc32(run.encode())).integers(-1, 2, 2 * patients)
+    return [
+        {
+            "filename": f"{part}{row // 2}_{'left' if row % 2 else 'right'}.jpeg",
+            "patient": f"{part}{row // 2}",
+            "actual_class_index": actual[row],
+            "pred_class_index": min(max(actual[row] + mistakes[row], 0), classes - 1),
+        }
+        for row in range(2 * patients)
+    ]
+
+
+class Comparison:
+    """What `compare` makes of some metrics."""
+
+    def __init__(self, folder: Path, contents: list[dict[str, Any]], replicates: int = 20) -> None:
+        paths, tables = [], []
+        for number, content in enumerate(contents):
+            paths.append(folder / f"{number}.json")
+            tables.append(folder / f"{number}.csv")
+            write_json(paths[-1], content)
+            write_table(tables[-1], ANSWER_COLUMNS, answers(content["run"], content["part"], len(content["classes"])))
+        self.folder = folder / "comparison"
+        outputs = [self.folder / name for name in ("comparison.csv", "pairs.csv", "comparison.md", "comparison.png")]
+        self.text = compare(paths, tables, replicates, 1, *outputs)
+        self.rows: list[Row] = read_table(self.folder / "comparison.csv", COLUMNS)
+        self.pairs: list[Row] = read_table(self.folder / "pairs.csv", PAIR_COLUMNS)
+
+    def table(self, title: str) -> list[dict[str, str]]:
+        """Rows of the Markdown table under the heading that starts with ``title``."""
+        below = self.text.split(f"## {title}")[1].split("##")[0]
+        lines = [line for line in below.splitlines() if line.startswith("|")]
+        header, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+        return [dict(zip(header, row, strict=True)) for row in rows]
+
+    def column(self, part: str, name: str) -> list[str]:
+        """Of the systems in the table of a part."""
+        return [row[name] for row in self.table(part) if row["rank"]]
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Callable[..., Comparison]:
+    return lambda *contents: Comparison(tmp_path, list(contents))
+
+
+Compare = Callable[..., Comparison]
+
+
+def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
+    made = comparison(
+        scores("VGG16", "test", 0.9),
+        scores("VGG16", "validation", 0.5),
+        scores("ResNet50", "validation", 0.6),
+        scores("ResNet50", "test", 0.1),
+    )
+    assert [(row["rank"], row["run"], row["part"]) for row in made.rows] == [
+        ("1", "ResNet50", "validation"),
+        ("1", "ResNet50", "test"),
+        ("2", "VGG16", "validation"),
+        ("2", "VGG16", "test"),
+    ]
+    assert made.column("validation", "system") == made.column("test", "system") == ["ResNet50", "VGG16"]
+    assert made.column("test", "kappa") == ["0.1000", "0.9000"]
+    assert made.text.startswith("Ranked by quadratic weighted kappa on validation, never on test. ")
+
+
+def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -> None:
+    kappas = {"B": None, "E": -0.5, "D": 0.4, "C": 0.4, "A": None}
+    made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
+    assert [row["run"] for row in made.rows] == ["C", "D", "E", "A", "B"]
+    assert [row["rank"] for row in made.rows] == ["1", "2", "3", "4", "5"]
+    assert made.column("validation", "kappa") == ["0.4000", "0.4000", "-0.5000", "–", "–"]
+    assert made.rows[-1]["quadratic_weighted_kappa"] == ""
+
+
+def test_table_holds_the_full_figures(comparison: Compare) -> None:
+    third = 1 / 3
+    point = {"sensitivity": 0.75, "specificity": None}
+    referable = {"level": 1, "auc": None, "sensitivity": third, "specificity": 0.25, "operating_point": point}
+    intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.25, 2 / 3], "accuracy": [0.5, 0.75]}
+    options = {"accuracy": 2 / 3, "referable": referable, "macro_auc": None, "intervals": intervals}
+    row = comparison(scores("VGG16", "validation", third, **options)).rows[0]
+    assert tuple(row) == COLUMNS
+    assert row == {
+        "rank": "1",
+        "run": "VGG16",
+        "backbone": "VGG16",
+        "part": "validation",
+        "images": "1000",
+        "patients": "500",
+        "accuracy": repr(2 / 3),
+        "baseline_accuracy": "0.735",
+        "quadratic_weighted_kappa": repr(third),
+        "plain_quadratic_weighted_kappa": "0.25",
+        "macro_auc": "",
+        "referable_auc": "",
+        "referable_sensitivity": repr(third),
+        "referable_specificity": "0.25",
+        "operating_point_sensitivity": "0.75",
+        "operating_point_specificity": "",
+        "log_loss": "0.7",
+        "expected_calibration_error": "0.03",
+        "other_eye_images": "998",
+        "other_eye_accuracy": "0.87",
+        "other_eye_quadratic_weighted_kappa": "0.855",
+        **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
+        "quadratic_weighted_kappa_low": "0.25",
+        "quadratic_weighted_kappa_high": repr(2 / 3),
+        "accuracy_low": "0.5",
+        "accuracy_high": "0.75",
+    }
+
+
+def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(comparison: Compare) -> None:
+    made = comparison(
+        scores("A", "validation", 0.4, accuracy=0.72),
+        scores("A", "test", 0.4, accuracy=0.73),
+        scores("B", "validation", 0.3, accuracy=0.735),
+        scores("B", "test", 0.3, accuracy=0.7349),
+        scores("C", "validation", 0.2, accuracy=0.735),
+        scores("C", "test", 0.2, accuracy=0.736),
+    )
+    assert made.column("validation", "remark") == ["**below always class0**", "", ""]
+    assert made.column("test", "remark") == ["**below always class0**", "**below always class0**", ""]
+    assert made.column("validation", "accuracy") == ["0.7200", "0.7350", "0.7350"]
+
+
+def test_each_table_ends_with_what_is_free(comparison: Compare) -> None:
+    unpaired = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
+    made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, other_eye=unpaired))
+    cells = [(row["system"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
+    assert cells[1:] == [
+        ("always class0", "0.0000", "0.7350"),
+        ("the other eye's label (998 photographs)", "0.8550", "0.8700"),
+    ]
+    assert [(row["system"], row["kappa"]) for row in made.table("test")][2:] == [
+        ("the other eye's label (0 photographs)", "–")
+    ]
+    assert "## test: 1,000 photographs of 500 patients" in made.text
+
+
+def test_intervals_stand_behind_their_figures(comparison: Compare) -> None:
+    intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.33333, 0.45678]}
+    made = comparison(scores("A", "validation", 0.4, intervals=intervals))
+    assert made.column("validation", "kappa") == ["0.4000 [0.333, 0.457]"]
+    assert made.column("validation", "plain kappa") == ["0.2500"]
+    assert made.column("validation", "accuracy") == ["0.8000"]
+    assert "95 % intervals over 20 draws of the patients" in made.text
+
+
+def test_the_best_is_told_from_each_other_system(comparison: Compare) -> None:
+    """The best on validation, also where it is not on test; the difference is of the kappas of the predictions."""
+    names = {"A": 0.5, "B": 0.4, "C": 0.3}
+    made = comparison(*(scores(name, part, kappa) for part in ("validation", "test") for name, kappa in names.items()))
+    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+        (part, *pair) for part in ("validation", "test") for pair in ("AB", "AC", "BC")
+    ]
+    for part in ("validation", "test"):
+        pairs = [pair for pair in made.pairs if (pair["part"], pair["system"]) == (part, "A")]
+        assert made.column(part, "best minus this") == ["", *(shown(pair) for pair in pairs)]
+
+
+def shown(pair: Row) -> str:
+    difference, low, high, share = (float(pair[name]) for name in ("difference", "low", "high", "share"))
+    return f"{difference:+.4f} [{low:+.3f}, {high:+.3f}] {100 * share:.1f} %"
+
+
+def test_what_each_step_gains(comparison: Compare) -> None:
+    """Over what it is named after, or the best single backbone, whichever ranks higher."""
+    kappas = {"A+blend": 0.3, "A": 0.4, "B": 0.5, "average": 0.6, "B+blend": 0.7, "C": 0.1}
+    made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
+    pairs = {(pair["system"], pair["other"]): pair for pair in made.pairs}
+    gains = {(row["system"], row["over"]): row["validation"] for row in made.table("What each step gains")}
+    assert list(gains) == [("B+blend", "B"), ("average", "B"), ("A+blend", "A")]
+    assert gains["B+blend", "B"] == shown(pairs["B+blend", "B"])
+    assert gains["average", "B"] == shown(pairs["average", "B"])
+    # A ranks above A+blend: the same pair, turned round.
+    pair = pairs["A", "A+blend"]
+    turned = {"difference": -float(pair["difference"]), "low": -float(pair["high"]), "high": -float(pair["low"])}
+    assert gains["A+blend", "A"] == shown({**turned, "share": 1 - float(pair["share"])})
+
+
+def test_without_replicates_differences_have_no_intervals(tmp_path: Path) -> None:
+    made = Comparison(tmp_path, [scores("A", "validation", 0.4), scores("B", "validation", 0.3)], replicates=0)
+    assert [(pair["low"], pair["high"], pair["share"]) for pair in made.pairs] == [("", "", "")]
+    assert made.column("validation", "best minus this")[1] == f"{float(made.pairs[0]['difference']):+.4f}"
+    assert "interval" not in made.text
+
+
+def test_without_a_test_set_there_is_no_table_of_it(comparison: Compare) -> None:
+    assert "test" not in comparison(scores("A", "validation", 0.4)).text.replace("never on test", "")
+
+
+def test_backbone_without_test_scores_is_not_in_their_table(comparison: Compare) -> None:
+    made = comparison(scores("A", "validation", 0.4), scores("B", "validation", 0.3), scores("B", "test", 0.2))
+    assert [(row["rank"], row["kappa"]) for row in made.table("test") if row["rank"]] == [("2", "0.2000")]
+    assert made.column("test", "best minus this") == [""]
+
+
+def folds(backbone: str, pooled: float, test: list[float], **override: Any) -> list[dict[str, Any]]:
+    made = [scores(backbone, "out-of-fold", pooled, images=len(test) * 100), scores(backbone, "test", 0.95)]
+    for number, kappa in enumerate(test, start=1):
+        made.append(scores(f"{backbone}/fold-{number}", "validation", 0.99, images=100 + number))
+        made.append(scores(f"{backbone}/fold-{number}", "test", kappa, **override))
+    return made[::-1]
+
+
+def test_folds_are_ranked_pooled_and_follow_unranked(comparison: Compare) -> None:
+    made = comparison(*folds("A", 0.3, [0.9] * 11), *folds("B", 0.5, [0.2] * 11))
+    assert [row["run"] for row in made.rows[:24]] == ["B"] * 2 + [f"B/fold-{i}" for i in range(1, 12) for _ in range(2)]
+    assert [(row["rank"], row["part"]) for row in made.rows[:4]] == [
+        ("1", "out-of-fold"),
+        ("1", "test"),
+        ("", "validation"),
+        ("", "test"),
+    ]
+    assert (made.rows[24]["rank"], made.rows[24]["run"]) == ("2", "A")
+    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+        ("out-of-fold", "B", "A"),
+        ("test", "B", "A"),
+    ]
+    assert "kappa on out-of-fold, never on test" in made.text
+
+
+def test_folds_give_mean_and_sample_deviation_on_test(comparison: Compare) -> None:
+    # Mean 0.6; squared differences 0.04 + 0.01 + 0.01 + 0.04 over 3, root 0.18257.
+    made = comparison(*folds("A", 0.3, [0.4, 0.5, 0.7, 0.8]))
+    system, single, *_ = made.table("test")
+    assert (system["system"], system["kappa"]) == ("A", "0.9500")
+    assert (single["rank"], single["system"]) == ("", "A, single folds")
+    assert (single["kappa"], single["accuracy"]) == ("0.6000 ± 0.1826", "0.8000 ± 0.0000")
+    assert made.column("out-of-fold", "kappa") == ["0.3000"]
+    assert "mean ± standard deviation over the folds" in made.text.splitlines()[0]
+
+
+def test_folds_with_an_undefined_figure_have_no_mean_of_it(comparison: Compare) -> None:
+    made = comparison(*folds("A", 0.3, [0.4, 0.5], macro_auc=None))
+    assert made.table("test")[1]["macro AUC"] == "–"
+
+
+def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
+    contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
+    first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
+    names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv"]
+    for made in (first, second):
+        assert sorted(path.name for path in made.folder.iterdir()) == names
+    for name in names:
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
+    assert (first.folder / "comparison.md").read_text(encoding="utf-8") == first.text
+
+
+def test_what_metrics_writes_is_read(comparison: Compare) -> None:
+    # One class only: every member that can be undefined is.
+    grades = grades_of(np.array([[1.0, 0.0], [1.0, 0.0]]), 1)
+    result = evaluate(np.array([0, 0]), grades, ["class0", "class1"], 1, ["p", "q"], ["", ""], 10, 1)
+    made = comparison(
+        {"run": "VGG16", "backbone": "VGG16", "part": "validation", "classes": ["class0", "class1"], **result}
+    )
+    assert made.rows[0]["accuracy"] == "1.0"
+    assert made.column("validation", "kappa") == ["–"]
+
+
+def without(key: str) -> dict[str, Any]:
+    content = scores("A", "validation", 0.5)
+    del content[key]
+    return content
+
+
+GOOD = scores("A", "validation", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no valid JSON"),
+        ("", "no valid JSON"),
+        ("[]", "is not of type 'object'"),
+        (json.dumps(GOOD).replace("0.81", "NaN"), "NaN is no JSON number"),
+        (without("run"), "'run' is a required property"),
+        (without("quadratic_weighted_kappa"), "'quadratic_weighted_kappa' is a required property"),
+        (without("baseline"), "'baseline' is a required property"),
+        ({**GOOD, "part": "train"}, "part: 'train' is not one of"),
+        ({**GOOD, "accuracy": 1.5}, "accuracy: 1.5 is greater"),
+        ({**GOOD, "accuracy": None}, "accuracy: None is not of type 'number'"),
+        ({**GOOD, "quadratic_weighted_kappa": -2}, "quadratic_weighted_kappa: -2 is less"),
+        ({**GOOD, "images": 0}, "images: 0 is less"),
+        ({**GOOD, "referable": {"level": 2}}, "referable: 'auc' is a required property"),
+        ({**GOOD, "referable": {**GOOD["referable"], "level": 5}}, "referable.level is 5, expected at most 4"),
+        (without("intervals"), "'intervals' is a required property"),
+        ({**GOOD, "intervals": {}}, "intervals: 'quadratic_weighted_kappa' is a required property"),
+        ({**GOOD, "intervals": {name: [0.5] for name in INTERVALS}}, r"intervals\..*: \[0.5\] is too short"),
+        ({**GOOD, "plain": {}}, "plain: 'quadratic_weighted_kappa' is a required property"),
+        ({**GOOD, "run": "B"}, "run 'B' of 'A'"),
+        ({**GOOD, "run": "A/fold-0"}, "run 'A/fold-0' of 'A'"),
+        ({**GOOD, "run": "A/fold-1", "part": "out-of-fold"}, "another part than out-of-fold"),
+    ],
+)
+def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], message: str) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    out = tmp_path / "out"
+    with pytest.raises(RetinaflowError, match=message) as caught:
+        compare([bad], [tmp_path / "gone.csv"], 20, 1, *(out / name for name in ("c.csv", "p.csv", "c.md", "c.png")))
+    assert str(caught.value).startswith(f"{bad}: ")
+    assert not out.exists()
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("c.csv", "p.csv", "c.md", "c.png")]
+    with pytest.raises(RetinaflowError, match=r"gone\.json: No such file"):
+        compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], 20, 1, *outputs)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ([], "found no file"),
+        ([GOOD, GOOD], r"1\.json: A on validation is also in .*0\.json"),
+        ([scores("A", "test", 0.5)], r"0\.json: A has no scores on validation"),
+        ([GOOD, scores("B", "test", 0.5)], r"1\.json: B has no scores on validation"),
+        ([GOOD, scores("B/fold-1", "validation", 0.5)], r"1\.json: B/fold-1 on validation; expected either no folds"),
+        ([GOOD, scores("B", "out-of-fold", 0.5)], r"0\.json: A on validation; expected either no folds"),
+        ([GOOD, scores("B", "validation", 0.5, images=999)], r"1\.json: images is 999, expected 1000 as in .*0\.json"),
+        ([GOOD, scores("B", "validation", 0.5, classes=["a", "b", "c"])], r"1\.json: classes is"),
+        (
+            [GOOD, scores("B", "validation", 0.5, baseline={"class": "class0", "accuracy": 0.5})],
+            r"1\.json: baseline_accuracy is 0\.5, expected 0\.735",
+        ),
+        (
+            [GOOD, scores("A", "test", 0.5, referable={**GOOD["referable"], "level": 1})],
+            r"1\.json: referable_class is 'class1', expected 'class2'",
+        ),
+    ],
+)
+def test_scores_that_do_not_belong_together_are_named(
+    comparison: Compare, tmp_path: Path, contents: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(RetinaflowError, match=message):
+        comparison(*contents)
+    assert not (tmp_path / "comparison").exists()
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.dictionaries(st.sampled_from("ABCDEF"), st.none() | st.floats(-1, 1), min_size=1, max_size=5), st.randoms())
+def test_order_of_files_changes_nothing_and_ranks_never_rise(
+    tmp_path_factory: pytest.TempPathFactory, kappas: dict[str, float | None], random: Any
+) -> None:
+    contents = [scores(name, "validation", kappa) for name, kappa in kappas.items()]
+    first = Comparison(tmp_path_factory.mktemp("first"), contents)
+    random.shuffle(contents)
+    assert Comparison(tmp_path_factory.mktemp("second"), contents).rows == first.rows
+    ranked = [kappas[row["run"]] for row in first.rows]
+    known = [kappa for kappa in ranked if kappa is not None]
+    assert ranked == known + [None] * (len(ranked) - len(known))
+    assert known == sorted(known, reverse=True)
+    assert statistics.mean(int(row["rank"]) for row in first.rows) == (len(kappas) + 1) / 2

@@ -1,0 +1,122 @@
+"""Features of photographs: mean and deviation over views of what a layer puts out, by a direct computation."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import small
+from common import CLASSES
+from retinaflow.errors import RetinaflowError
+from retinaflow.networks import devices
+from retinaflow.preprocessing import augmentation
+from retinaflow.preprocessing.batches import Photographs, photograph_number
+from retinaflow.scoring.feature_files import read_features
+from retinaflow.scoring.features import AT_ONCE, BATCH, extract, fine_tuned, frozen_backbone, write_features
+from retinaflow.storage.tables import read_table
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+devices.prepare(seed=0, threads=1)
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH + 5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
+    """The tiny network up to its last layer."""
+    small.register(monkeypatch)
+    return frozen_backbone("Tiny", 32, [], None, 1, 1)
+
+
+@pytest.fixture
+def photographs(make_part) -> Photographs:
+    return Photographs(*make_part("part", PIXELS, [0] * len(PIXELS), shards=2), CLASSES)
+
+
+def pixels_of(image: str) -> np.ndarray:
+    return PIXELS[int(image.removeprefix("part").removesuffix("_left"))]
+
+
+def test_mean_and_deviation_over_views(network: keras.Model, photographs: Photographs) -> None:
+    (features,) = extract(network, photographs, 3, small.AUGMENT, 7, 2)
+    assert features.dtype == np.float16
+    assert features.shape == (len(PIXELS), 32)
+    for row, image in list(zip(features, photographs.images, strict=True))[::9]:
+        views = np.repeat(pixels_of(image)[np.newaxis], 3, axis=0)
+        for view in (1, 2):
+            rng = np.random.default_rng((7, view, photograph_number(image)))
+            augmentation.change(pixels_of(image), small.AUGMENT, rng, views[view])
+        pooled = network.predict_on_batch(views)
+        np.testing.assert_allclose(row, np.concatenate([pooled.mean(axis=0), pooled.std(axis=0)]), rtol=2e-3, atol=1e-5)
+
+
+def test_one_view_is_the_photograph_itself(network: keras.Model, photographs: Photographs) -> None:
+    (features,) = extract(network, photographs, 1, small.AUGMENT, 7, 1)
+    expected = network.predict_on_batch(np.stack([pixels_of(image) for image in photographs.images]))
+    np.testing.assert_allclose(features[:, :16], expected, rtol=2e-3, atol=1e-5)
+    assert not features[:, 16:].any()
+
+
+def test_the_layer_is_averaged_over_its_area(network: keras.Model) -> None:
+    area = keras.Model(network.inputs, network.get_layer("pool").input).predict_on_batch(PIXELS[:4])
+    assert area.shape[1:3] == (7, 7)
+    np.testing.assert_allclose(network.predict_on_batch(PIXELS[:4]), area.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_memory_is_that_of_some_photographs(network: keras.Model, photographs: Photographs, monkeypatch) -> None:
+    (whole,) = extract(network, photographs, 2, small.AUGMENT, 7, 1)
+    monkeypatch.setattr("retinaflow.scoring.features.AT_ONCE", 10)
+    parts = list(extract(network, photographs, 2, small.AUGMENT, 7, 3))
+    assert max(map(len, parts)) == 10 < AT_ONCE
+    # Of other batches, sums may be rounded otherwise: by less than float16 is.
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=2e-3, atol=1e-4)
+
+
+def test_what_is_written_is_read_back(network, photographs, make_part, tmp_path: Path) -> None:
+    indices, _ = make_part("part", PIXELS, [0] * len(PIXELS))
+    files = tmp_path / "part.npy", tmp_path / "part.csv"
+    for _ in range(2):  # a second time to the same bytes
+        write_features(network, photographs, indices, 2, small.AUGMENT, 7, 2, *files)
+        written = [file.read_bytes() for file in files]
+    features, images = read_features(*files)
+    assert images == photographs.images
+    np.testing.assert_array_equal(features, np.concatenate(list(extract(network, photographs, 2, small.AUGMENT, 7, 1))))
+    assert written == [file.read_bytes() for file in files]
+    digests = {row["image"]: row["digest"] for row in read_table(indices[0])}
+    assert {row["image"]: row["digest"] for row in read_table(files[1])} == digests
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "float32", "odd", "infinite", "rows"])
+def test_damaged_features_are_refused(tmp_path: Path, damage: str) -> None:
+    features, rows = tmp_path / "part.npy", tmp_path / "part.csv"
+    values = np.zeros((2, 3 if damage == "odd" else 4), np.float32 if damage == "float32" else np.float16)
+    values[0, 0] = np.inf if damage == "infinite" else 0
+    np.save(features, values)
+    rows.write_text("image,digest\na,1\n" + ("" if damage == "rows" else "b,2\n"))
+    if damage == "truncated":
+        features.write_bytes(features.read_bytes()[:-1])
+    if damage == "missing":
+        features.unlink()
+    with pytest.raises(RetinaflowError, match=r"part\.npy: .*(rebuild|Delete)"):
+        read_features(features, rows)
+
+
+def test_values_beyond_float16_are_an_error(photographs: Photographs) -> None:
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    large = keras.Model(pixels, 1e4 * keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2)), name="large")
+    with pytest.raises(RetinaflowError, match=r"'part0_left' have the value 1\.\d+e\+06.*float16"):
+        list(extract(large, photographs, 1, small.AUGMENT, 7, 1))
+
+
+def test_an_unknown_layer_is_refused_with_similar_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    small.register(monkeypatch)
+    with pytest.raises(RetinaflowError, match=r"feature_layers: tiny has no layer 'lasts'.*similar ones are last"):
+        frozen_backbone("Tiny", 32, ["lasts"], None, 1, 1)
+
+
+def test_features_of_a_trained_model_are_what_enters_its_head() -> None:
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(keras.ops.cast(pixels, "float32"))
+    model = keras.Model(pixels, keras.layers.Dense(5, activation="softmax")(pooled))
+    np.testing.assert_allclose(fine_tuned(model).predict_on_batch(PIXELS[:3]), PIXELS[:3].mean(axis=(1, 2)), rtol=1e-5)

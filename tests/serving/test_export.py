@@ -1,0 +1,209 @@
+"""Exported models answer as Keras's do, say what goes in and comes out, and are told apart where they do not."""
+
+import errno
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+import small
+from common import CLASSES
+from retinaflow.errors import RetinaflowError
+from retinaflow.networks import devices
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.building import build
+from retinaflow.networks.objectives import width
+from retinaflow.preprocessing.batches import Photographs
+from retinaflow.preprocessing.variant import Recipe
+from retinaflow.scoring.decision_rules import Decision, Labelled, fit
+from retinaflow.serving import exported
+from retinaflow.storage.tables import read_table
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("exports with TensorFlow", allow_module_level=True)
+export = pytest.importorskip("retinaflow.serving.export", reason="make export installs what it takes")
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+devices.prepare(seed=0, threads=1)
+
+FILES = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
+SIZE = 32
+
+
+def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> Decision:
+    rng, k = np.random.default_rng(0), len(classes)
+    outputs = rng.dirichlet(np.ones(k), 60) if objective == "softmax" else rng.uniform(0, 1, (60, width(objective, k)))
+    return fit(Labelled(objective, classes, outputs, rng.integers(0, k, 60), list("abcdef") * 10), 1, 0.9, 0)
+
+
+@pytest.fixture
+def photographs(make_part: Any) -> Photographs:
+    pixels, levels = small.planted(40)
+    return Photographs(*make_part("part", pixels, levels, classes=small.THREE), small.THREE)
+
+
+def model_of(objective: str, monkeypatch: pytest.MonkeyPatch) -> keras.Model:
+    small.register(monkeypatch)
+    keras.utils.set_random_seed(0)
+    model = build("Tiny", {**small.SETTINGS, "objective": objective}, 3, None)
+    for number, weight in enumerate(model.trainable_weights):
+        values = np.random.default_rng(number).normal(0, 0.5, weight.shape)
+        # So that no unit is dead, and a severity lies between the levels.
+        weight.assign(np.abs(values) / 5 if objective == "regression" else values)
+    return model
+
+
+def exported_to(
+    folder: Path,
+    model: keras.Model,
+    objective: str,
+    photographs: Photographs,
+    views: int = 1,
+    classes: Sequence[str] = small.THREE,
+) -> list[Any]:
+    model.save(folder / "model.keras")
+    files = {kind: folder / name for kind, name in FILES.items()}
+    recipe = Recipe.parse(f"{photographs.size}-trim-keep-none")
+    its = (recipe, decision_of(objective, classes), views, photographs, photographs)
+    export.export("A/fold-1", model, folder / "model.keras", *its, 3, 1, files, folder / "differences.csv")
+    return read_table(folder / "differences.csv", exported.COLUMNS)
+
+
+@pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
+def test_answers_are_those_of_keras(
+    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
+) -> None:
+    model = model_of(objective, monkeypatch)
+    rows = exported_to(tmp_path, model, objective, photographs, views)
+    assert [(row["run"], row["format"], row["file"]) for row in rows] == [
+        ("A/fold-1", kind, name) for kind, name in {"keras": "model.keras", **FILES}.items()
+    ]
+    assert [int(row["bytes"]) for row in rows] == [(tmp_path / row["file"]).stat().st_size for row in rows]
+    assert {row["photographs"] for row in rows} == {"40"}
+    for row in rows[:3]:
+        assert float(row["largest_probability_difference"]) < 1e-5
+        assert (row["levels_changed"], float(row["kappa_difference"])) == ("0", 0)
+    largest, mean = (float(rows[3][f"{name}_probability_difference"]) for name in ("largest", "mean"))
+    assert 1e-6 < mean <= largest < 0.2
+    assert {path.name for path in tmp_path.glob("*.*")} == {*FILES.values(), "model.keras", "differences.csv"}
+    # Four bytes a weight there, one here.
+    assert int(rows[3]["bytes"]) < int(rows[2]["bytes"])
+
+
+def test_files_say_what_goes_in_and_what_comes_out(
+    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+    told = [export.read_metadata(tmp_path / name) for name in FILES.values()]
+    assert told[0] == told[1] == told[2]
+    assert told[0]["input"]["shape"] == [None, SIZE, SIZE, 3]
+    assert [told[0]["input"][name] for name in ("type", "channels", "crop", "aspect", "enhance")] == [
+        *("uint8", "RGB", "trim", "keep", "none")
+    ]
+    assert Decision(**told[0]["decision"]) == decision_of("softmax")
+    assert told[0]["run"] == "A/fold-1"
+    # As anybody reads it who has no library of ours.
+    with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
+        assert archive.namelist() == ["retinaflow.json"]
+        assert json.loads(archive.read("retinaflow.json")) == told[0]
+
+
+def test_a_format_that_cannot_hold_the_model(
+    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("operation Erfc is not known")
+
+    monkeypatch.setitem(export._RUNTIMES, "litert", (fail, export.run_litert))
+    with pytest.raises(
+        RetinaflowError, match=r"A/fold-1: litert cannot hold this model \(ValueError: operation Erfc .*"
+    ):
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+    assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.keras", "model.onnx"]
+
+
+def test_a_full_disk_is_no_fault_of_the_format(
+    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(export._RUNTIMES, "onnx", (fail, export.run_onnx))
+    with pytest.raises(OSError, match="No space left on device"):
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+
+
+def test_answers_that_are_none(tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, _ = export._RUNTIMES["onnx"]
+    monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: np.full((len(batch), 3), np.nan)))
+    with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers are none of objective softmax"):
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+
+
+def test_levels_that_change_are_counted() -> None:
+    decision = decision_of("softmax")._replace(thresholds=[0.5, 1.5], temperature=1.0)
+    levels = np.array([0, 1, 2, 0])
+    right = np.eye(3)[levels]
+    other = right.copy()
+    other[3] = [0, 0, 1]
+    path = Path(__file__)
+    row = export.compared(
+        "A", export.Exported("onnx", path, other), export.Exported("keras", path, right), levels, decision
+    )
+    assert row["levels_changed"] == 1
+    assert float(row["largest_probability_difference"]) == pytest.approx(1)
+    assert float(row["mean_probability_difference"]) == pytest.approx(2 / 12, abs=1e-6)
+    kappa = cohen_kappa_score(levels, [0, 1, 2, 2], weights="quadratic")
+    assert float(row["quadratic_weighted_kappa"]) == pytest.approx(kappa, abs=1e-6)
+    assert float(row["kappa_difference"]) == pytest.approx(kappa - 1, abs=1e-6)
+
+
+def test_a_kappa_that_is_undefined(tmp_path: Path) -> None:
+    decision = decision_of("softmax")._replace(thresholds=[0.5, 1.5])
+    right = np.eye(3)[np.zeros(3, int)]
+    one = export.Exported("keras", Path(__file__), right)
+    row = export.compared("A", one, one, np.zeros(3, np.int64), decision)
+    assert (row["quadratic_weighted_kappa"], row["kappa_difference"]) == ("", "")
+    exported.write_table(tmp_path / "a.csv", exported.COLUMNS, [row])
+    exported.summarise([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "all.csv", tmp_path / "all.md")
+    assert len(read_table(tmp_path / "all.csv")) == 2
+    assert (tmp_path / "all.md").read_text().count("| undefined | undefined | 0 of 3 |") == 2
+
+
+def test_layers_that_converters_do_not_know_have_others_in_their_place() -> None:
+    """Of which EfficientNetV2 and ConvNeXt are made, with weights that are none of the start."""
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Normalization(mean=[10, 20, 30], variance=[4, 9, 0])(keras.ops.flip(pixels, axis=-1))
+    x = keras.layers.Conv2D(6, 3, groups=3, padding="same", name="two_each")(x)
+    x = keras.layers.Conv2D(6, 3, groups=6, strides=2, padding="same", activation="relu", name="one_each")(x)
+    x = keras.layers.BatchNormalization()(keras.layers.Activation("gelu")(x))
+    inner = keras.Model(pixels, x)
+    outer = keras.Input((8, 8, 3), dtype="uint8")
+    model = keras.Model(outer, keras.layers.GlobalAveragePooling2D()(inner(outer)))
+    for number, weight in enumerate(model.weights):
+        weight.assign(np.abs(np.random.default_rng(number).normal(1, 0.3, weight.shape)))
+    shown = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    known = export.convertible(model)
+    names = {type(layer).__name__ for layer in known.layers[1].layers}
+    assert {"Rescaling", "DepthwiseConv2D"} < names
+    assert "Normalization" not in names
+    np.testing.assert_allclose(known.predict(shown, verbose=0), model.predict(shown, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_can_be_exported(tmp_path: Path, make_part: Any, name: str) -> None:
+    size = 96
+    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
+    levels = [0, 1, 2, 3, 4, 0, 1, 2]
+    some = Photographs(*make_part("part", pixels, levels), CLASSES)
+    keras.utils.set_random_seed(0)
+    model = build(name, {**small.SETTINGS, "image_size": size}, 5, None)
+    rows = exported_to(tmp_path, model, "softmax", some, classes=CLASSES)
+    assert all(float(row["largest_probability_difference"]) < 1e-4 for row in rows[:3])

@@ -1,0 +1,232 @@
+"""One test for each defect of the published scripts that this workflow takes the place of: it must not come back."""
+
+import io
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from common import CLASSES, ROOT, grades_of
+from retinaflow.config.settings import check
+from retinaflow.data.inventory import take_inventory
+from retinaflow.data.labels import LabelRow
+from retinaflow.data.split import split_patients
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.metrics import evaluate
+from retinaflow.networks import devices
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.building import build, load_backbone, normalise
+from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.preprocess import prepare
+from retinaflow.preprocessing.variant import Recipe
+from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+from retinaflow.storage.tables import read_table
+from retinaflow.training.class_weights import class_weights
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+devices.prepare(seed=0, threads=1)
+
+PLAIN = Recipe(32, "none", "squash", "none")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    return content.getvalue()
+
+
+def prepared(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of a photograph in its shard."""
+    return prepare(png(pixels), pixels.shape[1], pixels.shape[0], PLAIN)
+
+
+def network_input(name: str, pixels: np.ndarray) -> np.ndarray:
+    """What the network called ``name`` is handed of pixels (32, 32, 3) in a shard."""
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    model = keras.Model(inputs, normalise(inputs, "imagenet", BACKBONES[name].input_mode))
+    return np.asarray(model(pixels[None]))[0]
+
+
+def test_each_channel_is_its_own_and_none_wraps_round():
+    """All three were copies of the first, normalised ones cast to uint8, where -1 is 255."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(prepared(pixels), pixels)
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    normalised = np.asarray(keras.Model(inputs, normalise(inputs, "per_image", "tf"))(pixels[None]))[0]
+    assert normalised == pytest.approx((pixels - pixels.mean()) / pixels.std(), abs=0.01)
+
+
+def test_red_stays_red_until_a_network_wants_bgr():
+    """RGB and BGR were mixed up."""
+    red = prepared(np.full((64, 64, 3), (200, 100, 50), np.uint8))
+    assert (red == (200, 100, 50)).all()
+    assert network_input("VGG16", red)[0, 0] == pytest.approx([50 - 103.939, 100 - 116.779, 200 - 123.68], abs=1e-3)
+    assert network_input("InceptionV3", red)[0, 0] == pytest.approx([200 / 127.5 - 1, 100 / 127.5 - 1, 50 / 127.5 - 1])
+
+
+def test_inception_is_handed_values_from_minus_one_to_one():
+    """It was handed what VGG16 expects: BGR less the means of ImageNet."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    given = network_input("InceptionV3", pixels)
+    assert given == pytest.approx(keras.applications.inception_v3.preprocess_input(pixels.astype("float32")), abs=1e-6)
+    assert (given.min(), given.max()) == pytest.approx((-1, 1))
+
+
+def test_shrinking_averages():
+    """`cv2.resize(image, size, cv2.INTER_AREA)` passes the flag as `dst` and interpolates between neighbours."""
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    means = pixels.reshape(32, 8, 32, 8, 3).mean(axis=(1, 3))
+    assert np.abs(prepared(pixels) - means).max() <= 1
+
+
+def test_names_lose_their_whole_extension(tmp_path):
+    """`filename[:-4]` leaves `10_left.` of `10_left.jpeg`, which no label names."""
+    names = ["10_left.jpeg", "10_right.jpg", "11_left.JPEG", "11_right.tiff", "12_left.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
+    labels = [LabelRow(name.split(".")[0], str(level), level + 2) for level, name in enumerate(names)]
+    tables = tmp_path / "inventory.csv", tmp_path / "problems.csv"
+    kept = tmp_path / "kept.json"
+    take_inventory(
+        "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", [], 1, None, *tables, kept, "code", 1
+    )
+    found = {Path(row["path"]).name: (row["image"], row["level"]) for row in read_table(tables[0])}
+    assert found == {name: (name.split(".")[0], str(level)) for level, name in enumerate(names)}
+
+
+def test_frozen_layers_stay_and_the_others_learn():
+    """Freezing was never applied."""
+    settings = {
+        "image_size": 32,
+        "normalisation": "imagenet",
+        "feature_layers": [],
+        "freeze_layers": 15,
+        "batch_norm": "inference",
+        "head_epochs": 0,
+        "objective": "softmax",
+        "dense_units": [32, 16],
+        "dropout": 0.0,
+    }
+    keras.utils.set_random_seed(1)
+    model = build("VGG16", settings, 5, None)
+    network = model.get_layer("vgg16")
+    before = [layer.get_weights() for layer in network.layers]
+    model.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy")
+    model.fit(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)), np.arange(4), verbose=0)
+    changed = [
+        not all(np.array_equal(old, new) for old, new in zip(olds, layer.get_weights(), strict=True))
+        for olds, layer in zip(before, network.layers, strict=True)
+    ]
+    assert [layer.name for layer, its in zip(network.layers, changed, strict=True) if its] == [
+        "block5_conv1",
+        "block5_conv2",
+        "block5_conv3",
+    ]
+
+
+def test_a_misspelt_backbone_is_an_error():
+    """`Resnet50` was never selected, and nothing said so."""
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    data = {"train": {"images": "photographs", "labels": "labels.csv"}}
+    check({"data": data, "backbones": {"ResNet50": {}}}, schema)
+    with pytest.raises(RetinaflowError, match=r"backbones\.Resnet50: unknown backbone; did you mean 'ResNet50'\?"):
+        check({"data": data, "backbones": {"Resnet50": {}}}, schema)
+
+
+def test_each_backbone_is_the_network_it_is_called():
+    """Numbers of parameters without the top, as https://keras.io/api/applications/ and the papers have them."""
+    assert all(name == description.constructor for name, description in BACKBONES.items())
+    parameters = {name: load_backbone(name, 96, None).count_params() for name in ("VGG16", "ResNet50", "InceptionV3")}
+    assert parameters == {"VGG16": 14_714_688, "ResNet50": 23_587_712, "InceptionV3": 21_802_784}
+
+
+def test_class_weights_are_counted_in_the_training_part(make_part):
+    """They were numbers in the script."""
+    for levels in ([0, 0, 0, 0, 1, 2, 3, 4], [0, 1, 1, 2, 2, 3, 3, 4, 4, 4]):
+        part = make_part(f"train{len(levels)}", np.zeros((len(levels), 8, 8, 3), np.uint8), levels)
+        weights = class_weights("inverse", Photographs(*part, CLASSES).levels, CLASSES)
+        assert weights == {level: pytest.approx(len(levels) / 5 / levels.count(level)) for level in range(5)}
+
+
+def test_both_eyes_of_a_patient_are_on_one_side():
+    """A random split of photographs put the fellow eye of most validation images into training."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"image": f"{patient}_{eye}", "patient": str(patient), "level": str(rng.integers(5))}
+        for patient in range(200)
+        for eye in ("left", "right")
+    ]
+    training, validation = split_patients(rows, 0.2, "patient", seed=1)
+    assert len(training) + len(validation) == 400
+    assert 70 <= len(validation) <= 90
+    assert not {row["patient"] for row in training} & {row["patient"] for row in validation}
+    leaking = split_patients(rows, 0.2, "image", seed=1)
+    assert {row["patient"] for row in leaking[0]} & {row["patient"] for row in leaking[1]}
+
+
+def test_always_answering_no_disease_is_seen_to_be_worth_nothing():
+    """The metrics that were shown hid it: on EyePACS, its accuracy is 0.73."""
+    actual = np.repeat(np.arange(5), [73, 7, 15, 3, 2])
+    always = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (100, 1))
+    unknown = [""] * len(actual)
+    metrics = evaluate(actual, grades_of(always, 2), CLASSES, 2, unknown, unknown, replicates=0, seed=0)
+    assert metrics["accuracy"] == metrics["baseline"]["accuracy"] == 0.73
+    assert metrics["quadratic_weighted_kappa"] == 0
+    assert metrics["macro_auc"] == 0.5
+    assert metrics["referable"]["sensitivity"] == 0
+    assert [row["recall"] for row in metrics["per_class"]] == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 21, 50])
+def test_every_validation_photograph_counts_once(make_part, batch_size):
+    """Steps were a float, number / batch size: what is left over for a last batch has to count as well."""
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
+    photographs = Photographs(*make_part("validation", pixels, [number % 5 for number in range(21)]), CLASSES)
+    batches = Batches(photographs, batch_size)
+    assert type(batches.num_batches) is int
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.evaluate(batches, steps=1, verbose=0)  # as `train` does before anything counts
+    figures = model.evaluate(batches, verbose=0, return_dict=True)
+    answers = model.predict(np.stack([photographs[number] for number in range(21)]), verbose=0)
+    assert figures["accuracy"] == pytest.approx((answers.argmax(axis=1) == photographs.levels).mean())
+    assert figures["loss"] == pytest.approx(-np.log(answers[np.arange(21), photographs.levels]).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "classes", [["no DR", "mild", "moderate", "severe", "proliferative"], [f"class{level}" for level in range(11)]]
+)
+def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_path, classes):
+    """The actual class was `path[:6]`: right for `class4`, wrong for `no DR`, and `class1` for `class10`."""
+    levels = [number % len(classes) for number in range(3 * len(classes))]
+    pixels = np.zeros((len(levels), 8, 8, 3), np.uint8)
+    photographs = Photographs(*make_part("test", pixels, levels, 3, classes), classes)
+    answers = photographs.levels.copy()
+    last = len(classes) - 1
+    answers[np.flatnonzero(answers == last)[0]] = 1  # one mistake
+    names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes, photographs.levels
+    tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
+    for table, said in zip(tables.values(), (photographs.levels, answers), strict=True):
+        write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
+    files = ("predictions.csv", "metrics.json", "confusion.png")
+    written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
+    grade_system("VGG16", "softmax", tables, [], classes, 2, 0.9, 0, 1, tmp_path / "decision.json", written)
+    outputs = written["test"]
+
+    expected = 3 * np.eye(len(classes), dtype=int)
+    expected[last, last], expected[last, 1] = 2, 1
+    assert json.loads(outputs[1].read_text())["confusion_matrix"] == expected.tolist()
+    truth = {f"test{number}_left.jpeg": classes[level] for number, level in enumerate(levels)}
+    rows = read_table(outputs[0])
+    assert {row["filename"]: row["actual_class"] for row in rows} == truth
+    wrong = [row for row in rows if row["pred_class"] != row["actual_class"]]
+    assert [(row["actual_class"], row["pred_class"]) for row in wrong] == [(classes[last], classes[1])]

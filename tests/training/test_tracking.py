@@ -1,0 +1,189 @@
+"""What TensorBoard and MLflow are told of a training is its history, once, however often it was cut short."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import small
+from common import Part
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.tables import read_table
+from retinaflow.training import checkpoints, tracking
+from retinaflow.training.train import train_job
+
+accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="make track")
+tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
+mlflow = pytest.importorskip("mlflow", reason="make track")
+
+SETTINGS = {"tensorboard": True, "mlflow": None, "experiment": "fundus"}
+
+
+@pytest.fixture
+def parts(make_part: Any) -> tuple[Part, Part]:
+    return tuple(  # type: ignore[return-value]
+        make_part(name, *small.planted(number), classes=small.THREE)
+        for name, number in (("train", 18), ("validation", 6))
+    )
+
+
+def train(
+    folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], halve: str = "error", **changes: Any
+) -> list[dict[str, str]]:
+    """Train as the workflow does, told to what ``asked`` names; returns the history."""
+    outputs = [folder / name for name in small.OUTPUTS]
+    followed = tracking.trackers(asked, "Tiny", folder / "events")
+    with pytest.MonkeyPatch.context() as patch:
+        small.register(patch)
+        train_job(
+            *("Tiny", "Tiny", {**small.SETTINGS, **changes}, halve, small.THREE, 1, *parts, None, "", 1, 0, None),
+            *(*outputs, folder / "checkpoints", [], followed),
+        )
+    return read_table(folder / "history.csv")
+
+
+@contextmanager
+def cut_short(after: int) -> Iterator[None]:
+    """End a training once so many epochs are kept and told, as a kill would; 0 is before the first one is kept."""
+    write = checkpoints.Checkpoint.save
+
+    def save(self: checkpoints.Checkpoint, *arguments: Any) -> None:
+        if after:
+            write(self, *arguments)
+        if len(self.rows) == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoint, "save", save)
+        yield
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulated = accumulator.EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    accumulated.Reload()
+    return {
+        tag: [(event.step, tensor_util.make_ndarray(event.tensor_proto).item()) for event in accumulated.Tensors(tag)]
+        for tag in accumulated.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_has_the_history(tmp_path: Path, parts: tuple[Part, Part]) -> None:
+    with cut_short(2), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, parts, SETTINGS, epochs=4)
+    assert [step for step, _ in events(tmp_path / "events")["loss/train"]] == [1, 2]
+    history = train(tmp_path, parts, SETTINGS, epochs=4)
+    found = events(tmp_path / "events")
+    assert set(found) == {
+        *(
+            f"{name}/{part}"
+            for name in ("loss", "accuracy", "quadratic_weighted_kappa")
+            for part in ("train", "validation")
+        ),
+        *("learning_rate/train", "seconds/train"),
+    }
+    for tag, column in (
+        ("loss/train", "loss"),
+        ("accuracy/validation", "val_accuracy"),
+        ("learning_rate/train", "learning_rate"),
+    ):
+        assert found[tag] == [(int(row["epoch"]), pytest.approx(float(row[column]), rel=1e-6)) for row in history]
+    # Another training of that run takes its place.
+    history = train(tmp_path, parts, SETTINGS, epochs=2, learning_rate=0.02)
+    assert [step for step, _ in events(tmp_path / "events")["loss/train"]] == [1, 2]
+
+
+def test_mlflow_has_the_history(tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder, in one run of its own for each training."""
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "my runs")}
+    with cut_short(2), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, parts, asked, epochs=4)
+    client = mlflow.MlflowClient(tracking_uri=asked["mlflow"])
+    experiment = client.get_experiment_by_name("fundus").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "RUNNING"
+
+    history = train(tmp_path, parts, asked, epochs=4)
+    (run,) = client.search_runs([experiment])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "Tiny")
+    assert run.data.tags["retinaflow.run"] == "Tiny"
+    assert run.data.params["settings.epochs"] == "4"
+    assert run.data.params["settings.augment.rotation"] == "20"
+    for name in ("loss", "val_quadratic_weighted_kappa", "learning_rate"):
+        told = client.get_metric_history(run.info.run_id, name)
+        assert [(metric.step, metric.value) for metric in told] == [
+            (int(row["epoch"]), pytest.approx(float(row[name]))) for row in history
+        ]
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {"history.csv", "run.json"}
+
+    train(tmp_path, parts, asked, epochs=1)
+    assert len(client.search_runs([experiment])) == 2
+
+
+def runs_of(address: str) -> list[Any]:
+    client = mlflow.MlflowClient(tracking_uri=address)
+    return client.search_runs([client.get_experiment_by_name("fundus").experiment_id], order_by=["start_time"])
+
+
+def test_runs_end_as_the_trainings_do(tmp_path: Path, parts: tuple[Part, Part]) -> None:
+    asked = {**SETTINGS, "tensorboard": False, "mlflow": f"file:{tmp_path}/runs"}
+    with pytest.raises(RetinaflowError, match="no longer finite"):
+        train(tmp_path, parts, asked, class_weights=[1e38] * 3)
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED"]
+    # A kill before the first epoch is kept leaves a run that the next attempt ends.
+    with cut_short(0), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, parts, asked, epochs=1)
+    train(tmp_path, parts, asked, epochs=1)
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED", "KILLED", "FINISHED"]
+
+
+def test_a_training_that_begins_anew_is_told_anew(
+    tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory after the first epoch: with half the batch size, its epochs are others."""
+    save = checkpoints.Checkpoint.save
+
+    def full_once(self: checkpoints.Checkpoint, *arguments: Any) -> None:
+        save(self, *arguments)
+        if self.batch_size == small.SETTINGS["batch_size"]:
+            raise MemoryError
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", full_once)
+    asked = {**SETTINGS, "mlflow": str(tmp_path / "runs")}
+    history = train(tmp_path, parts, asked, halve="halve", epochs=2)
+    expected = [(int(row["epoch"]), pytest.approx(float(row["loss"]), rel=1e-6)) for row in history]
+    assert events(tmp_path / "events")["loss/train"] == expected
+    assert [run.info.status for run in runs_of(asked["mlflow"])] == ["KILLED", "FINISHED"]
+    client = mlflow.MlflowClient(tracking_uri=asked["mlflow"])
+    told = client.get_metric_history(runs_of(asked["mlflow"])[1].info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in told] == expected
+
+
+def test_trainings_that_begin_together_share_an_experiment(tmp_path: Path) -> None:
+    asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "runs")}
+    with ThreadPoolExecutor(4) as pool:
+        for one in [tracking.trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
+            pool.submit(one.start, one._tracker._name, {}, [])
+    assert len(runs_of(asked["mlflow"])) == 4
+
+
+def test_a_training_goes_on_without_what_cannot_be_told(
+    tmp_path: Path, parts: tuple[Part, Part], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is not there, and a folder that is a file."""
+    (tmp_path / "events").write_text("")
+    asked = {**SETTINGS, "mlflow": "http://127.0.0.1:9"}
+    with caplog.at_level(logging.WARNING):
+        assert len(train(tmp_path, parts, asked, epochs=2)) == 2
+    told = [record.message for record in caplog.records if "training goes on without it" in record.message]
+    assert len(told) == 2
+    assert told[0].startswith("TensorBoard: cannot be told (")
+    assert told[1].startswith("MLflow: cannot be told (")
+
+
+def test_nobody_is_told_by_default(tmp_path: Path) -> None:
+    assert tracking.trackers({"tensorboard": False, "mlflow": None, "experiment": "a"}, "A", tmp_path) == []

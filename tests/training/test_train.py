@@ -1,0 +1,666 @@
+import contextlib
+import io
+import json
+import logging
+import math
+import multiprocessing
+import os
+import pty
+import re
+import sys
+import termios
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from common import AUGMENT, Part
+from retinaflow.errors import RetinaflowError
+from retinaflow.networks import devices, objectives
+from retinaflow.networks.building import build, compile_model
+from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.storage.files import digest_files
+from retinaflow.storage.lock import lock
+from retinaflow.storage.tables import read_table
+from retinaflow.training import train as train_module
+from retinaflow.training.checkpoints import Checkpoint
+from retinaflow.training.train import HISTORY_COLUMNS, OutOfTimeError, train, train_job
+from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small
+
+# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+devices.prepare(seed=0, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+
+
+@pytest.fixture
+def parts(make_part) -> tuple[Part, Part]:
+    """36 photographs to train on, 21 to validate on: batches of 8 fit neither."""
+    return make_part("train", *planted(36), classes=THREE), make_part("validation", *planted(21, seed=1), classes=THREE)
+
+
+def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of_memory: str = "error", **changes: Any):
+    settings = {**SETTINGS, **changes}
+    return train(
+        "Tiny",
+        {**settings, **devices.resolve(settings)},
+        THREE,
+        Photographs(*training, THREE),
+        Photographs(*validation, THREE),
+        None,
+        seed,
+        1,
+        Checkpoint(folder / "checkpoints", "key"),
+        on_out_of_memory=on_out_of_memory,
+    )
+
+
+def judged(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[str, float]:
+    """Loss and accuracy over all of a part at once, as Keras computes them from plain arrays."""
+    photographs = Photographs(*validation, THREE)
+    plain = keras.Model(model.inputs, model.outputs)
+    plain.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    return plain.evaluate(pixels, photographs.levels, batch_size=batch_size, verbose=0, return_dict=True)
+
+
+def test_it_learns(tmp_path, parts):
+    _, history, decided = fit(tmp_path, *parts, epochs=6)
+    assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
+    assert history[-1]["loss"] < history[0]["loss"] / 1.5
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert all(tuple(row) == HISTORY_COLUMNS for row in history)
+    assert all(math.isfinite(value) for row in history for column, value in row.items() if column != "phase")
+    assert decided["epochs_run"] == 6
+    assert decided["photographs"] == {"train": 36, "validation": 21}
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("softmax", "cutmix"), ("regression", "mixup")])
+def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
+    _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={**AUGMENT, kind: 1.0})
+    assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
+
+
+@pytest.mark.parametrize("objective", ["regression", "ordinal"])
+def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, parts, objective):
+    folder = job(tmp_path / objective, parts, objective=objective, epochs=8, monitor="val_quadratic_weighted_kappa")
+    record = json.loads((folder / "run.json").read_text())
+    best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
+    assert float(best["val_quadratic_weighted_kappa"]) > 0.7
+    photographs = Photographs(*parts[1], THREE)
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    outputs = keras.saving.load_model(folder / "model.keras", safe_mode=True).predict(pixels, verbose=0)
+    answers = objectives.plain(objective, outputs, 3)
+    assert np.mean(answers == photographs.levels) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    if objective == "ordinal":
+        assert (np.diff(outputs, axis=1) <= 0).all()
+
+
+def test_smoothed_labels_are_those_of_training_alone(tmp_path, parts):
+    changes = {"epochs": 1, "learning_rate": 1e-9, "dropout": 0.0, "class_weights": "none", "batch_norm": "inference"}
+    (_, (plain,), _), (model, (smoothed,), _) = (
+        fit(tmp_path / str(share), *parts, label_smoothing=share, augment=None, **changes) for share in (0, 0.5)
+    )
+    assert smoothed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
+    assert smoothed["val_loss"] == pytest.approx(judged(model, parts[1])["loss"], rel=1e-4)
+    assert smoothed["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "better"), [("val_loss", min), ("val_accuracy", max), ("val_quadratic_weighted_kappa", max)]
+)
+def test_the_epoch_that_validates_best_is_kept_and_its_figures_are_exact(tmp_path, make_part, parts, monitor, better):
+    """Validation labels turned round: the more is learnt, the worse it gets, so that the last epoch is not the best.
+
+    That the figures come out again from plain pixels says that validation neither changes, repeats nor drops any.
+    """
+    pixels, levels = planted(21, seed=1)
+    opposed = make_part("opposed", pixels, [2 - level for level in levels], classes=THREE)
+    model, history, decided = fit(
+        tmp_path, parts[0], opposed, monitor=monitor, epochs=20, early_stopping_patience=4, learning_rate=0.003
+    )
+    values = [row[monitor] for row in history]
+    best = values.index(better(values))
+    assert decided["best_epoch"] == best + 1
+    assert len(history) == best + 1 + 4 < 20
+    figures = judged(model, opposed)
+    assert figures["loss"] == pytest.approx(history[best]["val_loss"], rel=1e-4)
+    assert figures["accuracy"] == pytest.approx(history[best]["val_accuracy"], abs=1e-6)
+    assert figures["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-2)
+
+
+def test_a_plateau_halves_the_learning_rate_down_to_the_floor_and_then_ends_the_training(tmp_path, parts):
+    """Steps too small to change a weight: no epoch gains on the first."""
+    _, history, decided = fit(
+        tmp_path,
+        *parts,
+        epochs=30,
+        batch_norm="inference",
+        monitor="val_accuracy",
+        learning_rate=1e-12,
+        minimum_learning_rate=3e-13,
+        early_stopping_patience=10,
+    )
+    rates = [row["learning_rate"] for row in history]
+    assert rates == pytest.approx([1e-12] * 4 + [5e-13] * 3 + [3e-13] * 4, rel=1e-6, abs=0)
+    assert decided["best_epoch"] == 1
+
+
+def test_class_weights_reach_the_loss(tmp_path, parts):
+    """A class that weighs nothing is never answered; the others are learnt.
+
+    By accuracy: the validation loss, which weighs all alike, is least before anything is learnt.
+    """
+    model, _, decided = fit(tmp_path, *parts, class_weights=[1, 1, 0], epochs=10, monitor="val_accuracy")
+    photographs = Photographs(*parts[1], THREE)
+    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    guesses = model.predict(pixels, verbose=0).argmax(axis=1)
+    assert set(guesses) == {0, 1}
+    assert (guesses == photographs.levels)[photographs.levels < 2].mean() > 0.8
+    assert decided["class_weights"] == {"none": 1.0, "mild": 1.0, "severe": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["none", "inverse", [1, 1, 1]])
+def test_a_class_without_photographs_is_named(tmp_path, make_part, parts, kind):
+    pixels, levels = planted(12)
+    without = make_part("without", pixels, [min(level, 1) for level in levels], classes=THREE)
+    with pytest.raises(RetinaflowError, match=r"no photograph of severe\. Add some, or leave the class out"):
+        fit(tmp_path, without, parts[1], class_weights=kind)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path, parts):
+    with pytest.raises(RetinaflowError, match=r"Tiny: the loss is no longer finite in epoch 1\. Lower learning_rate"):
+        fit(tmp_path, *parts, class_weights=[1e38] * 3)
+
+
+@pytest.mark.parametrize(("trained", "epoch"), [(True, 3), (False, 1)])
+def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, trained, epoch):
+    """In training after two good epochs, or in the validation of the first alone.
+
+    Keras takes the first epoch for the best so far whatever its figures, and nothing is less than NaN.
+    """
+    read = Batches.__getitem__
+
+    def weighed(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
+        pixels, levels = read(batches, index)
+        infinite = batches.epoch == epoch - 1 and trained == (batches.seed is not None)
+        return pixels, levels, np.full(len(levels), np.inf if infinite else 1.0, np.float32)
+
+    monkeypatch.setattr(Batches, "__getitem__", weighed)
+    with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
+        fit(tmp_path, *parts, class_weights="none")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs each step as it is, and traces none")
+def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
+    """For JAX, once for each size of batch."""
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, *data: traced.append(1) or step(model, *data))
+    fit(tmp_path, *parts)
+    assert len(traced) == (2 if keras.backend.backend() == "jax" else 1)
+
+
+def job(
+    folder: Path,
+    parts: tuple[Part, Part],
+    seed: int = 1,
+    code: str = "",
+    minutes: float | None = None,
+    on_out_of_memory: str = "error",
+    **changes: Any,
+) -> Path:
+    """Train in ``folder`` as the workflow does."""
+    outputs = [folder / name for name in OUTPUTS]
+    decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, on_out_of_memory, THREE, seed)
+    train_job(*decided, *parts, None, code, 1, time.monotonic(), minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
+    return folder
+
+
+def checkpoints_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-checkpoints")
+
+
+def job_elsewhere(folder: Path, parts: tuple[Part, Part], seed: int) -> Path:
+    """``job`` in a new process."""
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        return job(folder, parts, seed)
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
+    """History but for the seconds, and weights, of a trained model."""
+    history = [{**row, "seconds": ""} for row in read_table(folder / "history.csv")]
+    return history, keras.saving.load_model(folder / "model.keras").get_weights()
+
+
+def test_the_seed_decides_everything(tmp_path, parts):
+    """To the last bit, in whatever process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        elsewhere = pool.submit(job_elsewhere, tmp_path / "elsewhere", parts, 1)
+        here, another_seed = (outcome(job(tmp_path / str(seed), parts, seed)) for seed in (1, 2))
+        history, weights = outcome(elsewhere.result())
+    assert history == here[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, here[1], strict=True))
+    assert history != another_seed[0]
+    assert not np.array_equal(weights[0], another_seed[1][0])
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, parts):
+    with lock(checkpoints_of(tmp_path / "run")), pytest.raises(RetinaflowError, match="another run is writing there"):
+        job(tmp_path / "run", parts)
+    job(tmp_path / "run", parts, epochs=1)
+
+
+def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
+    with caplog.at_level(logging.INFO):
+        folder = job(tmp_path / "models" / "Tiny", parts, seed=7, normalisation="dataset")
+    assert {path.name for path in folder.iterdir()} == set(OUTPUTS)
+    assert not checkpoints_of(folder).exists()
+    assert json.loads((folder / "class_indices.json").read_text()) == {"none": 0, "mild": 1, "severe": 2}
+    history = read_table(folder / "history.csv", HISTORY_COLUMNS)
+    assert len(history) == 3
+
+    record = json.loads((folder / "run.json").read_text())
+    assert record["run"] == record["backbone"] == "Tiny"
+    assert record["settings"] == {**SETTINGS, "normalisation": "dataset"}
+    assert (record["seed"], record["batch_size"]) == (7, 8)
+    assert record["classes"] == THREE
+    assert record["digests"] == {
+        "train_index": digest_files(parts[0][0]),
+        "validation_index": digest_files(parts[1][0]),
+        "weights": None,
+    }
+    assert record["environment"] == devices.describe()
+    # What a job was given, it need not have computed on.
+    assert record["computed"]["devices"] == (["GPU 3"] if devices.has_gpu() else ["CPU"])
+    assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
+    mean, _ = Photographs(*parts[0], THREE).channel_statistics()
+    assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
+    losses = [float(row["val_loss"]) for row in history]
+    assert record["best_epoch"] == losses.index(min(losses)) + 1
+
+    model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    assert not model.compiled
+    assert record["parameters"] == model.count_params()
+    assert record["parameters"] - record["trainable_parameters"] == 2 * 16  # mean and variance of each filter
+    assert judged(model, parts[1])["loss"] == pytest.approx(min(losses), rel=1e-4)
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        assert re.match(rf"epoch {epoch}/3: [\d.]+ images/s, at most \d+ s left: .*val_loss [\d.e-]+", line)
+    assert "at most 0 s left" in lines[-1]
+
+
+def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
+    path = tmp_path / "tiny.weights.h5"
+    source = tiny(False, None, (32, 32, 3))
+    source.save_weights(path)
+    settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
+    outputs = [tmp_path / "run" / name for name in OUTPUTS]
+    decided = ("Tiny", "Tiny", settings, "error", THREE, 1)
+    train_job(*decided, *parts, path, "", 1, 0, None, *outputs, tmp_path / "checkpoints", [])
+    assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
+    trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
+    for old, new in zip(source.get_weights(), trained, strict=True):
+        assert np.array_equal(old, new)
+
+
+class Killed(BaseException):
+    """What no part of the training may catch, as nothing can catch a kill."""
+
+
+# Half of the units dropped, photographs that are mixed, a learning rate that falls and a training that stops by itself:
+# all that has a state.
+LIVELY = {
+    "augment": {**AUGMENT, "mixup": 0.4, "brightness": 0.1},
+    "dropout": 0.5,
+    "epochs": 12,
+    "monitor": "val_accuracy",
+    "reduce_lr_patience": 1,
+    "early_stopping_patience": 4,
+    "learning_rate": 0.003,
+}
+
+
+def cut_short(patch: pytest.MonkeyPatch, folder: Path, parts: tuple[Part, Part], after: int, **settings: Any) -> None:
+    """A job that is killed once it has kept ``after`` epochs, in its next step."""
+    train_step = keras.callbacks.CallbackList.on_train_batch_end
+    kept = checkpoints_of(folder) / f"epoch-{after}.weights.h5"
+
+    def kill(callbacks: keras.callbacks.CallbackList, batch: int, logs: dict[str, float] | None = None) -> None:
+        if kept.exists():
+            raise Killed
+        train_step(callbacks, batch, logs)
+
+    with patch.context() as only:
+        only.setattr(keras.callbacks.CallbackList, "on_train_batch_end", kill)
+        with pytest.raises(Killed):
+            job(folder, parts, **settings)
+
+
+def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch, caplog):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **LIVELY))
+    rates = [float(row["learning_rate"]) for row in undisturbed[0]]
+    assert len(set(rates)) > 2, "the learning rate falls"
+    assert len(rates) < LIVELY["epochs"], "and the training stops by itself"
+    for epochs in range(1, len(rates)):
+        cut_short(monkeypatch, tmp_path / "killed", parts, epochs, **LIVELY)
+        assert len(list(checkpoints_of(tmp_path / "killed").glob("*.h5"))) <= 2
+    with caplog.at_level(logging.INFO):
+        history, weights = outcome(job(tmp_path / "killed", parts, **LIVELY))
+    assert f"going on after epoch {len(rates) - 1}" in caplog.messages
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    assert not checkpoints_of(tmp_path / "killed").exists()
+
+
+# All at once; the monitored figure is smoothed, so that the best epoch is neither the first nor the last.
+EVERYTHING = {
+    "feature_layers": ["first", "last"],
+    "precision": "mixed_float16",
+    "dropout": 0.5,
+    "batch_norm": "inference",
+    "class_weights": "effective_number",
+    "balanced_sampling": 0.8,
+    "balanced_epochs": 4,
+    "head_epochs": 3,
+    "head_learning_rate": 0.02,
+    "epochs": 4,
+    "warmup_epochs": 1,
+    "schedule": "cosine",
+    "layer_decay": 0.9,
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "clip_norm": 1.0,
+    "ema": 0.8,
+    "monitor": "val_quadratic_weighted_kappa",
+    "monitor_smoothing": 2,
+}
+
+
+def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **EVERYTHING))
+    assert [row["phase"] for row in undisturbed[0]] == ["head"] * 3 + ["network"] * 4
+    rates = [float(row["learning_rate"]) for row in undisturbed[0]]
+    assert rates[:5] == pytest.approx([0.02] * 3 + [0.005, 0.01])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    folder = tmp_path / "killed"
+    cut_short(monkeypatch, folder, parts, 1, **EVERYTHING)
+    kept = {path.name for path in checkpoints_of(folder).glob("*.npy")}
+    assert kept == {f"{name}.array.npy" for name in ("validation", "view-1", "view-2", "view-3")}
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "predict", None)  # features are not made again
+        for epochs in (3, 5):  # between head and network, and after
+            cut_short(patch, folder, parts, epochs, **EVERYTHING)
+        assert not list(checkpoints_of(folder).glob("*.npy"))
+        history, weights = outcome(job(folder, parts, **EVERYTHING))
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    assert not checkpoints_of(folder).exists()
+
+
+def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_on_the_next_time(tmp_path, parts):
+    settings = {"batch_norm": "inference", "head_epochs": 2, "epochs": 1}
+    for made, come in (("validation", "view-1"), ("view-1", "view-2")):
+        told = rf"within the features of {come}, as one takes \d+ s\. The features so far are kept"
+        with pytest.raises(OutOfTimeError, match=told):
+            job(tmp_path / "limited", parts, minutes=1, **settings)
+        assert (checkpoints_of(tmp_path / "limited") / f"{made}.array.npy").exists()
+
+
+def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
+    settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": None}
+    trained, *_ = fit(tmp_path, *parts, feature_layers=["first", "last"], **settings)
+    shown = keras.Model(trained.input, [trained.get_layer("pool").output, trained.get_layer("standardise").output])
+    photographs = Photographs(*parts[0], THREE)
+    plain, scaled = shown.predict(np.stack([photographs[number] for number in range(len(photographs))]), verbose=0)
+    vary = plain.std(axis=0) > 0.02
+    assert vary.sum() > 16, "the test would show nothing"
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(scaled[:, vary].std(axis=0), 1, rtol=0.02)
+    assert not scaled[:, ~vary].std(axis=0).max(initial=0) > 1
+
+
+def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):
+    """Nothing of the backbone changes, and validation is what the whole model says."""
+    settings = {
+        "batch_norm": "inference",
+        "head_epochs": 6,
+        "epochs": 1,
+        "learning_rate": 1.0,
+        "minimum_learning_rate": 0,
+    }
+    trained, history, decided = fit(tmp_path, *parts, **settings)
+    assert decided["best_epoch"] <= 6, "a step as long as this ruins the network"
+    assert decided["epochs_run"] == 7
+    best = history[decided["best_epoch"] - 1]
+    assert judged(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    assert best["val_loss"] < history[0]["val_loss"]
+    devices.prepare(1, 1)
+    fresh = build("Tiny", {**SETTINGS, **settings}, 3, None)
+    for new, old in zip(trained.get_layer("tiny").get_weights(), fresh.get_layer("tiny").get_weights(), strict=True):
+        assert np.array_equal(new, old)
+    for name in ("dense_1", "probabilities"):
+        assert not np.array_equal(trained.get_layer(name).get_weights()[0], fresh.get_layer(name).get_weights()[0])
+
+
+def test_the_averaged_weights_are_validated_and_kept(tmp_path, parts):
+    """Of steps so long that the weights themselves are nowhere."""
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "ema": 0.9, "batch_norm": "inference"}
+    model, history, decided = fit(tmp_path, *parts, **settings)
+    best = history[decided["best_epoch"] - 1]
+    assert judged(model, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    plain = fit(tmp_path / "plain", *parts, **{**settings, "ema": 0})[1]
+    assert [row["loss"] for row in plain] == [row["loss"] for row in history], "training itself is the same"
+    assert plain[0]["val_loss"] != history[0]["val_loss"]
+
+
+def test_rare_classes_come_more_often_in_the_first_epochs(tmp_path, parts, monkeypatch):
+    shown: dict[tuple[int, int], np.ndarray] = {}  # Keras has a look at the first batch before it begins
+    read = Batches.__getitem__
+
+    def note(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
+        given = read(batches, index)
+        if batches.seed is not None:
+            shown[batches.epoch, index] = given[1].sum(axis=0)
+        return given
+
+    monkeypatch.setattr(Batches, "__getitem__", note)
+    fit(tmp_path, *parts, balanced_sampling=1, balanced_epochs=2, class_weights="none")
+    counts = [np.sum([shown[epoch, index] for index in range(5)], axis=0).tolist() for epoch in range(3)]
+    assert counts == [[12, 12, 12], [15, 12, 9], [18, 12, 6]]
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(tmp_path, parts, precision):
+    changes = {"precision": precision, "epochs": 2}
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts, **changes))
+    train_small(tmp_path / "limited", parts, minutes=1, **changes)  # less than what is put aside
+    history, weights = outcome(tmp_path / "limited")
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+    record = json.loads((tmp_path / "limited/run.json").read_text())
+    assert record["computed"]["precision"] == precision
+    model = keras.saving.load_model(tmp_path / "limited/model.keras")
+    assert {layer.compute_dtype for layer in model._flatten_layers()} <= {"float32", "uint8"}
+    assert weights[0].dtype == np.float32
+    best = history[record["best_epoch"] - 1]
+    assert judged(model, parts[1])["loss"] == pytest.approx(float(best["val_loss"]), rel=0.02)
+    # Which is another figure than in full precision.
+    assert judged(model, parts[1])["loss"] != float(best["val_loss"])
+
+
+def test_the_scale_of_float16_losses_is_kept(tmp_path):
+    def fresh() -> keras.Model:
+        model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
+        compile_model(model, SETTINGS, 3, jit=False)
+        return model
+
+    model, other = fresh(), fresh()
+    model.optimizer.dynamic_scale.assign(64.0)
+    model.optimizer.step_counter.assign(17)
+    row = dict.fromkeys(HISTORY_COLUMNS, 1.0)
+    kept = Checkpoint(tmp_path, "key")
+    kept.restart(8)
+    kept.save(model, [row], 1, finished=False)
+    kept.load(other, 1)
+    assert (float(other.optimizer.dynamic_scale), int(other.optimizer.step_counter)) == (64.0, 17)
+
+
+def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(tmp_path, parts, monkeypatch):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts))
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "write_table", kill)
+        with pytest.raises(Killed):
+            job(tmp_path / "killed", parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", None)
+        history, weights = outcome(job(tmp_path / "killed", parts))
+    assert history == undisturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("setting", "it is of other data, settings or code"),
+        ("code", "it is of other data, settings or code"),
+        ("pixels", "it is of other data, settings or code"),
+        ("label", "it is of other data, settings or code"),
+        ("damage", "is damaged"),
+        ("state", "cannot be used"),
+    ],
+)
+def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monkeypatch, caplog, change, said):
+    folder = tmp_path / "killed"
+    cut_short(monkeypatch, folder, parts, 2)
+    changes: dict[str, Any] = {}
+    shard, index = parts[0][1][0][0], parts[0][0][0]
+    if change == "setting":
+        changes["learning_rate"] = 0.02
+    elif change == "code":
+        changes["code"] = "another"
+    elif change == "pixels":
+        np.save(shard, np.load(shard)[:, ::-1])
+    elif change == "label":
+        index.write_text(index.read_text().replace("mild", "none", 1))
+    elif change == "damage":
+        weights = checkpoints_of(folder) / "epoch-2.weights.h5"
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    else:
+        (checkpoints_of(folder) / "state.json").write_text("[]")
+    with caplog.at_level(logging.INFO):
+        went_on = outcome(job(folder, parts, **changes))
+    assert said in caplog.text
+    assert "going on" not in caplog.text
+    anew = outcome(job(tmp_path / "anew", parts, **changes))
+    assert went_on[0] == anew[0]
+    assert all(np.array_equal(a, b) for a, b in zip(went_on[1], anew[1], strict=True))
+
+
+def test_before_its_time_is_over_a_job_ends_after_an_epoch_and_goes_on_the_next_time(tmp_path, parts):
+    undisturbed = outcome(job(tmp_path / "undisturbed", parts))
+    for epochs in (1, 2):
+        told = rf"within epoch {epochs + 1}, as one takes \d+ s\. The {epochs} epochs so far are kept"
+        with pytest.raises(OutOfTimeError, match=told):
+            job(tmp_path / "limited", parts, minutes=1)  # less than what is put aside
+    assert outcome(job(tmp_path / "limited", parts, minutes=1))[0] == undisturbed[0]
+    assert outcome(job(tmp_path / "enough", parts, minutes=60))[0] == undisturbed[0]
+
+
+def memory_for(patch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let the device find no memory for batches of more than ``limit`` photographs."""
+    plenty = train_module._fit
+
+    def scarce(model: keras.Model, settings: dict[str, Any], seed: int, batches: Batches, *others: Any) -> None:
+        if batches.batch_size > limit:
+            raise MemoryError
+        plenty(model, settings, seed, batches, *others)
+
+    patch.setattr(train_module, "_fit", scarce)
+
+
+def test_out_of_memory_is_an_error_that_says_what_to_change(tmp_path, parts, monkeypatch):
+    memory_for(monkeypatch, 4)
+    with pytest.raises(RetinaflowError) as error:
+        fit(tmp_path, *parts)
+    assert "Tiny: out of memory with batches of 8 photographs of 32 x 32 pixels. Lower batch_size" in str(error.value)
+
+
+def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, monkeypatch, caplog):
+    small = outcome(job(tmp_path / "small", parts, batch_size=2))
+    memory_for(monkeypatch, 3)
+    # The next run knows at once.
+    cut_short(monkeypatch, tmp_path / "halved", parts, 1, on_out_of_memory="halve")
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    halved = outcome(job(tmp_path / "halved", parts, on_out_of_memory="halve"))
+    assert "going on after epoch 1" in caplog.text
+    assert "out of memory" not in caplog.text
+    assert halved[0] == small[0]
+    assert all(np.array_equal(a, b) for a, b in zip(halved[1], small[1], strict=True))
+    assert json.loads((tmp_path / "halved/run.json").read_text())["batch_size"] == 2
+    memory_for(monkeypatch, 0)
+    with pytest.raises(RetinaflowError, match="batches of 1 photographs"):
+        fit(tmp_path, *parts, on_out_of_memory="halve")
+
+
+def test_a_batch_that_several_gpus_could_not_share_is_not_tried(tmp_path, parts, monkeypatch):
+    monkeypatch.setattr(devices, "parallel", lambda _: contextlib.nullcontext())
+    memory_for(monkeypatch, 0)
+    with pytest.raises(RetinaflowError, match="batches of 6 photographs"):
+        fit(tmp_path, *parts, on_out_of_memory="halve", gpus=2, batch_size=12)
+
+
+def shown_on_terminal(work: Callable[[], object]) -> str:
+    """What ``work`` prints on standard error where that is a terminal; Linux keeps 4 kB until it is read."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    with os.fdopen(leader, "rb") as reader, os.fdopen(follower, "w") as terminal:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", terminal)
+            work()
+        terminal.write("END")
+        terminal.flush()
+        shown = b""
+        while not shown.endswith(b"END"):
+            shown += reader.read1()
+    return shown.decode()
+
+
+def test_progress(tmp_path, parts, caplog, monkeypatch):
+    """A bar on a terminal alone; in the log, a line for each half minute of an epoch, here of every batch."""
+    minutes = count(step=60)
+    monkeypatch.setattr(train_module, "tqdm", partial(tqdm, mininterval=0))
+    monkeypatch.setattr("retinaflow.training.train.time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    with caplog.at_level(logging.INFO):
+        shown = shown_on_terminal(lambda: fit(tmp_path, *parts, epochs=1))
+    assert re.search(r"epoch 1/1: +0%.* 0/36 \[", shown)
+    assert re.search(r"epoch 1/1: +\d+%.* (8|16|24|32|36)/36 \[.*img/s", shown)
+    lines = [message for message in caplog.messages if "images/s" in message]
+    assert re.match(r"8/36 images, 0\.1 images/s, 210 s left, loss [\d.]+$", lines[0])
+    assert [line.split("/")[0] for line in lines[:-1]] == ["8", "16", "24", "32", "36"]
+
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", plain)
+    fit(tmp_path, *parts, epochs=1)
+    assert "epoch" not in plain.getvalue()

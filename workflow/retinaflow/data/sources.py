@@ -1,0 +1,83 @@
+"""New photographs, to be graded: a folder, an archive or a list of them. Imports nothing heavy."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retinaflow.data.labels import read_paths
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage import archives
+from retinaflow.storage.files import digest
+
+LISTS = (".txt", ".csv")
+EXPECTED = (
+    "a folder of photographs, a .zip archive of one, or a list of them: a .txt file with one path a line, or a .csv "
+    "table with the column 'image'"
+)
+
+
+def folder_name(source: str) -> str:
+    """What to call that which is made of ``source``: by its last step and by where it is, so that no two share one."""
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - which does not follow links
+    step = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-.")[:40]
+    return f"{step or 'photographs'}-{digest(os.fsencode(path))[:8]}"
+
+
+def states(source: str) -> list[str]:
+    """A text for each file of ``source`` that tells it from what it was before: ``archives.states``, of a list, too.
+
+    Raises ``RetinaflowError`` if ``source`` is no folder, archive or list, or cannot be read.
+    """
+    _check(source)
+    if not _is_list(source):
+        return archives.states(source)
+    texts = []
+    for name, path in _listed(source).items():
+        try:
+            status = Path(path).stat()
+            texts.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0")
+        except OSError:
+            texts.append(f"{name}\0")
+    return texts
+
+
+@contextmanager
+def files_of(source: str, scratch: Path, max_bytes: int) -> Iterator[dict[str, str]]:
+    """Yield the paths of the files of ``source`` by their names: relative to a folder, or as a list has them.
+
+    An archive is unpacked to the folder ``scratch``, which is removed afterwards, unless it would exceed ``max_bytes``.
+    Raises ``RetinaflowError`` as ``states`` and ``archives.unpack`` do.
+    """
+    _check(source)
+    if _is_list(source):
+        yield _listed(source)
+    elif archives.split_archive(source):
+        try:
+            archives.unpack(source, scratch, max_bytes)
+            yield _below(scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    else:
+        yield _below(Path(source))
+
+
+def _check(source: str) -> None:
+    # os.path takes a path that is too long or may not be looked at for one that is not there.
+    located = archives.split_archive(source)
+    if not (os.path.isfile(located[0]) if located else _is_list(source) or os.path.isdir(source)):  # noqa: PTH112, PTH113
+        raise RetinaflowError(f"images: there is no {source!r}; expected {EXPECTED}. Correct the path.")
+
+
+def _is_list(source: str) -> bool:
+    return source.lower().endswith(LISTS) and os.path.isfile(source)  # noqa: PTH113
+
+
+def _listed(source: str) -> dict[str, str]:
+    return {name: str(Path(source).parent / name) for name in read_paths(source)}
+
+
+def _below(folder: Path) -> dict[str, str]:
+    return {name: entry.path for name, entry in archives.files_below(str(folder))}

@@ -1,0 +1,218 @@
+"""Figures of scores: confusion matrices, learning curves, the comparison of backbones. PNG, always the same bytes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.files import whole_file
+
+# Of the Okabe-Ito palette: told apart with any colour vision, and by lightness alone in print.
+DARK, LIGHT = "#0072B2", "#E69F00"
+
+CURVES = {"loss": "Loss", "accuracy": "Accuracy", "quadratic_weighted_kappa": "Quadratic weighted kappa"}
+RATE = "learning_rate"
+
+
+def confusion_matrix_figure(
+    path: str | os.PathLike[str], matrix: np.ndarray, classes: Sequence[str], title: str
+) -> None:
+    """Draw counts and, as colour and per cent, the share of each actual class that was predicted as each class.
+
+    ``matrix``: int (k, k), rows actual, columns predicted, in the order of the k ``classes``.
+    Raises ``RetinaflowError`` if the shape does not fit the classes.
+    """
+    k = len(classes)
+    if matrix.shape != (k, k):
+        raise RetinaflowError(
+            f"{path}: found a confusion matrix of shape {matrix.shape}, expected {(k, k)} for {k} classes. "
+            "Score the model again with these classes."
+        )
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = matrix / np.maximum(totals, 1)
+    # Cells of a fixed size in inches, so that text fits at any number of classes; labels widen the figure when saved.
+    figure = Figure(figsize=(0.9 * k, 0.9 * k))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        percent = f"{share:.1%}" if totals[row, 0] else "–"
+        axes.text(
+            column,
+            row,
+            f"{matrix[row, column]:,}\n{percent}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if share > 0.6 else "black",
+        )
+    slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(k), classes, **(slanted if max(map(len, classes)) > 8 else {}))
+    axes.set_yticks(range(k), [f"{name}\nn = {total:,}" for name, total in zip(classes, totals[:, 0], strict=True)])
+    # Between the cells, so that near-white ones keep their outline.
+    axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.8", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("Actual")
+    axes.set_title(f"{title}\nimages, and share of the actual class", fontsize=11)
+    save(figure, path)
+
+
+def learning_curves(
+    path: str | os.PathLike[str], history_rows: Sequence[Mapping[str, str]], kept_epoch: int, title: str
+) -> None:
+    """Draw loss, accuracy, kappa and learning rate by epoch, and mark the epoch whose weights were kept.
+
+    ``history_rows``: a row an epoch with ``epoch``, the three figures, ``val_`` and each of them, and
+    ``learning_rate``, as text; what is not finite is left out. Raises ``RetinaflowError`` if there is no row, a column
+    is missing or a value is no number.
+    """
+    history = _history(path, history_rows)
+    epochs = history["epoch"]
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, (name, label) in zip(panels.flat, CURVES.items(), strict=False):
+        axes.plot(epochs, history[name], "o--", color=LIGHT, markersize=4, label="training")
+        axes.plot(epochs, history[f"val_{name}"], "s-", color=DARK, markersize=4, label="validation")
+        axes.set_title(label, fontsize=10)
+    rates = panels[1, 1]
+    rates.plot(epochs, history[RATE], "D-", color="black", markersize=4)
+    rates.set_yscale("log")
+    rates.set_title("Learning rate", fontsize=10)
+    for axes in panels.flat:
+        axes.axvline(kept_epoch, color="0.35", linestyle=":", label=f"kept: epoch {kept_epoch}")
+        axes.grid(color="0.9")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    for axes in panels[1]:
+        axes.set_xlabel("Epoch")
+    figure.suptitle(title, fontsize=12)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    save(figure, path)
+
+
+def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw kappa and accuracy of systems as bars with their intervals, best first, and marks of what is free on each.
+
+    ``rows``: one a system and part, in the order to draw, with ``run``, ``part``, ``baseline_class``,
+    ``baseline_accuracy``, ``other_eye_quadratic_weighted_kappa``, ``plain_quadratic_weighted_kappa``,
+    ``quadratic_weighted_kappa`` and ``accuracy``, the last two also with ``_low`` and ``_high``; None is undefined or
+    not known. Raises ``RetinaflowError`` if there is no row.
+    """
+    if not rows:
+        raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a backbone first.")
+    systems, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("run", "part"))
+    figure = Figure(figsize=(10, 1.8 + 0.36 * len(systems) * len(parts)), layout="constrained")
+    kappas, accuracies = figure.subplots(1, 2, sharey=True)
+    height = 0.8 / len(parts)
+    for part, colour in zip(parts, (DARK, LIGHT), strict=False):
+        chosen = [row for row in rows if row["part"] == part]
+        offset = (parts.index(part) - (len(parts) - 1) / 2) * height
+        places = np.array([systems.index(row["run"]) + offset for row in chosen])
+        last = part == parts[-1]
+        # Marks on each bar: the parts' baselines are so close that lines across the panel would merge.
+        plain, fellow = "plain_quadratic_weighted_kappa", "other_eye_quadratic_weighted_kappa"
+        _bars(kappas, places, height, chosen, "quadratic_weighted_kappa", colour, (plain, fellow))
+        _marks(kappas, places, height, chosen, fellow, "the other eye's label" if last else "", "dashed")
+        _bars(accuracies, places, height, chosen, "accuracy", colour, ("baseline_accuracy",))
+        always = f"always {rows[0]['baseline_class']}"
+        _marks(accuracies, places, height, chosen, "baseline_accuracy", always if last else "", "solid")
+        known = [(row[plain], place) for row, place in zip(chosen, places, strict=True) if row[plain] is not None]
+        kappas.plot(
+            *np.array(known).reshape(-1, 2).T,
+            "o",
+            color="white",
+            markeredgecolor="black",
+            markersize=4.5,
+            label="without thresholds" if last else "",
+        )
+    kappas.set_yticks(range(len(systems)), systems)
+    kappas.set_ylim(len(systems) - 0.45, -0.55)
+    kappas.set_xlabel("Quadratic weighted kappa")
+    accuracies.set_xlabel("Accuracy")
+    names = ("quadratic_weighted_kappa", "quadratic_weighted_kappa_low", "plain_quadratic_weighted_kappa")
+    lowest = min([0.0, *(row[name] or 0.0 for row in rows for name in names)])
+    for axes, left in ((kappas, lowest), (accuracies, 0.0)):
+        axes.axvline(0, color="black", linewidth=0.8)
+        # Room for the text behind a bar of 1.
+        axes.set_xlim(left, 1.3)
+        axes.spines["bottom"].set_bounds(left, 1)
+        axes.set_xticks([tick for tick in np.linspace(-1, 1, 11) if tick >= left - 1e-9])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    labelled = {
+        label: handle
+        for axes in (kappas, accuracies)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, frameon=False)
+    save(figure, path)
+
+
+def _bars(
+    axes: Axes,
+    places: np.ndarray,
+    height: float,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    colour: str,
+    marks: Sequence[str],
+) -> None:
+    """Bars of the figure ``name`` with their intervals, and its value behind bar, interval and ``marks``."""
+    label = rows[0]["part"] + (" (95 % interval)" if any(row[f"{name}_low"] is not None for row in rows) else "")
+    axes.barh(places, [row[name] or 0.0 for row in rows], height, color=colour, edgecolor="white", label=label)
+    for place, row in zip(places, rows, strict=True):
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        if low is not None:
+            axes.plot([low, high], [place, place], "|-", color="0.3", markersize=6, linewidth=1.2)
+        text = "undefined" if row[name] is None else f"{row[name]:.3f}"
+        end = max(0.0, *(row[mark] or 0.0 for mark in (name, f"{name}_high", *marks)))
+        axes.text(end + 0.025, place, text, va="center", fontsize=8)
+
+
+def _marks(
+    axes: Axes,
+    places: np.ndarray,
+    height: float,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    label: str,
+    style: Literal["solid", "dashed"],
+) -> None:
+    """A stroke across each bar where ``name`` is."""
+    known = [(row[name], place) for row, place in zip(rows, places, strict=True) if row[name] is not None]
+    values, where = np.array(known).reshape(-1, 2).T
+    axes.vlines(
+        values, where - height / 2, where + height / 2, colors="black", linewidth=2, linestyles=style, label=label
+    )
+
+
+def _history(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """Columns of a training history, float64 (epochs,), NaN for what is not finite."""
+    if not rows:
+        raise RetinaflowError(f"{path}: found a history without epochs, expected at least one. Train the model again.")
+    columns = {}
+    for name in ("epoch", *CURVES, *(f"val_{name}" for name in CURVES), RATE):
+        try:
+            values = np.array([float(row[name]) for row in rows])
+        except KeyError:
+            raise RetinaflowError(
+                f"{path}: column {name!r} of the history is missing; found {', '.join(rows[0])}. Train the model again."
+            ) from None
+        except ValueError as error:
+            raise RetinaflowError(
+                f"{path}: column {name!r} of the history: {error}; expected numbers. Train the model again."
+            ) from error
+        columns[name] = np.where(np.isfinite(values), values, np.nan)
+    return columns
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write ``figure`` as PNG, the same bytes every time."""
+    # matplotlib would write its version into the file.
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})

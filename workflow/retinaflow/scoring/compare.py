@@ -1,0 +1,241 @@
+"""Rank systems by what they score on held-out photographs, beside what is to be had for free; tell gain from luck."""
+
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.pairs import PAIR_COLUMNS, compare_pairs
+from retinaflow.reporting.figures import comparison_figure
+from retinaflow.scoring.summary import SUMMARISED, summarise
+from retinaflow.storage.documents import read_document
+from retinaflow.storage.files import whole_file
+from retinaflow.storage.tables import write_table
+
+# Figures with an interval, of which `_low` and `_high` are columns too.
+INTERVALS = (
+    "quadratic_weighted_kappa",
+    "accuracy",
+    "macro_auc",
+    "referable_auc",
+    "operating_point_sensitivity",
+    "operating_point_specificity",
+)
+COLUMNS = (
+    "rank",
+    "run",
+    "backbone",
+    "part",
+    "images",
+    "patients",
+    "accuracy",
+    "baseline_accuracy",
+    "quadratic_weighted_kappa",
+    "plain_quadratic_weighted_kappa",
+    "macro_auc",
+    "referable_auc",
+    "referable_sensitivity",
+    "referable_specificity",
+    "operating_point_sensitivity",
+    "operating_point_specificity",
+    "log_loss",
+    "expected_calibration_error",
+    "other_eye_images",
+    "other_eye_accuracy",
+    "other_eye_quadratic_weighted_kappa",
+    *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
+)
+PARTS = ("out-of-fold", "validation", "test")
+
+_NAME = {"type": "string", "minLength": 1}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_SHARE_OR_NULL = {**_SHARE, "type": ["number", "null"]}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_KAPPA_OR_NULL = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}  # rounding takes it beyond
+_INTERVAL = {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_COUNT = {"type": "integer", "minimum": 0}
+
+# What the comparison reads of a metrics file.
+SCHEMA = _object(
+    run=_NAME,
+    backbone=_NAME,
+    part={"enum": list(PARTS)},
+    classes={"type": "array", "minItems": 2, "items": _NAME},
+    images={**_COUNT, "minimum": 1},
+    patients={**_COUNT, "minimum": 1},
+    accuracy=_SHARE,
+    quadratic_weighted_kappa=_KAPPA_OR_NULL,
+    macro_auc=_SHARE_OR_NULL,
+    log_loss={"type": "number", "minimum": 0},
+    referable=_object(
+        level={"type": "integer", "minimum": 1},
+        auc=_SHARE_OR_NULL,
+        sensitivity=_SHARE_OR_NULL,
+        specificity=_SHARE_OR_NULL,
+        operating_point=_object(sensitivity=_SHARE_OR_NULL, specificity=_SHARE_OR_NULL),
+    ),
+    plain=_object(quadratic_weighted_kappa=_KAPPA_OR_NULL),
+    baseline=_object(**{"class": _NAME, "accuracy": _SHARE}),
+    other_eye=_object(images=_COUNT, accuracy=_SHARE_OR_NULL, quadratic_weighted_kappa=_KAPPA_OR_NULL),
+    calibration=_object(expected_calibration_error=_SHARE),
+    intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
+)
+
+Scores = dict[str, Any]
+
+
+def compare(
+    scores: Sequence[Path],
+    predictions: Sequence[Path],
+    replicates: int,
+    seed: int,
+    table: Path,
+    pairs: Path,
+    markdown: Path,
+    figure: Path,
+) -> str:
+    """Write a table of all ``scores``, one of pairs of systems, a Markdown summary and a figure; returns the Markdown.
+
+    ``scores`` are metrics files: ``metrics.evaluate`` with ``run`` (a system, or ``SYSTEM/fold-N``), ``backbone`` (the
+    system), ``part`` and ``classes``; ``predictions`` are the tables of the same runs and parts, in the same order.
+    Systems are ranked by quadratic weighted kappa on their validation part or, with folds, on the ``out-of-fold`` part;
+    never on the test set. Undefined kappas come last, equals by name. The rows of a system's folds follow its own,
+    without a rank. Pairs (``pairs.compare_pairs``, with ``replicates`` drawn by ``seed``) are of ranked systems, the
+    better one first.
+
+    Raises ``RetinaflowError`` if there is no file, one is malformed, or they do not belong together.
+    """
+    if not scores:
+        raise RetinaflowError("scores: found no file to compare, expected at least one. Score a backbone first.")
+    rows = [{**read_scores(path), "predictions": answers} for path, answers in zip(scores, predictions, strict=True)]
+    ranked_on = "out-of-fold" if any(row["part"] == "out-of-fold" for row in rows) else "validation"
+    _check_together(rows, ranked_on)
+    systems = _ranked(rows, ranked_on)
+    ordered = _ordered(rows, systems)
+    by_part = {part: [row for row in ordered if row["rank"] and row["part"] == part] for part in (ranked_on, "test")}
+    by_part = {part: of_part for part, of_part in by_part.items() if of_part}
+    found = {
+        part: compare_pairs(
+            {row["run"]: row["predictions"] for row in of_part}, len(rows[0]["classes"]), replicates, seed
+        )
+        for part, of_part in by_part.items()
+    }
+    write_table(table, COLUMNS, [{column: row[column] for column in COLUMNS} for row in ordered])
+    write_table(pairs, PAIR_COLUMNS, [{"part": part, **pair._asdict()} for part in found for pair in found[part]])
+    text = summarise(by_part, found, _folds(rows, "test"), replicates)
+    with whole_file(markdown) as part:
+        part.write_text(text, encoding="utf-8")
+    comparison_figure(figure, [row for of_part in by_part.values() for row in of_part])
+    return text
+
+
+def read_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read one metrics file as a row of ``COLUMNS`` (without rank) and what places it among others.
+
+    Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
+    """
+    content = read_document(path, SCHEMA, "a metrics file", "Delete it and score the model again.")
+    referable, baseline, classes = content["referable"], content["baseline"], content["classes"]
+    if referable["level"] >= len(classes):
+        raise RetinaflowError(
+            f"{path}: referable.level is {referable['level']}, expected at most {len(classes) - 1} for {len(classes)} "
+            "classes. Delete it and score the model again."
+        )
+    fold = re.fullmatch(re.escape(content["backbone"]) + r"(?:/fold-([1-9][0-9]*))?", content["run"])
+    if not fold or (fold[1] and content["part"] == "out-of-fold"):
+        raise RetinaflowError(
+            f"{path}: run {content['run']!r} of {content['backbone']!r} on {content['part']!r}; expected the "
+            "backbone for a run, or backbone/fold-N on another part than out-of-fold. Delete it and score again."
+        )
+    intervals, other_eye = content["intervals"] or {}, content["other_eye"]
+    return {
+        **{column: content[column] for column in COLUMNS if column in content},
+        "baseline_accuracy": baseline["accuracy"],
+        "plain_quadratic_weighted_kappa": content["plain"]["quadratic_weighted_kappa"],
+        **{f"referable_{name}": referable[name] for name in ("auc", "sensitivity", "specificity")},
+        **{f"operating_point_{name}": value for name, value in referable["operating_point"].items()},
+        "expected_calibration_error": content["calibration"]["expected_calibration_error"],
+        **{f"other_eye_{name}": other_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
+        **{
+            f"{name}_{end}": value
+            for name in INTERVALS
+            for end, value in zip(("low", "high"), intervals.get(name) or (None, None), strict=True)
+        },
+        "file": path,
+        "fold": int(fold[1] or 0),
+        "classes": classes,
+        "baseline_class": baseline["class"],
+        "referable_class": classes[referable["level"]],
+    }
+
+
+def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
+    """All in one kind of split, over the same classes and, part by part, the same photographs; no run twice."""
+    seen: dict[tuple[str, str], Scores] = {}
+    for row in rows:
+        here = f"{row['file']}: {row['run']} on {row['part']}"
+        single, test = row["fold"] == 0, row["part"] == "test"
+        if (not single and ranked_on == "validation") or (not test and single != (row["part"] == ranked_on)):
+            raise RetinaflowError(
+                f"{here}; expected either no folds at all, or the folds of each backbone and their pooled out-of-fold "
+                "part. Compare runs of one configuration."
+            )
+        twin = seen.setdefault((row["run"], row["part"]), row)
+        if twin is not row:
+            raise RetinaflowError(f"{here} is also in {twin['file']}; expected it once. Leave one out.")
+        _check_equal(row, rows[0], ("classes", "baseline_class", "referable_class"))
+        like = next(other for other in rows if (other["part"], other["fold"]) == (row["part"], row["fold"]))
+        _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
+
+
+def _check_equal(row: Scores, other: Scores, names: Iterable[str]) -> None:
+    for name in names:
+        if row[name] != other[name]:
+            raise RetinaflowError(
+                f"{row['file']}: {name} is {row[name]!r}, expected {other[name]!r} as in {other['file']}. "
+                "Compare models scored on the same photographs and classes."
+            )
+
+
+def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
+    """All backbones, best first."""
+    kappas = {row["backbone"]: row["quadratic_weighted_kappa"] for row in rows if row["part"] == ranked_on}
+    for row in rows:
+        if row["backbone"] not in kappas:
+            raise RetinaflowError(
+                f"{row['file']}: {row['backbone']} has no scores on {ranked_on}, expected them for its rank. "
+                "Add that metrics file."
+            )
+    return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
+
+
+def _ordered(rows: Iterable[Scores], systems: Sequence[str]) -> list[Scores]:
+    """Rows by rank, fold and part, those of whole systems with their ``rank``."""
+    ranks = {name: rank for rank, name in enumerate(systems, start=1)}
+    ordered = sorted(rows, key=lambda row: (ranks[row["backbone"]], row["fold"], PARTS.index(row["part"])))
+    return [{**row, "rank": None if row["fold"] else ranks[row["backbone"]]} for row in ordered]
+
+
+def _folds(rows: Sequence[Scores], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """Mean and sample standard deviation of the ``SUMMARISED`` figures over the folds of each system on a part."""
+    folds: dict[str, list[Scores]] = {}
+    for row in rows:
+        if row["fold"] and row["part"] == part:
+            folds.setdefault(row["backbone"], []).append(row)
+    return {
+        system: {name: _mean_and_deviation([row[name] for row in its]) for name in SUMMARISED}
+        for system, its in folds.items()
+    }
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    return (statistics.mean(known), statistics.stdev(known)) if len(known) == len(values) else None

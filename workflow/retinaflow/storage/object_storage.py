@@ -1,0 +1,288 @@
+"""Photographs, label tables and weights in object storage that speaks S3; clients are those of boto3."""
+
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.archives import TABLE_BYTES
+from retinaflow.storage.files import digest, whole_file
+
+log = logging.getLogger(__name__)
+
+SCHEME = "s3://"
+# Photographs fetched at a time; boto3 keeps ten connections.
+THREADS = 8
+SIGNATURE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it
+LONGEST_NAME = 255 - len(".part-")  # bytes that file systems take, less what a file has in front until it is whole
+NO_NAME = {"\\", "\0"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as the storage lists it: where it is, its path below the folder asked for, and its state."""
+
+    bucket: str
+    key: str
+    name: str
+    etag: str
+    size: int
+
+
+# What each setting of Snakemake's storage plugin is called in the environment of boto3.
+VARIABLES = {
+    "endpoint_url": "AWS_ENDPOINT_URL_S3",
+    "region": "AWS_DEFAULT_REGION",
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
+    "retries": "AWS_MAX_ATTEMPTS",
+    "signature_version": SIGNATURE,
+}
+
+
+def environment(settings: Any) -> dict[str, str]:
+    """The variables by which ``client`` of another process has the same settings; it looks up what is not given."""
+    given = {variable: getattr(settings, name) for name, variable in VARIABLES.items()}
+    return {variable: str(value) for variable, value in given.items() if value is not None}
+
+
+def client() -> Any:
+    """A client for S3 with the settings and credentials in the environment, or where else boto3 looks for them."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client("s3", config=Config(signature_version=os.environ.get(SIGNATURE), retries={"mode": "standard"}))
+
+
+def is_remote(path: str) -> bool:
+    """Whether ``path`` names something in a storage, rather than a file or folder."""
+    return "://" in path
+
+
+def fault(url: str) -> str:
+    """What is wrong with the form of the address ``url``; empty if nothing is."""
+    if not url.startswith(SCHEME):
+        return (
+            f"{url!r}: only {SCHEME}bucket/key is fetched from a storage; fetch it yourself and name the file or folder"
+        )
+    steps = url.removeprefix(SCHEME).removesuffix("/").split("/")
+    if any(step in ("", ".", "..") for step in steps):
+        return f"{url!r}: expected {SCHEME}bucket/key without empty steps, '.' or '..'"
+    return ""
+
+
+def split_archive(url: str) -> tuple[str, str] | None:
+    """Tell the archive from the place inside it: ``s3://b/a.zip/train`` is ``("s3://b/a.zip", "train")``.
+
+    None for an address that leads through no archive.
+    """
+    bucket, *steps = url.removeprefix(SCHEME).removesuffix("/").split("/")
+    for end, step in enumerate(steps, start=1):
+        if step.lower().endswith(".zip"):
+            return SCHEME + "/".join([bucket, *steps[:end]]), "/".join(steps[end:])
+    return None
+
+
+def find(client: Any, url: str) -> Stored:
+    """The object ``url``.
+
+    Raises ``RetinaflowError`` if there is none, or the storage cannot be reached or refuses.
+    """
+    bucket, key = _place(url)
+    with _explained(url):
+        told = client.head_object(Bucket=bucket, Key=key)
+    return Stored(bucket, key, key.rsplit("/", 1)[-1], told["ETag"], told["ContentLength"])
+
+
+def check_folder(client: Any, url: str) -> None:
+    """Ask the storage, once, whether there is anything below ``url``; raises what ``find_below`` does."""
+    bucket, key = _place(url)
+    with _explained(url):
+        told = client.list_objects_v2(Bucket=bucket, Prefix=_prefix(key), MaxKeys=1)
+    if not told.get("Contents"):
+        raise _nothing_below(url)
+
+
+def find_below(client: Any, url: str) -> list[Stored]:
+    """All objects below the folder ``url``, one request for a thousand of them, in the order of their names.
+
+    Hidden ones and the objects that stand for folders are passed over, as in a folder on disk.
+    Raises ``RetinaflowError`` if there are none, the name of one would lead out of the folder or could not be that of a
+    file, or the storage cannot be reached or refuses.
+    """
+    bucket, key = _place(url)
+    prefix = _prefix(key)
+    found = []
+    with _explained(url):
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                name = entry["Key"].removeprefix(prefix)
+                if name and not name.endswith("/"):
+                    found.append(Stored(bucket, entry["Key"], name, entry["ETag"], entry["Size"]))
+    _check_names(url, found)
+    visible = [item for item in found if not any(step.startswith(".") for step in item.name.split("/"))]
+    if not visible:
+        raise _nothing_below(url)
+    return sorted(visible, key=lambda item: item.name)
+
+
+def state(stored: list[Stored]) -> str:
+    """Digest (32 hexadecimal digits) that changes with the names and contents of objects."""
+    return digest("".join(f"{item.name}\0{item.etag}\0{item.size}\0" for item in stored).encode("utf-8"))
+
+
+def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
+    """Fetch all objects below ``url`` as the folder ``target``, which appears once everything is there.
+
+    Each is kept under the name of its state in ``.kept`` beside ``target``, as a hard link: what is there already, from
+    an earlier or a broken-off attempt, is not fetched again. Returns the number of objects that were fetched.
+    Raises ``RetinaflowError`` as ``find_below``, and if they are more than ``max_bytes`` or one changes meanwhile.
+    """
+    stored = find_below(client, url)
+    total = sum(item.size for item in stored)
+    if total > max_bytes:
+        raise RetinaflowError(
+            f"{url}: {total} bytes are more than the {max_bytes} allowed. If that is right, raise data.unpack_limit."
+        )
+    kept = target.parent / ".kept" / target.name
+    kept.mkdir(parents=True, exist_ok=True)
+    wanted = {digest(f"{item.key}\0{item.etag}".encode()): item for item in stored}
+    missing = {name: item for name, item in wanted.items() if not (kept / name).exists()}
+    log.info("%s: %d objects of %.3f GB, %d of them to fetch", url, len(stored), total / 1e9, len(missing))
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for _ in pool.map(lambda name: _fetch(client, missing[name], kept / name, False), missing):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    _lay_out(wanted, kept, target)
+    for file in kept.iterdir():
+        if file.name not in wanted:
+            file.unlink()
+    return len(missing)
+
+
+def fetch_file(client: Any, url: str, target: Path) -> None:
+    """Fetch the object ``url`` as ``target``; raises what ``find`` does, and if the object changes meanwhile."""
+    _fetch(client, find(client, url), target, True)
+
+
+def fetch_table(client: Any, url: str, target: Path) -> None:
+    """Fetch the object ``url``, a label table or an archive of one, as ``target``, unless it is there in this state.
+
+    Raises ``RetinaflowError`` as ``fetch_file``, and if it is larger than a label table may be.
+    """
+    found, stamp = find(client, url), target.with_name(f".{target.name}.etag")
+    if found.size > TABLE_BYTES:
+        raise RetinaflowError(
+            f"{url}: has {found.size} bytes, which no label table has; expected at most {TABLE_BYTES}. Put the table "
+            "beside the archive it is in, and name that."
+        )
+    if target.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == found.etag:
+        return
+    stamp.unlink(missing_ok=True)
+    _fetch(client, found, target, True)
+    with whole_file(stamp) as part:
+        part.write_text(found.etag, encoding="utf-8")
+
+
+def _place(url: str) -> tuple[str, str]:
+    """Bucket and key."""
+    bucket, _, key = url.removeprefix(SCHEME).removesuffix("/").partition("/")
+    return bucket, key
+
+
+def _prefix(key: str) -> str:
+    return f"{key}/" if key else ""
+
+
+def _nothing_below(url: str) -> RetinaflowError:
+    return RetinaflowError(
+        f"{url}: there is no object below it. Expected the folder that photographs are in, or a .zip archive of one: "
+        "correct the address."
+    )
+
+
+def _check_names(url: str, stored: list[Stored]) -> None:
+    for item in stored:
+        steps = item.name.split("/")
+        odd = any(step in ("", ".", "..") or len(step.encode()) > LONGEST_NAME for step in steps)
+        if odd or NO_NAME & set(item.name):
+            raise RetinaflowError(
+                f"{url}: the object {item.key[:200]!r} has an empty or very long step, '.', '..', a backslash or NUL "
+                "in its name, which no file below a folder has: rename or delete it."
+            )
+    # In this order, whatever would lie below a file follows it at once.
+    for one, following in itertools.pairwise(sorted(item.name.split("/") for item in stored)):
+        if following[: len(one)] == one:
+            raise RetinaflowError(
+                f"{url}: {'/'.join(one)[:200]!r} is an object and a folder of others, which no file is: rename "
+                "one of them."
+            )
+
+
+def _fetch(client: Any, item: Stored, target: Path, parallel: bool) -> None:
+    from boto3.s3.transfer import TransferConfig
+
+    url = f"{SCHEME}{item.bucket}/{item.key}"
+    with _explained(url), whole_file(target) as part:
+        client.download_file(item.bucket, item.key, str(part), Config=TransferConfig(use_threads=parallel))
+        if client.head_object(Bucket=item.bucket, Key=item.key)["ETag"] != item.etag:
+            raise RetinaflowError(f"{url}: changed while it was fetched; run again.")
+
+
+def _lay_out(wanted: dict[str, Stored], kept: Path, target: Path) -> None:
+    part = target.with_name(f".part-{target.name}")
+    for left_behind in (part, target):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    for name, item in wanted.items():
+        place = part / item.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(kept / name, place)
+        except OSError:  # a file system without hard links, where nothing is kept
+            os.replace(kept / name, place)
+    os.replace(part, target)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turn what boto3 raises into a ``RetinaflowError``."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from s3transfer.exceptions import S3DownloadFailedError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        raise RetinaflowError(f"{url}: {_cure(code)} ({error}).") from error
+    except NoCredentialsError as error:
+        raise RetinaflowError(
+            f"{url}: there are no credentials. Set SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY"
+            ", or what the AWS tools read (AWS_ACCESS_KEY_ID and so on, ~/.aws/credentials)."
+        ) from error
+    except (BotoCoreError, Boto3Error, S3DownloadFailedError) as error:
+        raise RetinaflowError(
+            f"{url}: cannot be fetched ({error}). See to it that --storage-s3-endpoint-url is right and the storage "
+            "can be reached, and run again."
+        ) from error
+
+
+def _cure(code: str) -> str:
+    if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
+        return "there is no such object or bucket; correct the address"
+    if code in ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+        return (
+            "the storage refuses: see to it that SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, "
+            "or what the AWS tools read, are right, and may read and list the bucket"
+        )
+    return "the storage refuses"
