@@ -1,7 +1,7 @@
 """The prose check: the text of all files, cut into sentences, and the rules for plain English.
 
-The text is Markdown, reStructuredText, YAML comments and descriptions, and of Python files docstrings, comments, names and
-messages. Code, addresses and figures inside text are replaced by one word before the rules look at it.
+The text is Markdown, reStructuredText, YAML comments and descriptions. Of Python files it is docstrings, comments, names
+and messages. Code, addresses and figures inside text are replaced by one word before the rules look at it.
 """
 
 import ast
@@ -44,7 +44,7 @@ OPENERS = re.compile(r"(what|whoever|whatever|whichever|where|wherever|who|that 
 NAMES = {"photograph", "photographs", "grader", "graders", "told", "said", "anew", "verdict", "whoever"}
 COMPILED = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS]
 ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et al|vs|cf|Fig|Eq|No|pp|approx)\.(?=\s)")
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*_\]]*\s+(?=[\"'(*_\[]*[A-Z0-9])")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')*_\]]))\s+(?=[\"'(*_\[]*[A-Z0-9])")
 # Messages for people: errors, logs, help, and descriptions of settings.
 MESSAGE_CALLS = {"print", "log", "debug", "info", "warning", "error", "exception", "critical", "write", "append"}
 MESSAGE_KEYWORDS = {"description", "help", "title", "epilog", "message", "caption"}
