@@ -11,6 +11,7 @@ LIBRARY = ROOT / "workflow/retinaflow"
 # From the bottom to the top. A package may import those of the lines above its own, and of its own line none.
 LAYERS = [
     ["errors"],
+    ["settings"],
     ["storage"],
     ["data"],
     ["preprocessing", "networks", "evaluation"],

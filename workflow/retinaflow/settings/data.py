@@ -1,0 +1,97 @@
+"""Settings of the data sets: images, labels, and what happens to problems in them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from retinaflow.settings.section import Pattern, Place, Section, Text, Unique
+
+Policy = Literal["error", "exclude"]
+GradeName = Annotated[str, Field(pattern=r"^(?!index[.]csv$)[A-Za-z0-9_][A-Za-z0-9_ .+-]*$")]
+Places = Annotated[list[Place], Field(min_length=1), Unique()]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class DataSetSettings(Section):
+    """Where the images and labels of a data set are."""
+
+    images: Annotated[Places, BeforeValidator(_as_list, json_schema_input_type=Place | Places)]
+    """Folder of images (searched with its subfolders), a `.zip` archive of one, a folder inside an archive
+    (`archive.zip/folder`), or a list of these. Each may be in object storage (`s3://bucket/folder`)."""
+    labels: Place
+    """Label table (CSV), a `.zip` archive that holds one, or a table inside an archive (`archive.zip/table.csv`).
+    Each may be an `s3://` address."""
+    exclude: Annotated[list[str], Unique()] = []
+    """Image names (without extension) to leave out."""
+
+
+class ProblemSettings(Section):
+    """Policy for each kind of problem."""
+
+    empty: Policy = "exclude"
+    """A file of 0 bytes."""
+    not_an_image: Policy = "exclude"
+    """A file that is neither JPEG, PNG, TIFF, BMP nor WebP."""
+    unreadable: Policy = "exclude"
+    """A broken header, no permission to read, or no ordinary file."""
+    truncated: Policy = "exclude"
+    """A file that ends early or is damaged, so that pixels are missing or wrong."""
+    oversized: Policy = "exclude"
+    """More pixels than `pixel_limit`."""
+    no_label: Policy = "exclude"
+    """An image without a label."""
+    no_image: Policy = "exclude"
+    """A label without an image."""
+    bad_grade: Policy = "error"
+    """A grade that is missing, fractional, negative, too large or otherwise unknown."""
+    duplicate_image: Policy = "error"
+    """Two files with one image name; extension and case make no difference. `exclude` leaves out all of them."""
+    duplicate_label: Policy = "error"
+    """One image with different labels."""
+    identical: Policy = "exclude"
+    """Images with the same bytes and grade. `exclude` keeps one of them: that of the training set, else the first by
+    name."""
+    identical_conflict: Policy = "error"
+    """Images with the same bytes and different grades. `exclude` leaves out all of them, or only those of the test
+    set if the other is in the training set."""
+    patient_in_both: Policy = "error"
+    """A patient with images in training and test set. `exclude` leaves out those of the test set."""
+
+
+class DataSettings(Section):
+    """Images and labels, and what to do about problems in them."""
+
+    train: DataSetSettings
+    """Images to train and validate on."""
+    test: DataSetSettings | None = None
+    """Images that are only scored. Without it, models are scored on the validation split alone."""
+    image_column: Text = "image"
+    """Column of the label table with the image name."""
+    grade_column: Text = "level"
+    """Column of the label table with the grade."""
+    grade_names: Annotated[list[GradeName], Field(min_length=2), Unique()] = [
+        "no_dr",
+        "mild",
+        "moderate",
+        "severe",
+        "proliferative",
+    ]
+    """Names of the grades in order of severity: grade i of the label table has name i. They name the class
+    folders."""
+    patient_pattern: Pattern = "(?P<patient>.+)_(?P<eye>left|right)"
+    """Regular expression that must match a whole image name. It has the group `patient` and may have the group `eye`.
+    An image whose name does not match is a patient of its own."""
+    on_problem: ProblemSettings = ProblemSettings()
+    """What to do about each kind of problem that the inventory finds: `error`, or `exclude` the image or label."""
+    exclude_limit: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest share of the images of a data set that may be left out; more is an error. It also bounds the share of
+    its labels without an image."""
+    pixel_limit: Annotated[int, Field(ge=1, le=10000)] = 100
+    """Largest size of an image in megapixels, by its header, for a file of at most 8 bytes a pixel. A larger image is
+    not decoded, since few bytes can claim more pixels than fit into memory. An image of 100 megapixels needs up to
+    1.5 GB in each of up to 4 threads."""
+    unpack_limit: Annotated[int, Field(ge=1)] = 200
+    """Largest size in GiB of an unpacked archive."""
