@@ -3,7 +3,7 @@
 project = "retinaflow"
 extensions = ["myst_parser"]
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/*.md", "config/*.md", "benchmarks/*.md"]
+include_patterns = ["*.md", "docs/**.md", "config/*.md", "benchmarks/*.md"]
 html_theme = "furo"
 html_title = "retinaflow"
 # As on the pages of repositories: a link to `#the-five-lines-to-change` finds that heading.

@@ -1,7 +1,7 @@
 """The prose check: the text of all files, cut into sentences, and the rules for plain English.
 
-The text is Markdown, reStructuredText, YAML comments and descriptions. Of Python files it is docstrings, comments, names
-and messages. Code, addresses and figures inside text are replaced by one word before the rules look at it.
+The text is Markdown, reStructuredText, YAML comments and descriptions. Of Python files it is docstrings, comments,
+names and messages. Code, addresses and figures inside text are replaced by one word before the rules look at it.
 """
 
 import ast
