@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only what the pins name, each file checked against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
-COMPILE := uv pip compile --quiet --universal --constraints envs/constraints.in --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make pins"
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
+	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
 .PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
 	reference clean
@@ -40,11 +41,11 @@ export: $(VENV)/.export
 
 # A page on this computer that grades the photographs of one patient.
 serve: $(VENV)/.serve
-	PYTHONPATH=workflow $(BIN)/python -m retinaflow serve --results $(RESULTS) $(ARGUMENTS)
+	$(BIN)/retinaflow serve --results $(RESULTS) $(ARGUMENTS)
 
 # Which job has which GPU of this machine, also while jobs run.
 gpus: $(VENV)/.workflow
-	@PYTHONPATH=workflow $(BIN)/python -m retinaflow.jobs.gpus
+	@$(BIN)/retinaflow gpus
 
 # Two files of tests at a time.
 test: $(VENV)/.development
@@ -59,11 +60,11 @@ test-slurm: $(VENV)/.development $(VENV)/.slurm
 	$(BIN)/python -m pytest -m slurm
 
 # On an S3 server that it starts itself.
-test-s3: $(VENV)/.development $(VENV)/.s3-dev
+test-s3: $(VENV)/.development
 	$(BIN)/python -m pytest -m s3
 
-# Clicks through a report in Chromium, or is skipped where there is none. `make test` does, too, once this has set it up.
-test-browser: $(VENV)/.development $(VENV)/.browser
+# Clicks through a report in Chromium, or is skipped where there is none. `make test` does, too.
+test-browser: $(VENV)/.development
 	$(BIN)/python -m pytest -m browser
 
 # What computes with Keras, with each backend. torch is several GB.
@@ -83,35 +84,37 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
 
-$(VENV)/.workflow: envs/requirements.txt
+$(VENV)/.workflow: envs/requirements-workflow.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "retinaflow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12 demo"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) envs/requirements.txt
+	$(INSTALL) envs/requirements-workflow.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., slurm s3 s3-dev browser jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., slurm s3 jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
-# Newest versions that fit together, for every supported Python; needs uv.
-pins:
-	$(COMPILE) --upgrade envs/requirements.in --output-file envs/requirements.txt
+# Newest versions that fit together, for every supported Python: one list of pins for each extra of pyproject.toml.
+pins: $(VENV)/.development
+	$(COMPILE) --upgrade --extra workflow --output-file envs/requirements-workflow.txt
 	for name in export serve track slurm s3 jax torch docs; do \
-		$(COMPILE) --constraints envs/requirements.txt envs/requirements-$$name.in --output-file envs/requirements-$$name.txt || exit; \
+		$(COMPILE) --constraints envs/requirements-workflow.txt --extra workflow --extra $$name --output-file envs/requirements-$$name.txt || exit; \
 	done
-	$(COMPILE) --constraints envs/requirements-export.txt --constraints envs/requirements-serve.txt \
-		--constraints envs/requirements-track.txt envs/requirements-dev.in --output-file envs/requirements-dev.txt
-	$(COMPILE) --constraints envs/requirements-dev.txt --constraints envs/requirements-s3.txt envs/requirements-s3-dev.in --output-file envs/requirements-s3-dev.txt
-	$(COMPILE) --constraints envs/requirements-dev.txt envs/requirements-browser.in --output-file envs/requirements-browser.txt
+	for name in predict dicom; do \
+		$(COMPILE) --constraints envs/requirements-export.txt --extra $$name --output-file envs/requirements-$$name.txt || exit; \
+	done
+	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict export serve track s3)) \
+		--extra dev --output-file envs/requirements-dev.txt
 
 # The tables of config/README.md, from the schema.
 reference: $(VENV)/.workflow
-	PYTHONPATH=workflow $(BIN)/python -m retinaflow.config.reference
+	$(BIN)/retinaflow reference
 
 clean:
 	rm -rf $(VENV) .snakemake site
