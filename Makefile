@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
+.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
 	reference clean
 
 setup: $(VENV)/.workflow
@@ -50,6 +50,10 @@ gpus: $(VENV)/.workflow
 # Two files of tests at a time.
 test: $(VENV)/.development
 	$(BIN)/python -m pytest -m "not slurm and not s3 and not slow" --numprocesses 2 --dist loadfile
+
+# Functions alone: no Snakemake, no training. Under two minutes on two cores.
+test-unit: $(VENV)/.development
+	$(BIN)/python -m pytest -m "not trains and not slurm and not s3 and not slow" --ignore tests/workflow --numprocesses 2 --dist loadfile
 
 # The rest: killed at random in every stage, a full disk, on one core. test-slurm and test-s3 have their slow ones, too.
 test-slow: $(VENV)/.development

@@ -64,7 +64,6 @@ def test_license_is_named_by_its_identifier():
     assert "the authors of retinaflow" in text
 
 
-@pytest.mark.xfail(reason="pyproject.toml becomes 0.2.0 with the package", strict=False)
 def test_citation_and_changelog_have_the_project_version():
     version = project_version()
     headings = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -72,7 +71,6 @@ def test_citation_and_changelog_have_the_project_version():
     assert headings[0] == version
 
 
-@pytest.mark.xfail(reason="`make test-unit` comes with the package", strict=False)
 def test_workflow_commands_are_existing_make_targets():
     commands = [line for step in workflow_steps() for line in step.get("run", "").splitlines()]
     targets = [command.split()[1:] for command in commands]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common import DATA, ROOT
+from common import DATA
 from fuzz import mutated
 from retinaflow.data.headers import EOI, Header, read_headers, read_jpeg
 from retinaflow.preprocessing.preprocess import prepare
@@ -298,7 +298,6 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], Path], fo
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )
     problem, said, kilobytes = json.loads(done.stdout)
     assert (problem, said) == ("oversized", found)

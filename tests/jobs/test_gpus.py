@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import pytest
 
-from common import ROOT
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs import gpus
 from retinaflow.jobs.gpus import Device, claim, holder, installed, listed, table, visible
@@ -63,7 +62,7 @@ class Machine:
         self.jobs.append(
             subprocess.Popen(
                 [sys.executable, "-c", JOB.format(before=before, after=after), str(count), name],
-                env={**os.environ, "PYTHONPATH": str(ROOT / "workflow"), **masked},
+                env={**os.environ, **masked},
                 cwd=self.folder,
                 text=True,
                 stdin=subprocess.PIPE,
@@ -342,8 +341,8 @@ def test_users_share_the_lock_files(machine):
 
 def test_the_table_shows_every_device_and_who_has_it(machine):
     uuids = machine.give(3)
-    command = [sys.executable, "-m", "retinaflow.jobs.gpus"]
-    where = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": "2", "PYTHONPATH": str(ROOT / "workflow")}}
+    command = [sys.executable, "-m", "retinaflow", "gpus"]
+    where = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": "2"}}
 
     def shown() -> list[str]:
         return subprocess.run(command, **where, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -46,7 +46,7 @@ def elsewhere(backend: str, devices: int, parts: tuple[Part, Part], jobs: dict[P
     result = subprocess.run(
         [sys.executable, "tests/small.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": "workflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

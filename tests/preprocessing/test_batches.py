@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import AUGMENT, CLASSES, ROOT
+from common import AUGMENT, CLASSES
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.batches import Batches, Photographs
@@ -139,7 +139,6 @@ def test_more_shards_than_files_may_be_open(make_part):
             index,
             *(file for pair in shards for file in pair),
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
         capture_output=True,
         text=True,
         check=True,

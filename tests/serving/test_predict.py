@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from common import DATA
-from retinaflow.__main__ import NOTICE, main
+from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.objectives import width
@@ -24,7 +24,7 @@ from retinaflow.scoring.eyes import blend
 from retinaflow.scoring.raw_outputs import Outputs, average, read_outputs, write_outputs
 from retinaflow.scoring.score import load_model, predict_views
 from retinaflow.serving import predict
-from retinaflow.serving.bundle import Grader, Graders, Network, read_graders
+from retinaflow.serving.bundle import NOTICE, Grader, Graders, Network, read_graders
 from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import read_table, write_table
 

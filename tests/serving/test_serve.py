@@ -3,7 +3,6 @@
 import base64
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -23,7 +22,7 @@ import numpy as np
 import pytest
 
 import small
-from common import DATA, ROOT, watched
+from common import DATA, watched
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.building import build
@@ -262,7 +261,6 @@ def test_nothing_is_fetched_from_elsewhere(port: int) -> None:
 def command(results: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "retinaflow", "serve", "--results", str(results), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
         from retinaflow.serving.export import export
     except ModuleNotFoundError as error:  # in a container that was not made for this
         raise RetinaflowError(
-            f"export: {error.name} is not installed for {sys.executable}. Add what envs/requirements-export.in names."
+            f"export: {error.name} is not installed for {sys.executable}. Install the extra `export`."
         ) from error
     from retinaflow.preprocessing.batches import Photographs
     from retinaflow.preprocessing.variant import Recipe

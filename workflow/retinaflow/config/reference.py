@@ -88,8 +88,8 @@ def _values(rule: Mapping[str, Any]) -> str:
     return " ".join([names.get(rule["type"], rule["type"]), *bounds])
 
 
-if __name__ == "__main__":
-    root = Path(__file__).resolve().parents[3]
+def write_reference(root: Path) -> None:
+    """Write ``config/README.md`` of the checkout in ``root``; its introduction stays."""
     schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     target = root / "config/README.md"
     introduction = target.read_text(encoding="utf-8").split("\n## ", 1)[0]

@@ -1,4 +1,4 @@
-"""Give each job GPUs of its own, and say which job has which: ``python -m retinaflow.jobs.gpus``, or ``make gpus``.
+"""Give each job GPUs of its own, and say which job has which: ``retinaflow gpus``, or ``make gpus``.
 
 A job has a device as long as it holds the lock (flock) on that device's file. The lock ends with the process, so that
 nothing is left to unlock, even by ``kill -9``. Files and ``CUDA_VISIBLE_DEVICES`` name devices by the UUIDs that
@@ -16,7 +16,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -278,10 +277,3 @@ def _release() -> None:
 
 # A lock lasts as long as any process has its descriptor: programs that this one starts do not, copies of it would.
 os.register_at_fork(after_in_child=_release)
-
-
-if __name__ == "__main__":
-    try:
-        print(table())
-    except RetinaflowError as refused:
-        sys.exit(f"error: {refused}")

@@ -35,7 +35,7 @@ EYES = ("right", "left")
 MOST_BYTES = 64_000_000
 # What surrounds the photographs in a request.
 AROUND = 10_000
-PAGE = Path(__file__).parents[2] / "page"
+PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 HEADERS = {
     # Nothing but what is served here, and nothing of it in another site's frame.
