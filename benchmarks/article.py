@@ -42,7 +42,7 @@ from retinaflow.storage.files import write_json
 
 FROZEN = 10
 THREADS = 2
-WEIGHTS = chain.CASES["heavy"].weights
+WEIGHTS = common.sized(chain.CASES["heavy"].weights, None)
 
 
 def answer(
@@ -61,7 +61,7 @@ def answer(
     others, answers = photographs(held_out, size)
     present = np.unique(levels)
     weights = compute_class_weight("balanced", classes=present, y=levels)
-    model = chain.recipe_model(chain.Case("InceptionV3", size, WEIGHTS, 1), FROZEN)
+    model = chain.recipe_model(chain.Case(methods.BACKBONE, size, WEIGHTS, 1), FROZEN)
     classes = len(common.CLASSES)
     history = model.fit(
         ImageDataGenerator(**common.ARTICLE).flow(
@@ -101,7 +101,7 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
 def fold(dataset: str, number: int, mode: methods.Mode) -> None:
     """Write what a fold puts out where the workflow would, if it is not there."""
     results = folder(dataset, mode)
-    outputs, record = outputs_of(results, number), results / f"models/InceptionV3/fold-{number}/run.json"
+    outputs, record = outputs_of(results, number), results / f"models/{methods.BACKBONE}/fold-{number}/run.json"
     if outputs.is_file():
         return
     training, held_out = methods.split(dataset, mode.folds)[number - 1]
@@ -125,7 +125,7 @@ def folder(dataset: str, mode: methods.Mode) -> Path:
 
 def outputs_of(results: Path, number: int) -> Path:
     """The outputs of a fold."""
-    return results / f"scores/InceptionV3/fold-{number}/validation/outputs.csv"
+    return results / f"scores/{methods.BACKBONE}/fold-{number}/validation/outputs.csv"
 
 
 def publish(dataset: str, mode: methods.Mode) -> None:
@@ -134,7 +134,7 @@ def publish(dataset: str, mode: methods.Mode) -> None:
     tables = {f"fold-{i}": path for i in range(1, mode.folds + 1) if (path := outputs_of(results, i)).is_file()}
     rows = {name: judge(path, path.parent) for name, path in tables.items()}
     if len(tables) == mode.folds:
-        pooled = results / "scores/InceptionV3/out-of-fold/outputs.csv"
+        pooled = results / f"scores/{methods.BACKBONE}/out-of-fold/outputs.csv"
         pool(list(tables.values()), "softmax", len(common.CLASSES), pooled)
         rows["out-of-fold"] = judge(pooled, pooled.parent)
     content = {**mode._asdict(), "machine": common.machine(), "rows": rows}
@@ -150,7 +150,7 @@ def judge(outputs: Path, target: Path) -> dict[str, Any]:
     """Grade outputs as the workflow does, beside them; returns what the most probable class comes to, and always 0."""
     written = tuple(target / name for name in ("predictions.csv", "metrics.json", "confusion_matrix.png"))
     options = common.CLASSES, 2, 0.9, methods.REPLICATES, methods.SEED, target / "decision.json"
-    grade_system("InceptionV3", "softmax", {"out-of-fold": outputs}, [], *options, {"out-of-fold": written})
+    grade_system(methods.BACKBONE, "softmax", {"out-of-fold": outputs}, [], *options, {"out-of-fold": written})
     its = methods.read_graded(target, plain=True)
     zeros = its._replace(predicted=np.zeros_like(its.predicted))
     always = {
@@ -168,7 +168,7 @@ def main() -> None:
         "datasets", nargs="+", choices=methods.DATASETS, metavar="dataset", help="below RETINAFLOW_DATA"
     )
     parser.add_argument("--folds", type=int, default=methods.FOLDS)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=methods.EPOCHS)
     parser.add_argument("--size", type=int, default=methods.SIZE, help="side of the network's input in pixels")
     arguments = parser.parse_args()
     mode = methods.Mode(arguments.folds, arguments.epochs, arguments.size)

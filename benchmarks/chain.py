@@ -54,7 +54,7 @@ LEARNING_RATE = 0.0001
 # Of ImageNet in OpenCV's order of channels: the article subtracts them whatever the network.
 MEANS = (103.939, 116.779, 123.68)
 RECIPE, FLOOR = "the article's recipe", "the network alone"
-FLOOR_STEPS = 9
+FLOOR_STEPS = common.sized(9, 1)
 # Field of Times, what it is called, and how many times faster than the recipe ours is meant to be.
 TARGETS = (
     ("first", "first complete run, one epoch", 1),
@@ -83,7 +83,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "cheap": Case("MobileNetV3Small", 96, None, common.ROUNDS),
+    "cheap": Case("MobileNetV3Small", common.sized(96, 32), None, common.ROUNDS),
     "heavy": Case("InceptionV3", 224, "inception_v3_notop_imagenet_fp16.weights.h5", 1),
 }
 
@@ -320,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The whole chain against the article's recipe.")
     parser.add_argument("--case", choices=CASES, default="cheap", help="the network; heavy takes many minutes")
     parser.add_argument("--epochs", type=int, default=2, help="epochs of the first run; 1 leaves out further epochs")
-    parser.add_argument("--photographs", type=int, default=960, help="how many")
+    parser.add_argument("--photographs", type=int, default=common.sized(960, 60), help="how many")
     arguments = parser.parse_args()
     photographs = common.collection()
     case = CASES[arguments.case]

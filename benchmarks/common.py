@@ -16,7 +16,7 @@ from functools import partial
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import yaml
@@ -34,12 +34,22 @@ from retinaflow.storage.files import digest, whole_file, write_json  # noqa: E40
 from retinaflow.storage.tables import write_table  # noqa: E402
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
-TARGET = ROOT / "results" / "benchmarks"
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
+# QUICK=1 runs each benchmark in seconds, on few and small drawn images: it shows that the script works.
+QUICK = os.environ.get("QUICK") == "1"
+TARGET = Path(os.environ.get("BENCHMARKS") or ROOT / "results" / ("benchmarks-quick" if QUICK else "benchmarks"))
+ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "5"))
 PACKAGES = ("snakemake", "keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
+
+Number = TypeVar("Number")
+
+
+def sized(full: Number, quick: Number) -> Number:
+    """``full``, or ``quick`` where each benchmark runs in seconds."""
+    return quick if QUICK else full
 
 
 CLASSES = [f"class{level}" for level in range(5)]
+DRAWN_SIZE = sized(1024, 128)
 # The article's augmentation, in the words of Keras's ImageDataGenerator and in ours.
 ARTICLE = {
     "horizontal_flip": True,
@@ -197,18 +207,26 @@ class Collection(NamedTuple):
 def collection() -> Collection:
     """960 EyePACS photographs of 1024 px where there are any, or else as many drawn ones."""
     folder = DATA / "eyepacs-1024"
-    if folder.is_dir():
+    if folder.is_dir() and not QUICK:
         return _read("EyePACS, 1024 px", folder / "resized train 15", folder / "labels.csv")
-    drawn = TARGET / "drawn"
-    if not (drawn / "labels.csv").is_file():
-        draw_collection(drawn / "images", drawn / "labels.csv", 480, 1, 1024, 1)
-    return _read("drawn, 1024 px", drawn / "images", drawn / "labels.csv")
+    folder = drawn()
+    return _read(f"drawn, {DRAWN_SIZE} px", folder / "images", folder / "labels.csv")
+
+
+def drawn() -> Path:
+    """The folder of drawn images, ``images``, and their grades, ``labels.csv``."""
+    folder = TARGET / "drawn"
+    if not (folder / "labels.csv").is_file():
+        draw_collection(folder / "images", folder / "labels.csv", sized(480, 15), 1, DRAWN_SIZE, 1)
+    return folder
 
 
 def originals() -> Collection | None:
     """Ten EyePACS photographs as the cameras left them, where there are any."""
     folder = DATA / "eyepacs-original"
-    return _read("EyePACS, original", folder / "images", folder / "labels.csv") if folder.is_dir() else None
+    if QUICK or not folder.is_dir():
+        return None
+    return _read("EyePACS, original", folder / "images", folder / "labels.csv")
 
 
 def _read(name: str, images: Path, labels: Path) -> Collection:

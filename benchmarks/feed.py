@@ -29,7 +29,10 @@ from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Batches, Photographs
 from retinaflow.preprocessing.shards import read_shard
 
-SIZE, BATCH, WORKERS, QUEUE = 224, 32, 2, 8
+SIZE, BATCH = common.sized((224, 32), (32, 8))
+WORKERS, QUEUE = 2, 8
+# Batches a round: of ours, and of slower sides.
+MANY, SOME, FEW, LEAST = common.sized((120, 60, 20, 6), (8, 4, 2, 1))
 
 
 def consume(batches: Any, count: int, workers: int = WORKERS) -> int:
@@ -149,14 +152,14 @@ def others(folder: Path) -> dict[str, Callable[[], int]]:
     read = [read_shard(*files) for files in shards]
     arrays = [array for array, _ in read]
     names = [name for _, some in read for name in some]
-    shuffled = np.resize(np.random.default_rng(1).permutation(len(names)), 120 * BATCH)
+    shuffled = np.resize(np.random.default_rng(1).permutation(len(names)), MANY * BATCH)
     in_order = np.argsort(names)  # where each photograph lies, in the order of the names
     return {
-        "ImageDataGenerator.flow_from_directory, two workers": lambda: consume(generator, 12),
-        "ImageDataGenerator.flow_from_directory, one worker as in fit": lambda: consume(generator, 6, 1),
-        "image_dataset_from_directory + Keras layers": lambda: drain(pipelines[0], 20),
-        "tf.data on the shards + Keras layers": lambda: drain(pipelines[1], 20),
-        "tf.data on the shards + our warp": lambda: drain(pipelines[2], 60),
+        "ImageDataGenerator.flow_from_directory, two workers": lambda: consume(generator, 2 * LEAST),
+        "ImageDataGenerator.flow_from_directory, one worker as in fit": lambda: consume(generator, LEAST, 1),
+        "image_dataset_from_directory + Keras layers": lambda: drain(pipelines[0], FEW),
+        "tf.data on the shards + Keras layers": lambda: drain(pipelines[1], FEW),
+        "tf.data on the shards + our warp": lambda: drain(pipelines[2], SOME),
         "plain memory-mapped gather, one thread (limit)": lambda: gather(arrays, shuffled),
         "plain memory-mapped gather": lambda: gather(arrays, in_order),
     }
@@ -175,10 +178,10 @@ def compare(folder: Path) -> list[common.Row]:
     sides = elsewhere.sides()
     one = {"ours": lambda: sum(len(evaluation[number][0]) for number in range(evaluation.num_batches))}
     seconds = common.alternate({**one, plain: sides.pop(plain)})
-    rows = common.rates("evaluation batches, 224 px, one thread", seconds, {plain: 0.7}, "images/s")
+    rows = common.rates(f"evaluation batches, {SIZE} px, one thread", seconds, {plain: 0.7}, "images/s")
     targets = dict.fromkeys(names, 1.0) | dict.fromkeys(names[:2], 40.0) | {limit: None}
-    seconds = common.alternate({"ours": lambda: consume(augmented, 120), **sides})
-    rows = common.rates("augmented training batches, 224 px, two cores", seconds, targets, "images/s") + rows
+    seconds = common.alternate({"ours": lambda: consume(augmented, MANY), **sides})
+    rows = common.rates(f"augmented training batches, {SIZE} px, two cores", seconds, targets, "images/s") + rows
     return rows + with_everything(photographs, augmented)
 
 
@@ -189,7 +192,7 @@ def with_everything(photographs: Photographs, article: Batches) -> list[common.R
     one_hot = np.eye(len(common.CLASSES), dtype=np.float32)[photographs.levels]
     batches = Batches(photographs, BATCH, WORKERS, 1, settings, targets=one_hot)
     plain = "ours, the article's augmentation"
-    seconds = common.alternate({"ours": lambda: consume(batches, 120), plain: lambda: consume(article, 120)})
+    seconds = common.alternate({"ours": lambda: consume(batches, MANY), plain: lambda: consume(article, MANY)})
     return common.rates("training batches with crops, colours and MixUp, two cores", seconds, {plain: 0.7}, "images/s")
 
 
@@ -230,7 +233,7 @@ def main() -> None:
     collection = common.collection()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        common.shards(collection, SIZE, 250, folder)
+        common.shards(collection, SIZE, common.sized(250, 10), folder)
         photographs, shards = open_shards(folder)
         rows = cold(photographs, shards)  # before anything maps the shards: what is mapped stays in memory
         rows = compare(folder) + rows

@@ -45,7 +45,21 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from common import CLASSES, ROOT, TARGET, Collection, Row, alternate, collection, machine, publish, rates, repeated
+from common import (
+    CLASSES,
+    QUICK,
+    ROOT,
+    TARGET,
+    Collection,
+    Row,
+    alternate,
+    collection,
+    machine,
+    publish,
+    rates,
+    repeated,
+    sized,
+)
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import build, compile_model
@@ -54,9 +68,14 @@ from retinaflow.preprocessing.batches import Batches, Photographs
 from retinaflow.preprocessing.preprocess import prepare
 from retinaflow.preprocessing.variant import Recipe
 
-CASES = (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512))
+CASES: tuple[tuple[str, int], ...] = sized(
+    (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512)),
+    (("MobileNetV3Small", 32),),
+)
 PRECISIONS = ("mixed_bfloat16", "float32")
 SEED = 1
+# `auto` with random weights.
+RESOLVED = {"feature_layers": [], "learning_rate": 0.0001}
 CORES: int = machine()["cores"]
 
 LONGEST_WAIT = 0.03  # share of the time, at WAIT_SIZE with WAIT_CORES
@@ -202,7 +221,7 @@ def read_epoch(batches: Batches) -> int:
 def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, list[float], dict[str, float]]:
     """Times of each side, seconds a photograph of the input alone, and peak device memory in GB if that is known."""
     devices.prepare(SEED, CORES)
-    settings = defaults(read_schema()["$defs"]["training"]["properties"]) | {"image_size": case.size}
+    settings = defaults(read_schema()["$defs"]["training"]["properties"]) | {"image_size": case.size, **RESOLVED}
     photographs = Photographs(indices, shards, CLASSES)
     answers = targets(settings["objective"], photographs.levels, len(CLASSES))
     batches = Batches(photographs, case.batch_size, CORES, SEED, settings["augment"], targets=answers)
@@ -295,9 +314,9 @@ def read_arguments() -> tuple[list[Case], bool, Path | None]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, help="default: VGG16 ResNet50 InceptionV3")
     parser.add_argument("--sizes", nargs="+", type=int, help="default with --backbones: 224")
-    parser.add_argument("--steps", type=int, default=100, help="batches in an epoch, 3 or more; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=sized(100, 3), help="batches in an epoch, 3 or more; default: %(default)s")
     parser.add_argument("--batch-size", type=int, help="default: 64, and 16 from 512 px on")
-    parser.add_argument("--any-device", action="store_true", help="run without a GPU too")
+    parser.add_argument("--any-device", action="store_true", default=QUICK, help="run without a GPU too")
     parser.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="default: environment variable OUT")
     given = parser.parse_args()
     if given.steps < 3:
@@ -306,7 +325,7 @@ def read_arguments() -> tuple[list[Case], bool, Path | None]:
     if given.backbones or given.sizes:
         backbones = given.backbones or list(dict.fromkeys(backbone for backbone, _ in CASES))
         pairs = itertools.product(backbones, given.sizes or [224])
-    cases = [Case(name, size, given.batch_size or (64 if size < 512 else 16), given.steps) for name, size in pairs]
+    cases = [Case(name, size, given.batch_size or sized(64 if size < 512 else 16, 8), given.steps) for name, size in pairs]
     return sorted(cases, key=lambda case: case.size), given.any_device, given.out
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import common
 
-COUNT, TIMES, SIZE = 400, 10, 224
+COUNT, TIMES, SIZE = common.sized((400, 10, 224), (10, 2, 32))
 
 
 def prepare(what: str, count: int, folder: Path) -> None:

@@ -40,18 +40,18 @@ from retinaflow.evaluation.grades import Grades
 from retinaflow.storage.files import whole_file, write_json
 
 TARGET = common.TARGET / "methods"
-DOCUMENT = common.ROOT / "docs/methods.md"
+DOCUMENT = common.sized(common.ROOT / "docs/methods.md", common.TARGET / "methods.md")
 SEED = 2015
-FOLDS = 5
-SIZE = 224
-BACKBONE = "InceptionV3"
-PROBED = ("InceptionV3", "VGG16")
+FOLDS, EPOCHS, SIZE = common.sized((5, 3, 224), (2, 1, 32))
+BACKBONE = common.sized("InceptionV3", "MobileNetV3Small")
+FEATURE_LAYERS = common.sized(["mixed2", "mixed4", "mixed6"], ["expanded_conv_project_bn"])
+PROBED = common.sized(("InceptionV3", "VGG16"), (BACKBONE,))
 WEIGHTS = {
     "InceptionV3": "inception_v3_notop_imagenet_fp16.weights.h5",
     "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
 }
-REPLICATES = 1000
-HEAD_EPOCHS = 30
+REPLICATES = common.sized(1000, 50)
+HEAD_EPOCHS = common.sized(30, 1)
 # What one folder links to instead of copying it: nothing that writes to the place of an old file, but in its stead.
 LARGE = {".npy", ".keras", ".h5"}
 
@@ -68,6 +68,8 @@ DATASETS = {
     "eyepacs-256": Dataset("images", True),
     # Large enough, and in natural colours, for what is done before they are resized.
     "eyepacs-1024": Dataset("resized train 15", True),
+    # To see that everything works: drawn images show nothing else.
+    "drawn": Dataset("images", True),
 }
 
 # One thing at a time is changed of this, whatever the defaults are.
@@ -77,7 +79,7 @@ PLAIN: dict[str, Any] = {
         "class_weights": "none",
         "normalisation": "imagenet",
         "batch_norm": "inference",
-        "feature_layers": ["mixed2", "mixed4", "mixed6"],
+        "feature_layers": FEATURE_LAYERS,
         "freeze_layers": 0,
         "head_epochs": HEAD_EPOCHS,
         "head_learning_rate": 0.0003,
@@ -201,15 +203,20 @@ class Mode(NamedTuple):
 
 def configuration(dataset: str, folds: int) -> dict[str, Any]:
     """What the workflow needs to know of a data set to split it into ``folds`` by patient."""
-    source = common.DATA / dataset
+    source = common.drawn() if dataset == "drawn" else common.DATA / dataset
     train = {"images": str(source / DATASETS[dataset].images), "labels": str(source / "labels.csv")}
     return {"data": {"train": train}, "split": {"folds": folds}, "seed": SEED}
+
+
+def initial_weights(backbone: str) -> str:
+    """The file of initial weights, or ``random`` in a quick run."""
+    return "random" if common.QUICK else str(common.DATA / "weights" / WEIGHTS[backbone])
 
 
 def run_configuration(dataset: str, run: str, mode: Mode) -> dict[str, Any]:
     """The whole configuration of a run."""
     names = PROBED if run == "probe" else (BACKBONE,)
-    backbones = {name: {"weights": str(common.DATA / "weights" / WEIGHTS[name])} for name in names}
+    backbones = {name: {"weights": initial_weights(name)} for name in names}
     config = merged(configuration(dataset, mode.folds), {"backbones": backbones})
     if run == "probe":
         return merged(config, {"train": {"image_size": mode.size, "cpu_threads": 2}})
@@ -403,6 +410,7 @@ def publish(dataset: str) -> None:
     write_json(common.TARGET / f"methods-{dataset}.json", {"about": about, "machine": common.machine(), "rows": rows})
     text = f"{about}\n\n{markdown(rows)}".strip() if rows else "Not measured yet."
     print(text)
+    DOCUMENT.touch()
     begin, end = (f"<!-- {word} {dataset}, by benchmarks/methods.py -->" for word in ("begin", "end"))
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
     with whole_file(DOCUMENT) as part:
@@ -467,6 +475,8 @@ def unfit(dataset: str, name: str, mode: Mode) -> str | None:
 def usual(dataset: str, mode: Mode) -> list[str]:
     """The rows of a data set where none are named: those about cropping and enhancement have one of their own."""
     large = dataset == "eyepacs-1024"
+    if common.QUICK:
+        return ["plain", "most_probable", "blend"]
     return [
         name
         for name, row in ROWS.items()
@@ -486,7 +496,7 @@ def main() -> None:
         help=f"some of: {', '.join(ROWS)}; default: what suits the data set",
     )
     parser.add_argument("--folds", type=int, default=FOLDS)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--size", type=int, default=SIZE, help="side of the network's input in pixels")
     parser.add_argument("--head", action="store_true", help="train heads on a frozen network")
     arguments = parser.parse_args()

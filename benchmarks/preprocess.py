@@ -28,6 +28,7 @@ from retinaflow.preprocessing.variant import Recipe
 from retinaflow.storage.tables import read_table
 
 AT_MOST = 480  # photographs a round: a second or so
+SIZE = common.sized(224, 32)
 
 
 def few(photographs: common.Collection) -> common.Collection:
@@ -127,7 +128,7 @@ def both(work: Callable[..., int], *arguments: object) -> int:
 
 def scaling(photographs: common.Collection, folder: Path) -> list[common.Row]:
     """Two shards side by side in two processes, as the workflow runs them, against one after the other in one."""
-    index, recipe = common.index(few(photographs), folder), Recipe(224, "trim", "keep", "none")
+    index, recipe = common.index(few(photographs), folder), Recipe(SIZE, "trim", "keep", "none")
     halves = [(index, recipe, number, 2) for number in range(2)]
     rows = []
     with multiprocessing.get_context("spawn").Pool(2, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
@@ -138,17 +139,17 @@ def scaling(photographs: common.Collection, folder: Path) -> list[common.Row]:
                 "one core": lambda work=work: pool.apply(both, (work, index, recipe)),
             }
             seconds = common.alternate(sides)
-            rows += common.rates(f"{photographs.name} to 224 px, {name}", seconds, {"one core": least}, "images/s")
+            rows += common.rates(f"{photographs.name} to {SIZE} px, {name}", seconds, {"one core": least}, "images/s")
     return rows
 
 
 def main() -> None:
     """Measure and print."""
     rows: list[common.Row] = []
-    cases = [(common.collection(), 224)]
+    cases = [(common.collection(), SIZE)]
     originals = common.originals()
     if originals:
-        cases += [(originals, 224), (originals, 512)]
+        cases += [(originals, SIZE), (originals, 512)]
     for photographs, size in cases:
         with tempfile.TemporaryDirectory() as folder:
             rows += compare(photographs, size, Path(folder))

@@ -28,8 +28,8 @@ import numpy as np
 import common
 from retinaflow.storage import files, tables
 
-COUNTS = (10_000, 100_000, 1_000_000)
-JOBS = (1_000, 10_000)
+COUNTS = common.sized((10_000, 100_000, 1_000_000), (100, 200, 400))
+JOBS = common.sized((1_000, 10_000), (5, 10))
 COLLECTIONS = {"EyePACS": 35_126, "1 million": 10**6, "100 million": 10**8}
 SHARD_SIZES = (1024, 16_384, 131_072)
 SHARD = SHARD_SIZES[0]
@@ -270,7 +270,7 @@ def dry_run(step: str, number: int, count: int, shard_size: int) -> Measured:
         return show(Measured(step, number, *called(Path(name), "-n", "--quiet", "rules")))
 
 
-def jobs(count: int, shards: int = 40) -> Measured:
+def jobs(count: int, shards: int = common.sized(40, 2)) -> Measured:
     """What a job takes that does nothing, where the label table has ``count`` rows."""
     with tempfile.TemporaryDirectory() as name:
         project(Path(name), count, -(-count // shards))

@@ -19,7 +19,8 @@ from retinaflow.networks import devices
 from retinaflow.preprocessing.batches import Photographs
 from retinaflow.scoring.score import BATCH, predict
 
-ROWS, SIZE, THREADS = 10_000, 96, 2
+ROWS, SIZE = common.sized((10_000, 96), (100, 32))
+THREADS = 2
 
 
 def network() -> keras.Model:
@@ -46,7 +47,7 @@ def main() -> None:
                 "model.predict on an array": lambda: len(model.predict(array, batch_size=BATCH, verbose=0)),
             }
         )
-    rows = common.rates("scoring 10,000 rows", seconds, {"model.predict on an array": 0.97}, "images/s")
+    rows = common.rates(f"scoring {ROWS:,} rows", seconds, {"model.predict on an array": 0.97}, "images/s")
     common.publish("scoring", rows, {"model": f"MobileNetV3Small, {SIZE} px, batches of {BATCH}"})
 
 

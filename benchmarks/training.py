@@ -23,20 +23,23 @@ from retinaflow.networks.building import build, compile_model
 from retinaflow.networks.objectives import targets
 from retinaflow.preprocessing.batches import Batches, Photographs
 
-CASES = ("InceptionV3", "ResNet50")
-SIZE, COUNT, THREADS = 224, 64, 2
+CASES = common.sized(("InceptionV3", "ResNet50"), ("MobileNetV3Small",))
+SIZE, COUNT = common.sized((224, 64), (32, 16))
+THREADS = 2
 
 
-def configured() -> dict[str, Any]:
-    """What `train` is set to unless one says otherwise, with random weights: they are as fast."""
+def configured(backbone: str) -> dict[str, Any]:
+    """The settings of a backbone: the defaults, with random weights, which are as fast."""
     schema = yaml.safe_load((common.ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
-    config = settings.with_defaults({"data": data, "backbones": {"VGG16": {}}}, schema)
-    return settings.training(config, "VGG16") | {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
+    train = {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
+    config = settings.with_defaults({"data": data, "train": train, "backbones": {backbone: {}}}, schema)
+    return settings.training(config, backbone)
 
 
-def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> list[common.Row]:
+def compare(backbone: str, photographs: Photographs) -> list[common.Row]:
     """One backbone, an epoch each."""
+    chosen = configured(backbone)
     model = build(backbone, chosen, len(common.CLASSES), None)
     compile_model(model, chosen, len(common.CLASSES), devices.compiles())
     answers = targets(chosen["objective"], photographs.levels, len(common.CLASSES))
@@ -62,13 +65,12 @@ def compare(backbone: str, photographs: Photographs, chosen: dict[str, Any]) -> 
 def main() -> None:
     """Measure and print."""
     devices.prepare(1, THREADS)
-    chosen = configured()
     collection = common.collection()
     some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])
     with tempfile.TemporaryDirectory() as folder:
         photographs = Photographs(*common.shards(some, SIZE, COUNT, Path(folder)), common.CLASSES)
-        rows = [row for backbone in CASES for row in compare(backbone, photographs, chosen)]
-    common.publish("training", rows, {"epoch": f"{COUNT} photographs in batches of {chosen['batch_size']}"})
+        rows = [row for backbone in CASES for row in compare(backbone, photographs)]
+    common.publish("training", rows, {"epoch": f"{COUNT} photographs"})
 
 
 if __name__ == "__main__":

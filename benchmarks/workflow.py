@@ -30,14 +30,15 @@ for file in snakemake.output:
     Path(file).write_bytes(b"")
 """
 EMPTY = "rule all:\n    input:\n        [],\n"
-WHOLE = 10_000
-QUICK = {"weights": "random", "batch_norm": "train"}
+LABELS = common.sized((35_126, 53_576), (40, 60))  # of training and test set
+WHOLE = common.sized(10_000, 60)
+UNTRAINED = {"weights": "random", "batch_norm": "train"}
 
 
 def names(dataset: str, count: int) -> Iterator[str]:
     """The images of a Kaggle 2015 data set, or names like theirs where its labels are not at hand."""
     labels = common.DATA / f"{dataset}Labels15.csv"
-    if labels.is_file():
+    if labels.is_file() and not common.QUICK:
         with open(labels, newline="", encoding="utf-8") as file:
             yield from (row["image"] for row in csv.DictReader(file))
     else:
@@ -59,8 +60,8 @@ def stubs(folder: Path, dataset: str, count: int) -> int:
 def kaggle(folder: Path) -> list[common.Row]:
     """Dry run and no-op run of everything."""
     data = {name: {"images": name, "labels": f"{name}.csv"} for name in ("train", "test")}
-    common.project(folder, {"data": data, "train": {**QUICK, "image_size": 32}, "backbones": {"VGG16": {}}})
-    count = stubs(folder, "train", 35_126) + stubs(folder, "test", 53_576)
+    common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": 32}, "backbones": {"VGG16": {}}})
+    count = stubs(folder, "train", LABELS[0]) + stubs(folder, "test", LABELS[1])
     for script in ("train", "score", "compare"):
         (folder / f"workflow/scripts/{script}.py").write_text(NO_WORK, encoding="utf-8")
     empty = folder / "empty"
@@ -84,7 +85,7 @@ def against_empty(measured: str, folder: Path, empty: Path, *arguments: str) -> 
 def one_more(photographs: common.Collection, folder: Path) -> common.Row:
     """From inventory to preprocess: everything, and after one photograph was added."""
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
-    common.project(folder, {"data": data, "train": {**QUICK, "image_size": 224}, "backbones": {"VGG16": {}}})
+    common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": common.sized(224, 32)}, "backbones": {"VGG16": {}}})
     # Of every class some, also where there are few photographs.
     graded = photographs._replace(levels=[str(number // 2 % 5) for number in range(len(photographs.paths))])
     common.stand_in(graded, WHOLE, folder / "photographs", folder / "labels.csv")
