@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench pins \
+.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench bench-quick pins \
 	reference clean
 
 setup: $(VENV)/.workflow
@@ -87,6 +87,10 @@ docs: $(VENV)/.docs
 # About 25 minutes on two cores, which should do nothing else. See benchmarks/README.md.
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
+
+# Each benchmark in seconds on few and small drawn images, to see that it works.
+bench-quick: $(VENV)/.development
+	$(BIN)/python -m pytest tests/benchmarks/test_quick.py
 
 $(VENV)/.workflow: envs/requirements-workflow.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

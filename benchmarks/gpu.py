@@ -314,7 +314,9 @@ def read_arguments() -> tuple[list[Case], bool, Path | None]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, help="default: VGG16 ResNet50 InceptionV3")
     parser.add_argument("--sizes", nargs="+", type=int, help="default with --backbones: 224")
-    parser.add_argument("--steps", type=int, default=sized(100, 3), help="batches in an epoch, 3 or more; default: %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=sized(100, 3), help="batches in an epoch, from 3; default: %(default)s"
+    )
     parser.add_argument("--batch-size", type=int, help="default: 64, and 16 from 512 px on")
     parser.add_argument("--any-device", action="store_true", default=QUICK, help="run without a GPU too")
     parser.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="default: environment variable OUT")
@@ -325,7 +327,9 @@ def read_arguments() -> tuple[list[Case], bool, Path | None]:
     if given.backbones or given.sizes:
         backbones = given.backbones or list(dict.fromkeys(backbone for backbone, _ in CASES))
         pairs = itertools.product(backbones, given.sizes or [224])
-    cases = [Case(name, size, given.batch_size or sized(64 if size < 512 else 16, 8), given.steps) for name, size in pairs]
+    cases = [
+        Case(name, size, given.batch_size or sized(64 if size < 512 else 16, 8), given.steps) for name, size in pairs
+    ]
     return sorted(cases, key=lambda case: case.size), given.any_device, given.out
 
 

@@ -51,7 +51,8 @@ WEIGHTS = {
     "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
 }
 REPLICATES = common.sized(1000, 50)
-HEAD_EPOCHS = common.sized(30, 1)
+HEAD_EPOCHS = common.sized(30, 0)  # random weights have nothing to show to the head
+BATCH_NORM = common.sized("inference", "train")
 # What one folder links to instead of copying it: nothing that writes to the place of an old file, but in its stead.
 LARGE = {".npy", ".keras", ".h5"}
 
@@ -78,7 +79,7 @@ PLAIN: dict[str, Any] = {
         "objective": "softmax",
         "class_weights": "none",
         "normalisation": "imagenet",
-        "batch_norm": "inference",
+        "batch_norm": BATCH_NORM,
         "feature_layers": FEATURE_LAYERS,
         "freeze_layers": 0,
         "head_epochs": HEAD_EPOCHS,

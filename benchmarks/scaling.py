@@ -28,7 +28,7 @@ import numpy as np
 import common
 from retinaflow.storage import files, tables
 
-COUNTS = common.sized((10_000, 100_000, 1_000_000), (100, 200, 400))
+COUNTS = common.sized((10_000, 100_000, 1_000_000), (100, 200))
 JOBS = common.sized((1_000, 10_000), (5, 10))
 COLLECTIONS = {"EyePACS": 35_126, "1 million": 10**6, "100 million": 10**8}
 SHARD_SIZES = (1024, 16_384, 131_072)

@@ -1,8 +1,8 @@
 """How long Snakemake takes before any work, and how much work one more photograph makes.
 
 A dry run of everything, and a run that finds everything done, for each label of the Kaggle 2015 sets (stub photographs;
-training and scoring are replaced by scripts that write empty files), against the same commands on an empty workflow.
-Then 10,000 photographs from inventory to preprocess, against the same after one was added.
+all stages after preprocess are replaced by scripts that write empty files), against the same commands on an empty
+workflow. Then 10,000 photographs from inventory to preprocess, against the same after one was added.
 
     python benchmarks/workflow.py [--originals]
 """
@@ -29,6 +29,8 @@ for file in snakemake.output:
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_bytes(b"")
 """
+# The stages up to the shards do their work. Each later one writes empty files.
+AT_WORK = ("inventory", "preflight", "split", "organize", "preprocess")
 EMPTY = "rule all:\n    input:\n        [],\n"
 LABELS = common.sized((35_126, 53_576), (40, 60))  # of training and test set
 WHOLE = common.sized(10_000, 60)
@@ -42,7 +44,8 @@ def names(dataset: str, count: int) -> Iterator[str]:
         with open(labels, newline="", encoding="utf-8") as file:
             yield from (row["image"] for row in csv.DictReader(file))
     else:
-        yield from (f"{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count))
+        first = 10**6 if dataset == "test" else 0  # no patient is in both data sets
+        yield from (f"{first + number // 2}_{'right' if number % 2 else 'left'}" for number in range(count))
 
 
 def stubs(folder: Path, dataset: str, count: int) -> int:
@@ -51,7 +54,7 @@ def stubs(folder: Path, dataset: str, count: int) -> int:
     images = list(names(dataset, count))
     (folder / dataset).mkdir()
     for image in images:
-        (folder / dataset / f"{image}.jpeg").write_bytes(content)
+        common.copy_as(content, folder / dataset / f"{image}.jpeg")
     lines = [f"{image},{number % 5}" for number, image in enumerate(images)]
     (folder / f"{dataset}.csv").write_text("\n".join(["image,level", *lines]) + "\n", encoding="utf-8")
     return len(images)
@@ -62,8 +65,9 @@ def kaggle(folder: Path) -> list[common.Row]:
     data = {name: {"images": name, "labels": f"{name}.csv"} for name in ("train", "test")}
     common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": 32}, "backbones": {"VGG16": {}}})
     count = stubs(folder, "train", LABELS[0]) + stubs(folder, "test", LABELS[1])
-    for script in ("train", "score", "compare"):
-        (folder / f"workflow/scripts/{script}.py").write_text(NO_WORK, encoding="utf-8")
+    for script in (folder / "workflow/scripts").glob("*.py"):
+        if script.stem not in AT_WORK:
+            script.write_text(NO_WORK, encoding="utf-8")
     empty = folder / "empty"
     empty.mkdir()
     (empty / "Snakefile").write_text(EMPTY, encoding="utf-8")
@@ -85,7 +89,9 @@ def against_empty(measured: str, folder: Path, empty: Path, *arguments: str) -> 
 def one_more(photographs: common.Collection, folder: Path) -> common.Row:
     """From inventory to preprocess: everything, and after one photograph was added."""
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
-    common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": common.sized(224, 32)}, "backbones": {"VGG16": {}}})
+    common.project(
+        folder, {"data": data, "train": {**UNTRAINED, "image_size": common.sized(224, 32)}, "backbones": {"VGG16": {}}}
+    )
     # Of every class some, also where there are few photographs.
     graded = photographs._replace(levels=[str(number // 2 % 5) for number in range(len(photographs.paths))])
     common.stand_in(graded, WHOLE, folder / "photographs", folder / "labels.csv")
@@ -95,7 +101,7 @@ def one_more(photographs: common.Collection, folder: Path) -> common.Row:
             shutil.rmtree(folder / left, ignore_errors=True)
         whole.append(common.snakemake(folder, "--cores", "2", "--until", "preprocess")[0])
         name = f"{WHOLE + number}_left"
-        shutil.copyfile(photographs.paths[0], folder / "photographs" / f"{name}.jpeg")
+        common.copy_as(photographs.paths[0].read_bytes(), folder / "photographs" / f"{name}.jpeg")
         with open(folder / "labels.csv", "a", encoding="utf-8") as file:
             file.write(f"{name},0\n")
         added.append(common.snakemake(folder, "--cores", "2", "--until", "preprocess")[0])

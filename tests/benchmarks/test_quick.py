@@ -1,0 +1,45 @@
+"""Each script in `benchmarks/` in its quick form: seconds, on few and small drawn images."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import ROOT
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "common")
+# Arguments, and the files that a script writes if not NAME.json.
+ARGUMENTS = {"run": ["preprocess"], "article": ["drawn"], "methods": ["drawn"]}
+WRITTEN = {
+    "run": ["preprocess.json", "benchmarks.json", "benchmarks.md"],
+    "article": ["article-drawn.json"],
+    "methods": ["methods-drawn.json", "methods.md"],
+}
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory) -> Path:
+    """Folder of all that the scripts write, drawn images included."""
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_benchmark_runs_in_seconds(script, target):
+    environment = {**os.environ, "QUICK": "1", "BENCHMARKS": str(target)}
+    command = [sys.executable, ROOT / f"benchmarks/{script}.py", *ARGUMENTS.get(script, [])]
+    document = (ROOT / "docs/methods.md").read_bytes()
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert (ROOT / "docs/methods.md").read_bytes() == document
+    for name in WRITTEN.get(script, [f"{script}.json"]):
+        text = (target / name).read_text(encoding="utf-8")
+        if name.endswith(".json"):
+            content = json.loads(text)
+            assert any(content.get(rows) for rows in ("rows", "measured", "preprocess")), name
+        else:
+            assert "| drawn, 128 px" in text or "| plain |" in text
