@@ -157,16 +157,16 @@ ROWS = {
         for backbone in PROBED
         for eyes in ("one", "both")
     },
-    "defaults": Row("fine-tuned, all settings as they are by default", "defaults", "article"),
-    "defaults_blend": Row("the same, blended with the other eye", "defaults", "defaults", f"{BACKBONE}+blend"),
-    "defaults_fusion": Row("the same, features of both eyes", "defaults", "defaults", f"{BACKBONE}+fusion"),
-    "defaults_long": Row("as many epochs as by default", "defaults_long", "article"),
+    "defaults": Row("fine-tuned, all settings at their defaults", "defaults", "article"),
+    "defaults_eye_average": Row("the same, mean of both eyes", "defaults", "defaults", f"{BACKBONE}+blend"),
+    "defaults_eye_stacking": Row("the same, features of both eyes", "defaults", "defaults", f"{BACKBONE}+fusion"),
+    "defaults_long": Row("the default number of epochs", "defaults_long", "article"),
     "best": Row(f"config/best.yaml, {BACKBONE} at {SIZE} px", "best", "article"),
-    "best_fusion": Row("the same, both eyes", "best", "article", f"{BACKBONE}+fusion"),
-    "plain": Row("plain: what the rows below change", "plain", "article"),
-    "most_probable": Row("without thresholds: the most probable class", "plain", plain=True),
-    "blend": Row("blended with the other eye", "plain", system=f"{BACKBONE}+blend"),
-    "fusion": Row("features of both eyes", "plain", system=f"{BACKBONE}+fusion"),
+    "best_eye_stacking": Row("the same, both eyes", "best", "article", f"{BACKBONE}+fusion"),
+    "plain": Row("plain: the reference of the rows below", "plain", "article"),
+    "argmax": Row("without thresholds: the most probable grade", "plain", plain=True),
+    "eye_average": Row("mean of both eyes", "plain", system=f"{BACKBONE}+blend"),
+    "eye_stacking": Row("features of both eyes", "plain", system=f"{BACKBONE}+fusion"),
     **{run: Row("", run) for run in RUNS if run != "plain"},
     "batch_norm": Row("", "batch_norm", "all_at_once"),
     "rounded": Row("objective: regression, without thresholds: rounded", "regression", "regression", plain=True),
@@ -422,9 +422,9 @@ def _about(metrics: Mapping[str, Any]) -> str:
     levels = " / ".join(str(sum(row)) for row in metrics["confusion_matrix"])
     other = metrics["other_eye"]["quadratic_weighted_kappa"]
     return (
-        f"{metrics['images']} photographs of {metrics['patients']} patients, of levels 0 to 4 {levels}. "
+        f"{metrics['images']} images of {metrics['patients']} patients, of grades 0 to 4 {levels}. "
         f"Always 0: accuracy {metrics['baseline']['accuracy']:.3f}, kappa 0. "
-        + ("One eye of each." if other is None else f"The other eye's true label: kappa {other:.3f}.")
+        + ("One eye of each." if other is None else f"The true grade of the fellow eye: kappa {other:.3f}.")
     )
 
 

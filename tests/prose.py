@@ -106,7 +106,9 @@ def texts(path: Path) -> Iterator[Text]:
 
 
 def markdown(content: str) -> Iterator[Text]:
-    """Headings, paragraphs, bullets and table cells. Code, comments and addresses are left out."""
+    """Headings, paragraphs, bullets and table cells. Code, comments, addresses and generated tables are left out."""
+    generated = r"<!-- begin ([\w-]+), by .*?<!-- end \1, by "
+    content = re.sub(generated, lambda match: "\n" * match[0].count("\n"), content, flags=re.DOTALL)
     content = re.sub(r"<!--.*?-->", lambda match: re.sub(r"[^\n]", "", match[0]), content, flags=re.DOTALL)
     lines, fence = [], ""
     for line in content.splitlines():

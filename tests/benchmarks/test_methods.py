@@ -102,19 +102,19 @@ def test_figures_of_what_a_run_left(methods):
     write_run(methods, "rotation", better)
     write_run(methods, "plain", its, "InceptionV3+blend")
     rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
-    assert rows.keys() == {"plain", "most_probable", "rotation", "blend"}
+    assert rows.keys() == {"plain", "argmax", "rotation", "eye_average"}
     kappa = cohen_kappa_score(its.actual, its.predicted, weights="quadratic")
     assert rows["plain"]["kappa"] == pytest.approx(kappa)
     assert rows["plain"]["accuracy"] == np.mean(its.actual == its.predicted)
     assert (rows["plain"]["minutes"], rows["plain"]["trained"]) == (3, "network, epochs: 3 to 4")
     assert "difference" not in rows["plain"]  # the article's row is not there
-    assert rows["most_probable"]["kappa"] == 0
+    assert rows["argmax"]["kappa"] == 0
     assert rows["rotation"]["difference"] == pytest.approx(
         cohen_kappa_score(better.actual, better.predicted, weights="quadratic") - kappa
     )
     low, high = rows["rotation"]["difference_interval"]
     assert 0 < low < rows["rotation"]["difference"] < high
-    assert (rows["blend"]["difference"], rows["blend"]["difference_interval"]) == (0, [0, 0])
+    assert (rows["eye_average"]["difference"], rows["eye_average"]["difference_interval"]) == (0, [0, 0])
 
 
 def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, benchmarks, capsys):
@@ -181,12 +181,12 @@ def test_a_folder_starts_as_a_copy_with_all_times(methods, tmp_path):
 
 def test_rows_that_say_nothing_are_refused(methods):
     network, head = methods.Mode(5, 3), methods.Mode(2, None)
-    assert methods.unfit("aptos-224", "fusion", network)
+    assert methods.unfit("aptos-224", "eye_stacking", network)
     assert methods.unfit("aptos-224", "probe_VGG16_both", network)
     assert methods.unfit("eyepacs-256", "all_at_once", head)
-    assert methods.unfit("eyepacs-256", "fusion", head) is None
+    assert methods.unfit("eyepacs-256", "eye_stacking", head) is None
     assert methods.usual("eyepacs-1024", head) == ["plain", "not_cropped", "circle", "ben_graham", "clahe"]
-    assert not {"circle", "blend"} & set(methods.usual("aptos-224", network))
+    assert not {"circle", "eye_average"} & set(methods.usual("aptos-224", network))
 
 
 def test_the_article_subtracts_what_vgg16_wants_and_does_not_average(benchmarks, tmp_path):
