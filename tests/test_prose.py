@@ -1,7 +1,9 @@
 """Plain English in documents, comments, docstrings, names and messages.
 
-`NOT_YET` lists the files and folders with old text. It can only shrink: an entry that has become clean is an error.
+`NOT_YET` lists the files with old text. It can only shrink: an entry that has become clean is an error.
 """
+
+from fnmatch import fnmatch
 
 import pytest
 
@@ -13,22 +15,49 @@ SUFFIXES = {".md", ".rst", ".yaml", ".yml", ".py", ".smk"}
 # These name the forbidden words.
 RULES = {"tests/prose.py", "tests/test_prose.py"}
 
-# Files, and folders with a slash at the end, whose text is not rewritten yet.
+# Patterns of files whose text is not rewritten yet; `*` also stands for folders.
 NOT_YET = [
-    "CHANGELOG.md",
     "Makefile",
     "Snakefile",
-    "benchmarks/",
-    "config/",
-    "docs/methods.md",
-    "docs/scaling.md",
-    "profiles/",
-    "tests/",
-    "workflow/report/",
-    "workflow/retinaflow/",
-    "workflow/rules/",
-    "workflow/schemas/",
-    "workflow/scripts/",
+    "benchmarks/*.py",
+    "config/README.md",
+    "config/best.yaml",
+    "config/config.yaml",
+    "config/demo.yaml",
+    "config/eyepacs.yaml",
+    "profiles/*",
+    "tests/benchmarks/*",
+    "tests/common.py",
+    "tests/config/*",
+    "tests/conftest.py",
+    "tests/data/*",
+    "tests/evaluation/*",
+    "tests/jobs/*",
+    "tests/networks/*",
+    "tests/preprocessing/*",
+    "tests/reporting/*",
+    "tests/scoring/*",
+    "tests/serving/*",
+    "tests/small.py",
+    "tests/storage/*",
+    "tests/training/*",
+    "tests/workflow/*",
+    "workflow/retinaflow/cli.py",
+    "workflow/retinaflow/config/*",
+    "workflow/retinaflow/data/*",
+    "workflow/retinaflow/evaluation/*",
+    "workflow/retinaflow/jobs/*",
+    "workflow/retinaflow/networks/*",
+    "workflow/retinaflow/preprocessing/*",
+    "workflow/retinaflow/reporting/*",
+    "workflow/retinaflow/scoring/*",
+    "workflow/retinaflow/serving/*",
+    "workflow/retinaflow/settings/*",
+    "workflow/retinaflow/storage/*",
+    "workflow/retinaflow/training/*",
+    "workflow/rules/*",
+    "workflow/schemas/config.schema.yaml",
+    "workflow/scripts/*",
 ]
 
 
@@ -39,8 +68,7 @@ def checked_files():
 
 
 def covers(entry, path):
-    name = path.relative_to(ROOT).as_posix()
-    return name.startswith(entry) if entry.endswith("/") else name == entry
+    return fnmatch(path.relative_to(ROOT).as_posix(), entry)
 
 
 FILES = checked_files()
