@@ -1,4 +1,4 @@
-"""What runs again after what: every line of the table in docs/architecture.md, in real dry runs and, where it matters, runs."""
+"""Reruns: every line of the table in docs/architecture.md, in real dry runs and, where it matters, runs."""
 
 import os
 import re
