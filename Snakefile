@@ -7,7 +7,8 @@ min_version("9.0")
 
 # A file named with --configfile takes the place of the default one: merged with it, a demo would pick up somebody's
 # photographs and a single backbone would bring the other two along.
-if not workflow.overwrite_configfiles:
+# Neither is it read where another workflow includes this one and has read its own.
+if not workflow.configfiles or not workflow.modifier.is_main_snakefile():
 
     configfile: "config/config.yaml"
 
@@ -45,52 +46,53 @@ include: "workflow/rules/export.smk"
 
 
 onstart:
-    claim_results()
-    warn_of_two_profiles()
-    check_container()
-
-
-localrules:
-    all,
-    preflight,
-    weights,
-    probe,
-    report,
-    explain,
-    export,
+    begin_run()
 
 
 rule all:
     default_target: True
     input:
         final_output(),
+    localrule: True
 
 
 rule preflight:
     input:
         inventory_output(),
+    localrule: True
 
 
 rule weights:
     input:
         fetched_weights(),
+    localrule: True
 
 
 rule probe:
     input:
         probe_output(),
+    localrule: True
 
 
 rule explain:
     input:
         explained(),
+    localrule: True
 
 
 rule export:
     input:
         exported(),
+    localrule: True
 
 
 rule report:
     input:
         report_output(),
+    localrule: True
+
+
+# Part of another workflow, by `module:` or `include:`.
+if len(workflow.included_stack) > 1:
+    for own in workflow.modifier.rules:
+        own.set_input(begin_hosted_run)

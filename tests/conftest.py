@@ -25,6 +25,32 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+# Files whose tests train, load or convert networks, or start programs for minutes: `make test-unit` leaves them out.
+TRAINS = {
+    "jobs/test_resources.py",
+    "networks/test_backends.py",
+    "networks/test_building.py",
+    "networks/test_devices.py",
+    "networks/test_parallel.py",
+    "networks/test_weights.py",
+    "scoring/test_score.py",
+    "serving/test_export.py",
+    "serving/test_predict.py",
+    "serving/test_serve.py",
+    "training/test_article_defects.py",
+    "training/test_tracking.py",
+    "training/test_train.py",
+    "test_lint.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the files in ``TRAINS``."""
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").as_posix() in TRAINS:
+            item.add_marker("trains")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often the workflow is killed all through."""
     parser.addoption("--rounds", type=int, default=1, help="rounds of kills, of eleven each")

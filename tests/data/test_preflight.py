@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_verdict import Tables, tables
+from test_problem_policy import Tables, tables
 
 from retinaflow.data.inventory import PROBLEM_COLUMNS
 from retinaflow.data.preflight import CURES, preflight

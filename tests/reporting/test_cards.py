@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_outputs import of
+from test_raw_outputs import of
 
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown

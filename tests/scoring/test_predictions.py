@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_outputs import SAID, SOFTMAX, of
+from test_raw_outputs import SAID, SOFTMAX, of
 
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.evaluation.grades import Grades

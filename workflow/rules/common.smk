@@ -4,6 +4,8 @@ import functools
 import os
 import re
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,10 +14,37 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-WORKFLOW = Path(workflow.basedir, "workflow")
-# For this file and for the scripts, which run in processes of their own.
-sys.path.insert(0, str(WORKFLOW))
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
+# The folder above this one; in a repository elsewhere, an address that is no folder here.
+WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+
+
+def require_library():
+    """Refuse an installed library of another version than this workflow, which has none beside it."""
+    pyproject = tomllib.loads(Path(workflow.source_path("../../pyproject.toml")).read_text(encoding="utf-8"))
+    needed = pyproject["project"]["version"]
+    try:
+        found = version("retinaflow")
+    except PackageNotFoundError:
+        found = None
+    if found != needed:
+        raise WorkflowError(
+            f"This workflow needs the package retinaflow {needed}, but {sys.executable} has "
+            f"{f'retinaflow {found}' if found else 'none'}. Install that version there: "
+            f"`pip install 'retinaflow[workflow]=={needed}'`, or `pip install '.[workflow]'` in a checkout of it."
+        )
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+        raise WorkflowError(
+            "--software-deployment-method conda: its environments have no package retinaflow, and this workflow has no library "
+            "beside it. Run jobs without that option, or use a checkout of the workflow."
+        )
+
+
+if (WORKFLOW / "retinaflow").is_dir():
+    # A checkout runs its own library, here and in the scripts, whose processes may be in a container.
+    sys.path.insert(0, str(WORKFLOW))
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
+else:
+    require_library()
 
 from retinaflow.storage import archives
 from retinaflow.storage import object_storage
@@ -34,7 +63,7 @@ os.environ[PARENT] = str(os.getpid())
 # Of Apptainer, with all that jobs import; made from envs/retinaflow.def.
 IMAGE = "retinaflow.sif"
 
-SCHEMA = yaml.safe_load((WORKFLOW / "schemas/config.schema.yaml").read_text(encoding="utf-8"))
+SCHEMA = yaml.safe_load(Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -148,11 +177,28 @@ def path(*steps):
     return Path(RESULTS, *steps).as_posix()
 
 
+@functools.cache
+def begin_run():
+    """Check what a run needs, and lock the results folder until this process ends; returns the lock."""
+    warn_of_two_profiles()
+    check_container()
+    return claim_results()
+
+
+def begin_hosted_run(wildcards):
+    """Input function: no files. Begins a run before its first job is considered, unless it is a dry run.
+
+    Under `module:`, Snakemake drops `onstart`; a workflow that includes this one may have its own.
+    """
+    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
+        begin_run()
+    return []
+
+
 def claim_results():
-    """See to it that no other run writes to the results folder as long as this process lives."""
-    global results_lock  # closed with the process, and not before
+    """Keep other runs from writing to the results folder."""
     try:
-        results_lock = lock(Path(RESULTS))
+        return lock(Path(RESULTS))
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 
@@ -186,7 +232,7 @@ def code_of(script):
 
     def digests(wildcards):
         try:
-            return code_digests(WORKFLOW / "scripts" / script)
+            return code_digests(Path(workflow.source_path(f"../scripts/{script}")))
         except RetinaflowError as error:
             raise WorkflowError(str(error)) from None
 

@@ -1,10 +1,6 @@
 # All systems in one table and one figure, and each with each other; and what it takes to grade new photographs by them.
 
 
-localrules:
-    compare,
-
-
 rule compare:
     input:
         scores=all_scores("metrics.json"),
@@ -23,6 +19,7 @@ rule compare:
         graders=path("models", "graders.json"),
     log:
         path("logs", "compare.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

@@ -1,10 +1,6 @@
 # Trained models in the formats of other runtimes, and how far these are from Keras. `all` does not ask for it.
 
 
-localrules:
-    export_summary,
-
-
 rule export_run:
     input:
         packages_of_export,
@@ -50,6 +46,7 @@ rule export_summary:
         page=path("export", "export.md"),
     log:
         path("logs", "export", "summary.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

@@ -1,10 +1,6 @@
 # Graders that look at both eyes of a patient, made of what each backbone puts out and of its features.
 
 
-localrules:
-    blend,
-
-
 rule blend:
     input:
         **{part: own_outputs(part) for part in system_parts("blend")},
@@ -12,6 +8,7 @@ rule blend:
         **{part: path("scores", "{backbone}+blend", part, "outputs.csv") for part in system_parts("blend")},
     log:
         path("logs", "blend", "{backbone}.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

@@ -40,10 +40,6 @@ rule inventory:
         "../scripts/inventory.py"
 
 
-localrules:
-    judge,
-
-
 # All problems of all data sets at once. No other stage waits for it, since it would run again after whatever changes
 # either of them: split and organize judge what they read themselves, by the same rules.
 rule judge:
@@ -59,6 +55,7 @@ rule judge:
         table=path("logs", "inventory", "problems.csv"),
         summary=path("logs", "inventory", "problems.md"),
     priority: 1
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

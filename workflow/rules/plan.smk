@@ -1,13 +1,10 @@
 # What a run would take, before it is started. Makes nothing that other rules need, and is never up to date.
 
 
-localrules:
-    plan,
-
-
 rule plan:
     log:
         path("logs", "plan.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

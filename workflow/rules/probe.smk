@@ -26,10 +26,6 @@ rule probe_backbone:
         "../scripts/probe_backbone.py"
 
 
-localrules:
-    rank_probes,
-
-
 rule rank_probes:
     input:
         probes=expand(path("probe", "{backbone}.json"), backbone=CONFIG["backbones"]),
@@ -38,6 +34,7 @@ rule rank_probes:
         markdown=path("probe", "probe.md"),
     log:
         path("logs", "probe", "probe.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

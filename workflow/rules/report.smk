@@ -1,14 +1,6 @@
 # Figures and pages for `snakemake --report`, on top of those that are made anyway. No other stage needs any of them.
 
 
-localrules:
-    illustrate,
-    illustrate_data,
-    pages,
-    model_card,
-    data_card,
-
-
 rule illustrate:
     input:
         predictions=path("scores", "{system}", "{part}", "predictions.csv"),
@@ -32,6 +24,7 @@ rule illustrate:
     wildcard_constraints:
         system=any_of(whole_systems()),
         part=any_of(system_parts(whole_systems()[0])),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
@@ -65,6 +58,7 @@ rule illustrate_data:
         ),
     log:
         path("logs", "report", "data.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
@@ -101,6 +95,7 @@ rule pages:
         ),
     log:
         path("logs", "report", "pages.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
@@ -130,6 +125,7 @@ rule model_card:
         path("logs", "report", "{system}-card.log"),
     wildcard_constraints:
         system=any_of(whole_systems()),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
@@ -153,6 +149,7 @@ rule data_card:
         ),
     log:
         path("logs", "report", "data-card.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

@@ -40,11 +40,6 @@ rule score:
         "../scripts/score.py"
 
 
-localrules:
-    grade,
-    average,
-
-
 rule grade:
     input:
         outputs=lambda wildcards: [
@@ -58,6 +53,7 @@ rule grade:
         path("logs", "grade", "{system}.log"),
     wildcard_constraints:
         system=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
@@ -133,6 +129,7 @@ rule average:
         **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
     log:
         path("logs", f"{AVERAGE}.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:

@@ -1,10 +1,6 @@
 # Stage 1: which patients train and which validate.
 
 
-localrules:
-    split,
-
-
 rule split:
     input:
         inventory=path("inventory", "train.csv"),
@@ -14,6 +10,7 @@ rule split:
         validation=split_tables("validation"),
     log:
         path("logs", "split.log"),
+    localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
