@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_raw_outputs import of
 
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
@@ -13,6 +12,7 @@ from retinaflow.scoring.predictions import grade_system
 from retinaflow.scoring.raw_outputs import write_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
+from scoring.test_raw_outputs import of
 
 CLASSES = ["no DR", "mild", "severe"]
 RECORD = {
