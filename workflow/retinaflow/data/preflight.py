@@ -52,7 +52,7 @@ def preflight(
     text = summarise(verdicts)
     with whole_file(summary) as part:
         part.write_text(text, **ENCODING)
-    log.info("what was found in the photographs and label tables:\n\n%s", text)
+    log.info("what was found in the photographs and label tables:\n\n%s", text, extra={"screen": True})
     reasons = [line for name, judged in verdicts.items() for line in _reasons(name, judged)]
     if reasons:
         raise RetinaflowError(

@@ -77,7 +77,7 @@ def claim(count: int, job: str) -> list[Device]:
     said = ""
     while not (taken := _take(found, count)):
         if (message := _waiting(found, count)) != said:
-            log.info(said := message)
+            log.info(said := message, extra={"screen": True})
         time.sleep(random.uniform(0.5, 1.5))  # noqa: S311  two jobs that want the same must not meet again and again
     for descriptor in taken.values():
         _sign(descriptor, job)

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -18,9 +18,12 @@ from types import FrameType
 from typing import TextIO
 
 from retinaflow.errors import RetinaflowError
+from retinaflow.jobs import progress
 
 # Name of the variable with the number of the process that started the job and without which it should not go on.
 PARENT = "RETINAFLOW_PARENT"
+# And with the number of the process that shows the progress of jobs on a screen (`snakemake_logger_plugin_retinaflow`).
+SCREEN = "RETINAFLOW_SCREEN"
 
 ORPHANED = b"ended, because the snakemake that started this job was killed; run again to go on\n"
 
@@ -37,6 +40,10 @@ CURES = {
 def job_log(path: str | Path) -> Iterator[None]:
     """Send log lines to ``path`` and to standard error; turn an exception into a logged one and exit status 1.
 
+    All else that is written to standard error, by other libraries too, goes to ``path`` alone. So do the log lines if the
+    process that started the job shows its progress. It finds warnings, and lines with ``screen`` in their ``extra``, in
+    the progress file (``progress``).
+
     A ``RetinaflowError`` shows its message alone on the terminal, since nobody has to read our code to act on it; so
     does what the system says of full disks and missing permissions. SIGTERM and an interrupt end the job with a line
     in the log. A crash leaves the traceback of all threads there.
@@ -50,18 +57,21 @@ def job_log(path: str | Path) -> Iterator[None]:
     except OSError as error:
         print(f"error: {_refusal(error) or error}", file=sys.stderr)
         raise SystemExit(1) from None
-    terminal = logging.StreamHandler(sys.stderr)
+    terminal, restore = _take_standard_error(stream)
+    shown, parent = os.environ.get(SCREEN), os.environ.get(PARENT)
+    writer = progress.start(path) if shown else None
+    others: list[logging.Handler | None] = [None if shown and shown == parent else terminal, writer]
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[logging.StreamHandler(stream), terminal],
+        handlers=[logging.StreamHandler(stream), *filter(None, others)],
         force=True,
     )
     logging.raiseExceptions = False  # a log on a full disk must not hide why the job ended
     faulthandler.enable(stream)
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
-    _end_with(os.environ.get(PARENT), stream)
+    _end_with(parent, stream)
     try:
         yield
     except RetinaflowError as error:
@@ -81,8 +91,35 @@ def job_log(path: str | Path) -> Iterator[None]:
         faulthandler.disable()
         for number, handler in before.items():
             signal.signal(number, handler)
+        progress.stop(writer)
+        restore()
         with suppress(OSError):
             stream.close()
+
+
+def _take_standard_error(log: TextIO) -> tuple[logging.Handler, Callable[[], None]]:
+    """Send what is written to file descriptor 2 to ``log``.
+
+    Returns a handler that writes to where it went before, and a function that sends it there again.
+    """
+    try:
+        own = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # no file
+        own = -1
+    if own != 2:  # somebody else has taken it already
+        return logging.StreamHandler(sys.stderr), lambda: None
+    before = os.dup(own)
+    terminal = open(before, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    os.dup2(log.fileno(), own)
+
+    def restore() -> None:
+        sys.stderr.flush()
+        with suppress(OSError):
+            os.dup2(before, own)
+        with suppress(OSError):
+            terminal.close()
+
+    return logging.StreamHandler(terminal), restore
 
 
 def _open_attempt(path: Path) -> tuple[Path, TextIO]:

@@ -17,6 +17,7 @@ from retinaflow.training.schedule import VIEWS
 AT_ONCE = 512  # photographs whose features are in memory together
 
 log = logging.getLogger(__name__)
+progress = logging.getLogger("retinaflow.progress")
 
 
 class Features(Batches):
@@ -66,11 +67,13 @@ def features(
     views: int,
     checkpoint: Checkpoint,
     in_time: Callable[[str, float], None],
+    passed: Callable[[int, float], None],
 ) -> tuple[Features, Features]:
     """What ``backbone`` makes of ``views`` views of the photographs of ``batches``, and of those of ``held_out``.
 
     A view is how an epoch would change the photographs. What is done is kept in ``checkpoint``, and looked up there.
-    ``in_time`` is told before each pass but the first what comes and how many seconds the last one took.
+    ``in_time`` is told before each pass but the first what comes and how many seconds the last one took. ``passed`` gets
+    the number of images of each pass and its seconds.
     """
     # Each photograph once, whatever the balance of classes, and by itself.
     alone = None if batches.augmentation is None else {**batches.augmentation, "mixup": 0, "cutmix": 0}
@@ -90,9 +93,12 @@ def features(
         if not checkpoint.has_array(name):
             if seconds is not None:
                 in_time(f"the features of {name}", seconds)
+            step = f"features for the head, {len(found) + 1}/{len(passes)}"
+            progress.debug("%s", step, extra={"progress": {"step": step}})
             start = time.monotonic()
             checkpoint.keep_array(name, _features(backbone, source, view))
             seconds = time.monotonic() - start
+            passed(len(source.photographs), seconds)
             log.info("features of %s: %.1f images/s", name, len(source.photographs) / seconds)
         found.append(checkpoint.array(name))
     return Features(found[1:], batches), Features(found[:1], held_out)

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
@@ -25,9 +23,12 @@ from retinaflow.training import schedule
 from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.class_weights import class_weights
 from retinaflow.training.head import features, split, standardise, views_of
+from retinaflow.training.pace import Pace
 from retinaflow.training.schedule import best_epoch, monitored
 
 log = logging.getLogger(__name__)
+# Who shows the progress of jobs has a handler there; nobody has to.
+progress = logging.getLogger("retinaflow.progress")
 
 FIGURES = ("loss", "accuracy", "quadratic_weighted_kappa")
 HISTORY_COLUMNS = ("epoch", "phase", *FIGURES, *(f"val_{name}" for name in FIGURES), "learning_rate", "seconds")
@@ -117,12 +118,13 @@ def train(
         with devices.parallel(settings["gpus"]):
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             devices.adopt(model)
+            pace = Pace(settings["head_epochs"], settings["epochs"], len(training), len(validation))
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
             if settings["head_epochs"]:
                 if len(checkpoint.rows) < settings["head_epochs"]:
-                    _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
+                    _fit_head(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline, pace)
                 checkpoint.drop_arrays()
-            _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline)
+            _fit(model, settings, seed, batches, held_out, len(classes), checkpoint, deadline, pace)
         return model
 
     while True:
@@ -172,6 +174,7 @@ def _fit_head(
     classes: int,
     checkpoint: Checkpoint,
     deadline: float,
+    pace: Pace,
 ) -> None:
     """Train the head of ``model`` alone, from where ``checkpoint`` stands."""
 
@@ -180,9 +183,9 @@ def _fit_head(
 
     start = time.monotonic()
     backbone, head = split(model)
-    shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time)
+    shown = features(backbone, batches, held_out, views_of(settings), checkpoint, in_time, pace.passed)
     standardise(model, shown[0])
-    _fit(model, settings, seed, *shown, classes, checkpoint, deadline, head, time.monotonic() - start)
+    _fit(model, settings, seed, *shown, classes, checkpoint, deadline, pace, head, time.monotonic() - start)
 
 
 def _fit(
@@ -194,6 +197,7 @@ def _fit(
     classes: int,
     checkpoint: Checkpoint,
     deadline: float,
+    pace: Pace,
     head: keras.Model | None = None,
     before: float = 0.0,
 ) -> None:
@@ -219,7 +223,8 @@ def _fit(
     if done:
         log.info("going on after epoch %d", done)
     trained.evaluate(held_out, steps=1, verbose=0)
-    clock = _Progress(len(batches.photographs), batches.batch_size, settings["head_epochs"] + settings["epochs"])
+    pace.resume(checkpoint.rows)
+    clock = _Progress(len(batches.photographs), batches.batch_size, pace, head is not None)
     keep = _Keep(model, settings, seed, checkpoint, last, clock, before, deadline)
     trained.fit(
         batches,
@@ -362,7 +367,10 @@ def train_job(
         for tracker in trackers:
             tracker.end([history, record])
         checkpoint.remove()
-    log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(rows[decided["best_epoch"] - 1]))
+    best = rows[decided["best_epoch"] - 1]
+    log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(best))
+    result = f"best epoch {decided['best_epoch']} of {len(rows)}, validation kappa {best['val_quadratic_weighted_kappa']:.3f}"
+    progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
 def _trainable(model: keras.Model) -> int:
@@ -451,28 +459,25 @@ def _check_time(name: str, what: str, seconds: float, kept: str, deadline: float
 
 
 class _Progress(keras.callbacks.Callback):
-    """A bar with images/s and time left on a terminal; in the log, a line an epoch and one a half-minute."""
+    """Report the step and the time left for the screen; in the log, a line an epoch and one a half-minute."""
 
-    def __init__(self, images: int, batch_size: int, epochs: int) -> None:
+    def __init__(self, images: int, batch_size: int, pace: Pace, head: bool) -> None:
         super().__init__()
-        self.images, self.batch_size, self.epochs = images, batch_size, epochs
+        self.images, self.batch_size, self.pace = images, batch_size, pace
+        self.phase = schedule.HEAD if head else schedule.NETWORK
+        self.epochs = sum(pace.total.values())
         self.seconds: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.start = self.said = time.monotonic()
-        self.bar = tqdm(
-            total=self.images,
-            desc=f"epoch {epoch + 1}/{self.epochs}",
-            unit="img",
-            disable=not sys.stderr.isatty(),
-            leave=False,
-        )
-        self.done = 0
+        self.epoch = epoch
+        self.pace.begin()
+        self._report(0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         done = min(self.images, (batch + 1) * self.batch_size)
-        self.bar.update(done - self.done)
-        self.done = done
+        self.pace.batch(done)
+        self._report(done)
         now = time.monotonic()
         if now - self.said > 30:
             self.said = now
@@ -484,8 +489,14 @@ class _Progress(keras.callbacks.Callback):
         self.rate = self.images / (time.monotonic() - self.start)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        self.bar.close()
         self.seconds.append(round(time.monotonic() - self.start, 2))
-        left = (self.epochs - epoch - 1) * sum(self.seconds) / len(self.seconds)
+        self.pace.end(self.phase, self.seconds[-1])
+        left = self.pace.left()
+        time_left = "time left unknown" if left is None else f"at most {left:.0f} s left"
         shown = " ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        log.info("epoch %d/%d: %.1f images/s, at most %.0f s left: %s", epoch + 1, self.epochs, self.rate, left, shown)
+        log.info("epoch %d/%d: %.1f images/s, %s: %s", epoch + 1, self.epochs, self.rate, time_left, shown)
+
+    def _report(self, done: int) -> None:
+        part = ", head" if self.phase == schedule.HEAD else ""
+        state = {"step": f"epoch {self.epoch + 1}/{self.epochs}{part}", "left": self.pace.left(done)}
+        progress.debug("%s", state["step"], extra={"progress": state})
