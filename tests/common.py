@@ -12,6 +12,8 @@ from PIL import Image
 from retinaflow.evaluation.grades import Grades
 
 ROOT = Path(__file__).resolve().parents[1]
+# Option of snakemake: its own output, with everything about each job.
+STANDARD = "--logger-retinaflow-standard"
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 

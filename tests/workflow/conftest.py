@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import yaml
 
-from common import SMALL
+from common import SMALL, STANDARD
 from retinaflow.data.demo import draw_collection
 from retinaflow.storage.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
+# Snakemake finds the logger plugin in the copy of the project that it runs in.
+os.environ["PYTHONPATH"] = "workflow"
 
 
 class Project:
@@ -73,7 +75,7 @@ class Project:
     def planned(self, *arguments: str) -> Counter[str]:
         """The jobs of a dry run: rule names with the wildcards that tell its jobs apart, and how often each comes."""
         jobs: Counter[str] = Counter()
-        for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", *arguments))[1:]:
+        for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", STANDARD, *arguments))[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
             wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or [""])[0]))
             which = [value for name, value in wildcards.items() if name not in ("recipe", "shard")]

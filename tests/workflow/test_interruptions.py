@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from common import SMALL
+from common import SMALL, STANDARD
 from retinaflow.storage.tables import read_table
 
 TRAIN = {
@@ -101,10 +101,10 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
 def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
     project = bare(backbones=SMALL)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
-    asked = re.search(r"rule train:.*?resources: (.*?)\n", project.snakemake("-n"), re.DOTALL)[1]
+    asked = re.search(r"rule train:.*?resources: (.*?)\n", project.snakemake("-n", STANDARD), re.DOTALL)[1]
     assert "mem_mb=" in asked
     assert "runtime" not in asked
-    shown = project.snakemake("-n", "--set-resources", "train:runtime=60")
+    shown = project.snakemake("-n", STANDARD, "--set-resources", "train:runtime=60")
     assert "runtime=60" in re.search(r"rule train:.*?resources: (.*?)\n", shown, re.DOTALL)[1]
 
 

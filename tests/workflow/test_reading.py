@@ -5,6 +5,8 @@ import shutil
 
 import yaml
 
+from common import STANDARD
+
 HEAVY = {"tensorflow", "keras", "pandas", "cv2", "sklearn", "scipy", "matplotlib"}
 
 
@@ -76,7 +78,7 @@ def test_another_configuration_takes_the_place_of_the_default_one(fresh):
 
 
 def test_a_value_on_the_command_line_changes_the_default_configuration(fresh):
-    shown = fresh().snakemake("-n", "--config", "results=elsewhere")
+    shown = fresh().snakemake("-n", STANDARD, "--config", "results=elsewhere")
     assert "elsewhere/comparison/comparison.csv" in shown
     assert "results/comparison" not in shown
 

@@ -30,7 +30,8 @@ TRAIN = {
 }
 NOWHERE = "http://127.0.0.1:9"
 # What only a test needs: to look soon and often.
-SLURM = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
+# Which rules are local is in Snakemake's own output.
+SLURM = ("--logger-retinaflow-standard", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

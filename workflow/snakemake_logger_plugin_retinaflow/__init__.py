@@ -71,7 +71,7 @@ class LogHandler(LogHandlerBase):
         arguments = (self.quiet, common.debug_dag, common.verbose, common.dryrun, common.printshellcmds)
         self.standard: ColorizingTextHandler | None = None
         stream = standard_stream(common.stdout)
-        # Who asks for details wants all of them.
+        # With an option for details, the user gets all of them.
         if getattr(self.settings, "standard", False) or common.verbose or common.debug_dag:
             self.standard = ColorizingTextHandler(nocolor=common.nocolor, stream=stream)
             self.setFormatter(DefaultFormatter(self.quiet, common.show_failed_logs))
@@ -156,7 +156,7 @@ class LogHandler(LogHandlerBase):
         if record.levelno >= logging.WARNING:
             self.screen.write(text.strip("\n"), "error" if record.levelno >= logging.ERROR else "warning")
         elif retry := _RETRY.match(text):
-            self.screen.write(f"{self._name(int(retry[1]))} is tried again")
+            self.screen.write(f"{self._label(int(retry[1]))} is tried again")
         elif text.startswith("Elapsed time"):
             self._end()
         elif text and not NOISE.match(text):
@@ -262,11 +262,11 @@ class LogHandler(LogHandlerBase):
         logs = [str(log) for log in fields.get("log") or ()]
         if number in self.jobs and not self.jobs[number].counted:
             self._stop(number)
-        name = self._name(number, fields.get("rule_name") or "a job")
+        name = self._label(number, fields.get("rule_name") or "a job")
         self.failed.append(name)
-        said = message(logs[0]) if logs else ""
+        problem = message(logs[0]) if logs else ""
         lines = [f"{name} failed"]
-        lines += [f"  {line}".rstrip() for line in (said or "no message").splitlines()]
+        lines += [f"  {line}".rstrip() for line in (problem or "no message").splitlines()]
         lines += [f"  log: {log}" for log in logs]
         lines += [f"  {key}: {value}" for key, value in (fields.get("aux") or {}).items()]
         if fields.get("rule_msg"):
@@ -275,7 +275,7 @@ class LogHandler(LogHandlerBase):
             lines += show_logs(logs)
         self.screen.write("\n".join(lines), "error")
 
-    def _name(self, number: int | None, rule: str = "") -> str:
+    def _label(self, number: int | None, rule: str = "") -> str:
         job = self.jobs.get(number) if number is not None else None
         return job.name(single=True) if job else rule or f"job {number}"
 

@@ -30,7 +30,7 @@ def message(log: str | Path) -> str:
 
 
 def progress_file(log: str) -> Path:
-    """Where a job writes its progress (``retinaflow.progress``)."""
+    """The file that a job writes its progress to (``retinaflow.jobs.progress``)."""
     return Path(log).with_suffix(".progress.jsonl")
 
 
@@ -41,8 +41,6 @@ class Progress:
         self.path = path
         self.offset = 0
         self.state: dict[str, Any] = {}
-        # Of `state`, on the clock of the file system.
-        self.written = 0.0
 
     def read(self) -> list[str]:
         """Read what was appended; returns new messages for the user."""
@@ -59,7 +57,7 @@ class Progress:
         whole = data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
         for line in whole.splitlines():
-            with suppress(ValueError, AttributeError):
+            with suppress(ValueError, AttributeError, TypeError):
                 entry = json.loads(line)
                 if "message" in entry:
                     messages.append(str(entry["message"]))

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -125,15 +126,13 @@ def _shortened(names: Sequence[str], most: int) -> str:
 
 
 def _values(text: str) -> list[Any]:
-    """The values of a text that lists their ``repr``, separated by commas."""
+    """The values of a text that lists their ``repr``, separated by commas; those that can be read."""
     values = []
     for part in _split(text.strip()):
         if part in ("", _NOTHING):
             continue
-        try:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             values.append(ast.literal_eval(part))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            values.append(part)
     return values
 
 

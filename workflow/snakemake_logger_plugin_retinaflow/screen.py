@@ -7,10 +7,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .joblogs import Progress
 from .jobs import Job, cut
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 # A pipe has no width; longer lines are hard to read in a file.
 PIPE_WIDTH = 120
@@ -41,7 +44,7 @@ class Running:
     name: str
     progress: Progress | None = None
     start: float = field(default_factory=time.monotonic)
-    said: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=time.monotonic)
     # When the present state of `progress` was read.
     read: float = 0.0
     # Of counted jobs.
@@ -90,7 +93,7 @@ class Screen:
         self.lock = threading.RLock()
         self.running: dict[object, Running] = {}
         self.done, self.total = 0, 0
-        self._bars = None
+        self._bars: Bars | None = None
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
         self._start = time.monotonic()
@@ -151,7 +154,8 @@ class Screen:
     def _show_bars(self) -> None:
         # Here, as runs without a terminal do not need it.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress as Bars, TextColumn
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
         from rich.table import Column
 
         self._bars = Bars(
@@ -169,13 +173,11 @@ class Screen:
             with self.lock:
                 for running in list(self.running.values()):
                     self.look(running)
-                if self._bars is not None:
-                    self._draw()
-                else:
-                    self._say()
+                self._draw() if self._bars is not None else self._report()
 
     def _draw(self) -> None:
-        bars = self._bars
+        if (bars := self._bars) is None:
+            return
         for task in list(bars.task_ids):
             bars.remove_task(task)
         shown = sorted(self.running.values(), key=lambda running: running.start)
@@ -190,10 +192,10 @@ class Screen:
             bars.add_task(f"and {more} more", total=None, visible=True, note="")
         bars.refresh()
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         for running in self.running.values():
-            if time.monotonic() - running.said >= LINE:
-                running.said = time.monotonic()
+            if time.monotonic() - running.shown >= LINE:
+                running.shown = time.monotonic()
                 self.write(cut(f"{running.name}: {running.note()}", self.width))
 
 
