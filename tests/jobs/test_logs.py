@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.jobs.logs import PARENT, job_log
+from retinaflow.jobs.logs import PARENT, SCREEN, job_log
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def run_job(folder, body, **options):
         [
             "import errno, faulthandler, logging, os, signal, sys, time",
             f"sys.path[:0] = {sys.path!r}",
-            "from retinaflow.jobs.logs import PARENT, job_log",
+            "from retinaflow.jobs.logs import PARENT, SCREEN, job_log",
             "with job_log('job.log'):",
             *(f"    {line}" for line in body.splitlines()),
         ]
@@ -178,3 +178,28 @@ def test_a_job_whose_parent_is_gone_before_it_begins_ends_too(tmp_path):
     process = run_job(tmp_path, "time.sleep(60)", env={**os.environ, PARENT: str(parent.pid)})
     process.communicate(timeout=60)
     assert process.returncode == 1
+
+
+def test_what_other_libraries_write_to_standard_error_is_in_the_log_alone(tmp_path):
+    job = run_job(tmp_path, "os.write(2, b'from C++\\n')\nprint('from Python', file=sys.stderr)\nlogging.info('ours')")
+    shown = job.communicate(timeout=60)[1]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d ours\n", shown)
+    text = (tmp_path / "job.log").read_text()
+    assert "from C++" in text
+    assert "from Python" in text
+    assert "ours" in text
+
+
+def test_a_screen_that_shows_the_progress_has_the_terminal_to_itself(tmp_path):
+    environment = {**os.environ, PARENT: str(os.getpid()), SCREEN: str(os.getpid())}
+    job = run_job(tmp_path, "logging.warning('halved')\nraise ValueError", env=environment)
+    assert job.communicate(timeout=60)[1] == ""
+    assert job.returncode == 1
+    assert "ValueError" in (tmp_path / "job.log").read_text()
+    assert (tmp_path / "job.progress.jsonl").read_text() == '{"message": "halved"}\n'
+
+
+def test_a_job_on_another_computer_shows_its_lines_and_its_progress(tmp_path):
+    job = run_job(tmp_path, "logging.warning('halved')", env={**os.environ, SCREEN: "1"})
+    assert "halved" in job.communicate(timeout=60)[1]
+    assert (tmp_path / "job.progress.jsonl").exists()

@@ -101,7 +101,7 @@ def dry_run(handler, jobs):
 
 
 def reason_of(text, makers=()):
-    return reasons.describe(reasons.parse(text), lambda files: " and ".join(makers), os.path.exists)
+    return reasons.describe(reasons.parse(text), lambda _: " and ".join(makers), os.path.exists)
 
 
 def change(before, now):
@@ -133,10 +133,16 @@ def test_snakemake_finds_the_plugin():
         (change("'it\\'s, 1'", "'a, b'"), "parameter changed: it's, 1 -> a, b"),
         (change("1,'x'", "2,'y'"), "parameter changed: 1 -> 2, x -> y"),
         (change("['0a1b2c3d4e']", "['ffffffffff']"), "input changed"),
-        (change("{'image_size': 224, 'epochs': 2}", "{'image_size': 299, 'epochs': 2}"), SIZE),
-        (change("{'augment': {'zoom': [1, 1]}}", "{'augment': {'zoom': [1, 2]}}"), "parameter changed: zoom [1, 1] -> [1, 2]"),
+        (change("{'image_size': 224, 'n': 2}", "{'image_size': 299, 'n': 2}"), SIZE),
+        (
+            change("{'augment': {'zoom': [1, 1]}}", "{'augment': {'zoom': [1, 2]}}"),
+            "parameter changed: zoom [1, 1] -> [1, 2]",
+        ),
         (change(CODE, NEW_CODE), "code of training changed"),
-        (change(f"{CODE},{{'n': 2}}", f"{{'n': 3}},{NEW_CODE}"), "code of training changed; parameter changed: n 2 -> 3"),
+        (
+            change(f"{CODE},{{'n': 2}}", f"{{'n': 3}},{NEW_CODE}"),
+            "code of training changed; parameter changed: n 2 -> 3",
+        ),
         (change("{'a': 1", "{'a': 2}}"), "parameter changed"),
     ],
 )
@@ -201,12 +207,20 @@ def test_a_quiet_dry_run_gives_the_totals(make):
     handler = make(dryrun=True, quiet=[Quietness.RULES, Quietness.PROGRESS])
     send(handler, LogEvent.RUN_INFO, stats={"train": 3, "total": 3})
     info(handler, 1, "train")
-    assert handler.stream.getvalue() == "train       3\n3 jobs. Nothing was run: this was a dry run. --logger-retinaflow-list-jobs lists each.\n"
+    assert (
+        handler.stream.getvalue()
+        == "train       3\n3 jobs. Nothing was run: this was a dry run. --logger-retinaflow-list-jobs lists each.\n"
+    )
 
 
 def test_noise_is_dropped_and_all_else_is_shown(make):
     handler = make()
-    for noise in ("Building DAG of jobs...", "Select jobs to execute...", "Provided cores: 2", "Using shell: /bin/bash"):
+    for noise in (
+        "Building DAG of jobs...",
+        "Select jobs to execute...",
+        "Provided cores: 2",
+        "Using shell: /bin/bash",
+    ):
         send(handler, None, noise)
     send(handler, LogEvent.RESOURCES_INFO, "Provided cores: 2", cores=2)
     send(handler, LogEvent.SHELLCMD, "rm -rf x")
@@ -235,7 +249,9 @@ def run(handler, *, shards=2):
     info(handler, 50, "train", ["model.keras"], log=["logs/VGG16.log"], training_run="VGG16")
     Path("logs").mkdir()
     progress_file("logs/VGG16.log").write_text(
-        "\n".join(map(json.dumps, [{"step": "epoch 1/2", "left": 9}, {"message": "halved"}, {"result": "kappa 0.7"}, ""]))
+        "\n".join(
+            map(json.dumps, [{"step": "epoch 1/2", "left": 9}, {"message": "halved"}, {"result": "kappa 0.7"}, ""])
+        )
     )
     send(handler, LogEvent.JOB_FINISHED, job_id=50)
     info(handler, 51, "compare", ["comparison/comparison.csv", "comparison/comparison.md"])
@@ -299,7 +315,8 @@ def test_a_run_without_progress_is_silent(make):
 def test_a_failed_job_is_one_block_with_the_message_of_its_log(make):
     handler = make(quiet=[Quietness.PROGRESS, Quietness.RULES])
     Path("VGG16.log").write_text(
-        "10:00:00 epoch 1\n10:00:01 error: VGG16: out of memory\nLower batch_size.\n10:00:01 raised here:\nTraceback: x\n"
+        "10:00:00 epoch 1\n10:00:01 error: VGG16: out of memory\nLower batch_size.\n"
+        "10:00:01 raised here:\nTraceback: x\n"
     )
     send(handler, LogEvent.ERROR, "CalledProcessError in file ...: Command 'set -euo' failed", logging.ERROR)
     send(
@@ -337,7 +354,8 @@ def test_the_message_of_a_log(tmp_path, text, expected):
 
 def test_a_home_that_cannot_be_written_to_is_a_message(make):
     handler = make()
-    text = 'Traceback (most recent call last):\n  File "snakemake/sourcecache.py", line 791\nPermissionError: [Errno 13] no: /root'
+    places = 'Traceback (most recent call last):\n  File "snakemake/sourcecache.py", line 791\n'
+    text = f"{places}PermissionError: [Errno 13] no: /root"
     send(handler, LogEvent.ERROR, text, logging.ERROR, exception="PermissionError")
     shown = handler.stream.getvalue()
     assert "XDG_CACHE_HOME" in shown

@@ -23,8 +23,7 @@ def default(fresh):
 
     def make(shard_size):
         models = {key: DEFAULT[key] for key in ("models", "backbones") if key in DEFAULT}
-        project = fresh(train={}, preprocess={"shard_size": shard_size}, eyes={}, **models)
-        return project
+        return fresh(train={}, preprocess={"shard_size": shard_size}, eyes={}, **models)
 
     return make
 

@@ -6,4 +6,5 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.jobs.plan import plan
 
 with job_log(snakemake.log[0]):
-    logging.info("what this configuration takes:\n\n%s", plan(snakemake.config, snakemake.params.photographs), extra={"screen": True})
+    text = plan(snakemake.config, snakemake.params.photographs)
+    logging.info("what this configuration takes:\n\n%s", text, extra={"screen": True})

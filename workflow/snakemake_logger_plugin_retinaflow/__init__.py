@@ -1,4 +1,4 @@
-"""A logger plugin for Snakemake: a dry run that fits on a screen, and a run with bars, one line a job and the ranking."""
+"""A logger plugin for Snakemake: dry runs that fit on a screen; runs with bars, one line a job and the ranking."""
 
 import logging
 import os
@@ -18,24 +18,25 @@ from .joblogs import Progress, message, progress_file
 from .jobs import COUNTED, Job, table
 from .screen import Running, Screen, clock, counted_name, standard_stream
 
-# Jobs find the number of this process here, and leave the terminal to it (`retinaflow.jobs.logs`).
+# Jobs find the number of this process there, and leave the terminal to it (`retinaflow.jobs.logs`).
 SCREEN = "RETINAFLOW_SCREEN"
 
 # Lines of Snakemake that are of no use beside those of this module. All others are shown.
 NOISE = re.compile(
-    r"Assuming unrestricted|Building DAG|Using shell|Provided |Rules claiming|Select jobs|Execute \d+ jobs|Conda environ"
-    r"|Singularity cont|Group jobs|Job stats|Reasons:|Complete log|Elapsed time|This was a dry-run|Some jobs were trigg"
-    r"|Rules with provenance|\d+ jobs have \w+ provenance|Processed \d+ potential|Storing output|Retrieving .* from stor"
+    r"Assuming unrestricted|Building DAG|Using shell|Provided |Rules claiming|Select jobs|Execute \d+ jobs"
+    r"|Conda environ|Singularity cont|Group jobs|Job stats|Reasons:|Complete log|Elapsed time|This was a dry-run"
+    r"|Some jobs were trigg|Rules with provenance|\d+ jobs have \w+ provenance|Processed \d+ potential"
+    r"|Storing output|Retrieving .* from stor"
     r"|Removing local copy|Write-protecting|Touching output|Updating checkpoint|Updating jobs|Shutting down"
     r"|Removing (temporary )?output|Would remove|Trying to restart|Finished jobid|Workflow has started|Job rate limit"
     r"|Unlocking|Full Traceback"
 )
 _RETRY = re.compile(r"Trying to restart job (\d+)")
 _FINISHED = re.compile(r"\(Rule: (.+)\)")
-_SYSTEM_ERROR = re.compile(r"^(?:PermissionError|NotADirectoryError|FileNotFoundError|FileExistsError|OSError): .*", re.M)
+_SYSTEM_ERROR = re.compile(r"^(?:Permission|NotADirectory|FileNotFound|FileExists|OS)Error: .*", re.MULTILINE)
 _CACHE = (
-    "Snakemake cannot write its cache: {error}\nThe cache is below the home folder, {home}, unless XDG_CACHE_HOME names "
-    "another folder. Set it to one that can be written to: export XDG_CACHE_HOME=/tmp/cache"
+    "Snakemake cannot write its cache: {error}\nThe cache is below the home folder, {home}, unless XDG_CACHE_HOME "
+    "names another folder. Set it to a folder that can be written to: export XDG_CACHE_HOME=/tmp/cache"
 )
 
 
@@ -201,7 +202,7 @@ class LogHandler(LogHandlerBase):
             dict(fields.get("wildcards") or {}),
             list(fields.get("output") or ()),
             # The folder may be another one when the last events are shown.
-            [os.path.abspath(log) for log in fields.get("log") or ()],
+            [str(Path(log).absolute()) for log in fields.get("log") or ()],
             fields.get("reason") or "",
         )
         self.jobs[job.number] = job
@@ -222,7 +223,9 @@ class LogHandler(LogHandlerBase):
             found = _FINISHED.search(record.getMessage())
             self.screen.write(f"{found[1] if found else 'a job'}: done", "done")
             return
-        self.comparison = next((Path(o).absolute() for o in job.outputs if o.endswith("comparison.csv")), self.comparison)
+        for output in job.outputs:
+            if output.endswith("comparison.csv"):
+                self.comparison = Path(output).absolute()
         with self.screen.lock:
             running = self.screen.running.get(job.rule if job.counted else number)
             if running is None:

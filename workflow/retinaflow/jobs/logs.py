@@ -40,9 +40,9 @@ CURES = {
 def job_log(path: str | Path) -> Iterator[None]:
     """Send log lines to ``path`` and to standard error; turn an exception into a logged one and exit status 1.
 
-    All else that is written to standard error, by other libraries too, goes to ``path`` alone. So do the log lines if the
-    process that started the job shows its progress. It finds warnings, and lines with ``screen`` in their ``extra``, in
-    the progress file (``progress``).
+    All else that is written to standard error, by other libraries too, goes to ``path`` alone. So do the log lines if
+    the process that started the job shows its progress. That process finds warnings, and lines with ``screen`` in their
+    ``extra``, in the progress file (``progress``).
 
     A ``RetinaflowError`` shows its message alone on the terminal, since nobody has to read our code to act on it; so
     does what the system says of full disks and missing permissions. SIGTERM and an interrupt end the job with a line

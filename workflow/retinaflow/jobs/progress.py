@@ -1,9 +1,11 @@
 """Progress of a job for the screen of the run: lines of JSON in a file beside its log.
 
-Each line is an object with what the job does now: ``step`` (a short text), ``left`` (seconds to come) or ``share`` (of 0
-to 1, done so far), ``result`` (a short text about what it found); or with a ``message`` for the user. The last line
-without a message holds. Code that reports progress logs to ``LOGGER`` at level DEBUG, with the object as ``progress`` in
-``extra``. So it needs neither this module nor a job.
+A line is an object. It describes the present state of the job by ``step`` (a short text), ``left`` (seconds to come) or
+``share`` (0 to 1, done so far), and ``result`` (a short text about the outcome). Or it has a ``message`` for the user.
+The last line without a message is valid.
+
+Code that reports progress logs to ``LOGGER`` at level DEBUG, with the object as ``progress`` in ``extra``. So it needs
+neither this module nor a job.
 """
 
 import json

@@ -72,8 +72,8 @@ def features(
     """What ``backbone`` makes of ``views`` views of the photographs of ``batches``, and of those of ``held_out``.
 
     A view is how an epoch would change the photographs. What is done is kept in ``checkpoint``, and looked up there.
-    ``in_time`` is told before each pass but the first what comes and how many seconds the last one took. ``passed`` gets
-    the number of images of each pass and its seconds.
+    ``in_time`` is told before each pass but the first what comes and how many seconds the last one took. ``passed``
+    gets the number of images of each pass and its seconds.
     """
     # Each photograph once, whatever the balance of classes, and by itself.
     alone = None if batches.augmentation is None else {**batches.augmentation, "mixup": 0, "cutmix": 0}

@@ -369,7 +369,8 @@ def train_job(
         checkpoint.remove()
     best = rows[decided["best_epoch"] - 1]
     log.info("best epoch %d: %s", decided["best_epoch"], json.dumps(best))
-    result = f"best epoch {decided['best_epoch']} of {len(rows)}, validation kappa {best['val_quadratic_weighted_kappa']:.3f}"
+    kappa = best["val_quadratic_weighted_kappa"]
+    result = f"best epoch {decided['best_epoch']} of {len(rows)}, validation kappa {kappa:.3f}"
     progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
