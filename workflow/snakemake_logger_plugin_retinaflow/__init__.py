@@ -217,7 +217,7 @@ class LogHandler(LogHandlerBase):
                 self.screen.running[job.number] = Running(job.name(), progress)
 
     def _job_finished(self, record: logging.LogRecord) -> None:
-        number = getattr(record, "job_id", None)
+        number = int(getattr(record, "job_id", -1))
         job = self.jobs.get(number)
         if job is None:
             found = _FINISHED.search(record.getMessage())

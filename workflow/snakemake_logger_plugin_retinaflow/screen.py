@@ -183,8 +183,8 @@ class Screen:
         shown = sorted(self.running.values(), key=lambda running: running.start)
         for running in shown[:_MOST_BARS]:
             share = running.share()
-            total = None if share is None else 1.0
-            bars.add_task(clean(running.name), total=total, completed=share or 0.0, note=clean(running.note()))
+            total, done = (None, 0) if share is None else (100, round(100 * share))
+            bars.add_task(clean(running.name), total=total, completed=done, note=clean(running.note()))
         more = len(shown) - _MOST_BARS
         note = f"{self.done} of {self.total}, {clock(self.spent())}"
         bars.add_task("all jobs", total=self.total or None, completed=self.done, note=note)

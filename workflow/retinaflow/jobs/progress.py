@@ -30,7 +30,8 @@ class Writer(logging.Handler):
         super().__init__()
         self.path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-        self._size, self._last, self._written = 0, {}, 0.0
+        self._size, self._written = 0, 0.0
+        self._last: dict[str, Any] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a line, unless there was one about the same step less than a second ago."""
