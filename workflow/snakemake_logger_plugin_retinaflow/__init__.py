@@ -191,7 +191,7 @@ class LogHandler(LogHandlerBase):
             rules = [(name, count) for name, count in self.counts.items() if name != "total"]
             widest = max((len(name) for name, _ in rules), default=0)
             lines = [f"{name.replace('_', ' '):<{widest}}  {count:>6}" for name, count in rules]
-        hint = "" if each or len(lines) == total else " --logger-retinaflow-list-jobs lists each."
+        hint = "" if each or not self.jobs or len(lines) == total else " --logger-retinaflow-list-jobs lists each."
         self.screen.write("\n".join([*lines, f"{total} jobs. Nothing was run: this was a dry run.{hint}"]))
 
     def _job_info(self, record: logging.LogRecord) -> None:
