@@ -71,7 +71,8 @@ def test_a_run_on_a_pipe_has_a_line_a_job_and_ends_with_the_ranking(fresh):
 
 def test_a_failed_job_is_shown_by_its_message_alone(fresh):
     project = fresh(backbones=SMALL)
-    (project.folder / "my photographs/1_left.jpeg").unlink()
+    with open(project.folder / "labels train.csv", "a") as table:
+        table.write("1_left,7\n")
     lines = shown(project.snakemake("preflight", check=False))
     start = lines.index("judge failed")
     assert lines[start + 1].startswith("  error: the photographs and labels may not be used as they are")
