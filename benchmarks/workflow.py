@@ -73,7 +73,7 @@ def kaggle(folder: Path) -> list[common.Row]:
     (empty / "Snakefile").write_text(EMPTY, encoding="utf-8")
     dry = against_empty(f"snakemake -n, {count:,} photographs", folder, empty, "-n")
     output = common.snakemake(folder, "-n")[1] + common.snakemake(folder, "--cores", "2")[1]
-    print("jobs:", re.findall(r"^total +(\d+)", output, re.MULTILINE))
+    print("jobs:", re.findall(r"^(\d+) jobs", output, re.MULTILINE))
     return [dry, against_empty(f"snakemake, nothing to do, {count:,} photographs", folder, empty, "--cores", "2")]
 
 
