@@ -95,13 +95,13 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
         # The flag in the place of `dst` leaves the default, which is bilinear.
         out[:] = cv2.resize(cv2.imread(row["path"]), (size, size))  # type: ignore[arg-type]
     pixels -= np.array(chain.MEANS, np.float32)
-    return pixels, np.array([int(row["level"]) for row in rows])
+    return pixels, np.array([int(row["grade"]) for row in rows])
 
 
 def fold(dataset: str, number: int, mode: methods.Mode) -> None:
     """Write what a fold puts out where the workflow would, if it is not there."""
     results = folder(dataset, mode)
-    outputs, record = outputs_of(results, number), results / f"models/{methods.BACKBONE}/fold-{number}/run.json"
+    outputs, record = outputs_of(results, number), results / f"models/{methods.BACKBONE}/fold-{number}/training_run.json"
     if outputs.is_file():
         return
     training, held_out = methods.split(dataset, mode.folds)[number - 1]
@@ -115,7 +115,7 @@ def said(rows: Sequence[dict[str, str]], probabilities: np.ndarray) -> Outputs:
     columns = ([row[name] for row in rows] for name in ("image", "patient", "eye"))
     images, patients, eyes = columns
     filenames = [Path(row["path"]).name for row in rows]
-    return Outputs(images, filenames, patients, eyes, np.array([int(row["level"]) for row in rows]), probabilities)
+    return Outputs(images, filenames, patients, eyes, np.array([int(row["grade"]) for row in rows]), probabilities)
 
 
 def folder(dataset: str, mode: methods.Mode) -> Path:
@@ -125,7 +125,7 @@ def folder(dataset: str, mode: methods.Mode) -> Path:
 
 def outputs_of(results: Path, number: int) -> Path:
     """The outputs of a fold."""
-    return results / f"scores/{methods.BACKBONE}/fold-{number}/validation/outputs.csv"
+    return results / f"scores/{methods.BACKBONE}/fold-{number}/validation/raw_outputs.csv"
 
 
 def publish(dataset: str, mode: methods.Mode) -> None:
@@ -134,7 +134,7 @@ def publish(dataset: str, mode: methods.Mode) -> None:
     tables = {f"fold-{i}": path for i in range(1, mode.folds + 1) if (path := outputs_of(results, i)).is_file()}
     rows = {name: judge(path, path.parent) for name, path in tables.items()}
     if len(tables) == mode.folds:
-        pooled = results / f"scores/{methods.BACKBONE}/out-of-fold/outputs.csv"
+        pooled = results / f"scores/{methods.BACKBONE}/out-of-fold/raw_outputs.csv"
         pool(list(tables.values()), "softmax", len(common.CLASSES), pooled)
         rows["out-of-fold"] = judge(pooled, pooled.parent)
     content = {**mode._asdict(), "machine": common.machine(), "rows": rows}

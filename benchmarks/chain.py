@@ -157,7 +157,7 @@ def recipe_prepare(images: Path, labels: Path, folder: Path, size: int) -> None:
     import cv2
 
     with open(labels, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: row["level"] for row in csv.DictReader(file)}
+        levels = {row["image"]: row["grade"] for row in csv.DictReader(file)}
     photographs = sorted(images.iterdir())
     random.Random(2015).shuffle(photographs)  # noqa: S311 - as `train_test_split` would, not a secret
     cut = round(0.8 * len(photographs))

@@ -231,7 +231,7 @@ def originals() -> Collection | None:
 
 def _read(name: str, images: Path, labels: Path) -> Collection:
     with open(labels, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: row["level"] for row in csv.DictReader(file)}
+        levels = {row["image"]: row["grade"] for row in csv.DictReader(file)}
     paths = sorted(path for path in images.iterdir() if path.stem in levels)
     return Collection(name, paths, [levels[path.stem] for path in paths])
 
@@ -268,10 +268,10 @@ def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], 
     """Index table and shards of ``count`` photographs: ``pixels``, uint8 (n, size, size, 3), again and again."""
     names = [f"{number}_left" for number in range(count)]
     rows = [
-        {"image": name, "filename": f"{name}.jpeg", "class": f"class{n % 5}", "patient": f"{n}", "eye": "left"}
+        {"image": name, "filename": f"{name}.jpeg", "grade_name": f"class{n % 5}", "patient": f"{n}", "eye": "left"}
         for n, name in enumerate(names)
     ]
-    write_table(folder / "index.csv", ("image", "filename", "class", "patient", "eye"), rows)
+    write_table(folder / "index.csv", ("image", "filename", "grade_name", "patient", "eye"), rows)
     files = []
     for start in range(0, count, 1000):
         some = names[start : start + 1000]

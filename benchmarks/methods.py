@@ -316,9 +316,9 @@ class Graded(NamedTuple):
 
 def read_graded(folder: Path, plain: bool) -> Graded:
     """The predictions of a part, or with ``plain`` what they would be without thresholds."""
-    column = "plain_class_index" if plain else "pred_class_index"
+    column = "argmax_grade" if plain else "predicted_grade"
     rows = sorted(table(folder / "predictions.csv"), key=lambda row: row["filename"])
-    actual, predicted = (np.array([int(row[name]) for row in rows]) for name in ("actual_class_index", column))
+    actual, predicted = (np.array([int(row[name]) for row in rows]) for name in ("grade", column))
     return Graded([row["filename"] for row in rows], [row["patient"] for row in rows], actual, predicted)
 
 
@@ -365,7 +365,7 @@ def graded(dataset: str, name: str, mode: Mode) -> Graded | None:
 
 def _line(dataset: str, name: str, mode: Mode, found: Mapping[str, Graded]) -> dict[str, Any]:
     row, its = ROWS[name], found[name]
-    paths = (TARGET / dataset / mode.name / row.run / "results/models" / BACKBONE).glob("fold-*/run.json")
+    paths = (TARGET / dataset / mode.name / row.run / "results/models" / BACKBONE).glob("fold-*/training_run.json")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     trained = f"network, epochs: {_range([record['epochs_run'] for record in records])}" if mode.epochs else "head"
     line = {"row": name, "what": _what(row), "trained": trained, **mode.cut(), **judged(its)}
@@ -393,7 +393,7 @@ def _words(settings: Mapping[str, Any]) -> str:
 def _probed(dataset: str, name: str, mode: Mode) -> Iterator[dict[str, Any]]:
     probes = TARGET / dataset / mode.name / ROWS[name].run / "results/probe/probe.csv"
     for one in table(probes) if probes.is_file() else ():
-        if name == f"probe_{one['backbone']}_{one['eyes']}":
+        if name == f"probe_{one['network']}_{one['eyes']}":
             figures = {"kappa": float(one["quadratic_weighted_kappa"]), "accuracy": float(one["accuracy"])}
             ends = [float(one[end]) for end in ("low", "high")] if one["low"] else None
             line = {"row": name, "what": _what(ROWS[name]), "trained": "nothing", **mode.cut()}
@@ -420,7 +420,7 @@ def publish(dataset: str) -> None:
 
 def _about(metrics: Mapping[str, Any]) -> str:
     levels = " / ".join(str(sum(row)) for row in metrics["confusion_matrix"])
-    other = metrics["other_eye"]["quadratic_weighted_kappa"]
+    other = metrics["fellow_eye"]["quadratic_weighted_kappa"]
     return (
         f"{metrics['images']} images of {metrics['patients']} patients, of grades 0 to 4 {levels}. "
         f"Always 0: accuracy {metrics['baseline']['accuracy']:.3f}, kappa 0. "

@@ -115,7 +115,7 @@ def decode(index: Path, recipe: Recipe, number: int, shards: int) -> int:
     """Decode what the shard would hold and no more."""
     rows = [row for row in read_table(index) if shard_of(row["image"], shards) == number]
     for row in rows:
-        content = (index.parent / row["class"] / row["filename"]).read_bytes()
+        content = (index.parent / row["grade_name"] / row["filename"]).read_bytes()
         flag = DECODE_FLAGS[reduced_scale(int(row["width"]), int(row["height"]), recipe)]
         cv2.imdecode(np.frombuffer(content, np.uint8), flag)
     return len(rows)

@@ -175,13 +175,13 @@ def score(folder: Path, count: int) -> Callable[[], object]:
     names = list(images(count))
     patients = [name.split("_")[0] for name in names]
     said = Outputs(names, names, patients, [""] * count, rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count))
-    table = folder / "outputs.csv"
+    table = folder / "raw_outputs.csv"
     write_outputs(table, said)
     written = {
         part: (folder / f"{part}.csv", folder / f"{part}.json", folder / f"{part}.png")
         for part in ("validation", "test")
     }
-    options = ([], common.CLASSES, 2, 0.9, 1000, 1, folder / "decision.json", written)
+    options = ([], common.CLASSES, 2, 0.9, 1000, 1, folder / "decision_rule.json", written)
     return lambda: grade_system("A", "softmax", dict.fromkeys(written, table), *options)
 
 
@@ -189,7 +189,7 @@ def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG0
     """What grading and pooling of folds read."""
     from retinaflow.scoring.raw_outputs import read_outputs
 
-    return lambda: read_outputs(folder / "outputs.csv", "softmax", len(common.CLASSES))
+    return lambda: read_outputs(folder / "raw_outputs.csv", "softmax", len(common.CLASSES))
 
 
 # In this order: each finds what those before it left.

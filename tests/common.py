@@ -37,11 +37,11 @@ def watched(page: Any, own: tuple[str, ...]) -> list[str]:
     return wrong
 
 
-def grades_of(probabilities: np.ndarray, referable_level: int) -> Grades:
+def grades_of(probabilities: np.ndarray, referable_grade: int) -> Grades:
     """Grades (n,) by the most probable class of ``probabilities`` (n, k), as if there were no thresholds."""
     level = probabilities.argmax(axis=1)
     return Grades(
-        probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_level
+        probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_grade
     )
 
 

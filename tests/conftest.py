@@ -88,12 +88,12 @@ def make_part(tmp_path: Path) -> Callable[..., Part]:
         images = [f"{name}{number}_left" for number in range(len(levels))]
         write_table(
             folder / "index.csv",
-            ("image", "filename", "class", "patient", "eye", "digest"),
+            ("image", "filename", "grade_name", "patient", "eye", "digest"),
             [
                 {
                     "image": image,
                     "filename": f"{image}.jpeg",
-                    "class": classes[level],
+                    "grade_name": classes[level],
                     "patient": image.removesuffix("_left"),
                     "eye": "left",
                     "digest": digest(pixels[number].tobytes()),

@@ -59,7 +59,7 @@ SETTINGS = {
     "early_stopping_patience": 10,
     "augment": AUGMENT,
 }
-OUTPUTS = ("model.keras", "history.csv", "class_indices.json", "run.json")
+OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json")
 
 
 def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:

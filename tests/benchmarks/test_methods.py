@@ -16,7 +16,7 @@ from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.storage.tables import write_table
 
-COLUMNS = ("filename", "patient", "actual_class_index", "pred_class_index", "plain_class_index")
+COLUMNS = ("filename", "patient", "grade", "predicted_grade", "argmax_grade")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def write_run(methods, run: str, its, system: str = "InceptionV3") -> None:
     rows = [dict(zip(COLUMNS, (*row, 0), strict=True)) for row in zip(*its, strict=True)]
     write_table(results / "scores" / system / "out-of-fold/predictions.csv", COLUMNS, reversed(rows))
     for number in (1, 2):
-        record = results / f"models/InceptionV3/fold-{number}/run.json"
+        record = results / f"models/InceptionV3/fold-{number}/training_run.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"seconds": 90, "epochs_run": 2 + number}))
 
@@ -125,12 +125,12 @@ def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, 
         held_out = range(16 * (number - 1), 16 * number)
         rows = [
             {"image": its.filenames[i][:-5], "path": f"somewhere/{its.filenames[i]}", "patient": its.patients[i]}
-            | {"eye": its.filenames[i][4:-5], "level": str(its.actual[i])}
+            | {"eye": its.filenames[i][4:-5], "grade": str(its.actual[i])}
             for i in held_out
         ]
         said = article.said(rows, 0.1 + 0.5 * np.eye(5)[its.predicted[held_out]])
         article.write_outputs(article.outputs_of(results, number), said)
-        record = results / f"models/InceptionV3/fold-{number}/run.json"
+        record = results / f"models/InceptionV3/fold-{number}/training_run.json"
         record.parent.mkdir(parents=True)
         record.write_text(json.dumps({"seconds": 30, "epochs_run": 3}))
         if number in (1, 5):
@@ -199,7 +199,7 @@ def test_the_article_subtracts_what_vgg16_wants_and_does_not_average(benchmarks,
     stripes[:, 1::3] = 255
     for name, values in (("plain", pixels), ("stripes", stripes)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), values)
-    rows = [{"path": str(tmp_path / f"{name}.png"), "level": "2"} for name in ("plain", "stripes")]
+    rows = [{"path": str(tmp_path / f"{name}.png"), "grade": "2"} for name in ("plain", "stripes")]
     made, levels = article.photographs(rows, 3)
     assert levels.tolist() == [2, 2]
     assert made[0, 0, 0] == pytest.approx([50 - 103.939, 100 - 116.779, 200 - 123.68])

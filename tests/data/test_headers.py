@@ -278,7 +278,7 @@ import PIL.Image, simplejpeg
 from retinaflow.data.headers import read_headers
 PIL.Image.init()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(header,) = read_headers(sys.argv[1:], 100, Path(sys.argv[1] + ".kept"), "code", 1)
+(header,) = read_headers(sys.argv[1:], 100, Path(sys.argv[1] + ".cache"), "code", 1)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 json.dump([header.problem, header.found, after - before], sys.stdout)
 """

@@ -57,7 +57,7 @@ class Setup:
             "train": None,
             "inventory": self.inventory,
             "problems": self.problems,
-            "kept": self.inventory.parent / ".kept" / "train.json",
+            "kept": self.inventory.parent / ".cache" / "train.json",
             "code": "as it is",
             "threads": 2,
         }
@@ -98,7 +98,7 @@ def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> No
     assert first == {
         "image": "10_left",
         "path": f"{setup.folder}/10_left.PNG",
-        "level": "2",
+        "grade": "2",
         "patient": "10",
         "eye": "left",
         "bytes": str(len(content)),
@@ -108,7 +108,7 @@ def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> No
         "problem": "",
     }
     second = setup.rows()[f"{setup.folder}/deeper/still/9_right.jpg"]
-    assert (second["level"], second["width"], second["height"]) == ("1", "9", "3")
+    assert (second["grade"], second["width"], second["height"]) == ("1", "9", "3")
     assert setup.listed() == []
 
 
@@ -137,7 +137,7 @@ def test_files_that_cannot_be_used_stay_in_the_table_with_their_label(setup: Set
     report = setup.take(("1_left", "3"), ("1_right", "0"))
     assert report == InventoryReport(2, 1, 1, {"not_an_image": 1})
     row = setup.rows()[str(path)]
-    assert (row["problem"], row["level"], row["width"], row["digest"]) == ("not_an_image", "3", "", "")
+    assert (row["problem"], row["grade"], row["width"], row["digest"]) == ("not_an_image", "3", "", "")
 
 
 @pytest.mark.filterwarnings("error")
@@ -175,7 +175,7 @@ def test_bad_level_is_listed_and_left_out(setup: Setup, level: str) -> None:
     assert setup.take(("1_left", level), ("1_right", "0")).usable == 1
     assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
     assert setup.found("bad_level") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
-    assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["level"] == ""
+    assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["grade"] == ""
 
 
 @pytest.mark.parametrize("twin", ["1_left.png", "1_LEFT.jpeg", "deeper/1_left.jpeg", "1_left.JPEG", "1_left .jpeg"])
@@ -265,7 +265,7 @@ def train_table(root: Path, **photographs: tuple[str, bytes]) -> Path:
     """An inventory of the training set: level and content of each usable image."""
     rows = []
     for image, (level, content) in photographs.items():
-        known = {"image": image, "path": f"train/{image}.jpeg", "level": level, "patient": image.split("_")[1]}
+        known = {"image": image, "path": f"train/{image}.jpeg", "grade": level, "patient": image.split("_")[1]}
         rows.append({**dict.fromkeys(INVENTORY_COLUMNS, ""), **known, "digest": digest(content)})
     write_table(root / "known.csv", INVENTORY_COLUMNS, rows)
     return root / "known.csv"
@@ -447,7 +447,7 @@ def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, byt
 @pytest.mark.parametrize("reason", ["changed", "code", "limit", "not JSON", "other JSON", "gone"])
 def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path, bytes], reason: str) -> None:
     setup, path, other = taken
-    kept = setup.inventory.parent / ".kept" / "train.json"
+    kept = setup.inventory.parent / ".cache" / "train.json"
     replace_unseen(path, other, HOUR_AGO + (reason == "changed"))
     if reason == "not JSON":
         kept.write_bytes(b"\xff")

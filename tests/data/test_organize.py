@@ -66,14 +66,14 @@ def test_each_photograph_lies_in_the_folder_of_its_class(tmp_path: Path, photogr
     assert snapshot(photographs) == before
 
     rows = read_table(index, INDEX_COLUMNS)
-    assert [(row["filename"], row["class"]) for row in rows] == [
+    assert [(row["filename"], row["grade_name"]) for row in rows] == [
         (name, f"class{level}") for name, level in zip(NAMES, levels, strict=True)
     ]
     assert rows[1] == {
         "image": "a b",
         "filename": "a b.jpeg",
-        "class": "class1",
-        "level": "1",
+        "grade_name": "class1",
+        "grade": "1",
         "patient": "a",
         "eye": "left",
         "width": "12",

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from test_problem_policy import Tables, tables
 
+from examples import Tables, tables
 from retinaflow.data.inventory import PROBLEM_COLUMNS
 from retinaflow.data.preflight import CURES, preflight
 from retinaflow.data.problem_policy import NOTES, ON_PROBLEM
@@ -30,7 +30,7 @@ def test_all_problems_of_all_data_sets_are_in_one_table_and_one_summary(
     test = tables(tmp_path, ("other_file", "|x"), good=1, dataset="test")
     summary = run(tmp_path, {"train": train, "test": test})
     table = read_table(tmp_path / "problems.csv", (*PROBLEM_COLUMNS, "action"))
-    assert [(row["dataset"], row["problem"], row["action"]) for row in table] == [
+    assert [(row["data_set"], row["problem"], row["action"]) for row in table] == [
         ("train", "truncated", "excluded"),
         ("train", "no_image", "excluded"),
         ("train", "truncated", "excluded"),

@@ -6,29 +6,10 @@ import pytest
 import yaml
 
 from common import ROOT
-from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport
+from examples import Tables, tables
+from retinaflow.data.inventory import InventoryReport
 from retinaflow.data.problem_policy import ON_PROBLEM, require_fit, verdict
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.tables import write_table
-
-Tables = tuple[Path, Path]
-
-
-def tables(folder: Path, *problems: tuple[str, str], good: int = 0, dataset: str = "train") -> Tables:
-    """An inventory of ``good`` usable photographs of one patient and one more for each of ``problems`` that has a path.
-
-    ``problems`` are (kind, path).
-    """
-    rows = [{"path": f"good{number}.jpeg", "patient": "1"} for number in range(good)]
-    rows += [{"path": path, "problem": kind} for kind, path in problems if path and kind != "other_file"]
-    listed = [
-        {"dataset": dataset, "image": f"image{number}", "path": path, "problem": kind, "found": f"found {number}"}
-        for number, (kind, path) in enumerate(problems)
-    ]
-    inventory, table = folder / f"{dataset}.csv", folder / f"{dataset}-problems.csv"
-    write_table(inventory, INVENTORY_COLUMNS, [{**dict.fromkeys(INVENTORY_COLUMNS, ""), **row} for row in rows])
-    write_table(table, PROBLEM_COLUMNS, listed)
-    return inventory, table
 
 
 def reasons(pair: Tables, exclude_limit: float = 1.0, **on_problem: str) -> list[str]:

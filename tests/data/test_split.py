@@ -26,7 +26,7 @@ shares = st.integers(1, 99).map(lambda percent: percent / 100)
 
 def rows_of(levels: Levels) -> list[Row]:
     return [
-        {"image": f"{patient}_{number}", "patient": patient, "level": str(level)}
+        {"image": f"{patient}_{number}", "patient": patient, "grade": str(level)}
         for patient, its in levels.items()
         for number, level in enumerate(its)
     ]
@@ -99,10 +99,10 @@ def test_share_is_rounded_half_up(count: int, share: float, expected: int) -> No
 def test_patients_go_by_their_worst_eye_and_images_by_themselves() -> None:
     rows = rows_of({str(patient): [0, 2] for patient in range(10)})
     by_patient = split_patients(rows, 0.2, "patient", 0)[1]
-    assert Counter(row["level"] for row in by_patient) == {"0": 2, "2": 2}
+    assert Counter(row["grade"] for row in by_patient) == {"0": 2, "2": 2}
     assert len(members(by_patient)) == 2
     by_image = split_patients(rows, 0.2, "image", 0)[1]
-    assert Counter(row["level"] for row in by_image) == {"0": 2, "2": 2}
+    assert Counter(row["grade"] for row in by_image) == {"0": 2, "2": 2}
     assert len(members(by_image)) > 2
 
 
@@ -197,12 +197,12 @@ def test_part_without_a_class_is_an_error_and_nothing_is_written(
 @pytest.mark.skipif(not (DATA / "trainLabels15.csv").exists(), reason="no Kaggle 2015 labels at RETINAFLOW_DATA")
 def test_kaggle_labels_split_to_within_one_patient_a_level() -> None:
     rows = [
-        {"image": label.image, "patient": label.image.partition("_")[0], "level": label.level_text}
+        {"image": label.image, "patient": label.image.partition("_")[0], "grade": label.level_text}
         for label in read_labels(str(DATA / "trainLabels15.csv"), "image", "level")
     ]
     train, validation = split_patients(rows, 0.2, "patient", 2015)
     assert not members(train) & members(validation)
     assert len(members(validation)) == pytest.approx(0.2 * len(members(rows)), abs=5)
-    shares = [Counter(row["level"] for row in part) for part in (validation, rows)]
+    shares = [Counter(row["grade"] for row in part) for part in (validation, rows)]
     for level in "01234":
         assert shares[0][level] / shares[1][level] == pytest.approx(0.2, abs=0.02)

@@ -56,7 +56,7 @@ def test_replicates_are_metrics_of_patients_drawn_again(seed: int, patients: int
         {
             "quadratic_weighted_kappa": result["quadratic_weighted_kappa"],
             "accuracy": result["accuracy"],
-            "plain_quadratic_weighted_kappa": result["plain"]["quadratic_weighted_kappa"],
+            "argmax_quadratic_weighted_kappa": result["argmax"]["quadratic_weighted_kappa"],
             "macro_auc": result["macro_auc"],
             "referable_auc": result["referable"]["auc"],
             "operating_point_sensitivity": result["referable"]["operating_point"]["sensitivity"],
@@ -122,7 +122,7 @@ def test_all_answers_are_judged_on_the_same_replicates() -> None:
     assert kappas.shape == (3, 60)
     assert np.array_equal(kappas[0], kappas[2])
     assert np.array_equal(kappas[0], figures["quadratic_weighted_kappa"])
-    assert np.array_equal(kappas[1], figures["plain_quadratic_weighted_kappa"])
+    assert np.array_equal(kappas[1], figures["argmax_quadratic_weighted_kappa"])
 
 
 def test_what_two_graders_share_does_not_widen_their_difference() -> None:

@@ -32,8 +32,8 @@ def judged(
     return evaluate(actual, grades_of(probabilities, level), classes, level, **{**usual, **options})
 
 
-def graded(actual: list[int], predicted: list[int], k: int, referable_level: int = 1, **options: Any) -> dict[str, Any]:
-    return judged(np.array(actual), sure(predicted, k), [f"class{i}" for i in range(k)], referable_level, **options)
+def graded(actual: list[int], predicted: list[int], k: int, referable_grade: int = 1, **options: Any) -> dict[str, Any]:
+    return judged(np.array(actual), sure(predicted, k), [f"class{i}" for i in range(k)], referable_grade, **options)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_per_class_by_hand() -> None:
     result = graded([0, 0, 0, 1, 2], [0, 0, 1, 0, 0], 4)
     third, seventh = pytest.approx(2 / 3), pytest.approx(4 / 7)
     assert result["per_class"] == [
-        {"class": "class0", "precision": 2 / 4, "recall": third, "f1": seventh, "support": 3},
-        {"class": "class1", "precision": 0, "recall": 0, "f1": 0, "support": 1},
-        {"class": "class2", "precision": None, "recall": 0, "f1": 0, "support": 1},
-        {"class": "class3", "precision": None, "recall": None, "f1": None, "support": 0},
+        {"grade_name": "class0", "precision": 2 / 4, "recall": third, "f1": seventh, "support": 3},
+        {"grade_name": "class1", "precision": 0, "recall": 0, "f1": 0, "support": 1},
+        {"grade_name": "class2", "precision": None, "recall": 0, "f1": 0, "support": 1},
+        {"grade_name": "class3", "precision": None, "recall": None, "f1": None, "support": 0},
     ]
     assert result["images"] == 5
     assert result["accuracy"] == 2 / 5
@@ -128,7 +128,7 @@ def test_referable_by_hand() -> None:
     # 0.60 against 0.05, 0.50, 0.60: 2.5 pairs of 3; 0.80: 3 of 3; 0.30: 1 of 3.
     assert referable["auc"] == pytest.approx(6.5 / 9)
     assert referable == {
-        "level": 2,
+        "grade": 2,
         "images": 3,
         "auc": referable["auc"],
         "sensitivity": pytest.approx(1 / 3),
@@ -142,7 +142,7 @@ def test_referable_by_hand() -> None:
 )
 def test_referable_is_null_where_undefined(actual: list[int], sensitivity: float, specificity: float) -> None:
     predicted = {(0, 1): [0, 2], (2, 3): [0, 2], (1, 2): [2, 1]}[tuple(actual)]
-    referable = graded(actual, predicted, 5, referable_level=2)["referable"]
+    referable = graded(actual, predicted, 5, referable_grade=2)["referable"]
     assert (referable["sensitivity"], referable["specificity"]) == (sensitivity, specificity)
     assert (referable["auc"] is None) == (sensitivity is None or specificity is None)
 
@@ -170,7 +170,7 @@ def test_macro_auc_of_one_class_is_null() -> None:
 
 def test_baseline_answers_the_first_class_even_where_another_is_larger() -> None:
     result = graded([0, 1, 1, 1], [1, 1, 1, 1], 2)
-    assert result["baseline"] == {"class": "class0", "accuracy": 0.25, "quadratic_weighted_kappa": 0.0}
+    assert result["baseline"] == {"grade_name": "class0", "accuracy": 0.25, "quadratic_weighted_kappa": 0.0}
 
 
 def test_equal_probabilities_predict_the_lower_class() -> None:
@@ -192,8 +192,8 @@ OK = np.array([[0.5, 0.5], [0.25, 0.75]])
     ("actual", "probabilities", "classes", "level", "message"),
     [
         (np.array([0, 1]), OK, ["a"], 1, "classes: found .* at least 2"),
-        (np.array([0, 1]), OK, ["a", "b"], 0, "referable_level: found 0, expected 1 to 1"),
-        (np.array([0, 1]), OK, ["a", "b"], 2, "referable_level: found 2"),
+        (np.array([0, 1]), OK, ["a", "b"], 0, "referable_grade: found 0, expected 1 to 1"),
+        (np.array([0, 1]), OK, ["a", "b"], 2, "referable_grade: found 2"),
         (np.array([], dtype=int), OK[:0], ["a", "b"], 1, "at least one integer"),
         (np.array([0.0, 1.0]), OK, ["a", "b"], 1, "found float64"),
         (np.array([[0], [1]]), OK, ["a", "b"], 1, r"shape \(2, 1\)"),
@@ -266,11 +266,11 @@ def test_thresholded_and_plain_answers_are_told_apart() -> None:
     assert alone["quadratic_weighted_kappa"] != plain["quadratic_weighted_kappa"]
     for figure in ("accuracy", "quadratic_weighted_kappa", "per_class", "confusion_matrix"):
         assert result[figure] == alone[figure]
-        assert result["plain"][figure] == plain[figure]
+        assert result["argmax"][figure] == plain[figure]
     for figure in ("log_loss", "macro_auc", "calibration"):
         assert result[figure] == plain[figure], "they go by probabilities"
     assert (result["referable"]["sensitivity"], result["referable"]["specificity"]) == (1, 1)
-    assert (result["plain"]["sensitivity"], result["plain"]["specificity"]) == (0, 1)
+    assert (result["argmax"]["sensitivity"], result["argmax"]["specificity"]) == (0, 1)
     assert result["referable"]["operating_point"] == {"sensitivity": 1, "specificity": pytest.approx(2 / 3)}
 
 
@@ -291,7 +291,7 @@ def test_other_eye_by_hand() -> None:
         ("f", "right", 2),
     ]
     patients, eyes, actual = (list(values) for values in zip(*photographs, strict=True))
-    other = graded(actual, actual, 3, patients=patients, eyes=eyes)["other_eye"]
+    other = graded(actual, actual, 3, patients=patients, eyes=eyes)["fellow_eye"]
     # Labels 0, 1, 2, 2 and answers 1, 0, 2, 2: observed 2, expected (0 for 1: 1 + 0 for 2: 8 + 1 for 0: 1 + 1 for 2: 2
     # + 2 for 0: 8 + 2 for 1: 2) / 4 = 5.5. 1 - 2 / 5.5.
     assert other == {"images": 4, "accuracy": 0.5, "quadratic_weighted_kappa": pytest.approx(7 / 11)}
@@ -299,7 +299,7 @@ def test_other_eye_by_hand() -> None:
 
 def test_without_paired_eyes_the_other_eye_says_nothing() -> None:
     expected = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
-    assert graded([0, 1], [0, 1], 2)["other_eye"] == expected
+    assert graded([0, 1], [0, 1], 2)["fellow_eye"] == expected
 
 
 def test_referral_keeps_the_most_certain_and_their_equals() -> None:
@@ -418,7 +418,7 @@ def test_every_result_is_json_in_range_with_a_baseline(case: tuple[np.ndarray, n
     assert np.sum(result["confusion_matrix"]) == result["images"] == len(actual)
     assert np.trace(result["confusion_matrix"]) / len(actual) == pytest.approx(result["accuracy"])
     assert np.sum(result["confusion_matrix"], axis=1).tolist() == [row["support"] for row in result["per_class"]]
-    assert result["baseline"]["class"] == "class0"
+    assert result["baseline"]["grade_name"] == "class0"
     assert result["baseline"]["accuracy"] == pytest.approx(np.sum(result["confusion_matrix"][0]) / len(actual))
     for name in ("macro_auc", "accuracy"):
         assert result[name] is None or 0 <= result[name] <= 1
@@ -457,7 +457,7 @@ def test_other_eye_of_the_kaggle_test_set(real_data: Path) -> None:
     if not table.is_file():
         pytest.skip(f"no label table {table}")
     with open(table, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: int(row["level"]) for row in csv.DictReader(file)}
+        levels = {row["image"]: int(row["grade"]) for row in csv.DictReader(file)}
     actual = np.array(list(levels.values()))
     patients, eyes = zip(*(name.split("_") for name in levels), strict=True)
     result = judged(actual, np.eye(5)[actual], FIVE, 2, patients=patients, eyes=eyes)
@@ -466,5 +466,5 @@ def test_other_eye_of_the_kaggle_test_set(real_data: Path) -> None:
     assert result["baseline"]["accuracy"] == 39_533 / 53_576
     assert [row["support"] for row in result["per_class"]] == [39_533, 3_762, 7_861, 1_214, 1_206]
     assert result["patients"] == 26_788
-    assert result["other_eye"]["images"] == 53_576
-    assert result["other_eye"]["quadratic_weighted_kappa"] == pytest.approx(0.859, abs=5e-4)
+    assert result["fellow_eye"]["images"] == 53_576
+    assert result["fellow_eye"]["quadratic_weighted_kappa"] == pytest.approx(0.859, abs=5e-4)

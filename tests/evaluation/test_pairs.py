@@ -26,8 +26,8 @@ def write(path: Path, levels: np.ndarray, actual: np.ndarray = ACTUAL, order: np
         {
             "filename": f"{row // 2:03d}_{row % 2}.jpeg",
             "patient": f"{row // 2:03d}",
-            "actual_class_index": actual[row],
-            "pred_class_index": levels[row],
+            "grade": actual[row],
+            "predicted_grade": levels[row],
         }
         for row in (range(len(levels)) if order is None else order)
     ]

@@ -163,7 +163,7 @@ RECORD = {
 
 
 def recorded(results: Path, run: str, **changes: Any) -> None:
-    path = results / "models" / run / "run.json"
+    path = results / "models" / run / "training_run.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({**RECORD, **changes}))
 

@@ -28,7 +28,7 @@ from retinaflow.storage.files import digest
 from retinaflow.storage.tables import write_table
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
-INDEX_COLUMNS = ("image", "filename", "class", "level", "patient", "eye", "width", "height", "bytes", "digest")
+INDEX_COLUMNS = ("image", "filename", "grade_name", "grade", "patient", "eye", "width", "height", "bytes", "digest")
 
 
 def colours(width: int = 160, height: int = 120) -> np.ndarray:
@@ -451,7 +451,7 @@ class Tree:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         self.rows[image] = {
-            "image": image, "filename": path.name, "class": "class1", "level": 1, "patient": image, "eye": "left",
+            "image": image, "filename": path.name, "grade_name": "class1", "grade": 1, "patient": image, "eye": "left",
             "width": 16, "height": 12, "bytes": len(content), "digest": digest(content),
         }  # fmt: skip
         return path
@@ -495,7 +495,7 @@ def test_a_shard_holds_its_photographs_sorted_by_name(tree: Tree) -> None:
     assert tree.build() == (5, 5, 0)
     tree.check()
     assert tree.csv.read_text().splitlines()[:2] == ["image,digest", f"0_left,{tree.rows['0_left']['digest']}"]
-    assert sorted(path.name for path in tree.pixels.parent.iterdir()) == [".kept", "0.csv", "0.npy"]
+    assert sorted(path.name for path in tree.pixels.parent.iterdir()) == [".cache", "0.csv", "0.npy"]
 
 
 def test_shards_share_the_photographs_out(tree: Tree) -> None:
@@ -533,7 +533,7 @@ def test_a_relabelled_photograph_is_not_decoded_again(tree: Tree) -> None:
     row = tree.rows["3_left"]
     (tree.folder / "train" / "class4").mkdir()
     shutil.move(tree.folder / "train/class1/3_left.png", tree.folder / "train/class4/3_left.png")
-    row.update({"class": "class4", "level": 4})
+    row.update({"grade_name": "class4", "grade": 4})
     assert tree.build() == (5, 0, 5)
 
 
@@ -559,7 +559,7 @@ def test_reuse_equals_decoding_anew(tmp_path_factory: pytest.TempPathFactory, ro
         tree.check()
 
 
-@pytest.mark.parametrize("change", [{"code": "d"}, {"recipe": "8-trim-keep-none"}])
+@pytest.mark.parametrize("change", [{"code": "d"}, {"variant": "8-trim-keep-none"}])
 def test_other_code_or_another_recipe_reuses_nothing(tree: Tree, change: dict[str, str]) -> None:
     tree.build()
     assert tree.build(**change) == (5, 5, 0)
@@ -582,7 +582,7 @@ def test_another_opencv_reuses_nothing(tree: Tree, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "missing"])
 def test_damaged_kept_files_mean_decoding_anew(tree: Tree, name: str, damage: str) -> None:
     tree.build()
-    kept = tree.pixels.parent / ".kept" / name
+    kept = tree.pixels.parent / ".cache" / name
     content = kept.read_bytes()
     kept.unlink()  # and leave what is linked to it alone
     if damage != "missing":
@@ -593,7 +593,7 @@ def test_damaged_kept_files_mean_decoding_anew(tree: Tree, name: str, damage: st
 
 def test_a_kept_shard_of_another_size_means_decoding_anew(tree: Tree) -> None:
     tree.build()
-    kept = tree.pixels.parent / ".kept" / "0.npy"
+    kept = tree.pixels.parent / ".cache" / "0.npy"
     kept.unlink()
     np.save(kept, np.zeros((5, 9, 9, 3), np.uint8))
     assert tree.build() == (5, 5, 0)
@@ -703,8 +703,8 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
 
 def test_the_stamp_says_what_made_the_shard(tree: Tree) -> None:
     tree.build(code="abc")
-    stamp = json.loads((tree.pixels.parent / ".kept" / "0.json").read_text())
-    assert stamp == {"code": "abc", "recipe": "8-none-keep-none", "opencv": cv2.__version__}
+    stamp = json.loads((tree.pixels.parent / ".cache" / "0.json").read_text())
+    assert stamp == {"code": "abc", "variant": "8-none-keep-none", "opencv": cv2.__version__}
 
 
 def photographs(pattern: str, count: int) -> list[Path]:

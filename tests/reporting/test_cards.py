@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples import of
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
 from retinaflow.scoring.predictions import grade_system
@@ -16,7 +17,7 @@ from scoring.test_raw_outputs import of
 
 CLASSES = ["no DR", "mild", "severe"]
 RECORD = {
-    "run": "VGG16",
+    "training_run": "VGG16",
     "backbone": "VGG16",
     "settings": {"feature_layers": ["block3_pool", "block4_pool"], "image_size": 299, "weights": "imagenet"},
     "seed": 2015,
@@ -31,7 +32,7 @@ RECORD = {
 
 def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
     """The card of a system of two parts, and its metrics."""
-    tables = {part: folder / part / "outputs.csv" for part in ("validation", "test")}
+    tables = {part: folder / part / "raw_outputs.csv" for part in ("validation", "test")}
     said = [of(60), of(30, seed=1)]
     for path, its in zip(tables.values(), said, strict=True):
         write_outputs(path, its)
@@ -42,7 +43,7 @@ def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = 
     write_table(folder / "train.csv", rows[0], rows)
     inventories = [folder / "train.csv"] if qualities else []
     written = {part: tuple(folder / part / name for name in ("p.csv", "m.json", "f.png")) for part in tables}
-    decision = folder / "decision.json"
+    decision = folder / "decision_rule.json"
     grade_system("VGG16", "regression", tables, inventories, CLASSES, 2, 0.9, replicates, 1, decision, written)
     metrics = [paths[1] for paths in written.values()]
     paths = [folder / f"run-{number}.json" for number in range(len(records))]
@@ -85,7 +86,9 @@ def test_figures_are_those_of_the_metrics(tmp_path: Path) -> None:
 
 
 def test_folds_are_told_together_and_what_is_unknown_is_left_out(tmp_path: Path) -> None:
-    folds = [{**RECORD, "run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800} for fold in (1, 2, 3)]
+    folds = [
+        {**RECORD, "training_run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800} for fold in (1, 2, 3)
+    ]
     settings = {"feature_layers": [], "image_size": 64, "weights": "/home/somebody/mine.h5"}
     text, metrics = cards(tmp_path, 0, [{**fold, "settings": settings} for fold in folds], qualities=False)
     assert "3 trainings of 11 to 13 epochs, 1.5 hours" in text
@@ -103,7 +106,7 @@ def tables(tmp_path: Path) -> dict[str, Path]:
     rows = [*good[:-1], ("4_left", "4", "left", "", "", "", "truncated")]
     write_table(tmp_path / "train.csv", names, [dict(zip(names, each, strict=True)) for each in rows])
     write_table(tmp_path / "problems.csv", ["problem"], [{"problem": kind} for kind in ("truncated", "no_image")])
-    write_table(tmp_path / "index.csv", ["class"], [{"class": name} for name in ("no DR", "no DR", "severe")])
+    write_table(tmp_path / "index.csv", ["grade_name"], [{"grade_name": name} for name in ("no DR", "no DR", "severe")])
     return {name: tmp_path / f"{name}.csv" for name in ("train", "problems", "index")}
 
 

@@ -43,17 +43,17 @@ def bar(run: str, part: str, kappa: float | None, width: float | None = None) ->
     """A row of a comparison, with intervals of that half width."""
     low, high = (None, None) if width is None or kappa is None else (kappa - width, kappa + width)
     return {
-        "run": run,
-        "part": part,
+        "model": run,
+        "split": part,
         "quadratic_weighted_kappa": kappa,
         "quadratic_weighted_kappa_low": low,
         "quadratic_weighted_kappa_high": high,
-        "plain_quadratic_weighted_kappa": None if kappa is None else kappa - 0.05,
-        "other_eye_quadratic_weighted_kappa": 0.855 if part == "test" else None,
+        "argmax_quadratic_weighted_kappa": None if kappa is None else kappa - 0.05,
+        "fellow_eye_quadratic_weighted_kappa": 0.855 if part == "test" else None,
         "accuracy": 0.72,
         "accuracy_low": None if width is None else 0.72 - width,
         "accuracy_high": None if width is None else 0.72 + width,
-        "baseline_class": "class0",
+        "baseline_grade_name": "class0",
         "baseline_accuracy": 0.735,
     }
 
@@ -154,7 +154,7 @@ def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
     for name, value, left in (
         ("quadratic_weighted_kappa_low", 0.4, True),
         ("quadratic_weighted_kappa_high", 0.65, True),
-        ("plain_quadratic_weighted_kappa", 0.3, True),
+        ("argmax_quadratic_weighted_kappa", 0.3, True),
         ("accuracy_low", 0.5, False),
         ("baseline_accuracy", 0.4, False),
     ):

@@ -47,7 +47,7 @@ def record(path: Path, run: str, **values: Any) -> Path:
     common = {"seed": 1, "digests": {"weights": None}, "environment": {"python": "3.12.1"}, "computed": {"jit": False}}
     counts = {"photographs": {"train": 9}, "batch_size": 8, "epochs_run": 2, "best_epoch": 2}
     sizes = {"parameters": 5, "trainable_parameters": 4, "seconds": 12.5, "class_weights": None}
-    write_json(path, {"run": run, "backbone": run.split("/")[0], **common, **counts, **sizes, **values})
+    write_json(path, {"training_run": run, "backbone": run.split("/")[0], **common, **counts, **sizes, **values})
     return path
 
 
@@ -56,7 +56,7 @@ def test_every_figure_of_a_system_is_drawn(tmp_path: Path, shards: list[tuple[Pa
     rng = np.random.default_rng(0)
     outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(LEVELS, 1)[:, np.newaxis]
     said = Outputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
-    tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "outputs.csv")]
+    tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "raw_outputs.csv")]
     grades = cross_fitted(Labelled(objective, CLASSES, outputs, LEVELS, IMAGES), 2, 0.9, 0)
     write_predictions(tables[0], said, grades, CLASSES)
     write_json(tables[1], {"by_quality": None})
@@ -89,18 +89,18 @@ def test_photographs_come_from_whatever_shard(shards: list[tuple[Path, Path]]) -
 
 def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
     rows = [
-        {"image": image, "filename": f"{image}.png", "class": CLASSES[level], "level": level}
+        {"image": image, "filename": f"{image}.png", "grade_name": CLASSES[level], "grade": level}
         for image, level in zip(IMAGES, LEVELS % 4, strict=True)
     ]
     for row in rows:
-        path = tmp_path / "organized" / row["class"] / row["filename"]
+        path = tmp_path / "organized" / row["grade_name"] / row["filename"]
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.zeros((30, 600, 3), np.uint8))
     index, empty = tmp_path / "organized/index.csv", tmp_path / "none.csv"
     write_table(index, rows[0], rows)
     write_table(empty, rows[0], [])
     figures = tmp_path / "grades.png", tmp_path / "samples.png"
-    trained = [record(tmp_path / "run.json", "VGG16")]
+    trained = [record(tmp_path / "training_run.json", "VGG16")]
     illustrate_data({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
     assert all(figure.is_file() for figure in figures)
     path.write_bytes(b"")

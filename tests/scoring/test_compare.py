@@ -26,10 +26,10 @@ CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[str, Any]:
     """Content of a metrics file, as far as the comparison reads it."""
     return {
-        "run": run,
-        "backbone": run.split("/")[0],
-        "part": part,
-        "classes": CLASSES,
+        "model": run,
+        "network": run.split("/")[0],
+        "split": part,
+        "grade_names": CLASSES,
         "images": 1000,
         "patients": 500,
         "accuracy": 0.8,
@@ -37,16 +37,16 @@ def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[st
         "macro_auc": 0.81,
         "log_loss": 0.7,
         "referable": {
-            "level": 2,
+            "grade": 2,
             "images": 200,
             "auc": 0.9,
             "sensitivity": 0.6,
             "specificity": 0.95,
             "operating_point": {"sensitivity": 0.85, "specificity": 0.7},
         },
-        "plain": {"quadratic_weighted_kappa": 0.25},
-        "baseline": {"class": "class0", "accuracy": 0.735, "quadratic_weighted_kappa": 0.0},
-        "other_eye": {"images": 998, "accuracy": 0.87, "quadratic_weighted_kappa": 0.855},
+        "argmax": {"quadratic_weighted_kappa": 0.25},
+        "baseline": {"grade_name": "class0", "accuracy": 0.735, "quadratic_weighted_kappa": 0.0},
+        "fellow_eye": {"images": 998, "accuracy": 0.87, "quadratic_weighted_kappa": 0.855},
         "calibration": {"expected_calibration_error": 0.03},
         "intervals": None,
         **override,
@@ -61,8 +61,8 @@ def answers(run: str, part: str, classes: int, patients: int = 12) -> list[dict[
         {
             "filename": f"{part}{row // 2}_{'left' if row % 2 else 'right'}.jpeg",
             "patient": f"{part}{row // 2}",
-            "actual_class_index": actual[row],
-            "pred_class_index": min(max(actual[row] + mistakes[row], 0), classes - 1),
+            "grade": actual[row],
+            "predicted_grade": min(max(actual[row] + mistakes[row], 0), classes - 1),
         }
         for row in range(2 * patients)
     ]
@@ -77,7 +77,9 @@ class Comparison:
             paths.append(folder / f"{number}.json")
             tables.append(folder / f"{number}.csv")
             write_json(paths[-1], content)
-            write_table(tables[-1], ANSWER_COLUMNS, answers(content["run"], content["part"], len(content["classes"])))
+            write_table(
+                tables[-1], ANSWER_COLUMNS, answers(content["model"], content["split"], len(content["grade_names"]))
+            )
         self.folder = folder / "comparison"
         outputs = [self.folder / name for name in ("comparison.csv", "pairs.csv", "comparison.md", "comparison.png")]
         self.text = compare(paths, tables, replicates, 1, *outputs)
@@ -111,13 +113,13 @@ def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
         scores("ResNet50", "validation", 0.6),
         scores("ResNet50", "test", 0.1),
     )
-    assert [(row["rank"], row["run"], row["part"]) for row in made.rows] == [
+    assert [(row["rank"], row["model"], row["split"]) for row in made.rows] == [
         ("1", "ResNet50", "validation"),
         ("1", "ResNet50", "test"),
         ("2", "VGG16", "validation"),
         ("2", "VGG16", "test"),
     ]
-    assert made.column("validation", "system") == made.column("test", "system") == ["ResNet50", "VGG16"]
+    assert made.column("validation", "model") == made.column("test", "model") == ["ResNet50", "VGG16"]
     assert made.column("test", "kappa") == ["0.1000", "0.9000"]
     assert made.text.startswith("Ranked by quadratic weighted kappa on validation, never on test. ")
 
@@ -125,7 +127,7 @@ def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
 def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -> None:
     kappas = {"B": None, "E": -0.5, "D": 0.4, "C": 0.4, "A": None}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
-    assert [row["run"] for row in made.rows] == ["C", "D", "E", "A", "B"]
+    assert [row["model"] for row in made.rows] == ["C", "D", "E", "A", "B"]
     assert [row["rank"] for row in made.rows] == ["1", "2", "3", "4", "5"]
     assert made.column("validation", "kappa") == ["0.4000", "0.4000", "-0.5000", "–", "–"]
     assert made.rows[-1]["quadratic_weighted_kappa"] == ""
@@ -134,22 +136,22 @@ def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -
 def test_table_holds_the_full_figures(comparison: Compare) -> None:
     third = 1 / 3
     point = {"sensitivity": 0.75, "specificity": None}
-    referable = {"level": 1, "auc": None, "sensitivity": third, "specificity": 0.25, "operating_point": point}
+    referable = {"grade": 1, "auc": None, "sensitivity": third, "specificity": 0.25, "operating_point": point}
     intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.25, 2 / 3], "accuracy": [0.5, 0.75]}
     options = {"accuracy": 2 / 3, "referable": referable, "macro_auc": None, "intervals": intervals}
     row = comparison(scores("VGG16", "validation", third, **options)).rows[0]
     assert tuple(row) == COLUMNS
     assert row == {
         "rank": "1",
-        "run": "VGG16",
-        "backbone": "VGG16",
-        "part": "validation",
+        "model": "VGG16",
+        "network": "VGG16",
+        "split": "validation",
         "images": "1000",
         "patients": "500",
         "accuracy": repr(2 / 3),
         "baseline_accuracy": "0.735",
         "quadratic_weighted_kappa": repr(third),
-        "plain_quadratic_weighted_kappa": "0.25",
+        "argmax_quadratic_weighted_kappa": "0.25",
         "macro_auc": "",
         "referable_auc": "",
         "referable_sensitivity": repr(third),
@@ -158,9 +160,9 @@ def test_table_holds_the_full_figures(comparison: Compare) -> None:
         "operating_point_specificity": "",
         "log_loss": "0.7",
         "expected_calibration_error": "0.03",
-        "other_eye_images": "998",
-        "other_eye_accuracy": "0.87",
-        "other_eye_quadratic_weighted_kappa": "0.855",
+        "fellow_eye_images": "998",
+        "fellow_eye_accuracy": "0.87",
+        "fellow_eye_quadratic_weighted_kappa": "0.855",
         **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
         "quadratic_weighted_kappa_low": "0.25",
         "quadratic_weighted_kappa_high": repr(2 / 3),
@@ -186,12 +188,12 @@ def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(compariso
 def test_each_table_ends_with_what_is_free(comparison: Compare) -> None:
     unpaired = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
     made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, other_eye=unpaired))
-    cells = [(row["system"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
+    cells = [(row["model"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
     assert cells[1:] == [
         ("always class0", "0.0000", "0.7350"),
         ("the other eye's label (998 photographs)", "0.8550", "0.8700"),
     ]
-    assert [(row["system"], row["kappa"]) for row in made.table("test")][2:] == [
+    assert [(row["model"], row["kappa"]) for row in made.table("test")][2:] == [
         ("the other eye's label (0 photographs)", "–")
     ]
     assert "## test: 1,000 photographs of 500 patients" in made.text
@@ -210,11 +212,11 @@ def test_the_best_is_told_from_each_other_system(comparison: Compare) -> None:
     """The best on validation, also where it is not on test; the difference is of the kappas of the predictions."""
     names = {"A": 0.5, "B": 0.4, "C": 0.3}
     made = comparison(*(scores(name, part, kappa) for part in ("validation", "test") for name, kappa in names.items()))
-    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+    assert [(pair["split"], pair["model"], pair["other_model"]) for pair in made.pairs] == [
         (part, *pair) for part in ("validation", "test") for pair in ("AB", "AC", "BC")
     ]
     for part in ("validation", "test"):
-        pairs = [pair for pair in made.pairs if (pair["part"], pair["system"]) == (part, "A")]
+        pairs = [pair for pair in made.pairs if (pair["split"], pair["model"]) == (part, "A")]
         assert made.column(part, "best minus this") == ["", *(shown(pair) for pair in pairs)]
 
 
@@ -227,8 +229,8 @@ def test_what_each_step_gains(comparison: Compare) -> None:
     """Over what it is named after, or the best single backbone, whichever ranks higher."""
     kappas = {"A+blend": 0.3, "A": 0.4, "B": 0.5, "average": 0.6, "B+blend": 0.7, "C": 0.1}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
-    pairs = {(pair["system"], pair["other"]): pair for pair in made.pairs}
-    gains = {(row["system"], row["over"]): row["validation"] for row in made.table("What each step gains")}
+    pairs = {(pair["model"], pair["other_model"]): pair for pair in made.pairs}
+    gains = {(row["model"], row["over"]): row["validation"] for row in made.table("What each step gains")}
     assert list(gains) == [("B+blend", "B"), ("average", "B"), ("A+blend", "A")]
     assert gains["B+blend", "B"] == shown(pairs["B+blend", "B"])
     assert gains["average", "B"] == shown(pairs["average", "B"])
@@ -265,15 +267,17 @@ def folds(backbone: str, pooled: float, test: list[float], **override: Any) -> l
 
 def test_folds_are_ranked_pooled_and_follow_unranked(comparison: Compare) -> None:
     made = comparison(*folds("A", 0.3, [0.9] * 11), *folds("B", 0.5, [0.2] * 11))
-    assert [row["run"] for row in made.rows[:24]] == ["B"] * 2 + [f"B/fold-{i}" for i in range(1, 12) for _ in range(2)]
-    assert [(row["rank"], row["part"]) for row in made.rows[:4]] == [
+    assert [row["model"] for row in made.rows[:24]] == ["B"] * 2 + [
+        f"B/fold-{i}" for i in range(1, 12) for _ in range(2)
+    ]
+    assert [(row["rank"], row["split"]) for row in made.rows[:4]] == [
         ("1", "out-of-fold"),
         ("1", "test"),
         ("", "validation"),
         ("", "test"),
     ]
-    assert (made.rows[24]["rank"], made.rows[24]["run"]) == ("2", "A")
-    assert [(pair["part"], pair["system"], pair["other"]) for pair in made.pairs] == [
+    assert (made.rows[24]["rank"], made.rows[24]["model"]) == ("2", "A")
+    assert [(pair["split"], pair["model"], pair["other_model"]) for pair in made.pairs] == [
         ("out-of-fold", "B", "A"),
         ("test", "B", "A"),
     ]
@@ -284,8 +288,8 @@ def test_folds_give_mean_and_sample_deviation_on_test(comparison: Compare) -> No
     # Mean 0.6; squared differences 0.04 + 0.01 + 0.01 + 0.04 over 3, root 0.18257.
     made = comparison(*folds("A", 0.3, [0.4, 0.5, 0.7, 0.8]))
     system, single, *_ = made.table("test")
-    assert (system["system"], system["kappa"]) == ("A", "0.9500")
-    assert (single["rank"], single["system"]) == ("", "A, single folds")
+    assert (system["model"], system["kappa"]) == ("A", "0.9500")
+    assert (single["rank"], single["model"]) == ("", "A, single folds")
     assert (single["kappa"], single["accuracy"]) == ("0.6000 ± 0.1826", "0.8000 ± 0.0000")
     assert made.column("out-of-fold", "kappa") == ["0.3000"]
     assert "mean ± standard deviation over the folds" in made.text.splitlines()[0]
@@ -312,7 +316,7 @@ def test_what_metrics_writes_is_read(comparison: Compare) -> None:
     grades = grades_of(np.array([[1.0, 0.0], [1.0, 0.0]]), 1)
     result = evaluate(np.array([0, 0]), grades, ["class0", "class1"], 1, ["p", "q"], ["", ""], 10, 1)
     made = comparison(
-        {"run": "VGG16", "backbone": "VGG16", "part": "validation", "classes": ["class0", "class1"], **result}
+        {"model": "VGG16", "network": "VGG16", "split": "validation", "grade_names": ["class0", "class1"], **result}
     )
     assert made.rows[0]["accuracy"] == "1.0"
     assert made.column("validation", "kappa") == ["–"]
@@ -334,23 +338,23 @@ GOOD = scores("A", "validation", 0.5)
         ("", "no valid JSON"),
         ("[]", "is not of type 'object'"),
         (json.dumps(GOOD).replace("0.81", "NaN"), "NaN is no JSON number"),
-        (without("run"), "'run' is a required property"),
+        (without("model"), "'model' is a required property"),
         (without("quadratic_weighted_kappa"), "'quadratic_weighted_kappa' is a required property"),
         (without("baseline"), "'baseline' is a required property"),
-        ({**GOOD, "part": "train"}, "part: 'train' is not one of"),
+        ({**GOOD, "split": "train"}, "split: 'train' is not one of"),
         ({**GOOD, "accuracy": 1.5}, "accuracy: 1.5 is greater"),
         ({**GOOD, "accuracy": None}, "accuracy: None is not of type 'number'"),
         ({**GOOD, "quadratic_weighted_kappa": -2}, "quadratic_weighted_kappa: -2 is less"),
         ({**GOOD, "images": 0}, "images: 0 is less"),
-        ({**GOOD, "referable": {"level": 2}}, "referable: 'auc' is a required property"),
-        ({**GOOD, "referable": {**GOOD["referable"], "level": 5}}, "referable.level is 5, expected at most 4"),
+        ({**GOOD, "referable": {"grade": 2}}, "referable: 'auc' is a required property"),
+        ({**GOOD, "referable": {**GOOD["referable"], "grade": 5}}, "referable.grade is 5, expected at most 4"),
         (without("intervals"), "'intervals' is a required property"),
         ({**GOOD, "intervals": {}}, "intervals: 'quadratic_weighted_kappa' is a required property"),
         ({**GOOD, "intervals": {name: [0.5] for name in INTERVALS}}, r"intervals\..*: \[0.5\] is too short"),
-        ({**GOOD, "plain": {}}, "plain: 'quadratic_weighted_kappa' is a required property"),
-        ({**GOOD, "run": "B"}, "run 'B' of 'A'"),
-        ({**GOOD, "run": "A/fold-0"}, "run 'A/fold-0' of 'A'"),
-        ({**GOOD, "run": "A/fold-1", "part": "out-of-fold"}, "another part than out-of-fold"),
+        ({**GOOD, "argmax": {}}, "argmax: 'quadratic_weighted_kappa' is a required property"),
+        ({**GOOD, "model": "B"}, "model 'B' of 'A'"),
+        ({**GOOD, "model": "A/fold-0"}, "model 'A/fold-0' of 'A'"),
+        ({**GOOD, "model": "A/fold-1", "split": "out-of-fold"}, "another part than out-of-fold"),
     ],
 )
 def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], message: str) -> None:
@@ -381,12 +385,12 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         ([GOOD, scores("B", "validation", 0.5, images=999)], r"1\.json: images is 999, expected 1000 as in .*0\.json"),
         ([GOOD, scores("B", "validation", 0.5, classes=["a", "b", "c"])], r"1\.json: classes is"),
         (
-            [GOOD, scores("B", "validation", 0.5, baseline={"class": "class0", "accuracy": 0.5})],
+            [GOOD, scores("B", "validation", 0.5, baseline={"grade_name": "class0", "accuracy": 0.5})],
             r"1\.json: baseline_accuracy is 0\.5, expected 0\.735",
         ),
         (
-            [GOOD, scores("A", "test", 0.5, referable={**GOOD["referable"], "level": 1})],
-            r"1\.json: referable_class is 'class1', expected 'class2'",
+            [GOOD, scores("A", "test", 0.5, referable={**GOOD["referable"], "grade": 1})],
+            r"1\.json: referable_grade_name is 'class1', expected 'class2'",
         ),
     ],
 )
@@ -407,7 +411,7 @@ def test_order_of_files_changes_nothing_and_ranks_never_rise(
     first = Comparison(tmp_path_factory.mktemp("first"), contents)
     random.shuffle(contents)
     assert Comparison(tmp_path_factory.mktemp("second"), contents).rows == first.rows
-    ranked = [kappas[row["run"]] for row in first.rows]
+    ranked = [kappas[row["model"]] for row in first.rows]
     known = [kappa for kappa in ranked if kappa is not None]
     assert ranked == known + [None] * (len(ranked) - len(known))
     assert known == sorted(known, reverse=True)

@@ -162,7 +162,7 @@ def test_a_decision_says_the_same_of_the_same_photographs_in_any_order(objective
     assert kappa(known.levels, grades.level) > kappa(known.levels, grades.plain) + 0.02
     assert grades.probabilities.sum(axis=1) == pytest.approx(np.ones(400))
     assert grades.referable[known.levels >= 2].mean() == pytest.approx(0.9, abs=0.02)
-    assert (first.photographs, first.patients) == (400, 200)
+    assert (first.images, first.patients) == (400, 200)
     # The lowest level has the least severity, and so on.
     assert all(
         grades.severity[grades.level == level].max() <= grades.severity[grades.level == level + 1].min()
@@ -198,8 +198,8 @@ def test_two_classes_and_two_patients_are_enough():
 def test_a_decision_is_read_as_it_was_written(tmp_path):
     known = labelled(100)
     decision = fit(known, 2, 0.9, seed=1)
-    write_decision(tmp_path / "decision.json", decision)
-    assert read_decision(tmp_path / "decision.json") == decision
+    write_decision(tmp_path / "decision_rule.json", decision)
+    assert read_decision(tmp_path / "decision_rule.json") == decision
 
 
 @pytest.mark.parametrize(
@@ -209,25 +209,25 @@ def test_a_decision_is_read_as_it_was_written(tmp_path):
         ({"thresholds": [1.5, 0.5, 2.5, 3.5]}, "expected 4 ascending numbers"),
         ({"thresholds": [0.5, 1.5, 2.5, float("nan")]}, "NaN is no JSON number"),
         ({"thresholds": [0.5, 1.5, 2.5, 1e400]}, "Infinity is no JSON number"),
-        ({"cuts": None}, "cuts of a regression alone"),
+        ({"cutpoints": None}, "cuts of a regression alone"),
         ({"objective": "softmax"}, "cuts of a regression alone"),
         ({"objective": "guess"}, "objective: 'guess' is not one of"),
         ({"temperature": 0}, "temperature: 0 is less than"),
-        ({"referable_level": 5}, "expected a level below 5"),
+        ({"referable_grade": 5}, "expected a level below 5"),
         ({"referable_cut": "low"}, "referable_cut: 'low' is not of type 'number'"),
         ({"more": 1}, "'more' was unexpected"),
     ],
 )
 def test_what_is_no_decision_is_refused(tmp_path, change, told):
     content = fit(labelled(100), 2, 0.9, seed=1)._asdict()
-    (tmp_path / "decision.json").write_text(json.dumps({**content, **change}))
+    (tmp_path / "decision_rule.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(RetinaflowError, match=rf"decision\.json: .*{told}.*Delete it"):
-        read_decision(tmp_path / "decision.json")
+        read_decision(tmp_path / "decision_rule.json")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{"])
 def test_what_is_no_json_of_a_decision_is_refused(tmp_path, content):
     if content is not None:
-        (tmp_path / "decision.json").write_text(content)
+        (tmp_path / "decision_rule.json").write_text(content)
     with pytest.raises(RetinaflowError, match=r"decision\.json: .*Delete it"):
-        read_decision(tmp_path / "decision.json")
+        read_decision(tmp_path / "decision_rule.json")

@@ -84,7 +84,7 @@ def test_fusion_of_one_patient_is_refused() -> None:
 def write(folder: Path, made: Seen, levels: np.ndarray) -> tuple[Path, Path, Path]:
     """Outputs and features of a network with ordinal outputs, whose sum is the severity, in an order of their own."""
     folder.mkdir(parents=True)
-    files = folder / "outputs.csv", folder / "features.npy", folder / "features.csv"
+    files = folder / "raw_outputs.csv", folder / "features.npy", folder / "features.csv"
     images = [f"{patient}_{eye}" for patient, eye in zip(made.patients, made.eyes, strict=True)]
     outputs = np.repeat(np.clip(made.severity, 0, 4)[:, np.newaxis] / 4, 4, axis=1)
     write_outputs(files[0], Outputs(images, images, made.patients, made.eyes, levels, outputs))

@@ -69,9 +69,9 @@ def write(folder: Path, order: np.ndarray, parts: int) -> tuple[list[Path], list
         indices.append(folder / f"index{part}.csv")
         write_table(
             indices[-1],
-            ("image", "class", "patient", "eye"),
+            ("image", "grade_name", "patient", "eye"),
             (
-                {"image": names[row], "class": CLASSES[levels[row]], "patient": patients[row], "eye": eyes[row]}
+                {"image": names[row], "grade_name": CLASSES[levels[row]], "patient": patients[row], "eye": eyes[row]}
                 for row in rows
             ),
         )
@@ -106,10 +106,10 @@ def test_ranked_by_kappa(tmp_path: Path) -> None:
             "accuracy": 0.5, "baseline_accuracy": 0.75, "strengths": [],
         }  # fmt: skip
         probes.append(tmp_path / f"{name}.json")
-        probes[-1].write_text(json.dumps({"backbone": name, "layer": "last", "results": [result]}))
+        probes[-1].write_text(json.dumps({"network": name, "layer": "last", "results": [result]}))
     text = rank(probes, tmp_path / "probe.csv", tmp_path / "probe.md")
     rows = read_table(tmp_path / "probe.csv", COLUMNS)
-    assert [(row["rank"], row["backbone"]) for row in rows] == [("1", "ResNet50"), ("2", "VGG16"), ("3", "InceptionV3")]
+    assert [(row["rank"], row["network"]) for row in rows] == [("1", "ResNet50"), ("2", "VGG16"), ("3", "InceptionV3")]
     assert "| 1 | ResNet50 | last | one | 0.500 | 0.500 | 0.750 |" in text
     assert "no row for both eyes" in text
     assert (tmp_path / "probe.md").read_text() == text

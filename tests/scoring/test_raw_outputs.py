@@ -7,31 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import LEVELS, NAMES, SAID, SOFTMAX, of
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.scoring.raw_outputs import Outputs, average, pool, read_outputs, write_outputs
 from retinaflow.storage.tables import read_table
 
-SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
-LEVELS = np.array([0, 2, 0, 1])
-NAMES = ["1_left", "1_right", "2_left", "2_right"]
-SAID = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
-
-
-def of(count, seed=0):
-    """What a regression says of both eyes of some patients, and knows something of."""
-    rng = np.random.default_rng(seed)
-    levels = rng.integers(0, 3, count)
-    names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
-    patients, eyes = ([name.split("_")[place] for name in names] for place in (0, 1))
-    outputs = (levels + rng.normal(0, 0.6, count))[:, None]
-    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, levels, outputs)
-
 
 def test_columns_and_values_of_outputs(tmp_path):
-    write_outputs(tmp_path / "outputs.csv", SAID)
-    assert (tmp_path / "outputs.csv").read_text().splitlines() == [
-        "image,filename,patient,eye,class_index,output_0,output_1,output_2",
+    write_outputs(tmp_path / "raw_outputs.csv", SAID)
+    assert (tmp_path / "raw_outputs.csv").read_text().splitlines() == [
+        "image,filename,patient,eye,grade,output_0,output_1,output_2",
         "1_left,1_left.jpeg,1,left,0,0.7,0.2,0.1",
         "1_right,1_right.jpeg,1,right,2,0.1,0.3,0.6",
         "2_left,2_left.jpeg,2,left,0,0.25,0.5,0.25",
@@ -55,8 +41,8 @@ def test_what_is_written_is_read(entries):
     outputs, levels = counts / counts.sum(axis=1, keepdims=True), np.array([level for _, level, _ in entries])
     said = Outputs(texts, texts, texts, texts, levels, outputs)
     with tempfile.TemporaryDirectory() as folder:
-        write_outputs(Path(folder, "outputs.csv"), said)
-        read = read_outputs(Path(folder, "outputs.csv"), "softmax", 3)
+        write_outputs(Path(folder, "raw_outputs.csv"), said)
+        read = read_outputs(Path(folder, "raw_outputs.csv"), "softmax", 3)
     assert [read.images, read.filenames, read.patients, read.eyes] == [texts] * 4
     assert np.array_equal(read.levels, said.levels)
     assert read.levels.dtype == np.int64
@@ -70,10 +56,10 @@ def test_what_is_written_is_read(entries):
         ("output_1", "high", "row 3 has could not convert string to float: 'high'; expected a class 0 to 2"),
         ("output_1", "", "row 3 has could not convert string to float: ''"),
         ("output_1", "0,5", "row 3 has could not convert string to float: '0,5'"),
-        ("class_index", "1.5", "row 3 has '1.5'; expected a class 0 to 2"),
-        ("class_index", "3", "row 3 has '3'; expected a class 0 to 2"),
-        ("class_index", "-1", "row 3 has '-1'; expected a class 0 to 2"),
-        ("class_index", "9" * 5000, "row 3 has '999.*; expected a class 0 to 2"),
+        ("grade", "1.5", "row 3 has '1.5'; expected a class 0 to 2"),
+        ("grade", "3", "row 3 has '3'; expected a class 0 to 2"),
+        ("grade", "-1", "row 3 has '-1'; expected a class 0 to 2"),
+        ("grade", "9" * 5000, "row 3 has '999.*; expected a class 0 to 2"),
         ("output_1", "nan", r"row 3 are \[0.25, nan, 0.25\], which are none of objective softmax"),
         ("output_1", "inf", r"row 3 are \[0.25, inf, 0.25\]"),
         ("output_1", "0.6", r"row 3 are \[0.25, 0.6, 0.25\]"),
@@ -81,7 +67,7 @@ def test_what_is_written_is_read(entries):
     ],
 )
 def test_what_is_no_output_of_a_model_is_refused(tmp_path, column, value, expected):
-    path = tmp_path / "outputs.csv"
+    path = tmp_path / "raw_outputs.csv"
     write_outputs(path, SAID)
     table = read_table(path)
     table[2][column] = value
@@ -96,7 +82,7 @@ def test_what_is_no_output_of_a_model_is_refused(tmp_path, column, value, expect
 
 @given(st.data())
 def test_a_damaged_table_is_refused_or_holds_outputs(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("outputs") / "outputs.csv"
+    path = tmp_path_factory.mktemp("outputs") / "raw_outputs.csv"
     write_outputs(path, SAID)
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
@@ -110,9 +96,9 @@ def test_a_damaged_table_is_refused_or_holds_outputs(tmp_path_factory, data):
 
 
 def test_outputs_of_another_objective_or_of_nothing_are_refused(tmp_path):
-    write_outputs(tmp_path / "outputs.csv", of(4))
+    write_outputs(tmp_path / "raw_outputs.csv", of(4))
     with pytest.raises(RetinaflowError, match="column 'output_1' is missing"):
-        read_outputs(tmp_path / "outputs.csv", "softmax", 3)
+        read_outputs(tmp_path / "raw_outputs.csv", "softmax", 3)
     write_outputs(tmp_path / "none.csv", of(0))
     with pytest.raises(RetinaflowError, match=r"none\.csv: found no photograph"):
         read_outputs(tmp_path / "none.csv", "regression", 3)
@@ -136,17 +122,17 @@ def test_what_single_views_give_is_kept_beside_the_means(tmp_path):
     write_outputs(tmp_path / "both.csv", means, single.outputs)
     write_outputs(tmp_path / "means.csv", means)
     write_outputs(tmp_path / "single.csv", single)
-    header = "image,filename,patient,eye,class_index,output_0,single_0"
+    header = "image,filename,patient,eye,grade,output_0,no_tta_0"
     assert (tmp_path / "both.csv").read_text().splitlines()[0] == header
-    for kind, other in (("output", "means"), ("single", "single")):
+    for kind, other in (("output", "means"), ("no_tta", "no_tta")):
         own = read_outputs(tmp_path / f"{other}.csv", "regression", 3)
         assert np.array_equal(read_outputs(tmp_path / "both.csv", "regression", 3, kind).outputs, own.outputs)
         for combine, tables in ((pool, lambda path: [path]), (average, lambda path: [(path, "regression")] * 2)):
             combine(tables(tmp_path / "both.csv"), "regression", 3, tmp_path / "combined.csv", kind)
             combine(tables(tmp_path / f"{other}.csv"), "regression", 3, tmp_path / "own.csv")
             assert (tmp_path / "combined.csv").read_text() == (tmp_path / "own.csv").read_text()
-    with pytest.raises(RetinaflowError, match="column 'single_0' is missing"):
-        read_outputs(tmp_path / "means.csv", "regression", 3, "single")
+    with pytest.raises(RetinaflowError, match="column 'no_tta_0' is missing"):
+        read_outputs(tmp_path / "means.csv", "regression", 3, "no_tta")
 
 
 def test_systems_of_one_objective_are_averaged_output_by_output(tmp_path):

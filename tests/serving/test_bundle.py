@@ -21,7 +21,7 @@ def network(name, objective="softmax", folds=0):
 
 def grader(*networks, objective="softmax", blended=None):
     name = networks[0]["name"] if len(networks) == 1 else "average"
-    decision = f"{name}/decision.json"
+    decision = f"{name}/decision_rule.json"
     return {"objective": objective, "decision": decision, "blended": blended, "backbones": list(networks)}
 
 
@@ -33,7 +33,7 @@ def described(**graders):
 
 
 TWO = described(
-    A=grader(network("A"), blended="A+blend/decision.json"),
+    A=grader(network("A"), blended="A+blend/decision_rule.json"),
     B=grader(network("B", folds=2)),
     average=grader(network("A"), network("B", folds=2)),
 )
@@ -45,12 +45,14 @@ def written(tmp_path):
 
     def write(*ranked, qualities=(0.5,)):
         # As with folds, whose rows have no rank.
-        rows = [{"rank": rank, "run": run} for rank, run in enumerate(ranked, 1)] + [{"rank": "", "run": "B/fold-1"}]
-        write_table(tmp_path / "comparison.csv", ("rank", "run"), rows)
+        rows = [{"rank": rank, "model": run} for rank, run in enumerate(ranked, 1)] + [
+            {"rank": "", "model": "B/fold-1"}
+        ]
+        write_table(tmp_path / "comparison.csv", ("rank", "model"), rows)
         table = [{"quality": f"{quality:.4f}", "problem": ""} for quality in qualities]
         table.append({"quality": "", "problem": "truncated"})
         write_table(tmp_path / "train.csv", ("quality", "problem"), table)
-        path = tmp_path / "models/graders.json"
+        path = tmp_path / "models/bundle.json"
         write_graders(path, TWO, tmp_path / "comparison.csv", tmp_path / "train.csv")
         return path
 
@@ -72,8 +74,8 @@ def test_best_is_the_first_that_can_grade_one_photograph(written, ranked, best):
 def test_paths_are_below_the_folder_of_the_file(written, tmp_path):
     found = read_graders(written("A"))
     models = tmp_path / "models"
-    assert found.named("A").decision == models / "A/decision.json"
-    assert found.named("A").blended == models / "A+blend/decision.json"
+    assert found.named("A").decision == models / "A/decision_rule.json"
+    assert found.named("A").blended == models / "A+blend/decision_rule.json"
     assert found.named("average").blended is None
     assert [its.models for its in found.named("average").backbones] == [
         [models / "A/model.keras"],
@@ -99,7 +101,10 @@ def test_an_unknown_system_is_told_the_known_ones(written):
         ({"more": 1}, "'more' was unexpected"),
         ({"views": 0}, "views: 0 is less than"),
         ({"graders": {}}, "graders: "),
-        ({"graders": {"A": grader(network("/etc/A"))}}, "'/etc/A/decision.json' leads out of the folder of models"),
+        (
+            {"graders": {"A": grader(network("/etc/A"))}},
+            "'/etc/A/decision_rule.json' leads out of the folder of models",
+        ),
         (
             {"graders": {"A": grader(network("A"), blended="A/../../x.json")}},
             "'A/../../x.json' leads out of the folder",
@@ -122,4 +127,4 @@ def test_what_is_no_description_of_graders_is_refused(written, change, told):
 
 def test_without_a_finished_run_there_are_no_graders(tmp_path):
     with pytest.raises(RetinaflowError, match=r"graders\.json: No such file.*Let the workflow run to its end"):
-        read_graders(tmp_path / "graders.json")
+        read_graders(tmp_path / "bundle.json")

@@ -88,8 +88,8 @@ def predictions(path: Path) -> None:
     rows = [
         {
             "filename": f"{level}-{n}.png",
-            "actual_class": CLASSES[level],
-            "pred_class": CLASSES[level if n % 2 == 0 else level + 1],
+            "grade_name": CLASSES[level],
+            "predicted_grade_name": CLASSES[level if n % 2 == 0 else level + 1],
             **{f"probability_{name}": 0.5 + n / 20 for name in CLASSES},
         }
         for level in range(4)

@@ -81,7 +81,7 @@ def test_answers_are_those_of_keras(
 ) -> None:
     model = model_of(objective, monkeypatch)
     rows = exported_to(tmp_path, model, objective, photographs, views)
-    assert [(row["run"], row["format"], row["file"]) for row in rows] == [
+    assert [(row["training_run"], row["format"], row["file"]) for row in rows] == [
         ("A/fold-1", kind, name) for kind, name in {"keras": "model.keras", **FILES}.items()
     ]
     assert [int(row["bytes"]) for row in rows] == [(tmp_path / row["file"]).stat().st_size for row in rows]
@@ -107,7 +107,7 @@ def test_files_say_what_goes_in_and_what_comes_out(
         *("uint8", "RGB", "trim", "keep", "none")
     ]
     assert Decision(**told[0]["decision"]) == decision_of("softmax")
-    assert told[0]["run"] == "A/fold-1"
+    assert told[0]["training_run"] == "A/fold-1"
     # As anybody reads it who has no library of ours.
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert archive.namelist() == ["retinaflow.json"]

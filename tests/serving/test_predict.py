@@ -64,7 +64,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         for number, run in enumerate(runs):
             save_model(folder / "models" / run / "model.keras", objective, 10 * seed + number)
-        save_decision(folder / "models" / name / "decision.json", objective, seed)
+        save_decision(folder / "models" / name / "decision_rule.json", objective, seed)
         models = [f"{run}/model.keras" for run in runs]
         networks.append(
             {
@@ -72,20 +72,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 **{"cpu_threads": 1, "backend": keras.backend.backend()},
             }
         )
-    save_decision(folder / "models/A+blend/decision.json", "softmax", 2)
-    save_decision(folder / "models/average/decision.json", "regression", 3)
+    save_decision(folder / "models/A+blend/decision_rule.json", "softmax", 2)
+    save_decision(folder / "models/average/decision_rule.json", "regression", 3)
 
     def grader(name: str, objective: str, *its: dict[str, Any], blended: str | None = None) -> dict[str, Any]:
-        decision = f"{name}/decision.json"
+        decision = f"{name}/decision_rule.json"
         return {"objective": objective, "decision": decision, "blended": blended, "backbones": list(its)}
 
     write_json(
-        folder / "models/graders.json",
+        folder / "models/bundle.json",
         {
             **{"classes": THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 1, "seed": 1},
             **{"views": 2, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.5, "best": "A"},
             "graders": {
-                "A": grader("A", "softmax", networks[0], blended="A+blend/decision.json"),
+                "A": grader("A", "softmax", networks[0], blended="A+blend/decision_rule.json"),
                 "B": grader("B", "regression", networks[1]),
                 "average": grader("average", "regression", *networks),
             },
@@ -96,7 +96,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graders(results: Path) -> Graders:
-    return read_graders(results / "models/graders.json")
+    return read_graders(results / "models/bundle.json")
 
 
 def encoded(suffix: str, seed: int, height: int = 60, width: int = 80) -> bytes:
@@ -334,7 +334,7 @@ def test_figures_are_those_of_the_table(command, photographs, graders, tmp_path)
     status, printed, complaints = command("1_left.jpeg", "1_right.png", "--system", "average", "--json")
     assert (status, complaints) == (0, "")
     told = json.loads(printed)
-    assert (told["system"], told["problems"]) == ("average", [])
+    assert (told["model"], told["problems"]) == ("average", [])
     rows, _ = run(photographs, graders, "average", tmp_path / "out")
     for answer, row in zip(told["photographs"], rows[:2], strict=True):
         assert set(answer) == set(row)
@@ -358,7 +358,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_graded(command):
             ["1_left.jpeg", "--system", "C"],
             "error: system: 'C' grades no new photographs, expected one of A, B, average",
         ),
-        (["1_left.jpeg", "--results", "nowhere"], "error: nowhere/models/graders.json: No such file or directory"),
+        (["1_left.jpeg", "--results", "nowhere"], "error: nowhere/models/bundle.json: No such file or directory"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(command, arguments, told):

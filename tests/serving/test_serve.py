@@ -65,13 +65,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled = Labelled(
         "softmax", small.THREE, rng.dirichlet(np.ones(3), 60), rng.integers(0, 3, 60), list("abcdef") * 10
     )
-    write_decision(folder / "models/decision.json", fit(labelled, 1, 0.9, 0))
+    write_decision(folder / "models/decision_rule.json", fit(labelled, 1, 0.9, 0))
 
     def grader(*its: dict[str, Any]) -> dict[str, Any]:
-        return {"objective": "softmax", "decision": "decision.json", "blended": None, "backbones": list(its)}
+        return {"objective": "softmax", "decision": "decision_rule.json", "blended": None, "backbones": list(its)}
 
     write_json(
-        folder / "models/graders.json",
+        folder / "models/bundle.json",
         {
             **{"classes": small.THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 10, "seed": 1},
             **{"views": 1, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.999, "best": "A"},
@@ -83,7 +83,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graders(results: Path) -> Graders:
-    return read_graders(results / "models/graders.json")
+    return read_graders(results / "models/bundle.json")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_answers_are_those_of_predict(
     assert [answer["eye"] for answer in found["photographs"]] == ["right", "left"]
     for answer in found["photographs"]:
         like = expected[answer["eye"]]
-        assert answer["both_class"] is not None
+        assert answer["patient_grade_name"] is not None
         assert answer["low_quality"] == 1
         for name in like.keys() - {"image", "patient"}:
             assert answer[name] == (
@@ -164,7 +164,7 @@ def test_answers_are_those_of_predict(
     status, alone = ask(port, {"left": sent["left"]})
     assert status == 200
     (answer,) = alone["photographs"]
-    assert answer["both_class"] is None
+    assert answer["patient_grade_name"] is None
     assert answer["severity"] == pytest.approx(found["photographs"][1]["severity"], abs=1e-6)
     # Neither is written anywhere.
     assert not list((tmp_path / "temporary").iterdir())
@@ -177,7 +177,7 @@ def test_what_an_answer_rests_on_is_that_of_explain(graders: Graders, tmp_path: 
     (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, graders, alone, 1)["photographs"]
     shown = pixels_of(answer["photograph"])
     (model,) = alone.networks[0][1]
-    (share,) = relevance(model, shown[np.newaxis], "softmax", np.array([answer["level"]]))
+    (share,) = relevance(model, shown[np.newaxis], "softmax", np.array([answer["predicted_grade"]]))
     assert (pixels_of(answer["relevance"]) == overlay(shown, share)).all()
 
 
@@ -285,7 +285,7 @@ def test_the_command(results: Path, tmp_path: Path) -> None:
         assert f"error: port {taken.getsockname()[1]}: cannot be listened on" in refused.stderr.read()
     absent = command(tmp_path)
     assert absent.wait(60) == 1
-    assert "graders.json: No such file or directory; expected the graders of a finished run" in absent.stderr.read()
+    assert "bundle.json: No such file or directory; expected the graders of a finished run" in absent.stderr.read()
 
 
 def test_a_port_that_is_taken() -> None:

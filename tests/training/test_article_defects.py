@@ -96,7 +96,7 @@ def test_names_lose_their_whole_extension(tmp_path):
     take_inventory(
         "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", [], 1, None, *tables, kept, "code", 1
     )
-    found = {Path(row["path"]).name: (row["image"], row["level"]) for row in read_table(tables[0])}
+    found = {Path(row["path"]).name: (row["image"], row["grade"]) for row in read_table(tables[0])}
     assert found == {name: (name.split(".")[0], str(level)) for level, name in enumerate(names)}
 
 
@@ -158,7 +158,7 @@ def test_both_eyes_of_a_patient_are_on_one_side():
     """A random split of photographs put the fellow eye of most validation images into training."""
     rng = np.random.default_rng(0)
     rows = [
-        {"image": f"{patient}_{eye}", "patient": str(patient), "level": str(rng.integers(5))}
+        {"image": f"{patient}_{eye}", "patient": str(patient), "grade": str(rng.integers(5))}
         for patient in range(200)
         for eye in ("left", "right")
     ]
@@ -219,7 +219,7 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
         write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
     files = ("predictions.csv", "metrics.json", "confusion.png")
     written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
-    grade_system("VGG16", "softmax", tables, [], classes, 2, 0.9, 0, 1, tmp_path / "decision.json", written)
+    grade_system("VGG16", "softmax", tables, [], classes, 2, 0.9, 0, 1, tmp_path / "decision_rule.json", written)
     outputs = written["test"]
 
     expected = 3 * np.eye(len(classes), dtype=int)
@@ -227,6 +227,6 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     assert json.loads(outputs[1].read_text())["confusion_matrix"] == expected.tolist()
     truth = {f"test{number}_left.jpeg": classes[level] for number, level in enumerate(levels)}
     rows = read_table(outputs[0])
-    assert {row["filename"]: row["actual_class"] for row in rows} == truth
-    wrong = [row for row in rows if row["pred_class"] != row["actual_class"]]
-    assert [(row["actual_class"], row["pred_class"]) for row in wrong] == [(classes[last], classes[1])]
+    assert {row["filename"]: row["grade_name"] for row in rows} == truth
+    wrong = [row for row in rows if row["predicted_grade_name"] != row["grade_name"]]
+    assert [(row["grade_name"], row["predicted_grade_name"]) for row in wrong] == [(classes[last], classes[1])]

@@ -118,7 +118,10 @@ def test_mlflow_has_the_history(tmp_path: Path, parts: tuple[Part, Part], monkey
         assert [(metric.step, metric.value) for metric in told] == [
             (int(row["epoch"]), pytest.approx(float(row[name]))) for row in history
         ]
-    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {"history.csv", "run.json"}
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {
+        "history.csv",
+        "training_run.json",
+    }
 
     train(tmp_path, parts, asked, epochs=1)
     assert len(client.search_runs([experiment])) == 2

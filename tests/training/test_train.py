@@ -94,7 +94,7 @@ def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
 @pytest.mark.parametrize("objective", ["regression", "ordinal"])
 def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, parts, objective):
     folder = job(tmp_path / objective, parts, objective=objective, epochs=8, monitor="val_quadratic_weighted_kappa")
-    record = json.loads((folder / "run.json").read_text())
+    record = json.loads((folder / "training_run.json").read_text())
     best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
     assert float(best["val_quadratic_weighted_kappa"]) > 0.7
     photographs = Photographs(*parts[1], THREE)
@@ -267,15 +267,15 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
         folder = job(tmp_path / "models" / "Tiny", parts, seed=7, normalisation="dataset")
     assert {path.name for path in folder.iterdir()} == set(OUTPUTS)
     assert not checkpoints_of(folder).exists()
-    assert json.loads((folder / "class_indices.json").read_text()) == {"none": 0, "mild": 1, "severe": 2}
+    assert json.loads((folder / "grade_names.json").read_text()) == {"none": 0, "mild": 1, "severe": 2}
     history = read_table(folder / "history.csv", HISTORY_COLUMNS)
     assert len(history) == 3
 
-    record = json.loads((folder / "run.json").read_text())
-    assert record["run"] == record["backbone"] == "Tiny"
+    record = json.loads((folder / "training_run.json").read_text())
+    assert record["training_run"] == record["backbone"] == "Tiny"
     assert record["settings"] == {**SETTINGS, "normalisation": "dataset"}
     assert (record["seed"], record["batch_size"]) == (7, 8)
-    assert record["classes"] == THREE
+    assert record["grade_names"] == THREE
     assert record["digests"] == {
         "train_index": digest_files(parts[0][0]),
         "validation_index": digest_files(parts[1][0]),
@@ -490,7 +490,7 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
     history, weights = outcome(tmp_path / "limited")
     assert history == undisturbed[0]
     assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
-    record = json.loads((tmp_path / "limited/run.json").read_text())
+    record = json.loads((tmp_path / "limited/training_run.json").read_text())
     assert record["computed"]["precision"] == precision
     model = keras.saving.load_model(tmp_path / "limited/model.keras")
     assert {layer.compute_dtype for layer in model._flatten_layers()} <= {"float32", "uint8"}
@@ -616,7 +616,7 @@ def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, mo
     assert "out of memory" not in caplog.text
     assert halved[0] == small[0]
     assert all(np.array_equal(a, b) for a, b in zip(halved[1], small[1], strict=True))
-    assert json.loads((tmp_path / "halved/run.json").read_text())["batch_size"] == 2
+    assert json.loads((tmp_path / "halved/training_run.json").read_text())["batch_size"] == 2
     memory_for(monkeypatch, 0)
     with pytest.raises(RetinaflowError, match="batches of 1 photographs"):
         fit(tmp_path, *parts, on_out_of_memory="halve")

@@ -78,7 +78,7 @@ class Project:
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", STANDARD, *arguments))[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
             wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or [""])[0]))
-            which = [value for name, value in wildcards.items() if name not in ("recipe", "shard")]
+            which = [value for name, value in wildcards.items() if name not in ("variant", "shard")]
             if rule != "all":
                 jobs[" ".join([rule, *which])] += 1
         return jobs

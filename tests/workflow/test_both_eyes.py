@@ -18,7 +18,7 @@ PROBED = [*[f"features {RUN} {part}" for part in ("train", "validation")], f"pro
 
 
 def outputs(project, system, part):
-    rows = read_table(project.folder / "results/scores" / system / part / "outputs.csv")
+    rows = read_table(project.folder / "results/scores" / system / part / "raw_outputs.csv")
     columns = [name for name in rows[0] if name.startswith("output_")]
     return {row["image"]: np.array([float(row[name]) for name in columns]) for row in rows}
 

@@ -130,7 +130,7 @@ def predictions_of(project, run, part):
 
 def outputs_of(project, run, part):
     """What a network said of each image, read without this library."""
-    with open(project.folder / "results/scores" / run / part / "outputs.csv", newline="", encoding="utf-8") as file:
+    with open(project.folder / "results/scores" / run / part / "raw_outputs.csv", newline="", encoding="utf-8") as file:
         _, *rows = list(csv.reader(file))
     return {row[0]: np.array(row[5:], float) for row in rows}
 
@@ -140,42 +140,42 @@ def check_scores(project, run, part, classes, index):
     header, names, actual, predicted, probabilities = predictions_of(project, run, part)
     assert header == [
         "filename",
-        "actual_class",
-        "actual_class_index",
-        "pred_class",
-        "pred_class_index",
+        "grade_name",
+        "grade",
+        "predicted_grade_name",
+        "predicted_grade",
         *(f"probability_{name}" for name in classes),
         "patient",
         "eye",
         "severity",
-        "plain_class",
-        "plain_class_index",
+        "argmax_grade_name",
+        "argmax_grade",
         "referable",
     ]
     rows = read_table(project.folder / "results/scores" / run / part / "predictions.csv")
-    assert {row["filename"]: row["actual_class"] for row in rows} == {row["filename"]: row["class"] for row in index}
+    assert {row["filename"]: row["grade_name"] for row in rows} == {row["filename"]: row["grade_name"] for row in index}
     assert len(names) == len(index)
-    assert [classes[level] for level in actual] == [row["actual_class"] for row in rows]
-    assert [classes[level] for level in predicted] == [row["pred_class"] for row in rows]
-    plain = np.array([int(row["plain_class_index"]) for row in rows])
+    assert [classes[level] for level in actual] == [row["grade_name"] for row in rows]
+    assert [classes[level] for level in predicted] == [row["predicted_grade_name"] for row in rows]
+    plain = np.array([int(row["argmax_grade"]) for row in rows])
     assert plain.tolist() == [said.argmax() for said in outputs_of(project, run, part).values()]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
     metrics = json_of(project, f"scores/{run}/{part}/metrics.json")
     levels = np.arange(len(classes))
-    assert (metrics["run"], metrics["part"], metrics["classes"]) == (run, part, classes)
+    assert (metrics["model"], metrics["split"], metrics["grade_names"]) == (run, part, classes)
     assert metrics["images"] == len(names)
     assert metrics["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
     kappa = cohen_kappa_score(actual, predicted, labels=levels, weights="quadratic")
     assert metrics["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
     kappa = cohen_kappa_score(actual, plain, labels=levels, weights="quadratic")
-    assert metrics["plain"]["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
+    assert metrics["argmax"]["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
     assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=levels), rel=1e-6)
     assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=levels).tolist()
     aucs = [roc_auc_score(actual == level, probabilities[:, level]) for level in levels]
     assert metrics["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
     referable = metrics["referable"]
-    level = referable["level"]
+    level = referable["grade"]
     assert referable["auc"] == pytest.approx(
         roc_auc_score(actual >= level, probabilities[:, level:].sum(axis=1)), abs=1e-9
     )
@@ -183,7 +183,7 @@ def check_scores(project, run, part, classes, index):
         recall = recall_score(actual >= level, predicted >= level, pos_label=positive)
         assert referable[name] == pytest.approx(recall)
     assert metrics["baseline"] == {
-        "class": classes[0],
+        "grade_name": classes[0],
         "accuracy": pytest.approx(np.mean(actual == 0)),
         "quadratic_weighted_kappa": 0.0,
     }
@@ -210,10 +210,10 @@ def start(tmp_path_factory):
 def test_inventory_is_of_the_photographs_and_labels_as_they_are(finished_once, drawn):
     for dataset, folder, labels in (("train", "my photographs", "labels train"), ("test", "test", "labels test")):
         with open(drawn / f"{labels}.csv") as table:
-            levels = {row["image"]: row["level"] for row in csv.DictReader(table)}
+            levels = {row["image"]: row["grade"] for row in csv.DictReader(table)}
         rows = rows_of(finished_once, f"inventory/{dataset}.csv")
         assert {row["path"] for row in rows} == {f"{folder}/{path.name}" for path in (drawn / folder).iterdir()}
-        assert {row["image"]: row["level"] for row in rows} == levels
+        assert {row["image"]: row["grade"] for row in rows} == levels
         for row in rows:
             content = (drawn / row["path"]).read_bytes()
             assert (row["bytes"], row["digest"]) == (str(len(content)), digest(content))
@@ -229,7 +229,7 @@ def test_split_keeps_patients_together_and_all_photographs(finished_once):
     assert not patients_of(train) & patients_of(validation)
     assert 0.1 < len(validation) / len(inventory) < 0.3
     for part in (train, validation):
-        assert {row["level"] for row in part} == set("01234")
+        assert {row["grade"] for row in part} == set("01234")
         assert all(row in [{column: known[column] for column in row} for known in inventory] for row in part)
 
 
@@ -241,11 +241,11 @@ def test_organized_trees_are_relative_links_to_the_originals(finished_once):
         index = read_table(tree / "index.csv")
         assert images_of(index) == list(rows)
         links = {path for path in tree.rglob("*") if path.parent != tree and not path.name.startswith(".")}
-        assert links == {tree / row["class"] / row["filename"] for row in index}
+        assert links == {tree / row["grade_name"] / row["filename"] for row in index}
         assert {path.name for path in tree.iterdir() if path.is_dir()} == set(CLASSES)
         for row in index:
-            link, original = tree / row["class"] / row["filename"], rows[row["image"]]
-            assert row["class"] == f"class{original['level']}"
+            link, original = tree / row["grade_name"] / row["filename"], rows[row["image"]]
+            assert row["grade_name"] == f"class{original['grade']}"
             assert not link.readlink().is_absolute()
             assert link.resolve() == (finished_once.folder / original["path"]).resolve()
             assert row["digest"] == original["digest"]
@@ -257,7 +257,7 @@ def test_shards_hold_the_pixels_of_the_images_that_their_rows_name(finished_once
         pixels = pixels_of(finished_once, part)
         assert pixels.keys() == index.keys()
         for image, row in index.items():
-            photograph = finished_once.folder / "results/organized" / part / row["class"] / row["filename"]
+            photograph = finished_once.folder / "results/organized" / part / row["grade_name"] / row["filename"]
             expected = prepare(photograph.read_bytes(), 64, 48, Recipe.parse(RECIPE))
             np.testing.assert_array_equal(pixels[image], expected)
 
@@ -270,11 +270,16 @@ def test_what_lies_beside_a_model(finished_once, backbone):
         "epoch", "phase", *figures, *(f"val_{name}" for name in figures), "learning_rate", "seconds"
     ]  # fmt: skip
     assert [row["epoch"] for row in history] == ["1"]
-    assert json_of(finished_once, f"models/{backbone}/class_indices.json") == {
+    assert json_of(finished_once, f"models/{backbone}/grade_names.json") == {
         name: level for level, name in enumerate(CLASSES)
     }
-    record = json_of(finished_once, f"models/{backbone}/run.json")
-    assert (record["run"], record["backbone"], record["seed"], record["classes"]) == (backbone, backbone, 2015, CLASSES)
+    record = json_of(finished_once, f"models/{backbone}/training_run.json")
+    assert (record["training_run"], record["backbone"], record["seed"], record["grade_names"]) == (
+        backbone,
+        backbone,
+        2015,
+        CLASSES,
+    )
     assert record["settings"].items() >= finished_once.config["train"].items()
     # Defaults are there too: with the file one knows all that was decided.
     assert record["settings"]["monitor"] == "val_loss"
@@ -298,7 +303,7 @@ def test_plain_keras_reads_the_trees_and_the_models(finished_once):
     pixels = results / f"shards/{RECIPE}/test/0.npy"
     got = plain_keras([{"tree": tree} for tree in trees] + [{"model": model, "pixels": pixels} for model in models])
     for tree, found in zip(trees, got, strict=False):
-        classes = [row["class"] for row in read_table(tree / "index.csv")]
+        classes = [row["grade_name"] for row in read_table(tree / "index.csv")]
         assert found == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
     images = images_of(read_table(pixels.with_suffix(".csv")))
     for model, found in zip(models, got[len(trees) :], strict=True):
@@ -353,11 +358,11 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
     comparison = rows_of(finished, "comparison/comparison.csv")
     kappas = {system: json_of(finished, f"scores/{system}/validation/metrics.json") for system in SYSTEMS}
     ranked = sorted(SYSTEMS, key=lambda system: (-kappas[system]["quadratic_weighted_kappa"], system))
-    assert [(row["backbone"], row["part"]) for row in comparison] == [
+    assert [(row["network"], row["split"]) for row in comparison] == [
         (system, part) for system in ranked for part in ("validation", "test")
     ]
     for row in comparison:
-        metrics = json_of(finished, f"scores/{row['run']}/{row['part']}/metrics.json")
+        metrics = json_of(finished, f"scores/{row['model']}/{row['split']}/metrics.json")
         assert float(row["quadratic_weighted_kappa"]) == metrics["quadratic_weighted_kappa"]
         assert float(row["accuracy"]) == metrics["accuracy"]
         assert float(row["baseline_accuracy"]) == metrics["baseline"]["accuracy"]
@@ -370,7 +375,7 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
             changed = {"quadratic_weighted_kappa": kappa if system == "VGG16" else 0.0}
             file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
     finished.snakemake()
-    ranks = {row["backbone"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
+    ranks = {row["network"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
     assert ranks == {"VGG16": "1", "MobileNetV3Small": "2", "average": "3"}
     table = [
         line
@@ -468,7 +473,7 @@ def test_archives_one_by_one_give_the_same(article, bare, drawn, tmp_path):
 def test_the_articles_archive_trains_and_scores(article):
     for part in ("validation", "test"):
         check_scores(article, "VGG16", part, CLASSES, rows_of(article, f"organized/{part}/index.csv"))
-    record = json_of(article, "models/VGG16/run.json")
+    record = json_of(article, "models/VGG16/training_run.json")
     assert record["digests"]["weights"] == digest_files([article.folder / "start.weights.h5"])
     assert len(rows_of(article, "models/VGG16/history.csv")) == record["epochs_run"] == 2
     assert not article.planned()
@@ -527,7 +532,7 @@ def folds(bare, drawn, start):
         },
         split={"folds": 3},
         organize={"mode": "copy"},
-        score={"referable_level": 1},
+        score={"referable_grade": 1},
         train={**TELLING, "epochs": 1},
         backbones={"VGG16": {}},
     )
@@ -540,7 +545,7 @@ def folds(bare, drawn, start):
             name = f"{AWKWARD.get(int(patient), patient)}_{eye}"
             folder = FOLDERS[0] if eye == "left" else f"{FOLDERS[1]}/deeper"
             shutil.copy(drawn / f"my photographs/{row['image']}.jpeg", project.folder / folder / f"{name}.jpeg")
-            rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[LEVELS[row["level"]]]})
+            rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[LEVELS[row["grade"]]]})
     write_table(project.folder / "labels of \"all'.csv", ("rest", "Bild Name", "Diagnose"), rows)
     shutil.copy(start, project.folder)
     smi = project.folder / "bin/nvidia-smi"
@@ -570,7 +575,7 @@ def test_jobs_side_by_side_have_distinct_devices(folds):
         log = folds.read(f"results/logs/score/VGG16/fold-{fold}.log")
         assert len([uuid for uuid in GPUS if uuid in log]) == 1
         assert "waiting" not in log
-        assert json_of(folds, f"models/VGG16/fold-{fold}/run.json")["computed"]["devices"] == ["CPU"]
+        assert json_of(folds, f"models/VGG16/fold-{fold}/training_run.json")["computed"]["devices"] == ["CPU"]
 
 
 def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds):
@@ -582,10 +587,10 @@ def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds
         train, validation = (rows_of(folds, f"split/fold-{fold}/{part}.csv") for part in ("train", "validation"))
         assert sorted(images_of(train) + images_of(validation)) == sorted(images_of(inventory))
         assert not patients_of(train) & patients_of(validation)
-        assert {row["level"] for row in train} == {row["level"] for row in validation} == set("012")
+        assert {row["grade"] for row in train} == {row["grade"] for row in validation} == set("012")
         held_out += images_of(validation)
         # What the fold's training says it read.
-        record = json_of(folds, f"models/VGG16/fold-{fold}/run.json")
+        record = json_of(folds, f"models/VGG16/fold-{fold}/training_run.json")
         indices = [folds.folder / f"results/organized/fold-{other}/index.csv" for other in (1, 2, 3) if other != fold]
         assert record["photographs"] == {"train": len(train), "validation": len(validation)}
         assert record["digests"]["train_index"] == digest_files(indices)
@@ -594,8 +599,8 @@ def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds
 
 
 def test_out_of_fold_scores_pool_what_the_folds_say(folds):
-    pooled = rows_of(folds, "scores/VGG16/out-of-fold/outputs.csv")
-    by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/outputs.csv") for fold in (1, 2, 3)]
+    pooled = rows_of(folds, "scores/VGG16/out-of-fold/raw_outputs.csv")
+    by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/raw_outputs.csv") for fold in (1, 2, 3)]
     assert pooled == [row for rows in by_fold for row in rows]
     indices = [rows_of(folds, f"organized/fold-{fold}/index.csv") for fold in (1, 2, 3)]
     for fold, index in enumerate(indices, start=1):
@@ -605,7 +610,7 @@ def test_out_of_fold_scores_pool_what_the_folds_say(folds):
 
 def test_the_comparison_has_the_pooled_row_and_the_folds(folds):
     comparison = rows_of(folds, "comparison/comparison.csv")
-    assert [(row["rank"], row["run"], row["part"], row["images"]) for row in comparison] == [
+    assert [(row["rank"], row["model"], row["split"], row["images"]) for row in comparison] == [
         ("1", "VGG16", "out-of-fold", "48"),
         *(
             ("", f"VGG16/fold-{fold}", "validation", str(len(rows_of(folds, f"organized/fold-{fold}/index.csv"))))
@@ -626,7 +631,7 @@ def test_names_survive_from_the_folder_to_the_predictions(folds):
     assert {f"{name}_left.jpeg" for name in AWKWARD.values()} <= on_disk
     with open(folds.folder / "results/scores/VGG16/out-of-fold/predictions.csv", newline="", encoding="utf-8") as file:
         assert {row["filename"] for row in csv.DictReader(file)} == on_disk
-    assert json_of(folds, "models/VGG16/fold-2/class_indices.json") == {name: i for i, name in enumerate(GRADES)}
+    assert json_of(folds, "models/VGG16/fold-2/grade_names.json") == {name: i for i, name in enumerate(GRADES)}
 
 
 def test_copies_are_files_of_their_own_with_the_same_content(folds, drawn):
@@ -634,12 +639,12 @@ def test_copies_are_files_of_their_own_with_the_same_content(folds, drawn):
     for fold in (1, 2, 3):
         tree = folds.folder / f"results/organized/fold-{fold}"
         for row in read_table(tree / "index.csv"):
-            copy, source = tree / row["class"] / row["filename"], folds.folder / sources[row["image"]]["path"]
+            copy, source = tree / row["grade_name"] / row["filename"], folds.folder / sources[row["image"]]["path"]
             status = copy.lstat()
             assert stat.S_ISREG(status.st_mode)
             assert status.st_nlink == 1
             assert copy.read_bytes() == source.read_bytes()
-            assert row["class"] == GRADES[int(sources[row["image"]]["level"])]
+            assert row["grade_name"] == GRADES[int(sources[row["image"]]["grade"])]
     left = [content for folder in FOLDERS for content in contents(folds.folder / folder).values()]
     assert sorted(left) == sorted(contents(drawn / "my photographs").values())
 
@@ -668,7 +673,7 @@ def test_hard_links_and_a_split_by_image(fresh):
         paths = {row["image"]: project.folder / row["path"] for row in rows}
         tree = project.folder / "results/organized" / part
         for row in read_table(tree / "index.csv"):
-            link = tree / row["class"] / row["filename"]
+            link = tree / row["grade_name"] / row["filename"]
             assert not link.is_symlink()
             assert link.samefile(paths[row["image"]])
 

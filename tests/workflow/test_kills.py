@@ -128,7 +128,7 @@ def outcome(results: Path) -> dict[str, object]:
         found[name] = path.readlink() if path.is_symlink() else path.read_bytes()
     for path in results.glob("models/*/history.csv"):
         found[str(path.relative_to(results))] = [{**row, "seconds": ""} for row in read_table(path)]
-    for path in results.glob("models/*/run.json"):
+    for path in results.glob("models/*/training_run.json"):
         found[str(path.relative_to(results))] = {**json.loads(path.read_text()), "seconds": 0}
     return found
 

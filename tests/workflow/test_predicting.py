@@ -31,7 +31,10 @@ def same_as_scored(project, system, rows):
     scored = {row["filename"]: row for row in read_table(path)}
     for image, row in rows.items():
         like = scored[os.path.basename(image)]  # noqa: PTH119
-        assert (row["class"], row["level"]) == (like["pred_class"], like["pred_class_index"])
+        assert (row["predicted_grade_name"], row["predicted_grade"]) == (
+            like["predicted_grade_name"],
+            like["predicted_grade"],
+        )
         assert [row[name] for name in ("patient", "eye", "referable")] == [
             like[name] for name in ("patient", "eye", "referable")
         ]
@@ -67,12 +70,12 @@ def test_new_photographs(finished):
     rows, problems = predictions(finished, NEW)
     assert set(rows) == {f"more/{names[0]}", *names[1:]}
     assert problems == {"9001_left.jpeg": "truncated", "notes.txt": "other_file"}
-    best = json.loads(finished.read("results/models/graders.json"))["best"]
+    best = json.loads(finished.read("results/models/bundle.json"))["best"]
     ranked = read_table(finished.folder / "results/comparison/comparison.csv")
-    assert best == ranked[0]["run"]
+    assert best == ranked[0]["model"]
     same_as_scored(finished, best, rows)
     # Two patients' both eyes and one eye of a third.
-    assert Counter(bool(row["both_class"]) for row in rows.values()) == {True: 4, False: 1}
+    assert Counter(bool(row["patient_grade_name"]) for row in rows.values()) == {True: 4, False: 1}
 
     assert not finished.planned(*ASKED)
     assert not finished.planned()

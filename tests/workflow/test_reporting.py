@@ -49,7 +49,7 @@ def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
         of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
         curves = set() if system == "average" else {("learning curves", "")}
         card = {("model card", "")}
-        assert {(labels["figure"], labels["part"]) for labels in shown} == of_parts | curves | card
+        assert {(labels["figure"], labels["split"]) for labels in shown} == of_parts | curves | card
     assert all(result["caption"].startswith("<p>") for result in results.values())
     assert "{" not in "".join(result["caption"] for result in results.values())
     assert all(result["data_uri"].startswith("data:") for result in results.values())
@@ -68,7 +68,7 @@ def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
     assert "<tr><td>train.epochs</td><td>1</td><td>50</td></tr>" in page
     assert "data.exclude_limit" not in page
     for backbone in SMALLEST["backbones"]:
-        record = json.loads(reported.read(f"results/models/{backbone}/run.json"))
+        record = json.loads(reported.read(f"results/models/{backbone}/training_run.json"))
         assert f"<td>{record['seconds']}</td>" in page
         assert record["digests"]["train_index"] in page
 

@@ -101,7 +101,7 @@ def test_a_backbone_removed(finished):
     assert finished.planned() == jobs("compare")
 
 
-@pytest.mark.parametrize("change", [{"referable_level": 3}, {"referable_sensitivity": 0.8}, {"bootstrap": 50}])
+@pytest.mark.parametrize("change", [{"referable_grade": 3}, {"referable_sensitivity": 0.8}, {"bootstrap": 50}])
 def test_a_metric_option(finished, change):
     finished.config["score"] = change
     assert finished.planned() == jobs(*[f"grade {system}" for system in (*BACKBONES, "average")], "compare")

@@ -133,7 +133,7 @@ def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_f
     assert (results / "downloaded" / replaced.replace("train/", "train-0/", 1)).read_bytes() == photograph
     new = {file: file.stat().st_ino for file in (results / "downloaded/train-0/left and right").iterdir()}
     assert len(old.items() & new.items()) == len(old) - 1
-    assert len(list((results / "downloaded/.kept/train-0").iterdir())) == len(old)
+    assert len(list((results / "downloaded/.cache/train-0").iterdir())) == len(old)
     assert "1 of them to fetch" in stored.read("results/logs/download/train-0.log")
 
     # An archive is fetched again when it changed, and its photographs with it.

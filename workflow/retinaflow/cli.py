@@ -109,7 +109,7 @@ def _reference() -> int:
 def _grade_images(asked: argparse.Namespace) -> int:
     from retinaflow.serving.bundle import read_graders
 
-    graders = read_graders(asked.results / "models/graders.json")
+    graders = read_graders(asked.results / "models/bundle.json")
     system = asked.system or graders.best
     if asked.command == "predict":
         return _predict(asked.images, graders, system, asked.json)
@@ -152,7 +152,7 @@ def _predict(images: Sequence[str], graders: "Graders", system: str, as_json: bo
 
     answers, problems = grade_files({image: image for image in images}, graders, loaded, THREADS)
     if as_json:
-        told = {"system": system, "notice": NOTICE, "photographs": answers, "problems": problems}
+        told = {"model": system, "notice": NOTICE, "photographs": answers, "problems": problems}
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         print("\n".join([*(line for answer in answers for line in _lines(answer, graders)), f"{system}. {NOTICE}"]))
@@ -169,12 +169,13 @@ def _lines(answer: dict[str, Any], graders: "Graders") -> Iterator[str]:
             f"  poor quality: {answer['quality']:.2f}, where {1 - graders.quality_share:.0%} of the photographs it was "
             f"trained on have {graders.quality_cut:.2f} or more"
         )
-    if answer["both_class"] is not None:
-        yield f"  by both eyes of {answer['patient']}: {_grade(answer, 'both_', graders)}"
+    if answer["patient_grade_name"] is not None:
+        yield f"  by both eyes of {answer['patient']}: {_grade(answer, 'patient_', graders)}"
 
 
 def _grade(answer: dict[str, Any], prefix: str, graders: "Graders") -> str:
     """``prefix``: empty, or that of the columns of both eyes."""
     severity = f"severity {answer[f'{prefix}severity']:.2f} of {len(graders.classes) - 1}"
     referral = "to be referred" if answer[f"{prefix}referable"] else "not to be referred"
-    return f"{answer[f'{prefix}class']}, {severity}, {referral}"
+    name = answer[f"{prefix or 'predicted_'}grade_name"]
+    return f"{name}, {severity}, {referral}"

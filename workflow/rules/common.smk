@@ -162,14 +162,14 @@ def any_of(names):
 
 
 wildcard_constraints:
-    dataset="|".join(DATASETS),
-    part="|".join(SHARDS),
-    recipe="|".join(sorted({settings.recipe(CONFIG, backbone).name for backbone in CONFIG["backbones"]})),
+    data_set="|".join(DATASETS),
+    split="|".join(SHARDS),
+    variant="|".join(sorted({settings.recipe(CONFIG, backbone).name for backbone in CONFIG["backbones"]})),
     shard=r"\d+",
     number=r"\d+",
-    run="|".join(RUNS),
-    backbone="|".join(CONFIG["backbones"]),
-    system=any_of(systems()),
+    training_run="|".join(RUNS),
+    network="|".join(CONFIG["backbones"]),
+    model=any_of(systems()),
 
 
 def path(*steps):
@@ -245,8 +245,8 @@ def code_of(script):
 def photograph_folders(wildcards):
     """The folders with the photographs of a data set, where archives are unpacked to for those that are archives."""
     return [
-        (path("unpacked", f"{wildcards.dataset}-{number}") if archives.split_archive(images) else images)
-        for number, images in enumerate(DATASETS[wildcards.dataset]["images"])
+        (path("unpacked", f"{wildcards.data_set}-{number}") if archives.split_archive(images) else images)
+        for number, images in enumerate(DATASETS[wildcards.data_set]["images"])
     ]
 
 
@@ -254,7 +254,7 @@ def made_folders(wildcards):
     """Those that this workflow makes itself. The user's own are no inputs: their mtime says nothing of their content."""
     if "demo" in CONFIG:
         return photograph_folders(wildcards)
-    user = [images for images in DATASETS[wildcards.dataset]["images"] if images not in REMOTE]
+    user = [images for images in DATASETS[wildcards.data_set]["images"] if images not in REMOTE]
     return [folder for folder in photograph_folders(wildcards) if folder not in user]
 
 
@@ -266,7 +266,7 @@ def listings(wildcards):
 
 def archive_source(wildcards):
     """The archive, or folder inside one, that a data set's photographs come from."""
-    return DATASETS[wildcards.dataset]["images"][int(wildcards.number)]
+    return DATASETS[wildcards.data_set]["images"][int(wildcards.number)]
 
 
 def archive_file(wildcards):
@@ -282,7 +282,7 @@ def archive_listing(wildcards):
 
 def label_table(wildcards):
     """The label table of a data set as the configuration names it, perhaps inside an archive."""
-    return DATASETS[wildcards.dataset]["labels"]
+    return DATASETS[wildcards.data_set]["labels"]
 
 
 def label_file(wildcards):
@@ -301,7 +301,7 @@ def label_digest(wildcards):
 
 def train_inventory(wildcards):
     """What the inventory of the test set must not share a patient or photograph with."""
-    return [path("inventory", "train.csv")] if wildcards.dataset == "test" else []
+    return [path("inventory", "train.csv")] if wildcards.data_set == "test" else []
 
 
 @functools.cache
@@ -363,15 +363,15 @@ def split_tables(part):
 
 def part_table(wildcards):
     """The table that lists the photographs of a part."""
-    if wildcards.part == "test":
+    if wildcards.split == "test":
         return path("inventory", "test.csv")
     # A fold is stored once, as what it holds out; the others train on it from there.
-    return path("split", wildcards.part, "validation.csv") if FOLDS else path("split", f"{wildcards.part}.csv")
+    return path("split", wildcards.split, "validation.csv") if FOLDS else path("split", f"{wildcards.split}.csv")
 
 
 def part_problems(wildcards):
     """The problems of the data set that the test part is; those of the other parts split has judged."""
-    return [path("inventory", "test-problems.csv")] if wildcards.part == "test" else []
+    return [path("inventory", "test-problems.csv")] if wildcards.split == "test" else []
 
 
 def backbone_of(run):
@@ -381,13 +381,13 @@ def backbone_of(run):
 
 def training_settings(wildcards):
     """The training settings of a run's backbone that decide its outcome."""
-    chosen = settings.training(CONFIG, backbone_of(wildcards.run))
+    chosen = settings.training(CONFIG, backbone_of(wildcards.training_run))
     return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
 
 
 def feature_settings(wildcards):
     """The settings that decide the features of a backbone."""
-    chosen = settings.training(CONFIG, wildcards.backbone)
+    chosen = settings.training(CONFIG, wildcards.network)
     decisive = ("backend", "cpu_threads", "image_size", "feature_layers")
     views = CONFIG["features"]["views"]
     # The first view is the photograph as it is.
@@ -411,7 +411,7 @@ def indices(use):
     """Input function: index tables of the photographs a run uses so."""
 
     def tables(wildcards):
-        return [path("organized", part, "index.csv") for part in parts_of(wildcards.run, use)]
+        return [path("organized", part, "index.csv") for part in parts_of(wildcards.training_run, use)]
 
     return tables
 
@@ -425,13 +425,15 @@ def shard_files(backbone, parts, suffix):
 def shards(use, suffix):
     """Input function: shard files of the photographs a run uses so, `npy` pixels or `csv` rows."""
 
-    return lambda wildcards: shard_files(backbone_of(wildcards.run), parts_of(wildcards.run, use), suffix)
+    return lambda wildcards: shard_files(
+        backbone_of(wildcards.training_run), parts_of(wildcards.training_run, use), suffix
+    )
 
 
 def part_shards(suffix):
     """Input function: shard files of all photographs of a part, of the size that a backbone takes."""
 
-    return lambda wildcards: shard_files(wildcards.backbone, [wildcards.part], suffix)
+    return lambda wildcards: shard_files(wildcards.network, [wildcards.split], suffix)
 
 
 # What a scheduler is asked for --------------------------------------------------------------------------------------
@@ -470,7 +472,7 @@ def run_photographs(run, use):
 
 
 def unpack_memory(wildcards, attempt):
-    return resources.table_memory(dataset_photographs(wildcards.dataset), attempt)
+    return resources.table_memory(dataset_photographs(wildcards.data_set), attempt)
 
 
 def unpack_runtime(wildcards, input, threads, attempt):
@@ -482,21 +484,21 @@ def unpack_runtime(wildcards, input, threads, attempt):
 
 
 def inventory_memory(wildcards, threads, attempt):
-    count = dataset_photographs(wildcards.dataset)
+    count = dataset_photographs(wildcards.data_set)
     return resources.reading_memory(CONFIG["data"]["pixel_limit"], threads, count, attempt)
 
 
 def inventory_runtime(wildcards, input, threads, attempt):
-    return resources.reading_minutes(dataset_photographs(wildcards.dataset), threads, attempt)
+    return resources.reading_minutes(dataset_photographs(wildcards.data_set), threads, attempt)
 
 
 def organize_memory(wildcards, attempt):
-    return resources.table_memory(photographs(wildcards.part), attempt)
+    return resources.table_memory(photographs(wildcards.split), attempt)
 
 
 def organize_runtime(wildcards, input, threads, attempt):
     # Where photographs are copied, they are read.
-    return resources.reading_minutes(photographs(wildcards.part), 1, attempt)
+    return resources.reading_minutes(photographs(wildcards.split), 1, attempt)
 
 
 def preprocess_memory(wildcards, threads, attempt):
@@ -509,39 +511,45 @@ def preprocess_runtime(wildcards, input, threads, attempt):
 
 
 def train_memory(wildcards, attempt):
-    count = sum(run_photographs(wildcards.run, use) for use in ("train", "validation"))
-    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), count, True, attempt)
+    count = sum(run_photographs(wildcards.training_run, use) for use in ("train", "validation"))
+    return resources.network_memory(
+        backbone_of(wildcards.training_run), training_settings(wildcards), count, True, attempt
+    )
 
 
 def train_runtime(wildcards, input, threads, attempt):
-    counts = [run_photographs(wildcards.run, use) for use in ("train", "validation")]
-    return resources.training_minutes(backbone_of(wildcards.run), training_settings(wildcards), *counts, attempt)
+    counts = [run_photographs(wildcards.training_run, use) for use in ("train", "validation")]
+    return resources.training_minutes(
+        backbone_of(wildcards.training_run), training_settings(wildcards), *counts, attempt
+    )
 
 
 def score_memory(wildcards, attempt):
-    count = sum(run_photographs(wildcards.run, use) for use in SCORED)
-    return resources.network_memory(backbone_of(wildcards.run), training_settings(wildcards), count, False, attempt)
+    count = sum(run_photographs(wildcards.training_run, use) for use in SCORED)
+    return resources.network_memory(
+        backbone_of(wildcards.training_run), training_settings(wildcards), count, False, attempt
+    )
 
 
 def score_runtime(wildcards, input, threads, attempt):
-    count = sum(run_photographs(wildcards.run, use) for use in SCORED)
+    count = sum(run_photographs(wildcards.training_run, use) for use in SCORED)
     views = CONFIG["score"]["views"] * count
-    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), views, attempt)
+    return resources.scoring_minutes(backbone_of(wildcards.training_run), training_settings(wildcards), views, attempt)
 
 
 def features_memory(wildcards, attempt):
-    chosen = settings.training(CONFIG, wildcards.backbone)
-    return resources.network_memory(wildcards.backbone, chosen, photographs(wildcards.part), False, attempt)
+    chosen = settings.training(CONFIG, wildcards.network)
+    return resources.network_memory(wildcards.network, chosen, photographs(wildcards.split), False, attempt)
 
 
 def features_runtime(wildcards, input, threads, attempt):
-    views = CONFIG["features"]["views"] * photographs(wildcards.part)
-    return resources.scoring_minutes(wildcards.backbone, settings.training(CONFIG, wildcards.backbone), views, attempt)
+    views = CONFIG["features"]["views"] * photographs(wildcards.split)
+    return resources.scoring_minutes(wildcards.network, settings.training(CONFIG, wildcards.network), views, attempt)
 
 
 def run_features_runtime(wildcards, input, threads, attempt):
-    views = CONFIG["features"]["views"] * sum(run_photographs(wildcards.run, use) for use in SCORED)
-    return resources.scoring_minutes(backbone_of(wildcards.run), training_settings(wildcards), views, attempt)
+    views = CONFIG["features"]["views"] * sum(run_photographs(wildcards.training_run, use) for use in SCORED)
+    return resources.scoring_minutes(backbone_of(wildcards.training_run), training_settings(wildcards), views, attempt)
 
 
 def fusion_memory(wildcards, attempt):
@@ -597,23 +605,23 @@ def figure_labels(figure, part):
     def labels(wildcards):
         _, _, fold = wildcards[0].partition("/")
         # The part first: of a later label with two values, the report makes a switch.
-        return {"part": " ".join(filter(None, [fold, part])), "figure": figure}
+        return {"split": " ".join(filter(None, [fold, part])), "figure": figure}
 
     return labels
 
 
 def system_records(wildcards):
     """Records of the trainings that a system is made of."""
-    own = wildcards.system.split("+")[0]
-    return [path("models", run, "run.json") for run in (RUNS if own == AVERAGE else runs(own))]
+    own = wildcards.model.split("+")[0]
+    return [path("models", run, "training_run.json") for run in (RUNS if own == AVERAGE else runs(own))]
 
 
 def system_shards(suffix):
     """Input function: shard files of the photographs that a system is scored on; any backbone's, for the average."""
 
     def files(wildcards):
-        backbone = next(iter(CONFIG["backbones"])) if wildcards.system == AVERAGE else wildcards.system.split("+")[0]
-        parts = TRAINING_PARTS if wildcards.part == "out-of-fold" else [wildcards.part]
+        backbone = next(iter(CONFIG["backbones"])) if wildcards.model == AVERAGE else wildcards.model.split("+")[0]
+        parts = TRAINING_PARTS if wildcards.split == "out-of-fold" else [wildcards.split]
         return shard_files(backbone, parts, suffix)
 
     return files
@@ -643,35 +651,35 @@ def fetched_weights():
 def outputs_of(systems, part):
     """Tables of what systems put out for a part. Those of single views are columns of a run's table."""
     own = [system if FOLDS else system.removesuffix(f"+{SINGLE}") for system in systems]
-    return [path("scores", system, part, "outputs.csv") for system in own]
+    return [path("scores", system, part, "raw_outputs.csv") for system in own]
 
 
 def own_outputs(part):
     """Input function: what a backbone's system, and not one of both eyes, puts out for a part."""
-    return lambda wildcards: outputs_of([wildcards.backbone], part)
+    return lambda wildcards: outputs_of([wildcards.network], part)
 
 
 def of_runs(part, file):
     """Input function: a file of each run of a backbone that is made of what it says of a part."""
-    return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.backbone)]
+    return lambda wildcards: [path("scores", run, part, file) for run in runs(wildcards.network)]
 
 
 def output_kind(wildcards):
     """The columns of the outputs that a system is graded by."""
-    return "single" if wildcards.system.endswith(f"+{SINGLE}") and not FOLDS else "output"
+    return "no_tta" if wildcards.model.endswith(f"+{SINGLE}") and not FOLDS else "output"
 
 
 def graded(held_out):
     """Files of a system whose decision is fitted on `held_out`."""
     files = {}
     for part in [held_out, *SCORED[1:]]:
-        files[f"{part}_predictions"] = path("scores", "{system}", part, "predictions.csv")
-        files[f"{part}_metrics"] = path("scores", "{system}", part, "metrics.json")
+        files[f"{part}_predictions"] = path("scores", "{model}", part, "predictions.csv")
+        files[f"{part}_metrics"] = path("scores", "{model}", part, "metrics.json")
         files[f"{part}_figure"] = report(
-            path("scores", "{system}", part, "confusion_matrix.png"),
+            path("scores", "{model}", part, "confusion_matrix.png"),
             caption="../report/confusion_matrix.rst",
             category="Graders",
-            subcategory=lambda wildcards: backbone_of(wildcards.system),
+            subcategory=lambda wildcards: backbone_of(wildcards.model),
             labels=figure_labels("confusion matrix", part),
         )
     return files
@@ -705,8 +713,8 @@ def described_graders():
         "graders": {
             system: {
                 "objective": system_objective(system),
-                "decision": f"{system}/decision.json",
-                "blended": f"{system}+blend/decision.json" if f"{system}+blend" in systems() else None,
+                "decision": f"{system}/decision_rule.json",
+                "blended": f"{system}+blend/decision_rule.json" if f"{system}+blend" in systems() else None,
                 "backbones": list(networks.values()) if system == AVERAGE else [networks[system]],
             }
             for system in settings.graders(CONFIG)

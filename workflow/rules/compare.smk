@@ -16,7 +16,7 @@ rule compare:
             category="Comparison",
             labels={"figure": "kappa and accuracy with intervals"},
         ),
-        graders=path("models", "graders.json"),
+        graders=path("models", "bundle.json"),
     log:
         path("logs", "compare.log"),
     localrule: True

@@ -10,14 +10,14 @@ if REMOTE:
     # One job a folder, however many photographs it has.
     rule download_folder:
         output:
-            folder=directory(path("downloaded", "{dataset}-{number}")),
+            folder=directory(path("downloaded", "{data_set}-{number}")),
         log:
-            path("logs", "download", "{dataset}-{number}.log"),
+            path("logs", "download", "{data_set}-{number}.log"),
         conda:
             "../../envs/storage.yaml"
         params:
-            url=remote_url("{dataset}-{number}"),
-            state=state_of("{dataset}-{number}"),
+            url=remote_url("{data_set}-{number}"),
+            state=state_of("{data_set}-{number}"),
             limit=CONFIG["data"]["unpack_limit"],
         script:
             "../scripts/download.py"
@@ -25,14 +25,14 @@ if REMOTE:
     # Gone once it is unpacked.
     rule download_archive:
         output:
-            archive=temp(path("downloaded", "{dataset}-{number}.zip")),
+            archive=temp(path("downloaded", "{data_set}-{number}.zip")),
         log:
-            path("logs", "download", "{dataset}-{number}.zip.log"),
+            path("logs", "download", "{data_set}-{number}.zip.log"),
         conda:
             "../../envs/storage.yaml"
         params:
-            url=remote_url("{dataset}-{number}.zip"),
-            state=state_of("{dataset}-{number}.zip"),
+            url=remote_url("{data_set}-{number}.zip"),
+            state=state_of("{data_set}-{number}.zip"),
         script:
             "../scripts/download.py"
 

@@ -3,22 +3,22 @@
 
 rule explain_run:
     input:
-        model=path("models", "{run}", "model.keras"),
-        predictions=path("scores", "{run}", SCORED[-1], "predictions.csv"),
-        outputs=path("scores", "{run}", SCORED[-1], "outputs.csv"),
+        model=path("models", "{training_run}", "model.keras"),
+        predictions=path("scores", "{training_run}", SCORED[-1], "predictions.csv"),
+        outputs=path("scores", "{training_run}", SCORED[-1], "raw_outputs.csv"),
         pixels=shards(SCORED[-1], "npy"),
         rows=shards(SCORED[-1], "csv"),
     output:
         figure=report(
-            path("explain", "{run}", f"{SCORED[-1]}.png"),
+            path("explain", "{training_run}", f"{SCORED[-1]}.png"),
             caption="../report/explain.rst",
             category="Graders",
-            subcategory=lambda wildcards: backbone_of(wildcards.run),
+            subcategory=lambda wildcards: backbone_of(wildcards.training_run),
             labels=figure_labels("what answers rest on", SCORED[-1]),
         ),
-        table=path("explain", "{run}", f"{SCORED[-1]}.csv"),
+        table=path("explain", "{training_run}", f"{SCORED[-1]}.csv"),
     log:
-        path("logs", "explain", "{run}.log"),
+        path("logs", "explain", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
@@ -29,7 +29,7 @@ rule explain_run:
     params:
         code=code_of("explain.py"),
         classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.run),
+        objective=lambda wildcards: system_objective(wildcards.training_run),
         seed=CONFIG["seed"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
     script:

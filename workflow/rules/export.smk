@@ -13,13 +13,13 @@ rule export_run:
                 "rows": shards(part, "csv"),
             }.items()
         },
-        model=path("models", "{run}", "model.keras"),
-        decision=path("models", "{run}", "decision.json"),
+        model=path("models", "{training_run}", "model.keras"),
+        decision=path("models", "{training_run}", "decision_rule.json"),
     output:
-        **{kind: path("export", "{run}", EXPORTED[kind]) for kind in CONFIG["export"]["formats"]},
-        differences=path("export", "{run}", "differences.csv"),
+        **{kind: path("export", "{training_run}", EXPORTED[kind]) for kind in CONFIG["export"]["formats"]},
+        differences=path("export", "{training_run}", "differences.csv"),
     log:
-        path("logs", "export", "{run}.log"),
+        path("logs", "export", "{training_run}.log"),
     conda:
         "../../envs/export.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
@@ -29,7 +29,7 @@ rule export_run:
     params:
         code=code_of("export_run.py"),
         classes=CLASSES,
-        recipe=lambda wildcards: settings.recipe(CONFIG, backbone_of(wildcards.run)).name,
+        recipe=lambda wildcards: settings.recipe(CONFIG, backbone_of(wildcards.training_run)).name,
         views=CONFIG["score"]["views"],
         seed=CONFIG["seed"],
         cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],

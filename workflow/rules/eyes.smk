@@ -5,16 +5,16 @@ rule blend:
     input:
         **{part: own_outputs(part) for part in system_parts("blend")},
     output:
-        **{part: path("scores", "{backbone}+blend", part, "outputs.csv") for part in system_parts("blend")},
+        **{part: path("scores", "{network}+blend", part, "raw_outputs.csv") for part in system_parts("blend")},
     log:
-        path("logs", "blend", "{backbone}.log"),
+        path("logs", "blend", "{network}.log"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("blend.py"),
         parts=system_parts("blend"),
-        objective=lambda wildcards: system_objective(wildcards.backbone),
+        objective=lambda wildcards: system_objective(wildcards.network),
         classes=len(CLASSES),
         weight=CONFIG["eyes"]["blend_weight"],
     script:
@@ -27,12 +27,12 @@ rule run_features:
         **{f"{part}_indices": indices(part) for part in SCORED},
         **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
         **{f"{part}_rows": shards(part, "csv") for part in SCORED},
-        model=path("models", "{run}", "model.keras"),
+        model=path("models", "{training_run}", "model.keras"),
     output:
-        **{f"{part}_features": path("scores", "{run}", part, "features.npy") for part in SCORED},
-        **{f"{part}_images": path("scores", "{run}", part, "features.csv") for part in SCORED},
+        **{f"{part}_features": path("scores", "{training_run}", part, "features.npy") for part in SCORED},
+        **{f"{part}_images": path("scores", "{training_run}", part, "features.csv") for part in SCORED},
     log:
-        path("logs", "features", "{run}.log"),
+        path("logs", "features", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
@@ -44,7 +44,7 @@ rule run_features:
         code=code_of("run_features.py"),
         parts=SCORED,
         classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.run),
+        objective=lambda wildcards: system_objective(wildcards.training_run),
         augment=lambda wildcards: training_settings(wildcards)["augment"] if CONFIG["features"]["views"] > 1 else None,
         views=CONFIG["features"]["views"],
         seed=CONFIG["seed"],
@@ -59,15 +59,19 @@ rule fusion:
         **{
             f"{part}_{kind}": of_runs(part, file)
             for part in SCORED
-            for kind, file in (("outputs", "outputs.csv"), ("features", "features.npy"), ("images", "features.csv"))
+            for kind, file in (
+                ("outputs", "raw_outputs.csv"),
+                ("features", "features.npy"),
+                ("images", "features.csv"),
+            )
         },
     output:
         **{
-            part: path("scores", "{backbone}+fusion", folder, "outputs.csv")
+            part: path("scores", "{network}+fusion", folder, "raw_outputs.csv")
             for part, folder in zip(SCORED, system_parts("fusion"))
         },
     log:
-        path("logs", "fusion", "{backbone}.log"),
+        path("logs", "fusion", "{network}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: 2
@@ -77,7 +81,7 @@ rule fusion:
     params:
         code=code_of("fusion.py"),
         parts=SCORED,
-        objective=lambda wildcards: system_objective(wildcards.backbone),
+        objective=lambda wildcards: system_objective(wildcards.network),
         classes=len(CLASSES),
         seed=CONFIG["seed"],
     script:

@@ -3,18 +3,18 @@
 
 rule features:
     input:
-        index=path("organized", "{part}", "index.csv"),
+        index=path("organized", "{split}", "index.csv"),
         pixels=part_shards("npy"),
         rows=part_shards("csv"),
-        weights=lambda wildcards: weights_of(wildcards.backbone),
+        weights=lambda wildcards: weights_of(wildcards.network),
     output:
-        features=path("features", "{backbone}", "{part}.npy"),
-        rows=path("features", "{backbone}", "{part}.csv"),
+        features=path("features", "{network}", "{split}.npy"),
+        rows=path("features", "{network}", "{split}.csv"),
     log:
-        path("logs", "features", "{backbone}", "{part}.log"),
+        path("logs", "features", "{network}", "{split}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: settings.training(CONFIG, wildcards.backbone)["cpu_threads"]
+    threads: lambda wildcards: settings.training(CONFIG, wildcards.network)["cpu_threads"]
     resources:
         gpu=1,
         mem_mb=features_memory,

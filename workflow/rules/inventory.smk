@@ -7,10 +7,10 @@ rule inventory:
         made=made_folders,
         train=train_inventory,
     output:
-        inventory=path("inventory", "{dataset}.csv"),
-        problems=path("inventory", "{dataset}-problems.csv"),
+        inventory=path("inventory", "{data_set}.csv"),
+        problems=path("inventory", "{data_set}-problems.csv"),
     log:
-        path("logs", "inventory", "{dataset}.log"),
+        path("logs", "inventory", "{data_set}.log"),
     # Where cores are few, what is wrong with either data set is said before anything is made of the other.
     priority: 1
     conda:
@@ -25,7 +25,7 @@ rule inventory:
         listings=listings,
         labels=label_table,
         label_digest=label_digest,
-        exclude=lambda wildcards: DATASETS[wildcards.dataset]["exclude"],
+        exclude=lambda wildcards: DATASETS[wildcards.data_set]["exclude"],
         data={
             key: CONFIG["data"][key]
             for key in (
@@ -44,8 +44,8 @@ rule inventory:
 # either of them: split and organize judge what they read themselves, by the same rules.
 rule judge:
     input:
-        inventories=expand(path("inventory", "{dataset}.csv"), dataset=DATASETS),
-        problems=expand(path("inventory", "{dataset}-problems.csv"), dataset=DATASETS),
+        inventories=expand(path("inventory", "{data_set}.csv"), data_set=DATASETS),
+        problems=expand(path("inventory", "{data_set}-problems.csv"), data_set=DATASETS),
     output:
         table=path("inventory", "problems.csv"),
         summary=path("inventory", "problems.md"),

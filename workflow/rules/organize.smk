@@ -6,10 +6,10 @@ rule organize:
         table=part_table,
         problems=part_problems,
     output:
-        folders=[directory(path("organized", "{part}", name)) for name in CLASSES],
-        index=path("organized", "{part}", "index.csv"),
+        folders=[directory(path("organized", "{split}", name)) for name in CLASSES],
+        index=path("organized", "{split}", "index.csv"),
     log:
-        path("logs", "organize", "{part}.log"),
+        path("logs", "organize", "{split}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     resources:

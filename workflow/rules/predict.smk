@@ -3,7 +3,7 @@
 
 rule predict:
     input:
-        graders=path("models", "graders.json"),
+        graders=path("models", "bundle.json"),
         models=[path("models", run, "model.keras") for run in RUNS],
         decisions=decisions(),
     output:

@@ -3,21 +3,21 @@
 
 rule preprocess:
     input:
-        index=path("organized", "{part}", "index.csv"),
+        index=path("organized", "{split}", "index.csv"),
     output:
-        pixels=path("shards", "{recipe}", "{part}", "{shard}.npy"),
-        rows=path("shards", "{recipe}", "{part}", "{shard}.csv"),
+        pixels=path("shards", "{variant}", "{split}", "{shard}.npy"),
+        rows=path("shards", "{variant}", "{split}", "{shard}.csv"),
     log:
-        path("logs", "preprocess", "{recipe}", "{part}", "{shard}.log"),
+        path("logs", "preprocess", "{variant}", "{split}", "{shard}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     # Shards side by side use all cores without sharing Python's lock; few shards take threads to do so.
-    threads: lambda wildcards: max(1, 4 // SHARDS[wildcards.part])
+    threads: lambda wildcards: max(1, 4 // SHARDS[wildcards.split])
     resources:
         mem_mb=preprocess_memory,
         runtime=scheduled(preprocess_runtime),
     params:
         code=code_of("preprocess.py"),
-        shards=lambda wildcards: SHARDS[wildcards.part],
+        shards=lambda wildcards: SHARDS[wildcards.split],
     script:
         "../scripts/preprocess.py"

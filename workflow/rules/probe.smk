@@ -3,13 +3,13 @@
 
 rule probe_backbone:
     input:
-        indices=expand(path("organized", "{part}", "index.csv"), part=TRAINING_PARTS),
-        features=expand(path("features", "{{backbone}}", "{part}.npy"), part=TRAINING_PARTS),
-        rows=expand(path("features", "{{backbone}}", "{part}.csv"), part=TRAINING_PARTS),
+        indices=expand(path("organized", "{split}", "index.csv"), split=TRAINING_PARTS),
+        features=expand(path("features", "{{network}}", "{split}.npy"), split=TRAINING_PARTS),
+        rows=expand(path("features", "{{network}}", "{split}.csv"), split=TRAINING_PARTS),
     output:
-        path("probe", "{backbone}.json"),
+        path("probe", "{network}.json"),
     log:
-        path("logs", "probe", "{backbone}.log"),
+        path("logs", "probe", "{network}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: 2
@@ -28,7 +28,7 @@ rule probe_backbone:
 
 rule rank_probes:
     input:
-        probes=expand(path("probe", "{backbone}.json"), backbone=CONFIG["backbones"]),
+        probes=expand(path("probe", "{network}.json"), network=CONFIG["backbones"]),
     output:
         table=path("probe", "probe.csv"),
         markdown=path("probe", "probe.md"),

@@ -3,24 +3,24 @@
 
 rule illustrate:
     input:
-        predictions=path("scores", "{system}", "{part}", "predictions.csv"),
-        metrics=path("scores", "{system}", "{part}", "metrics.json"),
-        outputs=lambda wildcards: outputs_of([wildcards.system], wildcards.part)[0],
+        predictions=path("scores", "{model}", "{split}", "predictions.csv"),
+        metrics=path("scores", "{model}", "{split}", "metrics.json"),
+        outputs=lambda wildcards: outputs_of([wildcards.model], wildcards.split)[0],
         pixels=system_shards("npy"),
         rows=system_shards("csv"),
     output:
         **{
             name: report(
-                path("report", "{system}", "{part}", f"{name}.png"),
+                path("report", "{model}", "{split}", f"{name}.png"),
                 caption=f"../report/{name}.rst",
                 category="Graders",
-                subcategory="{system}",
-                labels={"part": "{part}", "figure": label},
+                subcategory="{model}",
+                labels={"split": "{split}", "figure": label},
             )
             for name, label in ILLUSTRATIONS.items()
         },
     log:
-        path("logs", "report", "{system}", "{part}.log"),
+        path("logs", "report", "{model}", "{split}.log"),
     wildcard_constraints:
         system=any_of(whole_systems()),
         part=any_of(system_parts(whole_systems()[0])),
@@ -30,9 +30,9 @@ rule illustrate:
     params:
         code=code_of("illustrate.py"),
         kind=output_kind,
-        objective=lambda wildcards: system_objective(wildcards.system),
+        objective=lambda wildcards: system_objective(wildcards.model),
         classes=CLASSES,
-        referable_level=CONFIG["score"]["referable_level"],
+        referable_grade=CONFIG["score"]["referable_level"],
     script:
         "../scripts/illustrate.py"
 
@@ -42,7 +42,7 @@ rule illustrate_data:
         indices=[path("organized", part, "index.csv") for part in SHARDS],
         pixels=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "npy"),
         rows=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "csv"),
-        records=[path("models", run, "run.json") for run in RUNS],
+        records=[path("models", run, "training_run.json") for run in RUNS],
     output:
         grades=report(
             path("report", "grades.png"),
@@ -73,7 +73,7 @@ rule pages:
     input:
         comparison=path("comparison", "comparison.md"),
         problems=path("inventory", "problems.md"),
-        records=[path("models", run, "run.json") for run in RUNS],
+        records=[path("models", run, "training_run.json") for run in RUNS],
     output:
         comparison=report(
             path("report", "comparison.html"),
@@ -108,21 +108,21 @@ rule pages:
 rule model_card:
     input:
         metrics=lambda wildcards: [
-            path("scores", wildcards.system, part, "metrics.json") for part in system_parts(wildcards.system)
+            path("scores", wildcards.model, part, "metrics.json") for part in system_parts(wildcards.model)
         ],
-        decision=path("models", "{system}", "decision.json"),
+        decision=path("models", "{model}", "decision_rule.json"),
         records=system_records,
     output:
-        card=path("cards", "{system}.md"),
+        card=path("cards", "{model}.md"),
         page=report(
-            path("report", "{system}", "card.html"),
+            path("report", "{model}", "card.html"),
             caption="../report/card.rst",
             category="Graders",
-            subcategory="{system}",
+            subcategory="{model}",
             labels={"part": "", "figure": "model card"},
         ),
     log:
-        path("logs", "report", "{system}-card.log"),
+        path("logs", "report", "{model}-card.log"),
     wildcard_constraints:
         system=any_of(whole_systems()),
     localrule: True

@@ -6,20 +6,20 @@ rule score:
         **{f"{part}_indices": indices(part) for part in SCORED},
         **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
         **{f"{part}_rows": shards(part, "csv") for part in SCORED},
-        model=path("models", "{run}", "model.keras"),
-        history=path("models", "{run}", "history.csv"),
-        record=path("models", "{run}", "run.json"),
+        model=path("models", "{training_run}", "model.keras"),
+        history=path("models", "{training_run}", "history.csv"),
+        record=path("models", "{training_run}", "training_run.json"),
     output:
-        **{part: path("scores", "{run}", part, "outputs.csv") for part in SCORED},
+        **{part: path("scores", "{training_run}", part, "raw_outputs.csv") for part in SCORED},
         curves=report(
-            path("scores", "{run}", "learning_curves.png"),
+            path("scores", "{training_run}", "learning_curves.png"),
             caption="../report/learning_curves.rst",
             category="Graders",
-            subcategory=lambda wildcards: backbone_of(wildcards.run),
+            subcategory=lambda wildcards: backbone_of(wildcards.training_run),
             labels=figure_labels("learning curves", ""),
         ),
     log:
-        path("logs", "score", "{run}.log"),
+        path("logs", "score", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
@@ -31,7 +31,7 @@ rule score:
         code=code_of("score.py"),
         parts=SCORED,
         classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.run),
+        objective=lambda wildcards: system_objective(wildcards.training_run),
         views=CONFIG["score"]["views"],
         seed=CONFIG["seed"],
         backend=lambda wildcards: training_settings(wildcards)["backend"],
@@ -43,14 +43,14 @@ rule score:
 rule grade:
     input:
         outputs=lambda wildcards: [
-            table for part in system_parts(wildcards.system) for table in outputs_of([wildcards.system], part)
+            table for part in system_parts(wildcards.model) for table in outputs_of([wildcards.model], part)
         ],
         inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
     output:
         **graded("validation"),
-        decision=path("models", "{system}", "decision.json"),
+        decision=path("models", "{model}", "decision_rule.json"),
     log:
-        path("logs", "grade", "{system}.log"),
+        path("logs", "grade", "{model}.log"),
     wildcard_constraints:
         system=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
     localrule: True
@@ -58,11 +58,11 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("grade.py"),
-        parts=lambda wildcards: system_parts(wildcards.system),
+        parts=lambda wildcards: system_parts(wildcards.model),
         kind=output_kind,
-        objective=lambda wildcards: system_objective(wildcards.system),
+        objective=lambda wildcards: system_objective(wildcards.model),
         classes=CLASSES,
-        referable_level=CONFIG["score"]["referable_level"],
+        referable_grade=CONFIG["score"]["referable_level"],
         referable_sensitivity=CONFIG["score"]["referable_sensitivity"],
         bootstrap=CONFIG["score"]["bootstrap"],
         seed=CONFIG["seed"],
@@ -80,29 +80,27 @@ if FOLDS:
     use rule grade as grade_combined with:
         output:
             **graded("out-of-fold"),
-            decision=path("models", "{system}", "decision.json"),
+            decision=path("models", "{model}", "decision_rule.json"),
         wildcard_constraints:
             system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
 
     rule pool:
         input:
-            validation=lambda wildcards: outputs_of(runs(wildcards.backbone), "validation"),
+            validation=lambda wildcards: outputs_of(runs(wildcards.network), "validation"),
             # What the folds put out for the test set, to be averaged.
-            test=lambda wildcards: [
-                table for part in SCORED[1:] for table in outputs_of(runs(wildcards.backbone), part)
-            ],
+            test=lambda wildcards: [table for part in SCORED[1:] for table in outputs_of(runs(wildcards.network), part)],
         output:
             **{
-                part: path("scores", "{backbone}", folder, "outputs.csv")
+                part: path("scores", "{network}", folder, "raw_outputs.csv")
                 for part, folder in zip(SCORED, system_parts("pooled"))
             },
         log:
-            path("logs", "pool", "{backbone}.log"),
+            path("logs", "pool", "{network}.log"),
         conda:
             "../../envs/retinaflow.yaml"
         params:
             code=code_of("pool.py"),
-            objective=lambda wildcards: system_objective(wildcards.backbone),
+            objective=lambda wildcards: system_objective(wildcards.network),
             classes=len(CLASSES),
             kind="output",
         script:
@@ -111,13 +109,13 @@ if FOLDS:
     use rule pool as pool_single with:
         output:
             **{
-                part: path("scores", f"{{backbone}}+{SINGLE}", folder, "outputs.csv")
+                part: path("scores", f"{{network}}+{SINGLE}", folder, "raw_outputs.csv")
                 for part, folder in zip(SCORED, system_parts("pooled"))
             },
         log:
-            path("logs", "pool", f"{{backbone}}+{SINGLE}.log"),
+            path("logs", "pool", f"{{network}}+{SINGLE}.log"),
         params:
-            objective=lambda wildcards: system_objective(wildcards.backbone),
+            objective=lambda wildcards: system_objective(wildcards.network),
             classes=len(CLASSES),
             kind="single",
 
@@ -126,7 +124,7 @@ rule average:
     input:
         **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
     output:
-        **{part: path("scores", AVERAGE, part, "outputs.csv") for part in system_parts(AVERAGE)},
+        **{part: path("scores", AVERAGE, part, "raw_outputs.csv") for part in system_parts(AVERAGE)},
     log:
         path("logs", f"{AVERAGE}.log"),
     localrule: True

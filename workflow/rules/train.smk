@@ -9,14 +9,14 @@ rule train:
         validation_indices=indices("validation"),
         validation_pixels=shards("validation", "npy"),
         validation_rows=shards("validation", "csv"),
-        weights=lambda wildcards: weights_of(backbone_of(wildcards.run)),
+        weights=lambda wildcards: weights_of(backbone_of(wildcards.training_run)),
     output:
-        model=path("models", "{run}", "model.keras"),
-        history=path("models", "{run}", "history.csv"),
-        class_indices=path("models", "{run}", "class_indices.json"),
-        record=path("models", "{run}", "run.json"),
+        model=path("models", "{training_run}", "model.keras"),
+        history=path("models", "{training_run}", "history.csv"),
+        grade_names_file=path("models", "{training_run}", "grade_names.json"),
+        record=path("models", "{training_run}", "training_run.json"),
     log:
-        path("logs", "train", "{run}.log"),
+        path("logs", "train", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
@@ -29,11 +29,11 @@ rule train:
         runtime=scheduled(train_runtime),
     params:
         code=code_of("train.py"),
-        backbone=lambda wildcards: backbone_of(wildcards.run),
+        backbone=lambda wildcards: backbone_of(wildcards.training_run),
         settings=training_settings,
         classes=CLASSES,
         seed=CONFIG["seed"],
         # No output: Snakemake deletes outputs before a job, and this is there to outlive a job that was cut short.
-        checkpoints=path("checkpoints", "{run}"),
+        checkpoints=path("checkpoints", "{training_run}"),
     script:
         "../scripts/train.py"

@@ -5,9 +5,9 @@ rule unpack:
     input:
         archive=ancient(archive_file),
     output:
-        folder=directory(path("unpacked", "{dataset}-{number}")),
+        folder=directory(path("unpacked", "{data_set}-{number}")),
     log:
-        path("logs", "unpack", "{dataset}-{number}.log"),
+        path("logs", "unpack", "{data_set}-{number}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     resources:

@@ -3,9 +3,9 @@
 
 rule fetch_weights:
     output:
-        path("weights", "{backbone}.h5"),
+        path("weights", "{network}.h5"),
     log:
-        path("logs", "weights", "{backbone}.log"),
+        path("logs", "weights", "{network}.log"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"

@@ -8,7 +8,7 @@ from retinaflow.networks.backend import choose
 from retinaflow.storage.tables import stream_table
 
 with job_log(snakemake.log[0]):
-    gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.run}")
+    gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.training_run}")
     choose("tensorflow")
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.scoring.score import load_model
@@ -16,7 +16,7 @@ with job_log(snakemake.log[0]):
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     explain(
-        snakemake.wildcards.run,
+        snakemake.wildcards.training_run,
         load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, params.objective),
         params.objective,
         Path(files.predictions),

@@ -27,7 +27,7 @@ with job_log(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     decision = read_decision(files.decision)
     export(
-        snakemake.wildcards.run,
+        snakemake.wildcards.training_run,
         load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, decision.objective),
         Path(files.model),
         Recipe.parse(params.recipe),

@@ -7,7 +7,7 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
-    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.backbone} {snakemake.wildcards.part}")
+    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.network} {snakemake.wildcards.split}")
     files, params, threads = snakemake.input, snakemake.params, snakemake.threads
     choose(params.settings["backend"])
     # Here, so that the log tells if the backend does not even load.
@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
     write_features(
         frozen_backbone(
-            snakemake.wildcards.backbone,
+            snakemake.wildcards.network,
             params.settings["image_size"],
             params.settings["feature_layers"],
             Path(files.weights[0]) if files.weights else None,

@@ -8,7 +8,7 @@ from retinaflow.reporting.report import illustrate
 with job_log(snakemake.log[0]):
     files, wildcards = snakemake.input, snakemake.wildcards
     illustrate(
-        f"{wildcards.system} on {wildcards.part}",
+        f"{wildcards.model} on {wildcards.split}",
         Path(files.predictions),
         Path(files.metrics),
         Path(files.outputs),
@@ -16,6 +16,6 @@ with job_log(snakemake.log[0]):
         snakemake.params.objective,
         snakemake.params.kind,
         snakemake.params.classes,
-        snakemake.params.referable_level,
+        snakemake.params.referable_grade,
         {name: Path(figure) for name, figure in snakemake.output.items()},
     )

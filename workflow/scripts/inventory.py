@@ -13,7 +13,7 @@ DECODERS = ("pillow", "simplejpeg", "opencv-python-headless")
 with job_log(snakemake.log[0]):
     data = snakemake.params.data
     take_inventory(
-        snakemake.wildcards.dataset,
+        snakemake.wildcards.data_set,
         [Path(folder) for folder in snakemake.params.folders],
         read_labels(snakemake.params.labels, data["image_column"], data["level_column"]),
         data["classes"],
@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.inventory),
         Path(snakemake.output.problems),
         # Snakemake deletes outputs before the job; this one outlives it.
-        Path(snakemake.output.inventory).parent / ".kept" / f"{snakemake.wildcards.dataset}.json",
+        Path(snakemake.output.inventory).parent / ".cache" / f"{snakemake.wildcards.data_set}.json",
         " ".join([one_digest(snakemake.params.code), *map(version, DECODERS)]),
         snakemake.threads,
     )

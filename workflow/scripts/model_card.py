@@ -7,7 +7,7 @@ from retinaflow.reporting.cards import model_card
 from retinaflow.reporting.report import page_of
 
 with job_log(snakemake.log[0]):
-    files, output, system = snakemake.input, snakemake.output, snakemake.wildcards.system
+    files, output, system = snakemake.input, snakemake.output, snakemake.wildcards.model
     model_card(
         system,
         [Path(metrics) for metrics in files.metrics],

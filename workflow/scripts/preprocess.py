@@ -13,7 +13,7 @@ with job_log(snakemake.log[0]):
         Path(snakemake.input.index),
         int(snakemake.wildcards.shard),
         snakemake.params.shards,
-        Recipe.parse(snakemake.wildcards.recipe),
+        Recipe.parse(snakemake.wildcards.variant),
         Path(snakemake.output.pixels),
         Path(snakemake.output.rows),
         one_digest(snakemake.params.code),

@@ -9,7 +9,7 @@ from retinaflow.scoring.probe import probe_job
 from retinaflow.scoring.ridge import THREADS
 
 with job_log(snakemake.log[0]):
-    files, settings, backbone = snakemake.input, snakemake.params.settings, snakemake.wildcards.backbone
+    files, settings, backbone = snakemake.input, snakemake.params.settings, snakemake.wildcards.network
     with threadpool_limits(THREADS):
         probe_job(
             backbone,

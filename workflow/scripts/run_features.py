@@ -7,7 +7,7 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
-    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.run}")
+    gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.training_run}")
     choose(snakemake.params.backend)
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.preprocessing.batches import Photographs

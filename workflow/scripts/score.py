@@ -9,7 +9,7 @@ from retinaflow.networks.backend import choose
 from retinaflow.storage.tables import read_table
 
 with job_log(snakemake.log[0]):
-    gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.run}")
+    gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.training_run}")
     choose(snakemake.params.backend)
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.preprocessing.batches import Photographs
@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
     from retinaflow.scoring.raw_outputs import Outputs, write_outputs
     from retinaflow.scoring.score import load_model, predict_views
 
-    run, classes, objective = snakemake.wildcards.run, snakemake.params.classes, snakemake.params.objective
+    run, classes, objective = snakemake.wildcards.training_run, snakemake.params.classes, snakemake.params.objective
     files, output = snakemake.input, snakemake.output
     model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads, objective)
     for part in snakemake.params.parts:

@@ -19,14 +19,14 @@ def part(use):
 
 start = time.monotonic()
 with job_log(snakemake.log[0]):
-    devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.run}")
+    devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.training_run}")
     choose(snakemake.params.settings["backend"])
     # Here, so that the log tells if the backend does not even load.
     from retinaflow.training.train import train_job
 
     # No import: what is told to whom decides nothing, and no change of it should train anew.
     tracking = importlib.import_module("retinaflow.training.tracking")
-    run, config = snakemake.wildcards.run, snakemake.config
+    run, config = snakemake.wildcards.training_run, snakemake.config
     train_job(
         run,
         snakemake.params.backbone,
@@ -44,7 +44,7 @@ with job_log(snakemake.log[0]):
         snakemake.resources.get("runtime"),
         Path(snakemake.output.model),
         Path(snakemake.output.history),
-        Path(snakemake.output.class_indices),
+        Path(snakemake.output.grade_names_file),
         Path(snakemake.output.record),
         Path(snakemake.params.checkpoints),
         list(map(str, devices)),

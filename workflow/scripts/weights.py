@@ -7,5 +7,5 @@ from retinaflow.networks.backend import choose
 from retinaflow.networks.weights import fetch
 
 with job_log(snakemake.log[0]):
-    choose(snakemake.config["backbones"][snakemake.wildcards.backbone]["backend"])
-    fetch(snakemake.wildcards.backbone, Path(snakemake.output[0]))
+    choose(snakemake.config["backbones"][snakemake.wildcards.network]["backend"])
+    fetch(snakemake.wildcards.network, Path(snakemake.output[0]))

@@ -16,10 +16,10 @@ from retinaflow.storage.tables import Row, read_table, write_table
 log = logging.getLogger(__name__)
 
 INVENTORY_COLUMNS = (
-    *("image", "path", "level", "patient", "eye", "bytes", "width", "height", "digest"),
+    *("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest"),
     *("focus", "exposure", "field", "quality", "problem"),
 )
-PROBLEM_COLUMNS = ("dataset", "image", "path", "problem", "found")
+PROBLEM_COLUMNS = ("data_set", "image", "path", "problem", "found")
 NAMED = "named in exclude"
 EXAMPLES = 5
 
@@ -219,9 +219,9 @@ def _find_copies(rows: Sequence[Row]) -> dict[str, Fault]:
         same[row["digest"]].append(row)
     faults = {}
     for first, *rest in same.values():
-        other = next((row for row in rest if row["level"] != first["level"]), None)
+        other = next((row for row in rest if row["grade"] != first["grade"]), None)
         for row in rest:
-            faults[row["path"]] = _copy(row, first if row["level"] != first["level"] or not other else other)
+            faults[row["path"]] = _copy(row, first if row["grade"] != first["grade"] or not other else other)
         if other:
             faults[first["path"]] = _copy(first, other)
     return faults
@@ -234,7 +234,7 @@ def _find_leaks(rows: Sequence[Row], train: Sequence[Row]) -> dict[str, Fault]:
     faults = {}
     for row in rows:
         original, fellow = by_digest.get(row["digest"]), by_patient.get(row["patient"])
-        if original and original["level"] != row["level"]:
+        if original and original["grade"] != row["grade"]:
             faults[row["path"]] = _copy(row, original)
         elif fellow:
             faults[row["path"]] = ("patient_in_both", f"patient {row['patient']!r} has {fellow['path']!r} in train")
@@ -244,7 +244,7 @@ def _find_leaks(rows: Sequence[Row], train: Sequence[Row]) -> dict[str, Fault]:
 
 
 def _copy(row: Row, original: Row) -> Fault:
-    if row["level"] == original["level"]:
+    if row["grade"] == original["grade"]:
         return "identical", f"the same bytes and level as {original['path']!r}"
-    where = f"{original['path']!r} of level {original['level']}"
-    return "identical_conflict", f"level {row['level']}, but the same bytes as {where}"
+    where = f"{original['path']!r} of grade {original['grade']}"
+    return "identical_conflict", f"grade {row['grade']}, but the same bytes as {where}"

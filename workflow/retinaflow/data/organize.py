@@ -10,7 +10,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import Row, read_table, write_table
 
-INDEX_COLUMNS = ("image", "filename", "class", "level", "patient", "eye", "width", "height", "bytes", "digest")
+INDEX_COLUMNS = ("image", "filename", "grade_name", "grade", "patient", "eye", "width", "height", "bytes", "digest")
 
 
 def organize(table: Path, classes: Sequence[str], mode: str, tree: Path, index: Path) -> None:
@@ -23,7 +23,9 @@ def organize(table: Path, classes: Sequence[str], mode: str, tree: Path, index: 
     Raises ``RetinaflowError`` if a photograph is gone, lies inside ``tree`` or cannot be hard-linked, a class cannot be
     the name of a folder, or ``tree`` holds a folder that is none of the classes.
     """
-    rows = usable(read_table(table, ("path", *(name for name in INDEX_COLUMNS if name not in ("filename", "class")))))
+    rows = usable(
+        read_table(table, ("path", *(name for name in INDEX_COLUMNS if name not in ("filename", "grade_name"))))
+    )
     # Real paths throughout: `..` in a relative link leads elsewhere where the way to the link went through another one.
     tree = tree.resolve()
     folders = _class_folders(tree, classes)
@@ -34,9 +36,9 @@ def organize(table: Path, classes: Sequence[str], mode: str, tree: Path, index: 
         folder.mkdir(parents=True)
     entries = []
     for row, source in zip(rows, sources, strict=True):
-        level = int(row["level"])
+        level = int(row["grade"])
         PLACE[mode](source, folders[level] / source.name)
-        entries.append({**row, "filename": source.name, "class": classes[level]})
+        entries.append({**row, "filename": source.name, "grade_name": classes[level]})
     write_table(index, INDEX_COLUMNS, ({column: entry[column] for column in INDEX_COLUMNS} for entry in entries))
 
 

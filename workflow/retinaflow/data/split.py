@@ -13,7 +13,7 @@ from retinaflow.storage.tables import Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
-SPLIT_COLUMNS = ("image", "path", "level", "patient", "eye", "bytes", "width", "height", "digest")
+SPLIT_COLUMNS = ("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest")
 
 
 def split_patients(rows: Sequence[Row], validation: float, unit: str, seed: int) -> tuple[list[Row], list[Row]]:
@@ -50,7 +50,7 @@ def fold_patients(rows: Sequence[Row], folds: int, unit: str, seed: int) -> list
 
 def fold_photographs(patients: Sequence[str], levels: Sequence[int], folds: int, seed: int) -> list[int]:
     """``fold_patients`` of n photographs that are no rows of a table: names and levels of each."""
-    rows = [{"patient": patient, "level": str(level)} for patient, level in zip(patients, levels, strict=True)]
+    rows = [{"patient": patient, "grade": str(level)} for patient, level in zip(patients, levels, strict=True)]
     return fold_patients(rows, folds, "patient", seed)
 
 
@@ -84,7 +84,7 @@ def write_split(
     for pair, name in zip(pairs, names, strict=True):
         for part, title in zip(pair, ("training", "validation"), strict=True):
             _check(inventory, f"the {title} part{name}", part, rows, classes, unit)
-            counts = Counter(int(row["level"]) for row in part)
+            counts = Counter(int(row["grade"]) for row in part)
             shown = ", ".join(f"{label} {counts[level]}" for level, label in enumerate(classes))
             log.info("%s%s: %d photographs of %d patients (%s)", title, name, len(part), _units(part, "patient"), shown)
     for pair, paths in zip(pairs, outputs, strict=True):
@@ -96,7 +96,7 @@ def _strata(rows: Sequence[Row], unit: str, seed: int) -> Mapping[int, list[str]
     """Units by their worst level, in an order that depends on nothing but the seed and their names."""
     worst: dict[str, int] = {}
     for row in rows:
-        worst[row[unit]] = max(worst.get(row[unit], 0), int(row["level"]))
+        worst[row[unit]] = max(worst.get(row[unit], 0), int(row["grade"]))
 
     def order(name: str) -> tuple[bytes, str]:
         key = f"{seed}\0{name}".encode("utf-8", "surrogateescape")
@@ -111,11 +111,11 @@ def _strata(rows: Sequence[Row], unit: str, seed: int) -> Mapping[int, list[str]
 def _check(
     inventory: Path, title: str, part: Sequence[Row], rows: Sequence[Row], classes: Sequence[str], unit: str
 ) -> None:
-    present = {row["level"] for row in part}
+    present = {row["grade"] for row in part}
     for level, name in enumerate(classes):
         if str(level) in present:
             continue
-        count = _units([row for row in rows if row["level"] == str(level)], unit)
+        count = _units([row for row in rows if row["grade"] == str(level)], unit)
         raise RetinaflowError(
             f"{inventory}: {title} has no photograph of class {name!r} (level {level}), expected some of each class; "
             f"the inventory has {count} {unit}s with one. "

@@ -24,7 +24,7 @@ def replicate_figures(
     actual: np.ndarray,
     grades: Grades,
     classes: int,
-    referable_level: int,
+    referable_grade: int,
     patients: Sequence[str],
     replicates: int,
     seed: int,
@@ -36,12 +36,12 @@ def replicate_figures(
     classes that have photographs both in and outside them in that replicate.
     """
     members = _patient_indices(patients)
-    positive = actual >= referable_level
+    positive = actual >= referable_grade
     confusion = _per_patient(members, actual, grades.level, classes)
     plain = _per_patient(members, actual, grades.plain, classes)
     operating = _per_patient(members, positive, grades.referable, 2)
     one_against_rest = [_weighted_auc(actual == level, grades.probabilities[:, level]) for level in range(classes)]
-    referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_level:].sum(axis=1))
+    referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
     blocks = []
     for draws in _draws(members, replicates, seed, len(actual)):
         counts, flagged = _counted(draws, confusion), _counted(draws, operating)
@@ -52,7 +52,7 @@ def replicate_figures(
             {
                 "quadratic_weighted_kappa": kappa(counts),
                 "accuracy": np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2)),
-                "plain_quadratic_weighted_kappa": kappa(_counted(draws, plain)),
+                "argmax_quadratic_weighted_kappa": kappa(_counted(draws, plain)),
                 "macro_auc": _mean_of_defined(np.stack([auc(weights) for auc in one_against_rest])),
                 "referable_auc": referable_auc(weights),
                 "operating_point_sensitivity": rates[:, 1],

@@ -23,7 +23,7 @@ def evaluate(
     actual: np.ndarray,
     grades: Grades,
     classes: Sequence[str],
-    referable_level: int,
+    referable_grade: int,
     patients: Sequence[str],
     eyes: Sequence[str],
     replicates: int,
@@ -33,7 +33,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of one system on one set of photographs, as plain JSON values; None is a metric that is undefined.
 
-    ``actual``: int (n,), class indices 0 to k - 1. ``classes``: the k names in order of severity. ``referable_level``:
+    ``actual``: int (n,), class indices 0 to k - 1. ``classes``: the k names in order of severity. ``referable_grade``:
     1 to k - 1, lowest class index that counts as referable. ``patients``, ``eyes``: names (n,), an unknown eye is "".
     ``replicates`` of the bootstrap, 0 for none, are drawn by ``seed``. ``uncalibrated``: probabilities float (n, k)
     before temperature scaling. ``quality``: float (n,), higher is better.
@@ -57,7 +57,7 @@ def evaluate(
     - ``plain``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of the
       answers ``grades.plain``.
     - ``intervals``: confidence, replicates and, as [low, high], the percentile interval over patients that are drawn
-      with replacement (module ``bootstrap``) of quadratic_weighted_kappa, accuracy, plain_quadratic_weighted_kappa,
+      with replacement (module ``bootstrap``) of quadratic_weighted_kappa, accuracy, argmax_quadratic_weighted_kappa,
       macro_auc, referable_auc, operating_point_sensitivity and operating_point_specificity. One is None where the
       figure is undefined in more than 1 of 20 replicates; all of ``intervals`` is without replicates or with one
       patient only.
@@ -77,50 +77,54 @@ def evaluate(
 
     Raises ``RetinaflowError`` if shapes, types, ranges or labels are others than these.
     """
-    _check(actual, grades, classes, referable_level)
+    _check(actual, grades, classes, referable_grade)
     _check_companions(len(actual), len(classes), patients, eyes, uncalibrated, quality)
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    positive = actual >= referable_level
+    positive = actual >= referable_grade
     aucs = {
         name: auc
         for level, name in enumerate(classes)
         if (auc := _auc(actual == level, grades.probabilities[:, level])) is not None
     }
-    answered = _answers(actual, grades.level, classes, referable_level)
+    answered = _answers(actual, grades.level, classes, referable_grade)
     return {
         "images": len(actual),
         "patients": len(set(patients)),
         "accuracy": answered["accuracy"],
         "quadratic_weighted_kappa": answered["quadratic_weighted_kappa"],
-        "intervals": _intervals(actual, grades, len(classes), referable_level, patients, replicates, seed),
+        "intervals": _intervals(actual, grades, len(classes), referable_grade, patients, replicates, seed),
         "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(len(classes)))),
         "macro_auc": sum(aucs.values()) / len(aucs) if aucs else None,
         "auc_classes": list(aucs),
         "referable": {
-            "level": referable_level,
+            "grade": referable_grade,
             "images": int(positive.sum()),
-            "auc": _auc(positive, grades.probabilities[:, referable_level:].sum(axis=1)),
+            "auc": _auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1)),
             "sensitivity": answered["sensitivity"],
             "specificity": answered["specificity"],
             "operating_point": _sensitivity_specificity(positive, grades.referable),
         },
-        "plain": _answers(actual, grades.plain, classes, referable_level),
-        "baseline": {"class": classes[0], "accuracy": float(np.mean(actual == 0)), "quadratic_weighted_kappa": 0.0},
-        "other_eye": _other_eye(actual, len(classes), patients, eyes),
+        "argmax": _answers(actual, grades.plain, classes, referable_grade),
+        "baseline": {
+            "grade_name": classes[0],
+            "accuracy": float(np.mean(actual == 0)),
+            "quadratic_weighted_kappa": 0.0,
+        },
+        "fellow_eye": _other_eye(actual, len(classes), patients, eyes),
         "calibration": _calibration(actual, grades.probabilities, uncalibrated),
         "referral": _referral(actual, grades, len(classes)),
-        "by_quality": None if quality is None else _by_quality(actual, grades, len(classes), referable_level, quality),
+        "by_quality": None if quality is None else _by_quality(actual, grades, len(classes), referable_grade, quality),
         "per_class": answered["per_class"],
         "confusion_matrix": answered["confusion_matrix"],
     }
 
 
-def _answers(actual: np.ndarray, answers: np.ndarray, classes: Sequence[str], referable_level: int) -> dict[str, Any]:
+def _answers(actual: np.ndarray, answers: np.ndarray, classes: Sequence[str], referable_grade: int) -> dict[str, Any]:
     """What follows from one level a photograph."""
     return {
         **_agreement(actual, answers, len(classes)),
-        **_sensitivity_specificity(actual >= referable_level, answers >= referable_level),
+        **_sensitivity_specificity(actual >= referable_grade, answers >= referable_grade),
         "per_class": _per_class(actual, answers, classes),
         "confusion_matrix": _confusion(actual, answers, len(classes)).tolist(),
     }
@@ -159,7 +163,7 @@ def _intervals(
     actual: np.ndarray,
     grades: Grades,
     classes: int,
-    referable_level: int,
+    referable_grade: int,
     patients: Sequence[str],
     replicates: int,
     seed: int,
@@ -167,7 +171,7 @@ def _intervals(
     # One patient drawn with replacement is always the same one.
     if replicates == 0 or len(set(patients)) == 1:
         return None
-    figures = replicate_figures(actual, grades, classes, referable_level, patients, replicates, seed)
+    figures = replicate_figures(actual, grades, classes, referable_grade, patients, replicates, seed)
     return {
         "confidence": CONFIDENCE,
         "replicates": replicates,
@@ -239,7 +243,7 @@ def _referral(actual: np.ndarray, grades: Grades, classes: int) -> list[dict[str
 
 
 def _by_quality(
-    actual: np.ndarray, grades: Grades, classes: int, referable_level: int, quality: np.ndarray
+    actual: np.ndarray, grades: Grades, classes: int, referable_grade: int, quality: np.ndarray
 ) -> list[dict[str, Any]]:
     third_of = np.searchsorted(np.quantile(quality, [1 / 3, 2 / 3]), quality, side="left")
     rows = []
@@ -250,7 +254,7 @@ def _by_quality(
                 "third": name,
                 "images": int(chosen.sum()),
                 **_agreement(actual[chosen], grades.level[chosen], classes),
-                **_sensitivity_specificity(actual[chosen] >= referable_level, grades.referable[chosen]),
+                **_sensitivity_specificity(actual[chosen] >= referable_grade, grades.referable[chosen]),
             }
         )
     return rows
@@ -268,7 +272,7 @@ def _per_class(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
     )
     return [
         {
-            "class": name,
+            "grade_name": name,
             **{
                 figure: float(value) if np.isfinite(value) else None
                 for figure, value in zip(("precision", "recall", "f1"), figures, strict=True)
@@ -279,15 +283,15 @@ def _per_class(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
     ]
 
 
-def _check(actual: np.ndarray, grades: Grades, classes: Sequence[str], referable_level: int) -> None:
+def _check(actual: np.ndarray, grades: Grades, classes: Sequence[str], referable_grade: int) -> None:
     k = len(classes)
     if k < 2:
         raise RetinaflowError(
             f"classes: found {list(classes)}, expected at least 2. Name all classes, least severe first."
         )
-    if not 1 <= referable_level < k:
+    if not 1 <= referable_grade < k:
         raise RetinaflowError(
-            f"referable_level: found {referable_level}, expected 1 to {k - 1} for {k} classes. "
+            f"referable_grade: found {referable_grade}, expected 1 to {k - 1} for {k} classes. "
             "Set it to the lowest level that is referable."
         )
     if actual.ndim != 1 or actual.dtype.kind not in "iu" or len(actual) == 0:

@@ -11,28 +11,28 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import interval, kappa, replicate_kappas
 from retinaflow.storage.tables import REBUILD, stream_table
 
-PAIR_COLUMNS = ("part", "system", "other", "difference", "low", "high", "share")
-ANSWER_COLUMNS = ("filename", "patient", "actual_class_index", "pred_class_index")
+PAIR_COLUMNS = ("split", "model", "other_model", "difference", "low", "high", "share")
+ANSWER_COLUMNS = ("filename", "patient", "grade", "predicted_grade")
 
 
 class Pair(NamedTuple):
-    """By how much the quadratic weighted kappa of a ``system`` is above that of the ``other``.
+    """By how much the quadratic weighted kappa of a ``model`` is above that of the ``other_model``.
 
-    ``low``, ``high``: 95 % interval; ``share``: of replicates in which the system is ahead, ties half. None where
+    ``low``, ``high``: 95 % interval; ``share``: of replicates in which the model is ahead, ties half. None where
     undefined: ``difference`` without one of the kappas; the rest also without replicates.
     """
 
-    system: str
-    other: str
+    model: str
+    other_model: str
     difference: float | None
     low: float | None
     high: float | None
     share: float | None
 
     def reversed(self) -> "Pair":
-        """The same of the ``other`` over the ``system``."""
+        """The same of the ``other_model`` over the ``model``."""
         difference, low, high = (None if value is None else -value for value in self[2:5])
-        return Pair(self.other, self.system, difference, high, low, None if self.share is None else 1 - self.share)
+        return Pair(self.other_model, self.model, difference, high, low, None if self.share is None else 1 - self.share)
 
 
 def compare_pairs(predictions: Mapping[str, Path], classes: int, replicates: int, seed: int) -> list[Pair]:
@@ -75,7 +75,7 @@ def _read(path: Path, classes: int) -> _Answers:
             actual, level = (indices[row[column]] for column in ANSWER_COLUMNS[2:])
         except KeyError as error:
             raise RetinaflowError(
-                f"{path}: row {number} has class {str(error)[:100]}, expected 0 to {classes - 1}. {REBUILD}"
+                f"{path}: row {number} has grade {str(error)[:100]}, expected 0 to {classes - 1}. {REBUILD}"
             ) from error
         rows.append((row["filename"], row["patient"], actual, level))
     if not rows:
@@ -85,7 +85,7 @@ def _read(path: Path, classes: int) -> _Answers:
 
 
 def _check_same(path: Path, answers: _Answers, other: Path, expected: _Answers) -> None:
-    for name, mine, its in zip(("filename", "patient", "class"), answers[:3], expected[:3], strict=True):
+    for name, mine, its in zip(("filename", "patient", "grade"), answers[:3], expected[:3], strict=True):
         if list(mine) != list(its):
             raise RetinaflowError(
                 f"{path}: a {name} is another than in {other}; expected the same photographs. {REBUILD}"

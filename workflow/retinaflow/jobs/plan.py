@@ -118,7 +118,7 @@ def measured(results: Path) -> list[Device]:
     Raises ``RetinaflowError`` if the record of one is damaged.
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(results.glob("models/**/run.json")):
+    for path in sorted(results.glob("models/**/training_run.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             trained, seconds = _trained(record), float(record["seconds"])
@@ -184,7 +184,7 @@ def backbone_work(config: settings.Config, photographs: Mapping[str, float], bac
 def _parts(config: settings.Config, photographs: Mapping[str, float]) -> Iterator[str]:
     shards = settings.shard_counts(config)
     yield from table(
-        ("part", "photographs", "shards"),
+        ("split", "photographs", "shards"),
         [(part, f"{count:,.0f}", f"{shards[part]}") for part, count in photographs.items()],
     )
 

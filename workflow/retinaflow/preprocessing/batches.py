@@ -59,9 +59,9 @@ class Photographs:
         """
         # Some of the columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "class", "patient", "eye"))
+            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "grade_name", "patient", "eye"))
             for index in indices
-            for row in stream_table(index, ("image", "filename", "class", "patient", "eye"))
+            for row in stream_table(index, ("image", "filename", "grade_name", "patient", "eye"))
         }
         self.size = 0
         places: dict[str, tuple[int, int]] = {}  # shard, and where in its file

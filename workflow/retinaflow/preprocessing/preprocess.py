@@ -48,7 +48,7 @@ AT_ONCE = 16  # photographs that a thread takes on
 
 Key = tuple[str, str]  # image and digest
 
-INDEX_COLUMNS = ("image", "filename", "class", "width", "height", "digest")
+INDEX_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
 
 
 class ShardReport(NamedTuple):
@@ -212,7 +212,7 @@ def build_shard(
     """Write shard ``number`` of ``shards``: the photographs of ``index`` that ``shard_of`` puts there, sorted by name.
 
     ``pixels`` becomes uint8 RGB (n, size, size, 3), ``rows`` a table of image and digest in the same order. Hard links
-    to both stay in the folder ``.kept`` beside them, so that the next build decodes only what it does not find there
+    to both stay in the folder ``.cache`` beside them, so that the next build decodes only what it does not find there
     with the same digest, made by the same ``code`` (a digest of this library), recipe and OpenCV.
 
     Raises ``RetinaflowError`` listing every photograph that is missing, has changed since the index was written or
@@ -223,7 +223,7 @@ def build_shard(
     members = (row for row in stream_table(index, INDEX_COLUMNS) if shard_of(row["image"], shards) == number)
     wanted = sorted(members, key=lambda row: row["image"])
     keys = [_key(row) for row in wanted]
-    maker = {"code": code, "recipe": recipe.name, "opencv": cv2.__version__}
+    maker = {"code": code, "variant": recipe.name, "opencv": cv2.__version__}
     kept = _read_kept(pixels, rows, _stamp(pixels, number), maker, recipe.size)
 
     rows.unlink(missing_ok=True)  # or a kill between the two files would leave new pixels beside old rows
@@ -258,7 +258,7 @@ def _fill(
                 pixels = kept.get(_key(row))
                 try:
                     if pixels is None:
-                        pixels = load(index.parent / row["class"] / row["filename"], row, recipe)
+                        pixels = load(index.parent / row["grade_name"] / row["filename"], row, recipe)
                 except RetinaflowError as error:
                     failures.append(str(error))
                 else:
@@ -307,7 +307,7 @@ def load(path: Path, row: Mapping[str, str], recipe: Recipe) -> np.ndarray:
 
 
 def _kept(path: Path) -> Path:
-    return path.parent / ".kept" / path.name
+    return path.parent / ".cache" / path.name
 
 
 def _stamp(pixels: Path, number: int) -> Path:

@@ -37,7 +37,8 @@ Metrics = Mapping[str, Any]
 def model_card(system: str, metrics: Sequence[Path], decision: Path, records: Sequence[Path], card: Path) -> str:
     """Write the card of a system as Markdown to ``card``; returns it.
 
-    ``metrics``: ``metrics.json`` of its parts, the one it was fitted on first; ``records``: ``run.json`` of each of its
+    ``metrics``: ``metrics.json`` of its parts, the one it was fitted on first; ``records``: ``training_run.json`` of
+    each of its
     trainings.
     """
     judged = [read_own(path) for path in metrics]
@@ -53,20 +54,20 @@ def model_card(system: str, metrics: Sequence[Path], decision: Path, records: Se
             USE,
             "## What it was trained and judged on",
             *_table(
-                ("part", "photographs", "patients", *fitted.classes),
+                ("split", "photographs", "patients", *fitted.grade_names),
                 (
-                    (its["part"], f"{its['images']:,}", f"{its['patients']:,}", *map(str, _counts(its)))
+                    (its["split"], f"{its['images']:,}", f"{its['patients']:,}", *map(str, _counts(its)))
                     for its in judged
                 ),
             ),
             _trained_on(trained),
             "## What it is worth",
             "In brackets, 95 % intervals over patients. Thresholds, temperature and operating point were fitted on "
-            f"{judged[0]['part']}, each patient's by the others, and never on test.",
-            *_table(("", *(its["part"] for its in judged)), _figures(judged, fitted)),
+            f"{judged[0]['split']}, each patient's by the others, and never on test.",
+            *_table(("", *(its["split"] for its in judged)), _figures(judged, fitted)),
             "## Where it errs",
             *_table(
-                ("class", *(f"{figure}, {its['part']}" for its in judged for figure in ("recall", "precision"))),
+                ("grade", *(f"{figure}, {its['split']}" for its in judged for figure in ("recall", "precision"))),
                 _per_class(judged),
             ),
             *_by_quality(judged[-1]),
@@ -93,12 +94,15 @@ def data_card(
     ]
     for name, inventory in inventories.items():
         blocks += [f"## Data set: {name}", *_data_set(inventory, problems[name])]
-    levels = {part: Counter(row["class"] for row in stream_table(index, ("class",))) for part, index in indices.items()}
+    levels = {
+        part: Counter(row["grade_name"] for row in stream_table(index, ("grade_name",)))
+        for part, index in indices.items()
+    }
     blocks += [
         "## Parts",
         "Split by patient, so that no patient is in two of them.",
         *_table(
-            ("part", "photographs", *classes),
+            ("split", "photographs", *classes),
             (
                 (part, f"{sum(count.values()):,}", *(f"{count[name]:,}" for name in classes))
                 for part, count in levels.items()
@@ -131,8 +135,8 @@ def _what(trained: Sequence[Metrics], fitted: Decision) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     yield f"objective {fitted.objective}; seed {trained[0]['seed']}; {versions}"
     yield (
-        f"answers with a class ({', '.join(fitted.classes)}), a severity of 0 to {len(fitted.classes) - 1}, "
-        f"calibrated probabilities, and whether to refer, for {fitted.classes[fitted.referable_level]} or worse"
+        f"answers with a class ({', '.join(fitted.grade_names)}), a severity of 0 to {len(fitted.grade_names) - 1}, "
+        f"calibrated probabilities, and whether to refer, for {fitted.grade_names[fitted.referable_grade]} or worse"
     )
 
 
@@ -164,10 +168,10 @@ def _figures(judged: Sequence[Metrics], fitted: Decision) -> Iterator[tuple[str,
     asked = f"{fitted.referable_sensitivity:g}"
     for title, figure in (
         ("quadratic weighted kappa", lambda its: _with_interval(its, "quadratic_weighted_kappa")),
-        ("without thresholds", lambda its: _number(its["plain"]["quadratic_weighted_kappa"])),
-        ("kappa of the other eye's label", lambda its: _number(its["other_eye"]["quadratic_weighted_kappa"])),
+        ("without thresholds", lambda its: _number(its["argmax"]["quadratic_weighted_kappa"])),
+        ("kappa of the other eye's label", lambda its: _number(its["fellow_eye"]["quadratic_weighted_kappa"])),
         ("accuracy", lambda its: _with_interval(its, "accuracy")),
-        (f"accuracy of always {fitted.classes[0]}", lambda its: _number(its["baseline"]["accuracy"])),
+        (f"accuracy of always {fitted.grade_names[0]}", lambda its: _number(its["baseline"]["accuracy"])),
         ("AUC of referable", lambda its: _number(its["referable"]["auc"], *_interval(its, "referable_auc"))),
         (f"sensitivity, fitted to {asked}", lambda its: _at_operating_point(its, "sensitivity")),
         ("specificity there", lambda its: _at_operating_point(its, "specificity")),
@@ -190,7 +194,7 @@ def _interval(its: Metrics, name: str) -> Sequence[float]:
 
 def _per_class(judged: Sequence[Metrics]) -> Iterator[tuple[str, ...]]:
     for rows in zip(*(its["per_class"] for its in judged), strict=True):
-        yield rows[0]["class"], *(_number(row[figure]) for row in rows for figure in ("recall", "precision"))
+        yield rows[0]["grade_name"], *(_number(row[figure]) for row in rows for figure in ("recall", "precision"))
 
 
 def _by_quality(its: Metrics) -> list[str]:
@@ -205,7 +209,7 @@ def _by_quality(its: Metrics) -> list[str]:
         for third in its["by_quality"]
     )
     return [
-        f"By quality of the photographs of {its['part']}:",
+        f"By quality of the photographs of {its['split']}:",
         *_table(("third", "photographs", "kappa", "accuracy"), rows),
     ]
 

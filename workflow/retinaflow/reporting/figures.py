@@ -98,28 +98,28 @@ def learning_curves(
 def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw kappa and accuracy of systems as bars with their intervals, best first, and marks of what is free on each.
 
-    ``rows``: one a system and part, in the order to draw, with ``run``, ``part``, ``baseline_class``,
-    ``baseline_accuracy``, ``other_eye_quadratic_weighted_kappa``, ``plain_quadratic_weighted_kappa``,
+    ``rows``: one a system and part, in the order to draw, with ``run``, ``part``, ``baseline_grade_name``,
+    ``baseline_accuracy``, ``fellow_eye_quadratic_weighted_kappa``, ``argmax_quadratic_weighted_kappa``,
     ``quadratic_weighted_kappa`` and ``accuracy``, the last two also with ``_low`` and ``_high``; None is undefined or
     not known. Raises ``RetinaflowError`` if there is no row.
     """
     if not rows:
         raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a backbone first.")
-    systems, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("run", "part"))
+    systems, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "split"))
     figure = Figure(figsize=(10, 1.8 + 0.36 * len(systems) * len(parts)), layout="constrained")
     kappas, accuracies = figure.subplots(1, 2, sharey=True)
     height = 0.8 / len(parts)
     for part, colour in zip(parts, (DARK, LIGHT), strict=False):
-        chosen = [row for row in rows if row["part"] == part]
+        chosen = [row for row in rows if row["split"] == part]
         offset = (parts.index(part) - (len(parts) - 1) / 2) * height
-        places = np.array([systems.index(row["run"]) + offset for row in chosen])
+        places = np.array([systems.index(row["model"]) + offset for row in chosen])
         last = part == parts[-1]
         # Marks on each bar: the parts' baselines are so close that lines across the panel would merge.
-        plain, fellow = "plain_quadratic_weighted_kappa", "other_eye_quadratic_weighted_kappa"
+        plain, fellow = "argmax_quadratic_weighted_kappa", "fellow_eye_quadratic_weighted_kappa"
         _bars(kappas, places, height, chosen, "quadratic_weighted_kappa", colour, (plain, fellow))
         _marks(kappas, places, height, chosen, fellow, "the other eye's label" if last else "", "dashed")
         _bars(accuracies, places, height, chosen, "accuracy", colour, ("baseline_accuracy",))
-        always = f"always {rows[0]['baseline_class']}"
+        always = f"always {rows[0]['baseline_grade_name']}"
         _marks(accuracies, places, height, chosen, "baseline_accuracy", always if last else "", "solid")
         known = [(row[plain], place) for row, place in zip(chosen, places, strict=True) if row[plain] is not None]
         kappas.plot(
@@ -134,7 +134,7 @@ def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
     kappas.set_ylim(len(systems) - 0.45, -0.55)
     kappas.set_xlabel("Quadratic weighted kappa")
     accuracies.set_xlabel("Accuracy")
-    names = ("quadratic_weighted_kappa", "quadratic_weighted_kappa_low", "plain_quadratic_weighted_kappa")
+    names = ("quadratic_weighted_kappa", "quadratic_weighted_kappa_low", "argmax_quadratic_weighted_kappa")
     lowest = min([0.0, *(row[name] or 0.0 for row in rows for name in names)])
     for axes, left in ((kappas, lowest), (accuracies, 0.0)):
         axes.axvline(0, color="black", linewidth=0.8)
@@ -163,7 +163,7 @@ def _bars(
     marks: Sequence[str],
 ) -> None:
     """Bars of the figure ``name`` with their intervals, and its value behind bar, interval and ``marks``."""
-    label = rows[0]["part"] + (" (95 % interval)" if any(row[f"{name}_low"] is not None for row in rows) else "")
+    label = rows[0]["split"] + (" (95 % interval)" if any(row[f"{name}_low"] is not None for row in rows) else "")
     axes.barh(places, [row[name] or 0.0 for row in rows], height, color=colour, edgecolor="white", label=label)
     for place, row in zip(places, rows, strict=True):
         low, high = row[f"{name}_low"], row[f"{name}_high"]

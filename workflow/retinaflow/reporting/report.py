@@ -31,7 +31,7 @@ from retinaflow.storage.tables import REBUILD, Row, read_table
 MISTAKES = 12
 SAMPLES = 3
 SAMPLE_SIDE = 320
-# Of run.json, what says where a model comes from.
+# Of training_run.json, what says where a model comes from.
 PROVENANCE = (
     *("seed", "digests", "environment", "computed", "photographs", "batch_size", "epochs_run", "best_epoch"),
     *("parameters", "trainable_parameters", "seconds"),
@@ -49,7 +49,7 @@ def illustrate(
     objective: str,
     kind: str,
     classes: Sequence[str],
-    referable_level: int,
+    referable_grade: int,
     figures: Mapping[str, Path],
 ) -> None:
     """Draw how a system does on a part: ``roc``, ``reliability``, ``quality`` and ``mistakes`` of ``figures``.
@@ -60,7 +60,7 @@ def illustrate(
     Raises ``RetinaflowError`` if the two tables are not of the same photographs, or one is in no shard.
     """
     said = read_outputs(outputs, objective, len(classes), kind)
-    numbers = ["actual_class_index", "pred_class_index", "referable"]
+    numbers = ["grade", "predicted_grade", "referable"]
     columns = [*numbers, *(f"probability_{name}" for name in classes)]
     rows = read_table(predictions, ("filename", *columns))
     if [row["filename"] for row in rows] != list(said.filenames):
@@ -68,7 +68,7 @@ def illustrate(
     actual, level, referred = (np.array([int(row[name]) for row in rows]) for name in numbers)
     probabilities = np.array([[float(row[name]) for name in columns[len(numbers) :]] for row in rows])
 
-    positive, risk = actual >= referable_level, probabilities[:, referable_level:].sum(axis=1)
+    positive, risk = actual >= referable_grade, probabilities[:, referable_grade:].sum(axis=1)
     operating_curves(figures["roc"], positive, risk, referred == 1, title)
     before = None
     if objective != "regression":
@@ -88,7 +88,7 @@ def illustrate(
     captioned_figure(
         figures["mistakes"],
         list(zip(pixels, texts, strict=True)),
-        f"{title}\nof {positive.sum():,} photographs of {shortened(classes[referable_level])} or worse, "
+        f"{title}\nof {positive.sum():,} photographs of {shortened(classes[referable_grade])} or worse, "
         f"{missed:,} called {shortened(classes[0])}",
         "no photograph is graded wrongly",
     )
@@ -129,16 +129,17 @@ def illustrate_data(
 ) -> None:
     """Draw how many photographs of each class there are, what they weigh, and some before and after preprocessing.
 
-    ``indices``: table of each part; ``shards``, each (pixels, rows), are those of the first. ``records``: ``run.json``
+    ``indices``: table of each part; ``shards``, each (pixels, rows), are those of the first. ``records``:
+    ``training_run.json``
     of all trainings.
     """
-    tables = {part: read_table(index, ("image", "filename", "class", "level")) for part, index in indices.items()}
+    tables = {part: read_table(index, ("image", "filename", "grade_name", "grade")) for part, index in indices.items()}
     counts = {
-        part: np.bincount([int(row["level"]) for row in rows], minlength=len(classes)) for part, rows in tables.items()
+        part: np.bincount([int(row["grade"]) for row in rows], minlength=len(classes)) for part, rows in tables.items()
     }
     grades_figure(grades, counts, loss_weights(records, classes), classes)
     part, rows = next(iter(tables.items()))
-    chosen = {name: _spread([row for row in rows if row["class"] == name]) for name in classes}
+    chosen = {name: _spread([row for row in rows if row["grade_name"] == name]) for name in classes}
     after = {name: photographs(shards, [row["image"] for row in of_class]) for name, of_class in chosen.items()}
     pairs = {
         name: [
@@ -188,7 +189,7 @@ def page_of(markdown: Path, page: Path, title: str) -> None:
 
 def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: Path) -> None:
     """Write where the results come from: settings (key, value, default) that were ``changed``, and what ``records``,
-    ``run.json`` of all trainings, say. What these have in common is said once.
+    ``training_run.json`` of all trainings, say. What these have in common is said once.
     """
     runs = [read_own(record) for record in records]
     facts = [flat({key: record[key] for key in PROVENANCE}) for record in runs]
@@ -201,10 +202,10 @@ def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: 
     body += table(("of all", ""), [(key, _text(facts[0][key])) for key in common])
     if own:
         rows = [
-            [record["run"], *(_text(of_run.get(key)) for key in own)]
+            [record["training_run"], *(_text(of_run.get(key)) for key in own)]
             for record, of_run in zip(runs, facts, strict=True)
         ]
-        body += table(("run", *own), rows)
+        body += table(("training_run", *own), rows)
     write_page(page, "Provenance", body)
 
 

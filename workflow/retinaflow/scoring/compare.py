@@ -26,15 +26,15 @@ INTERVALS = (
 )
 COLUMNS = (
     "rank",
-    "run",
-    "backbone",
-    "part",
+    "model",
+    "network",
+    "split",
     "images",
     "patients",
     "accuracy",
     "baseline_accuracy",
     "quadratic_weighted_kappa",
-    "plain_quadratic_weighted_kappa",
+    "argmax_quadratic_weighted_kappa",
     "macro_auc",
     "referable_auc",
     "referable_sensitivity",
@@ -43,9 +43,9 @@ COLUMNS = (
     "operating_point_specificity",
     "log_loss",
     "expected_calibration_error",
-    "other_eye_images",
-    "other_eye_accuracy",
-    "other_eye_quadratic_weighted_kappa",
+    "fellow_eye_images",
+    "fellow_eye_accuracy",
+    "fellow_eye_quadratic_weighted_kappa",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
 )
 PARTS = ("out-of-fold", "validation", "test")
@@ -83,7 +83,7 @@ SCHEMA = _object(
         operating_point=_object(sensitivity=_SHARE_OR_NULL, specificity=_SHARE_OR_NULL),
     ),
     plain=_object(quadratic_weighted_kappa=_KAPPA_OR_NULL),
-    baseline=_object(**{"class": _NAME, "accuracy": _SHARE}),
+    baseline=_object(**{"grade_name": _NAME, "accuracy": _SHARE}),
     other_eye=_object(images=_COUNT, accuracy=_SHARE_OR_NULL, quadratic_weighted_kappa=_KAPPA_OR_NULL),
     calibration=_object(expected_calibration_error=_SHARE),
     intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
@@ -116,20 +116,20 @@ def compare(
     if not scores:
         raise RetinaflowError("scores: found no file to compare, expected at least one. Score a backbone first.")
     rows = [{**read_scores(path), "predictions": answers} for path, answers in zip(scores, predictions, strict=True)]
-    ranked_on = "out-of-fold" if any(row["part"] == "out-of-fold" for row in rows) else "validation"
+    ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     _check_together(rows, ranked_on)
     systems = _ranked(rows, ranked_on)
     ordered = _ordered(rows, systems)
-    by_part = {part: [row for row in ordered if row["rank"] and row["part"] == part] for part in (ranked_on, "test")}
+    by_part = {part: [row for row in ordered if row["rank"] and row["split"] == part] for part in (ranked_on, "test")}
     by_part = {part: of_part for part, of_part in by_part.items() if of_part}
     found = {
         part: compare_pairs(
-            {row["run"]: row["predictions"] for row in of_part}, len(rows[0]["classes"]), replicates, seed
+            {row["model"]: row["predictions"] for row in of_part}, len(rows[0]["grade_names"]), replicates, seed
         )
         for part, of_part in by_part.items()
     }
     write_table(table, COLUMNS, [{column: row[column] for column in COLUMNS} for row in ordered])
-    write_table(pairs, PAIR_COLUMNS, [{"part": part, **pair._asdict()} for part in found for pair in found[part]])
+    write_table(pairs, PAIR_COLUMNS, [{"split": part, **pair._asdict()} for part in found for pair in found[part]])
     text = summarise(by_part, found, _folds(rows, "test"), replicates)
     with whole_file(markdown) as part:
         part.write_text(text, encoding="utf-8")
@@ -143,27 +143,27 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
     """
     content = read_document(path, SCHEMA, "a metrics file", "Delete it and score the model again.")
-    referable, baseline, classes = content["referable"], content["baseline"], content["classes"]
-    if referable["level"] >= len(classes):
+    referable, baseline, classes = content["referable"], content["baseline"], content["grade_names"]
+    if referable["grade"] >= len(classes):
         raise RetinaflowError(
-            f"{path}: referable.level is {referable['level']}, expected at most {len(classes) - 1} for {len(classes)} "
+            f"{path}: referable.grade is {referable['grade']}, expected at most {len(classes) - 1} for {len(classes)} "
             "classes. Delete it and score the model again."
         )
-    fold = re.fullmatch(re.escape(content["backbone"]) + r"(?:/fold-([1-9][0-9]*))?", content["run"])
-    if not fold or (fold[1] and content["part"] == "out-of-fold"):
+    fold = re.fullmatch(re.escape(content["network"]) + r"(?:/fold-([1-9][0-9]*))?", content["model"])
+    if not fold or (fold[1] and content["split"] == "out-of-fold"):
         raise RetinaflowError(
-            f"{path}: run {content['run']!r} of {content['backbone']!r} on {content['part']!r}; expected the "
+            f"{path}: model {content['model']!r} of {content['network']!r} on {content['split']!r}; expected the "
             "backbone for a run, or backbone/fold-N on another part than out-of-fold. Delete it and score again."
         )
-    intervals, other_eye = content["intervals"] or {}, content["other_eye"]
+    intervals, other_eye = content["intervals"] or {}, content["fellow_eye"]
     return {
         **{column: content[column] for column in COLUMNS if column in content},
         "baseline_accuracy": baseline["accuracy"],
-        "plain_quadratic_weighted_kappa": content["plain"]["quadratic_weighted_kappa"],
+        "argmax_quadratic_weighted_kappa": content["argmax"]["quadratic_weighted_kappa"],
         **{f"referable_{name}": referable[name] for name in ("auc", "sensitivity", "specificity")},
         **{f"operating_point_{name}": value for name, value in referable["operating_point"].items()},
         "expected_calibration_error": content["calibration"]["expected_calibration_error"],
-        **{f"other_eye_{name}": other_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
+        **{f"fellow_eye_{name}": other_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
         **{
             f"{name}_{end}": value
             for name in INTERVALS
@@ -171,9 +171,9 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         },
         "file": path,
         "fold": int(fold[1] or 0),
-        "classes": classes,
-        "baseline_class": baseline["class"],
-        "referable_class": classes[referable["level"]],
+        "grade_names": classes,
+        "baseline_grade_name": baseline["grade_name"],
+        "referable_grade_name": classes[referable["grade"]],
     }
 
 
@@ -181,18 +181,18 @@ def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
     """All in one kind of split, over the same classes and, part by part, the same photographs; no run twice."""
     seen: dict[tuple[str, str], Scores] = {}
     for row in rows:
-        here = f"{row['file']}: {row['run']} on {row['part']}"
-        single, test = row["fold"] == 0, row["part"] == "test"
-        if (not single and ranked_on == "validation") or (not test and single != (row["part"] == ranked_on)):
+        here = f"{row['file']}: {row['model']} on {row['split']}"
+        single, test = row["fold"] == 0, row["split"] == "test"
+        if (not single and ranked_on == "validation") or (not test and single != (row["split"] == ranked_on)):
             raise RetinaflowError(
                 f"{here}; expected either no folds at all, or the folds of each backbone and their pooled out-of-fold "
                 "part. Compare runs of one configuration."
             )
-        twin = seen.setdefault((row["run"], row["part"]), row)
+        twin = seen.setdefault((row["model"], row["split"]), row)
         if twin is not row:
             raise RetinaflowError(f"{here} is also in {twin['file']}; expected it once. Leave one out.")
-        _check_equal(row, rows[0], ("classes", "baseline_class", "referable_class"))
-        like = next(other for other in rows if (other["part"], other["fold"]) == (row["part"], row["fold"]))
+        _check_equal(row, rows[0], ("grade_names", "baseline_grade_name", "referable_grade_name"))
+        like = next(other for other in rows if (other["split"], other["fold"]) == (row["split"], row["fold"]))
         _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
 
 
@@ -207,11 +207,11 @@ def _check_equal(row: Scores, other: Scores, names: Iterable[str]) -> None:
 
 def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
     """All backbones, best first."""
-    kappas = {row["backbone"]: row["quadratic_weighted_kappa"] for row in rows if row["part"] == ranked_on}
+    kappas = {row["network"]: row["quadratic_weighted_kappa"] for row in rows if row["split"] == ranked_on}
     for row in rows:
-        if row["backbone"] not in kappas:
+        if row["network"] not in kappas:
             raise RetinaflowError(
-                f"{row['file']}: {row['backbone']} has no scores on {ranked_on}, expected them for its rank. "
+                f"{row['file']}: {row['network']} has no scores on {ranked_on}, expected them for its rank. "
                 "Add that metrics file."
             )
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
@@ -220,16 +220,16 @@ def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
 def _ordered(rows: Iterable[Scores], systems: Sequence[str]) -> list[Scores]:
     """Rows by rank, fold and part, those of whole systems with their ``rank``."""
     ranks = {name: rank for rank, name in enumerate(systems, start=1)}
-    ordered = sorted(rows, key=lambda row: (ranks[row["backbone"]], row["fold"], PARTS.index(row["part"])))
-    return [{**row, "rank": None if row["fold"] else ranks[row["backbone"]]} for row in ordered]
+    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], PARTS.index(row["split"])))
+    return [{**row, "rank": None if row["fold"] else ranks[row["network"]]} for row in ordered]
 
 
 def _folds(rows: Sequence[Scores], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
     """Mean and sample standard deviation of the ``SUMMARISED`` figures over the folds of each system on a part."""
     folds: dict[str, list[Scores]] = {}
     for row in rows:
-        if row["fold"] and row["part"] == part:
-            folds.setdefault(row["backbone"], []).append(row)
+        if row["fold"] and row["split"] == part:
+            folds.setdefault(row["network"], []).append(row)
     return {
         system: {name: _mean_and_deviation([row[name] for row in its]) for name in SUMMARISED}
         for system, its in folds.items()

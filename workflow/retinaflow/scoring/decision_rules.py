@@ -30,14 +30,14 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
     "properties": {
         "objective": {"enum": ["softmax", "regression", "ordinal"]},
-        "classes": {"type": "array", "minItems": 2, "items": {"type": "string", "minLength": 1}},
+        "grade_names": {"type": "array", "minItems": 2, "items": {"type": "string", "minLength": 1}},
         "thresholds": _LEVELS,
         "temperature": {"type": "number", "exclusiveMinimum": 0},
-        "cuts": {**_LEVELS, "type": ["array", "null"]},
-        "referable_level": _COUNT,
+        "cutpoints": {**_LEVELS, "type": ["array", "null"]},
+        "referable_grade": _COUNT,
         "referable_sensitivity": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         "referable_cut": {"type": "number", "minimum": 0, "maximum": 1},
-        "photographs": _COUNT,
+        "images": _COUNT,
         "patients": _COUNT,
     },
 }
@@ -47,22 +47,22 @@ SCHEMA["required"] = list(SCHEMA["properties"])
 class Decision(NamedTuple):
     """How the outputs of a system for k classes are read.
 
-    ``objective``: what they are (``objectives``); ``classes``: k names. ``thresholds``: k - 1, ascending; the level is
-    how many of them the severity exceeds. ``temperature`` and, of a regression alone, the k - 1 ascending ``cuts`` are
-    what ``objectives.class_probabilities`` takes. A photograph is referred if its probability of ``referable_level`` or
+    ``objective``: what they are (``objectives``); ``grade_names``: k names. ``thresholds``: k - 1, ascending; the level is
+    how many of them the severity exceeds. ``temperature`` and, of a regression alone, the k - 1 ascending ``cutpoints`` are
+    what ``objectives.class_probabilities`` takes. A photograph is referred if its probability of ``referable_grade`` or
     worse reaches ``referable_cut``, which found ``referable_sensitivity`` of those to be found. ``photographs`` and
     ``patients``: of how many it was fitted.
     """
 
     objective: str
-    classes: list[str]
+    grade_names: list[str]
     thresholds: list[float]
     temperature: float
-    cuts: list[float] | None
-    referable_level: int
+    cutpoints: list[float] | None
+    referable_grade: int
     referable_sensitivity: float
     referable_cut: float
-    photographs: int
+    images: int
     patients: int
 
 
@@ -85,7 +85,7 @@ class Labelled(NamedTuple):
         return self._replace(outputs=self.outputs[places], levels=self.levels[places], patients=patients)
 
 
-def fit(labelled: Labelled, referable_level: int, referable_sensitivity: float, seed: int) -> Decision:
+def fit(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> Decision:
     """The decision that does best on ``labelled``, at least one photograph. It does not depend on their order."""
     k = len(labelled.classes)
     severity = objectives.severity(labelled.objective, labelled.outputs, k)
@@ -95,14 +95,14 @@ def fit(labelled: Labelled, referable_level: int, referable_sensitivity: float, 
     else:
         temperature = best_temperature(labelled.objective, labelled.outputs, labelled.levels, k)
     probabilities = objectives.class_probabilities(labelled.objective, labelled.outputs, k, temperature, cuts)
-    risk, referable = probabilities[:, referable_level:].sum(axis=1), labelled.levels >= referable_level
+    risk, referable = probabilities[:, referable_grade:].sum(axis=1), labelled.levels >= referable_grade
     return Decision(
         labelled.objective,
         list(labelled.classes),
         mean_thresholds(severity, labelled.levels, labelled.patients, k, seed).tolist(),
         temperature,
         None if cuts is None else cuts.tolist(),
-        referable_level,
+        referable_grade,
         referable_sensitivity,
         operating_point(risk, referable, referable_sensitivity),
         len(labelled.levels),
@@ -112,8 +112,8 @@ def fit(labelled: Labelled, referable_level: int, referable_sensitivity: float, 
 
 def grade(decision: Decision, outputs: np.ndarray) -> Grades:
     """What ``decision`` makes of ``outputs``, float (n, width)."""
-    objective, k = decision.objective, len(decision.classes)
-    cuts = None if decision.cuts is None else np.array(decision.cuts)
+    objective, k = decision.objective, len(decision.grade_names)
+    cuts = None if decision.cutpoints is None else np.array(decision.cutpoints)
     severity = objectives.severity(objective, outputs, k)
     probabilities = objectives.class_probabilities(objective, outputs, k, decision.temperature, cuts)
     return Grades(
@@ -121,11 +121,11 @@ def grade(decision: Decision, outputs: np.ndarray) -> Grades:
         probabilities,
         objectives.plain(objective, outputs, k),
         np.searchsorted(decision.thresholds, severity, side="left").astype(np.int64),
-        probabilities[:, decision.referable_level :].sum(axis=1) >= decision.referable_cut,
+        probabilities[:, decision.referable_grade :].sum(axis=1) >= decision.referable_cut,
     )
 
 
-def cross_fitted(labelled: Labelled, referable_level: int, referable_sensitivity: float, seed: int) -> Grades:
+def cross_fitted(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> Grades:
     """Grades of photographs by decisions that were fitted without their patients: what the figures of these may go by.
 
     Patients are divided into five groups, of as many with each worst level as can be, by ``seed`` and name.
@@ -143,7 +143,7 @@ def cross_fitted(labelled: Labelled, referable_level: int, referable_sensitivity
     numbers = np.unique(groups)
     parts = [
         grade(
-            fit(labelled.chosen(groups != number), referable_level, referable_sensitivity, seed),
+            fit(labelled.chosen(groups != number), referable_grade, referable_sensitivity, seed),
             labelled.outputs[groups == number],
         )
         for number in numbers
@@ -323,13 +323,13 @@ def read_decision(path: str | os.PathLike[str]) -> Decision:
     again = "Delete it and grade the system again."
     content = read_document(path, SCHEMA, "a decision", again)
     decision = Decision(**content)
-    k = len(decision.classes)
-    for name, values in (("thresholds", decision.thresholds), ("cuts", decision.cuts or [0.0] * (k - 1))):
+    k = len(decision.grade_names)
+    for name, values in (("thresholds", decision.thresholds), ("cutpoints", decision.cutpoints or [0.0] * (k - 1))):
         if len(values) != k - 1 or not all(math.isfinite(value) for value in values) or sorted(values) != values:
             raise RetinaflowError(f"{path}: {name} are {values}, expected {k - 1} ascending numbers. {again}")
-    if decision.referable_level >= k or (decision.cuts is None) == (decision.objective == "regression"):
+    if decision.referable_grade >= k or (decision.cutpoints is None) == (decision.objective == "regression"):
         raise RetinaflowError(
-            f"{path}: referable_level {decision.referable_level} and cuts {decision.cuts} of {decision.objective} for "
+            f"{path}: referable_grade {decision.referable_grade} and cutpoints {decision.cutpoints} of {decision.objective} for "
             f"{k} classes; expected a level below {k}, and cuts of a regression alone. {again}"
         )
     return decision

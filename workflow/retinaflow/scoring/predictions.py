@@ -18,14 +18,15 @@ from retinaflow.storage.tables import stream_table, write_table
 
 log = logging.getLogger(__name__)
 
-PREDICTION_COLUMNS = ("filename", "actual_class", "actual_class_index", "pred_class", "pred_class_index")
-GRADE_COLUMNS = ("patient", "eye", "severity", "plain_class", "plain_class_index", "referable")
+PREDICTION_COLUMNS = ("filename", "grade_name", "grade", "predicted_grade_name", "predicted_grade")
+GRADE_COLUMNS = ("patient", "eye", "severity", "argmax_grade_name", "argmax_grade", "referable")
 
 
 def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequence[str]) -> None:
     """Write a row a photograph: ``PREDICTION_COLUMNS``, ``probability_CLASS`` for each class, ``GRADE_COLUMNS``.
 
-    The predicted class is that by thresholds, ``plain_class`` what the outputs name by themselves; ``referable`` is 0
+    The predicted class is that by thresholds, ``argmax_grade_name`` what the outputs name by themselves; ``referable``
+    is 0
     or 1, by the operating point.
     """
     columns = [f"probability_{name}" for name in classes]
@@ -40,16 +41,16 @@ def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequen
         (
             {
                 "filename": filename,
-                "actual_class": classes[true],
-                "actual_class_index": true,
-                "pred_class": classes[level],
-                "pred_class_index": level,
+                "grade_name": classes[true],
+                "grade": true,
+                "predicted_grade_name": classes[level],
+                "predicted_grade": level,
                 **{column: f"{value:.9g}" for column, value in zip(columns, probabilities, strict=True)},
                 "patient": patient,
                 "eye": eye,
                 "severity": f"{severity:.9g}",
-                "plain_class": classes[plain],
-                "plain_class_index": plain,
+                "argmax_grade_name": classes[plain],
+                "argmax_grade": plain,
                 "referable": int(referable),
             }
             for filename, patient, eye, true, level, plain, severity, referable, probabilities in zip(
@@ -65,7 +66,7 @@ def grade_system(
     outputs: Mapping[str, Path],
     inventories: Sequence[Path],
     classes: Sequence[str],
-    referable_level: int,
+    referable_grade: int,
     referable_sensitivity: float,
     replicates: int,
     seed: int,
@@ -82,7 +83,7 @@ def grade_system(
     said = {part: read_outputs(path, objective, len(classes), kind) for part, path in outputs.items()}
     held_out = next(iter(said))
     known = said[held_out]
-    options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_level
+    options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_grade
     fitted = fit(*options, referable_sensitivity, seed)
     for part, its in said.items():
         crossed = part == held_out
@@ -104,7 +105,7 @@ def _write_scores(
     written: tuple[Path, Path, Path],
 ) -> None:
     predictions, metrics, figure = written
-    classes, level = fitted.classes, fitted.referable_level
+    classes, level = fitted.grade_names, fitted.referable_grade
     uncalibrated = None
     # What a regression puts out is no probability before the spread around it is known.
     if fitted.objective != "regression":
@@ -114,7 +115,7 @@ def _write_scores(
     )
     write_predictions(predictions, said, grades, classes)
     backbone = system.split("/")[0]
-    write_json(metrics, {"run": system, "backbone": backbone, "part": part, "classes": list(classes), **result})
+    write_json(metrics, {"model": system, "network": backbone, "split": part, "grade_names": list(classes), **result})
     confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{system} on {part}")
     log.info(
         "%s on %s: %d images, accuracy %.4f (always %s: %.4f), quadratic weighted kappa %s (without thresholds: %s)",
@@ -122,10 +123,10 @@ def _write_scores(
         part,
         result["images"],
         result["accuracy"],
-        result["baseline"]["class"],
+        result["baseline"]["grade_name"],
         result["baseline"]["accuracy"],
         result["quadratic_weighted_kappa"],
-        result["plain"]["quadratic_weighted_kappa"],
+        result["argmax"]["quadratic_weighted_kappa"],
     )
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "rank",
-    "backbone",
+    "network",
     "layer",
     "eyes",
     "images",
@@ -43,7 +43,7 @@ RESULTS = {
         "type": "object",
         "required": list(COLUMNS[1:]),
         "properties": {
-            **{name: {"type": "string", "minLength": 1} for name in ("backbone", "layer")},
+            **{name: {"type": "string", "minLength": 1} for name in ("network", "layer")},
             "eyes": {"enum": ["one", "both"]},
             "images": {"type": "integer", "minimum": 1},
             "paired": {"type": "integer", "minimum": 0},
@@ -132,7 +132,9 @@ def probe_job(
 
     Raises ``RetinaflowError`` if a photograph of an index has no features.
     """
-    known = {row["image"]: row for index in indices for row in read_table(index, ("image", "class", "patient", "eye"))}
+    known = {
+        row["image"]: row for index in indices for row in read_table(index, ("image", "grade_name", "patient", "eye"))
+    }
     read = [read_features(*pair) for pair in features]
     places = {image: place for place, image in enumerate(image for _, images in read for image in images)}
     missing = sorted(known.keys() - places.keys())
@@ -146,7 +148,7 @@ def probe_job(
     values = np.concatenate([array for array, _ in read])[[places[row["image"]] for row in rows]]
     results = probe(
         values,
-        np.array([classes.index(row["class"]) for row in rows], np.int64),
+        np.array([classes.index(row["grade_name"]) for row in rows], np.int64),
         [row["patient"] for row in rows],
         [row["eye"] for row in rows],
         len(classes),
@@ -157,7 +159,7 @@ def probe_job(
         log.info(
             "%s, eyes: %s: quadratic weighted kappa %s", backbone, result["eyes"], result["quadratic_weighted_kappa"]
         )
-    write_json(output, {"backbone": backbone, "layer": layer, "results": results})
+    write_json(output, {"network": backbone, "layer": layer, "results": results})
 
 
 def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
@@ -177,13 +179,13 @@ def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
 
 def _place(row: Mapping[str, Any]) -> tuple[float, str, str]:
     kappa = row["quadratic_weighted_kappa"]
-    return np.inf if kappa is None else -kappa, row["backbone"], row["eyes"]
+    return np.inf if kappa is None else -kappa, row["network"], row["eyes"]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows = [{"backbone": content["backbone"], "layer": content["layer"], **row} for row in content["results"]]
+        rows = [{"network": content["network"], "layer": content["layer"], **row} for row in content["results"]]
         jsonschema.validate(rows, RESULTS)
     except (OSError, ValueError, LookupError, TypeError, jsonschema.exceptions.ValidationError) as error:
         told = " ".join(str(error).split())[:200]
@@ -208,7 +210,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         "| rank | backbone | layer | eyes | quadratic weighted kappa | accuracy | always the first class |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {row['rank']} | {row['backbone']} | {row['layer']} | {row['eyes']} | "
+            f"| {row['rank']} | {row['network']} | {row['layer']} | {row['eyes']} | "
             f"{_kappa(row)} | {row['accuracy']:.3f} | {row['baseline_accuracy']:.3f} |"
             for row in rows
         ),

@@ -10,7 +10,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import objectives
 from retinaflow.storage.tables import REBUILD, Row, read_table, write_table
 
-OUTPUT_COLUMNS = ("image", "filename", "patient", "eye", "class_index")
+OUTPUT_COLUMNS = ("image", "filename", "patient", "eye", "grade")
 SUM_TOLERANCE = 1e-6
 
 
@@ -32,12 +32,12 @@ def write_outputs(path: Path, said: Outputs, single: np.ndarray | None = None) -
     """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits.
 
     Where the outputs are means over views, ``single``, float (n, width), are those of the photographs as they are: then
-    ``single_0`` and so on follow.
+    ``no_tta_0`` and so on follow.
     """
     width, values = said.outputs.shape[1], said.outputs
     columns = [f"output_{number}" for number in range(width)]
     if single is not None:
-        columns += [f"single_{number}" for number in range(width)]
+        columns += [f"no_tta_{number}" for number in range(width)]
         values = np.hstack([values, single])
     names = zip(said.images, said.filenames, said.patients, said.eyes, said.levels.tolist(), strict=True)
     write_table(
@@ -69,7 +69,7 @@ def read_outputs(path: Path, objective: str, classes: int, kind: str = "output")
     levels, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
     for number, row in enumerate(rows):
         try:
-            levels[number] = indices[row["class_index"]]
+            levels[number] = indices[row["grade"]]
             outputs[number] = [float(row[column]) for column in columns]
         except (KeyError, ValueError) as error:
             raise RetinaflowError(

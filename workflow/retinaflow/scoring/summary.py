@@ -9,12 +9,12 @@ from retinaflow.storage.markdown import table
 # Figures of the table, each with its heading.
 SUMMARISED = {
     "quadratic_weighted_kappa": "kappa",
-    "plain_quadratic_weighted_kappa": "plain kappa",
+    "argmax_quadratic_weighted_kappa": "plain kappa",
     "accuracy": "accuracy",
     "referable_auc": "referable AUC",
     "macro_auc": "macro AUC",
 }
-HEADER = ("rank", "system", *SUMMARISED.values(), "best minus this", "remark")
+HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
 NONE = "–"
 # The system that is the mean of all backbones.
 AVERAGE = "average"
@@ -37,19 +37,19 @@ def summarise(
     for part, rows in by_part.items():
         lines += ["", f"## {part}: {rows[0]['images']:,} photographs of {rows[0]['patients']:,} patients", ""]
         shown = []
-        behind = {pair.other: pair for pair in _both_ways(pairs[part]) if pair.system == best["run"]}
+        behind = {pair.other_model: pair for pair in _both_ways(pairs[part]) if pair.model == best["model"]}
         for row in rows:
-            shown.append(_system(row, behind.get(row["run"])))
-            if part == "test" and row["run"] in folds:
-                shown.append(_single_folds(row["run"], folds[row["run"]]))
+            shown.append(_system(row, behind.get(row["model"])))
+            if part == "test" and row["model"] in folds:
+                shown.append(_single_folds(row["model"], folds[row["model"]]))
         lines += table(HEADER, [*shown, *_baselines(rows[0])])
     steps = _steps(by_part[ranked_on])
     if steps:
         lines += ["", "## What each step gains in kappa", ""]
-        header = ["system", "over", *by_part]
+        header = ["model", "over", *by_part]
         gains = []
         for step in steps:
-            found = [{(pair.system, pair.other): pair for pair in _both_ways(pairs[part])} for part in by_part]
+            found = [{(pair.model, pair.other_model): pair for pair in _both_ways(pairs[part])} for part in by_part]
             gains.append([*step, *(_difference(of_part.get(step)) for of_part in found)])
         lines += table(header, gains)
     return "\n".join(lines) + "\n"
@@ -59,7 +59,7 @@ def _introduction(ranked_on: str, row: Row, replicates: int, over_folds: bool) -
     text = [
         f"Ranked by quadratic weighted kappa on {ranked_on}, never on test.",
         "Plain kappa is that of what networks answer by themselves, without fitted thresholds.",
-        f"Referable is {row['referable_class']} or worse.",
+        f"Referable is {row['referable_grade_name']} or worse.",
     ]
     if replicates:
         text.append(
@@ -75,10 +75,10 @@ def _system(row: Row, behind: Pair | None) -> list[str]:
     below = row["accuracy"] < row["baseline_accuracy"]
     return [
         str(row["rank"]),
-        row["run"],
+        row["model"],
         *(_figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) for name in SUMMARISED),
         "" if behind is None else _difference(behind),
-        f"**below always {row['baseline_class']}**" if below else "",
+        f"**below always {row['baseline_grade_name']}**" if below else "",
     ]
 
 
@@ -95,13 +95,13 @@ def _single_folds(system: str, figures: Mapping[str, tuple[float, float] | None]
 
 def _baselines(row: Row) -> list[list[str]]:
     """What a constant answer, and the label of the patient's other eye, are worth; no probabilities, so no AUC."""
-    always = ["", f"always {row['baseline_class']}", _figure(0.0), NONE, _figure(row["baseline_accuracy"])]
+    always = ["", f"always {row['baseline_grade_name']}", _figure(0.0), NONE, _figure(row["baseline_accuracy"])]
     fellow = [
         "",
-        f"the other eye's label ({row['other_eye_images']:,} photographs)",
-        _figure(row["other_eye_quadratic_weighted_kappa"]),
+        f"the other eye's label ({row['fellow_eye_images']:,} photographs)",
+        _figure(row["fellow_eye_quadratic_weighted_kappa"]),
         NONE,
-        _figure(row["other_eye_accuracy"]),
+        _figure(row["fellow_eye_accuracy"]),
     ]
     return [[*cells, NONE, NONE, "", ""] for cells in (always, fellow)]
 
@@ -111,7 +111,7 @@ def _steps(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
     A system by views is more than the same without, `+single`.
     """
-    names = [row["run"] for row in rows]
+    names = [row["model"] for row in rows]
     single = [name for name in names if "+" not in name and name != AVERAGE]
     bases = {name: name.rpartition("+")[0] for name in names if "+" in name}
     if AVERAGE in names and single:

@@ -122,7 +122,7 @@ def write_graders(path: Path, described: Mapping[str, Any], comparison: Path, in
     ``comparison`` ranks systems; one by both eyes, ``X+blend``, counts for ``X``. ``inventory`` is that of the training
     photographs. Paths of models and decisions are relative to the folder of ``path``.
     """
-    ranked = [row["run"] for row in stream_table(comparison, ("rank", "run")) if row["rank"]]
+    ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
     best = next(name for run in ranked if (name := run.removesuffix("+blend")) in described["graders"])
     rows = usable(stream_table(inventory, ("quality", "problem")))
     qualities = sorted(float(row["quality"]) for row in rows)

@@ -29,7 +29,7 @@ RIGHT, WRONG = 2, 2
 # Even in lightness, and the same to all kinds of colour vision.
 COLOURS = "cividis"
 OPACITY = 0.8
-COLUMNS = ("image", "filename", "actual_class", "pred_class", "probability", "right")
+COLUMNS = ("image", "filename", "grade_name", "predicted_grade_name", "probability", "right")
 
 
 class Explained(NamedTuple):
@@ -41,7 +41,7 @@ class Explained(NamedTuple):
     @property
     def right(self) -> bool:
         """Whether it is graded as it should be."""
-        return self.row["actual_class"] == self.row["pred_class"]
+        return self.row["grade_name"] == self.row["predicted_grade_name"]
 
 
 def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np.ndarray) -> np.ndarray:
@@ -108,13 +108,13 @@ def overlay(photograph: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def chosen(predictions: Path, classes: Sequence[str]) -> list[Explained]:
     """The photographs of each actual class, in their order, with the most confident right and then wrong answers."""
     rows = read_table(
-        predictions, ("filename", "actual_class", "pred_class", *(f"probability_{name}" for name in classes))
+        predictions, ("filename", "grade_name", "predicted_grade_name", *(f"probability_{name}" for name in classes))
     )
-    judged = [Explained(row, float(row[f"probability_{row['pred_class']}"])) for row in rows]
+    judged = [Explained(row, float(row[f"probability_{row['predicted_grade_name']}"])) for row in rows]
     judged.sort(key=lambda one: (-one.probability, one.row["filename"]))
     found = []
     for name in classes:
-        own = [one for one in judged if one.row["actual_class"] == name]
+        own = [one for one in judged if one.row["grade_name"] == name]
         found += [one for one in own if one.right][:RIGHT] + [one for one in own if not one.right][:WRONG]
     return found
 
@@ -137,22 +137,23 @@ def explain(
     explained = chosen(predictions, classes)
     names = [images[one.row["filename"]] for one in explained]
     pixels = photographs(shards, names)
-    levels = np.array([list(classes).index(one.row["pred_class"]) for one in explained])
+    levels = np.array([list(classes).index(one.row["predicted_grade_name"]) for one in explained])
     shares = relevance(model, np.stack(pixels), objective, levels)
     panels: list[tuple[np.ndarray, str]] = []
     lines: list[dict[str, Any]] = []
     for one, name, photograph, share in zip(explained, names, pixels, shares, strict=True):
         row = one.row
         text = (
-            f"{shortened(row['filename'])}\nactual {shortened(row['actual_class'])}, "
-            f"{'right' if one.right else 'wrong'}\npredicted {shortened(row['pred_class'])}, {one.probability:.0%}"
+            f"{shortened(row['filename'])}\nactual {shortened(row['grade_name'])}, "
+            f"{'right' if one.right else 'wrong'}\n"
+            f"predicted {shortened(row['predicted_grade_name'])}, {one.probability:.0%}"
         )
         panels.append((np.hstack([photograph, overlay(photograph, share)]), text))
         values = (
             name,
             row["filename"],
-            row["actual_class"],
-            row["pred_class"],
+            row["grade_name"],
+            row["predicted_grade_name"],
             f"{one.probability:.9g}",
             int(one.right),
         )

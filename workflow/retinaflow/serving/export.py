@@ -114,7 +114,7 @@ def metadata(run: str, recipe: Recipe, decision: Decision, views: int) -> dict[s
     are means over ``views``, as ``decision.grade`` does.
     """
     return {
-        "run": run,
+        "training_run": run,
         "input": {
             "shape": [None, recipe.size, recipe.size, 3],
             "type": "uint8",
@@ -138,10 +138,10 @@ def compared(run: str, one: Exported, like: Exported, levels: np.ndarray, decisi
     """
     own, other = grade(decision, one.outputs), grade(decision, like.outputs)
     apart = np.abs(own.probabilities - other.probabilities)
-    every = range(len(decision.classes))
+    every = range(len(decision.grade_names))
     kappas = [float(kappa(confusion_matrix(levels, its.level, labels=every))) for its in (own, other)]
     return {
-        "run": run,
+        "training_run": run,
         "format": one.format,
         "file": one.path.name,
         "bytes": one.path.stat().st_size,

@@ -8,7 +8,7 @@ from retinaflow.storage.markdown import table
 from retinaflow.storage.tables import read_table, write_table
 
 COLUMNS = (
-    *("run", "format", "file", "bytes", "photographs", "quadratic_weighted_kappa", "kappa_difference"),
+    *("training_run", "format", "file", "bytes", "photographs", "quadratic_weighted_kappa", "kappa_difference"),
     *("levels_changed", "mean_probability_difference", "largest_probability_difference"),
 )
 
@@ -18,7 +18,7 @@ def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
     rows = [row for path in differences for row in read_table(path, COLUMNS)]
     write_table(summary, COLUMNS, rows)
     header = [
-        "run",
+        "training_run",
         "format",
         "MB",
         "kappa",
@@ -38,7 +38,7 @@ def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
             header,
             (
                 [
-                    row["run"],
+                    row["training_run"],
                     row["format"],
                     f"{int(row['bytes']) / 1e6:.1f}",
                     _rounded(row["quadratic_weighted_kappa"], ".3f"),

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 EXAMPLES = 5
 
 PROBLEM_COLUMNS = ("image", "problem", "found")
-BOTH_COLUMNS = ("both_class", "both_level", "both_severity", "both_referable")
+PATIENT_COLUMNS = ("patient_grade_name", "patient_grade", "patient_severity", "patient_referable")
 
 Answer = dict[str, Any]  # a value for each of ``columns``
 Problem = dict[str, str]  # a value for each of ``PROBLEM_COLUMNS``
@@ -43,15 +43,25 @@ Problem = dict[str, str]  # a value for each of ``PROBLEM_COLUMNS``
 def columns(classes: Sequence[str]) -> list[str]:
     """Of the table of graded photographs.
 
-    ``image``: its name in the folder, archive or list. ``patient``, ``eye``: by that name. ``class`` and ``level`` by
+    ``image``: its name in the folder, archive or list. ``patient``, ``eye``: by that name. ``predicted_grade`` by
     thresholds on the ``severity``, 0 to k - 1. ``probability_CLASS``: calibrated. ``referable``: 0 or 1, by the
     operating point. ``uncertainty``: what the highest probability lacks to 1, the measure by which ``metrics`` judges
     what is gained if people grade the rest. ``quality``: 0 to 1; ``low_quality``: 1 if that is below the
-    ``quality_cut`` of the graders. ``both_...``: the same, of the mean with the patient's other eye; empty without.
+    ``quality_cut`` of the graders. ``patient_...``: the same, of the mean with the patient's other eye; empty without.
     """
     probabilities = [f"probability_{name}" for name in classes]
-    names = ("image", "patient", "eye", "class", "level", "severity", *probabilities, "referable", "uncertainty")
-    return [*names, "quality", "low_quality", *BOTH_COLUMNS]
+    names = (
+        "image",
+        "patient",
+        "eye",
+        "predicted_grade_name",
+        "predicted_grade",
+        "severity",
+        *probabilities,
+        "referable",
+        "uncertainty",
+    )
+    return [*names, "quality", "low_quality", *PATIENT_COLUMNS]
 
 
 class Decoded:
@@ -136,9 +146,9 @@ def load_grader(graders: Graders, system: str) -> Loaded:
     paths = (grader.decision, grader.blended or grader.decision)
     decisions = [read_decision(path) for path in paths]
     for path, decision in zip(paths, decisions, strict=True):
-        if (decision.classes, decision.objective) != (classes, grader.objective):
+        if (decision.grade_names, decision.objective) != (classes, grader.objective):
             raise RetinaflowError(
-                f"{path}: decides on {decision.objective} of {', '.join(decision.classes)}; expected "
+                f"{path}: decides on {decision.objective} of {', '.join(decision.grade_names)}; expected "
                 f"{grader.objective} of {', '.join(classes)}. Delete it and run the workflow again."
             )
     return Loaded(grader, networks, *decisions)
@@ -258,7 +268,7 @@ def answers(
             "image": one.image,
             "patient": patients[number],
             "eye": eyes[number],
-            **_answer(own, number, graders.classes),
+            **_answer(own, number, graders.classes, "predicted_", ""),
             **{
                 f"probability_{name}": float(value)
                 for name, value in zip(graders.classes, own.probabilities[number], strict=True)
@@ -266,22 +276,23 @@ def answers(
             "uncertainty": float(1 - own.probabilities[number].max()),
             "quality": float(one.header.quality),
             "low_quality": int(float(one.header.quality) < graders.quality_cut),
-            **{
-                f"both_{name}": value if has_both[number] else None
-                for name, value in _answer(both, number, graders.classes).items()
-            },
+            **(
+                _answer(both, number, graders.classes, "patient_", "patient_")
+                if has_both[number]
+                else dict.fromkeys(PATIENT_COLUMNS)
+            ),
         }
         for number, one in enumerate(photographs)
     ]
 
 
-def _answer(grades: Grades, number: int, classes: Sequence[str]) -> Answer:
+def _answer(grades: Grades, number: int, classes: Sequence[str], of_grade: str, of_rest: str) -> Answer:
     level = int(grades.level[number])
     return {
-        "class": classes[level],
-        "level": level,
-        "severity": float(grades.severity[number]),
-        "referable": int(grades.referable[number]),
+        f"{of_grade}grade_name": classes[level],
+        f"{of_grade}grade": level,
+        f"{of_rest}severity": float(grades.severity[number]),
+        f"{of_rest}referable": int(grades.referable[number]),
     }
 
 

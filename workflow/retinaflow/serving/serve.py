@@ -97,8 +97,8 @@ def application(graders: Graders, system: str, loaded: Loaded, threads: int) -> 
     @app.get("/about")
     def about() -> dict[str, Any]:
         return {
-            "system": system,
-            "classes": graders.classes,
+            "model": system,
+            "grade_names": graders.classes,
             "types": list(IMAGE_EXTENSIONS),
             "most_bytes": MOST_BYTES,
         }
@@ -165,7 +165,7 @@ def examine(files: Mapping[str, str], graders: Graders, loaded: Loaded, threads:
     if photographs:
         outputs = outputs_of(loaded, decoded, len(graders.classes), graders.views, threads)
         found = answers(photographs, [("", one.image) for one in photographs], outputs, graders, loaded)
-        shares = _relevance(loaded, decoded, np.array([answer["level"] for answer in found]))
+        shares = _relevance(loaded, decoded, np.array([answer["predicted_grade"] for answer in found]))
         shown = decoded[loaded.networks[0][0].recipe]
         graded = [
             {

@@ -142,7 +142,8 @@ def state(stored: list[Stored]) -> str:
 def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
     """Fetch all objects below ``url`` as the folder ``target``, which appears once everything is there.
 
-    Each is kept under the name of its state in ``.kept`` beside ``target``, as a hard link: what is there already, from
+    Each is kept under the name of its state in ``.cache`` beside ``target``, as a hard link: what is there already,
+    from
     an earlier or a broken-off attempt, is not fetched again. Returns the number of objects that were fetched.
     Raises ``RetinaflowError`` as ``find_below``, and if they are more than ``max_bytes`` or one changes meanwhile.
     """
@@ -152,7 +153,7 @@ def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
         raise RetinaflowError(
             f"{url}: {total} bytes are more than the {max_bytes} allowed. If that is right, raise data.unpack_limit."
         )
-    kept = target.parent / ".kept" / target.name
+    kept = target.parent / ".cache" / target.name
     kept.mkdir(parents=True, exist_ok=True)
     wanted = {digest(f"{item.key}\0{item.etag}".encode()): item for item in stored}
     missing = {name: item for name, item in wanted.items() if not (kept / name).exists()}

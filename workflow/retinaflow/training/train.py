@@ -76,7 +76,8 @@ def train(
     ``precision`` and ``jit`` of ``settings`` are as ``device.resolve`` gives them. With ``head_epochs``, the head is
     trained alone at first, and the whole network goes on from its best epoch. The model holds the weights of the epoch
     with the best ``monitor``, and computes in float32 on one device, whatever it was trained in and on. The history has
-    a row an epoch with ``HISTORY_COLUMNS``, those of the head first. The third value is for ``run.json``: class weights
+    a row an epoch with ``HISTORY_COLUMNS``, those of the head first. The third value is for ``training_run.json``:
+    class weights
     and channel statistics, batch size, best epoch and its figure, parameters.
 
     Each finished epoch is kept in ``checkpoint``, and training goes on after the last one there, to the same result as
@@ -281,7 +282,7 @@ def train_job(
     minutes: float | None,
     model: Path,
     history: Path,
-    class_indices: Path,
+    grade_names_file: Path,
     record: Path,
     checkpoints: Path,
     gpus: Sequence[str],
@@ -303,11 +304,11 @@ def train_job(
     resolved = devices.resolve(settings)
     parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
-        "run": run,
+        "training_run": run,
         "backbone": backbone,
         "settings": dict(settings),
         "seed": seed,
-        "classes": list(classes),
+        "grade_names": list(classes),
         "digests": {
             "train_index": digest_files(training[0]),
             "validation_index": digest_files(validation[0]),
@@ -358,7 +359,7 @@ def train_job(
             # Without the compiled metrics and the optimiser, the file loads wherever Keras does, a third as large.
             keras.Model(trained.input, trained.output, name=backbone).save(part)
         write_table(history, HISTORY_COLUMNS, rows)
-        write_json(class_indices, {name: level for level, name in enumerate(classes)})
+        write_json(grade_names_file, {name: level for level, name in enumerate(classes)})
         seconds = round(sum(row["seconds"] for row in rows), 1)
         # Not decisive: a training that was cut short goes on wherever there is room.
         used = list(gpus) if gpus and devices.has_gpu() else devices.names(settings["gpus"])

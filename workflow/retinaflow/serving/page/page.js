@@ -75,7 +75,7 @@ function clear() {
 function graded(answer, prefix) {
   const severity = answer[`${prefix}severity`].toFixed(2);
   const most = about.classes.length - 1;
-  return `${answer[`${prefix}class`]}, severity ${severity} of ${most}, ${answer[`${prefix}referable`] ? "" : "not "}to be referred`;
+  return `${answer[`${prefix || "predicted_"}grade_name`]}, severity ${severity} of ${most}, ${answer[`${prefix}referable`] ? "" : "not "}to be referred`;
 }
 
 function result(answer) {
@@ -86,7 +86,7 @@ function result(answer) {
   find(".grade").textContent = graded(answer, "");
   find(".grade").classList.toggle("refer", Boolean(answer.referable));
   find(".detail").textContent = `Uncertainty ${answer.uncertainty.toFixed(2)}: what the highest probability lacks to 1`;
-  if (answer.both_class !== null) find(".both").textContent = `By both eyes: ${graded(answer, "both_")}`;
+  if (answer.patient_grade_name !== null) find(".both").textContent = `By both eyes: ${graded(answer, "patient_")}`;
   if (answer.low_quality) {
     find(".quality").textContent = `Poor quality (${answer.quality.toFixed(2)}): less than nearly all photographs it was trained on have`;
   }

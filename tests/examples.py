@@ -1,0 +1,44 @@
+"""Small tables of earlier stages that several test files use."""
+
+from pathlib import Path
+
+import numpy as np
+
+from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
+from retinaflow.scoring.raw_outputs import Outputs
+from retinaflow.storage.tables import write_table
+
+SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
+LEVELS = np.array([0, 2, 0, 1])
+NAMES = ["1_left", "1_right", "2_left", "2_right"]
+SAID = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
+
+
+def of(count, seed=0):
+    """What a regression says of both eyes of some patients, and knows something of."""
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, 3, count)
+    names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
+    patients, eyes = ([name.split("_")[place] for name in names] for place in (0, 1))
+    outputs = (levels + rng.normal(0, 0.6, count))[:, None]
+    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, levels, outputs)
+
+
+Tables = tuple[Path, Path]
+
+
+def tables(folder: Path, *problems: tuple[str, str], good: int = 0, dataset: str = "train") -> Tables:
+    """An inventory of ``good`` usable photographs of one patient and one more for each of ``problems`` that has a path.
+
+    ``problems`` are (kind, path).
+    """
+    rows = [{"path": f"good{number}.jpeg", "patient": "1"} for number in range(good)]
+    rows += [{"path": path, "problem": kind} for kind, path in problems if path and kind != "other_file"]
+    listed = [
+        {"data_set": dataset, "image": f"image{number}", "path": path, "problem": kind, "found": f"found {number}"}
+        for number, (kind, path) in enumerate(problems)
+    ]
+    inventory, table = folder / f"{dataset}.csv", folder / f"{dataset}-problems.csv"
+    write_table(inventory, INVENTORY_COLUMNS, [{**dict.fromkeys(INVENTORY_COLUMNS, ""), **row} for row in rows])
+    write_table(table, PROBLEM_COLUMNS, listed)
+    return inventory, table
