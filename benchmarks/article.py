@@ -101,7 +101,10 @@ def photographs(rows: Sequence[dict[str, str]], size: int) -> tuple[np.ndarray, 
 def fold(dataset: str, number: int, mode: methods.Mode) -> None:
     """Write what a fold puts out where the workflow would, if it is not there."""
     results = folder(dataset, mode)
-    outputs, record = outputs_of(results, number), results / f"models/{methods.BACKBONE}/fold-{number}/training_run.json"
+    outputs, record = (
+        outputs_of(results, number),
+        results / f"models/{methods.BACKBONE}/fold-{number}/training_run.json",
+    )
     if outputs.is_file():
         return
     training, held_out = methods.split(dataset, mode.folds)[number - 1]

@@ -250,8 +250,8 @@ def test_of_identical_photographs_with_different_levels_none_stays(setup: Setup)
     assert setup.take(("1_left", "1"), ("2_left", "1"), ("3_left", "2"), ("4_left", "0")).usable == 1
     assert [kind for _, _, kind in setup.listed()] == ["identical_conflict"] * 3
     first, second, third = setup.found("identical_conflict")
-    assert first == second == f"level 1, but the same bytes as '{setup.folder}/3_left.jpeg' of level 2"
-    assert third == f"level 2, but the same bytes as '{setup.folder}/1_left.jpeg' of level 1"
+    assert first == second == f"grade 1, but the same bytes as '{setup.folder}/3_left.jpeg' of grade 2"
+    assert third == f"grade 2, but the same bytes as '{setup.folder}/1_left.jpeg' of grade 1"
 
 
 def test_what_is_left_out_for_another_reason_is_no_copy(setup: Setup) -> None:
@@ -286,7 +286,7 @@ def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, 
         ("8_right.jpeg", "8_right", "patient_in_both"),
     ]
     assert setup.found("patient_in_both") == ["patient '8' has 'train/p_8_left.jpeg' in train"]
-    assert setup.found("identical_conflict") == ["level 1, but the same bytes as 'train/p_8_left.jpeg' of level 2"]
+    assert setup.found("identical_conflict") == ["grade 1, but the same bytes as 'train/p_8_left.jpeg' of grade 2"]
 
 
 def test_a_photograph_that_training_leaves_out_gives_nothing_away(setup: Setup, tmp_path: Path) -> None:

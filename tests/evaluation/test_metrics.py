@@ -457,7 +457,7 @@ def test_other_eye_of_the_kaggle_test_set(real_data: Path) -> None:
     if not table.is_file():
         pytest.skip(f"no label table {table}")
     with open(table, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: int(row["grade"]) for row in csv.DictReader(file)}
+        levels = {row["image"]: int(row["level"]) for row in csv.DictReader(file)}
     actual = np.array(list(levels.values()))
     patients, eyes = zip(*(name.split("_") for name in levels), strict=True)
     result = judged(actual, np.eye(5)[actual], FIVE, 2, patients=patients, eyes=eyes)

@@ -45,7 +45,7 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
     names = ["A", "A+blend", "B"]
     tables = {name: write(tmp_path / f"{name}.csv", levels) for name, levels in zip(names, given, strict=True)}
     pairs = compare_pairs(tables, 4, 200, 5)
-    assert [(pair.system, pair.other) for pair in pairs] == [("A", "A+blend"), ("A", "B"), ("A+blend", "B")]
+    assert [(pair.model, pair.other_model) for pair in pairs] == [("A", "A+blend"), ("A", "B"), ("A+blend", "B")]
     kappas = [cohen_kappa_score(ACTUAL, levels, weights="quadratic") for levels in given]
     patients = [f"{row // 2:03d}" for row in range(len(ACTUAL))]
     drawn = replicate_kappas(ACTUAL, given, 4, patients, 200, 5)
@@ -99,8 +99,8 @@ def test_a_system_alone_has_no_pair(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"levels": ACTUAL[:-2], "actual": ACTUAL[:-2]}, "a filename is another than in .*a.csv"),
-        ({"levels": ACTUAL, "actual": (ACTUAL + 1) % 4}, "a class is another than in .*a.csv"),
-        ({"levels": ACTUAL + 1}, "row .* has class '4', expected 0 to 3"),
+        ({"levels": ACTUAL, "actual": (ACTUAL + 1) % 4}, "a grade is another than in .*a.csv"),
+        ({"levels": ACTUAL + 1}, "row .* has grade '4', expected 0 to 3"),
         ({"levels": ACTUAL[:0]}, "found no photograph"),
     ],
 )

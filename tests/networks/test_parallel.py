@@ -62,7 +62,7 @@ def outcome(folder: Path) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]
         for row in read_table(folder / "history.csv")
     ]
     weights = keras.saving.load_model(folder / "model.keras").get_weights()
-    return np.array(figures), weights, json.loads((folder / "run.json").read_text())["computed"]
+    return np.array(figures), weights, json.loads((folder / "training_run.json").read_text())["computed"]
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

@@ -129,9 +129,12 @@ def test_provenance_says_once_what_all_share(tmp_path: Path) -> None:
     assert "<tr><td>results</td><td>&lt;here&gt;</td><td>–</td></tr>" in page
     assert page.count("<tr><td>environment.python</td><td>3.12.1</td></tr>") == 1
     assert "<tr><td>computed.jit</td><td>false</td></tr>" in page
-    assert "<tr><th>run</th><th>seconds</th></tr>\n<tr><td>A</td><td>2.5</td></tr>\n<tr><td>BB</td><td>3.5" in page
+    assert (
+        "<tr><th>training_run</th><th>seconds</th></tr>\n<tr><td>A</td><td>2.5</td></tr>\n<tr><td>BB</td><td>3.5"
+        in page
+    )
     provenance([], records[:1], tmp_path / "page.html")
-    assert "<th>run</th>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<th>training_run</th>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_markdown_becomes_a_page(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(compariso
 
 def test_each_table_ends_with_what_is_free(comparison: Compare) -> None:
     unpaired = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
-    made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, other_eye=unpaired))
+    made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, fellow_eye=unpaired))
     cells = [(row["model"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
     assert cells[1:] == [
         ("always class0", "0.0000", "0.7350"),
@@ -383,7 +383,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         ([GOOD, scores("B/fold-1", "validation", 0.5)], r"1\.json: B/fold-1 on validation; expected either no folds"),
         ([GOOD, scores("B", "out-of-fold", 0.5)], r"0\.json: A on validation; expected either no folds"),
         ([GOOD, scores("B", "validation", 0.5, images=999)], r"1\.json: images is 999, expected 1000 as in .*0\.json"),
-        ([GOOD, scores("B", "validation", 0.5, classes=["a", "b", "c"])], r"1\.json: classes is"),
+        ([GOOD, scores("B", "validation", 0.5, grade_names=["a", "b", "c"])], r"1\.json: grade_names is"),
         (
             [GOOD, scores("B", "validation", 0.5, baseline={"grade_name": "class0", "accuracy": 0.5})],
             r"1\.json: baseline_accuracy is 0\.5, expected 0\.735",

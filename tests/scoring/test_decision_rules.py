@@ -209,11 +209,11 @@ def test_a_decision_is_read_as_it_was_written(tmp_path):
         ({"thresholds": [1.5, 0.5, 2.5, 3.5]}, "expected 4 ascending numbers"),
         ({"thresholds": [0.5, 1.5, 2.5, float("nan")]}, "NaN is no JSON number"),
         ({"thresholds": [0.5, 1.5, 2.5, 1e400]}, "Infinity is no JSON number"),
-        ({"cutpoints": None}, "cuts of a regression alone"),
-        ({"objective": "softmax"}, "cuts of a regression alone"),
+        ({"cutpoints": None}, "cutpoints of a regression alone"),
+        ({"objective": "softmax"}, "cutpoints of a regression alone"),
         ({"objective": "guess"}, "objective: 'guess' is not one of"),
         ({"temperature": 0}, "temperature: 0 is less than"),
-        ({"referable_grade": 5}, "expected a level below 5"),
+        ({"referable_grade": 5}, "expected a grade below 5"),
         ({"referable_cut": "low"}, "referable_cut: 'low' is not of type 'number'"),
         ({"more": 1}, "'more' was unexpected"),
     ],
@@ -221,7 +221,7 @@ def test_a_decision_is_read_as_it_was_written(tmp_path):
 def test_what_is_no_decision_is_refused(tmp_path, change, told):
     content = fit(labelled(100), 2, 0.9, seed=1)._asdict()
     (tmp_path / "decision_rule.json").write_text(json.dumps({**content, **change}))
-    with pytest.raises(RetinaflowError, match=rf"decision\.json: .*{told}.*Delete it"):
+    with pytest.raises(RetinaflowError, match=rf"decision_rule\.json: .*{told}.*Delete it"):
         read_decision(tmp_path / "decision_rule.json")
 
 
@@ -229,5 +229,5 @@ def test_what_is_no_decision_is_refused(tmp_path, change, told):
 def test_what_is_no_json_of_a_decision_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "decision_rule.json").write_text(content)
-    with pytest.raises(RetinaflowError, match=r"decision\.json: .*Delete it"):
+    with pytest.raises(RetinaflowError, match=r"decision_rule\.json: .*Delete it"):
         read_decision(tmp_path / "decision_rule.json")

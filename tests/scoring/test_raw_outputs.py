@@ -121,7 +121,7 @@ def test_what_single_views_give_is_kept_beside_the_means(tmp_path):
     means, single = of(60, seed=1), of(60, seed=1)._replace(outputs=of(60, seed=2).outputs)
     write_outputs(tmp_path / "both.csv", means, single.outputs)
     write_outputs(tmp_path / "means.csv", means)
-    write_outputs(tmp_path / "single.csv", single)
+    write_outputs(tmp_path / "no_tta.csv", single)
     header = "image,filename,patient,eye,grade,output_0,no_tta_0"
     assert (tmp_path / "both.csv").read_text().splitlines()[0] == header
     for kind, other in (("output", "means"), ("no_tta", "no_tta")):

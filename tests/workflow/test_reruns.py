@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Reruns: every line of the table in docs/architecture.md, in real dry runs and, where it matters, runs."""
+=======
+"""What runs again after what: every line of the table in docs/architecture.md, in dry runs and real ones."""
+>>>>>>> 32f95ac (Follow the new names in schemas and tests)
 
 import os
 import re

@@ -65,10 +65,10 @@ _COUNT = {"type": "integer", "minimum": 0}
 
 # What the comparison reads of a metrics file.
 SCHEMA = _object(
-    run=_NAME,
-    backbone=_NAME,
-    part={"enum": list(PARTS)},
-    classes={"type": "array", "minItems": 2, "items": _NAME},
+    model=_NAME,
+    network=_NAME,
+    split={"enum": list(PARTS)},
+    grade_names={"type": "array", "minItems": 2, "items": _NAME},
     images={**_COUNT, "minimum": 1},
     patients={**_COUNT, "minimum": 1},
     accuracy=_SHARE,
@@ -76,15 +76,15 @@ SCHEMA = _object(
     macro_auc=_SHARE_OR_NULL,
     log_loss={"type": "number", "minimum": 0},
     referable=_object(
-        level={"type": "integer", "minimum": 1},
+        grade={"type": "integer", "minimum": 1},
         auc=_SHARE_OR_NULL,
         sensitivity=_SHARE_OR_NULL,
         specificity=_SHARE_OR_NULL,
         operating_point=_object(sensitivity=_SHARE_OR_NULL, specificity=_SHARE_OR_NULL),
     ),
-    plain=_object(quadratic_weighted_kappa=_KAPPA_OR_NULL),
+    argmax=_object(quadratic_weighted_kappa=_KAPPA_OR_NULL),
     baseline=_object(**{"grade_name": _NAME, "accuracy": _SHARE}),
-    other_eye=_object(images=_COUNT, accuracy=_SHARE_OR_NULL, quadratic_weighted_kappa=_KAPPA_OR_NULL),
+    fellow_eye=_object(images=_COUNT, accuracy=_SHARE_OR_NULL, quadratic_weighted_kappa=_KAPPA_OR_NULL),
     calibration=_object(expected_calibration_error=_SHARE),
     intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
 )
