@@ -152,7 +152,7 @@ def publish(dataset: str, mode: methods.Mode) -> None:
 def judge(outputs: Path, target: Path) -> dict[str, Any]:
     """Grade outputs as the workflow does, beside them; returns what the most probable class comes to, and always 0."""
     written = tuple(target / name for name in ("predictions.csv", "metrics.json", "confusion_matrix.png"))
-    options = common.CLASSES, 2, 0.9, methods.REPLICATES, methods.SEED, target / "decision.json"
+    options = common.CLASSES, 2, 0.9, methods.REPLICATES, methods.SEED, target / "decision_rule.json"
     grade_system(methods.BACKBONE, "softmax", {"out-of-fold": outputs}, [], *options, {"out-of-fold": written})
     its = methods.read_graded(target, plain=True)
     zeros = its._replace(predicted=np.zeros_like(its.predicted))

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Reruns: every line of the table in docs/architecture.md, in real dry runs and, where it matters, runs."""
-=======
-"""What runs again after what: every line of the table in docs/architecture.md, in dry runs and real ones."""
->>>>>>> 32f95ac (Follow the new names in schemas and tests)
 
 import os
 import re
@@ -105,7 +101,7 @@ def test_a_backbone_removed(finished):
     assert finished.planned() == jobs("compare")
 
 
-@pytest.mark.parametrize("change", [{"referable_grade": 3}, {"referable_sensitivity": 0.8}, {"bootstrap": 50}])
+@pytest.mark.parametrize("change", [{"referable_level": 3}, {"referable_sensitivity": 0.8}, {"bootstrap": 50}])
 def test_a_metric_option(finished, change):
     finished.config["score"] = change
     assert finished.planned() == jobs(*[f"grade {system}" for system in (*BACKBONES, "average")], "compare")

@@ -49,7 +49,8 @@ class Decision(NamedTuple):
 
     ``objective``: what they are (``objectives``); ``grade_names``: k names. ``thresholds``: k - 1, ascending; the
     grade is how many of them the severity exceeds. ``temperature`` and, of a regression alone, the k - 1 ascending
-    ``cutpoints`` are what ``objectives.class_probabilities`` takes. A photograph is referred if its probability of ``referable_grade`` or
+    ``cutpoints`` are what ``objectives.class_probabilities`` takes. A photograph is referred if its probability of
+    ``referable_grade`` or
     worse reaches ``referable_cut``, which found ``referable_sensitivity`` of those to be found. ``photographs`` and
     ``patients``: of how many it was fitted.
     """
@@ -330,6 +331,7 @@ def read_decision(path: str | os.PathLike[str]) -> Decision:
     if decision.referable_grade >= k or (decision.cutpoints is None) == (decision.objective == "regression"):
         raise RetinaflowError(
             f"{path}: referable_grade {decision.referable_grade} and cutpoints {decision.cutpoints} of "
-            f"{decision.objective} for {k} classes; expected a grade below {k}, and cutpoints of a regression alone. {again}"
+            f"{decision.objective} for {k} classes; expected a grade below {k}, and "
+            f"cutpoints of a regression alone. {again}"
         )
     return decision
