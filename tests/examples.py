@@ -11,11 +11,11 @@ from retinaflow.storage.tables import write_table
 SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
 LEVELS = np.array([0, 2, 0, 1])
 NAMES = ["1_left", "1_right", "2_left", "2_right"]
-SAID = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
+OUTPUTS = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
 
 
 def of(count, seed=0):
-    """What a regression says of both eyes of some patients, and knows something of."""
+    """Raw outputs of a regression for both eyes of some patients, related to their grades."""
     rng = np.random.default_rng(seed)
     levels = rng.integers(0, 3, count)
     names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
@@ -28,7 +28,7 @@ Tables = tuple[Path, Path]
 
 
 def tables(folder: Path, *problems: tuple[str, str], good: int = 0, dataset: str = "train") -> Tables:
-    """An inventory of ``good`` usable photographs of one patient and one more for each of ``problems`` that has a path.
+    """Write an inventory: ``good`` usable images of one patient, one more for each problem that has a path.
 
     ``problems`` are (kind, path).
     """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples import SAID, SOFTMAX, of
+from examples import OUTPUTS, SOFTMAX, of
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
@@ -18,9 +18,9 @@ CLASSES = ["no DR", "mild", "severe"]
 
 def test_columns_and_values_of_predictions(tmp_path):
     grades = Grades(
-        np.array([0.4, 1.5, 1.0, 0.5]), SOFTMAX, np.array([0, 2, 1, 0]), np.array([0, 2, 2, 1]), SAID.levels > 0
+        np.array([0.4, 1.5, 1.0, 0.5]), SOFTMAX, np.array([0, 2, 1, 0]), np.array([0, 2, 2, 1]), OUTPUTS.levels > 0
     )
-    write_predictions(tmp_path / "predictions.csv", SAID, grades, CLASSES)
+    write_predictions(tmp_path / "predictions.csv", OUTPUTS, grades, CLASSES)
     assert (tmp_path / "predictions.csv").read_text().splitlines() == [
         "filename,grade_name,grade,predicted_grade_name,predicted_grade,"
         "probability_no DR,probability_mild,probability_severe,"

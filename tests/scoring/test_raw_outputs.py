@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples import LEVELS, NAMES, SAID, SOFTMAX, of
+from examples import LEVELS, NAMES, OUTPUTS, SOFTMAX, of
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.scoring.raw_outputs import Outputs, average, pool, read_outputs, write_outputs
@@ -15,7 +15,7 @@ from retinaflow.storage.tables import read_table
 
 
 def test_columns_and_values_of_outputs(tmp_path):
-    write_outputs(tmp_path / "raw_outputs.csv", SAID)
+    write_outputs(tmp_path / "raw_outputs.csv", OUTPUTS)
     assert (tmp_path / "raw_outputs.csv").read_text().splitlines() == [
         "image,filename,patient,eye,grade,output_0,output_1,output_2",
         "1_left,1_left.jpeg,1,left,0,0.7,0.2,0.1",
@@ -68,7 +68,7 @@ def test_what_is_written_is_read(entries):
 )
 def test_what_is_no_output_of_a_model_is_refused(tmp_path, column, value, expected):
     path = tmp_path / "raw_outputs.csv"
-    write_outputs(path, SAID)
+    write_outputs(path, OUTPUTS)
     table = read_table(path)
     table[2][column] = value
     with open(path, "w", newline="") as file:
@@ -83,7 +83,7 @@ def test_what_is_no_output_of_a_model_is_refused(tmp_path, column, value, expect
 @given(st.data())
 def test_a_damaged_table_is_refused_or_holds_outputs(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("outputs") / "raw_outputs.csv"
-    write_outputs(path, SAID)
+    write_outputs(path, OUTPUTS)
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
         read = read_outputs(path, "softmax", 3)
@@ -136,17 +136,17 @@ def test_what_single_views_give_is_kept_beside_the_means(tmp_path):
 
 
 def test_systems_of_one_objective_are_averaged_output_by_output(tmp_path):
-    write_outputs(tmp_path / "a.csv", SAID)
-    write_outputs(tmp_path / "b.csv", SAID._replace(outputs=SOFTMAX[::-1]))
+    write_outputs(tmp_path / "a.csv", OUTPUTS)
+    write_outputs(tmp_path / "b.csv", OUTPUTS._replace(outputs=SOFTMAX[::-1]))
     average([(tmp_path / "a.csv", "softmax"), (tmp_path / "b.csv", "softmax")], "softmax", 3, tmp_path / "mean.csv")
     read = read_outputs(tmp_path / "mean.csv", "softmax", 3)
     assert read.outputs == pytest.approx((SOFTMAX + SOFTMAX[::-1]) / 2)
-    assert (read.images, read.eyes, read.levels.tolist()) == (NAMES, SAID.eyes, LEVELS.tolist())
+    assert (read.images, read.eyes, read.levels.tolist()) == (NAMES, OUTPUTS.eyes, LEVELS.tolist())
 
 
 def test_of_systems_with_other_objectives_the_severities_are_averaged(tmp_path):
-    write_outputs(tmp_path / "a.csv", SAID)
-    write_outputs(tmp_path / "b.csv", SAID._replace(outputs=np.array([[0.5], [9.0], [-1.0], [1.0]])))
+    write_outputs(tmp_path / "a.csv", OUTPUTS)
+    write_outputs(tmp_path / "b.csv", OUTPUTS._replace(outputs=np.array([[0.5], [9.0], [-1.0], [1.0]])))
     tables = [(tmp_path / "a.csv", "softmax"), (tmp_path / "b.csv", "regression")]
     average(tables, "regression", 3, tmp_path / "mean.csv")
     read = read_outputs(tmp_path / "mean.csv", "regression", 3)
@@ -155,7 +155,7 @@ def test_of_systems_with_other_objectives_the_severities_are_averaged(tmp_path):
 
 @pytest.mark.parametrize("change", [{"images": ["1_left", "1_right", "2_left", "3_left"]}, {"levels": LEVELS[::-1]}])
 def test_systems_of_other_photographs_or_labels_are_not_averaged(tmp_path, change):
-    write_outputs(tmp_path / "a.csv", SAID)
-    write_outputs(tmp_path / "b.csv", SAID._replace(**change))
+    write_outputs(tmp_path / "a.csv", OUTPUTS)
+    write_outputs(tmp_path / "b.csv", OUTPUTS._replace(**change))
     with pytest.raises(RetinaflowError, match=r"b\.csv: other photographs or classes than in .*a\.csv"):
         average([(tmp_path / f"{name}.csv", "softmax") for name in "ab"], "softmax", 3, tmp_path / "mean.csv")
