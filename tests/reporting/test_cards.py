@@ -13,7 +13,6 @@ from retinaflow.scoring.predictions import grade_system
 from retinaflow.scoring.raw_outputs import write_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
-from scoring.test_raw_outputs import of
 
 CLASSES = ["no DR", "mild", "severe"]
 RECORD = {

@@ -22,8 +22,8 @@ rule illustrate:
     log:
         path("logs", "report", "{model}", "{split}.log"),
     wildcard_constraints:
-        system=any_of(whole_systems()),
-        part=any_of(system_parts(whole_systems()[0])),
+        model=any_of(whole_systems()),
+        split=any_of(system_parts(whole_systems()[0])),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
@@ -124,7 +124,7 @@ rule model_card:
     log:
         path("logs", "report", "{model}-card.log"),
     wildcard_constraints:
-        system=any_of(whole_systems()),
+        model=any_of(whole_systems()),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"

@@ -52,7 +52,7 @@ rule grade:
     log:
         path("logs", "grade", "{model}.log"),
     wildcard_constraints:
-        system=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
+        model=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
@@ -82,7 +82,7 @@ if FOLDS:
             **graded("out-of-fold"),
             decision=path("models", "{model}", "decision_rule.json"),
         wildcard_constraints:
-            system=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
+            model=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
 
     rule pool:
         input:
