@@ -53,7 +53,7 @@ test: $(VENV)/.development
 
 # Functions alone: no Snakemake, no training. Under two minutes on two cores.
 test-unit: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not trains and not slurm and not s3 and not slow" --ignore tests/workflow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not trains and not real and not slurm and not s3 and not slow" --ignore tests/workflow --numprocesses 2 --dist loadfile
 
 # The rest: killed at random in every stage, a full disk, on one core. test-slurm and test-s3 have their slow ones, too.
 test-slow: $(VENV)/.development

@@ -25,14 +25,18 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# Files whose tests train, load or convert networks, or start programs for minutes: `make test-unit` leaves them out.
+# Files whose tests train, load or convert networks, draw many images, or check all files. `make test-unit` skips them.
 TRAINS = {
+    "benchmarks/test_methods.py",
+    "data/test_demo.py",
     "jobs/test_resources.py",
     "networks/test_backends.py",
     "networks/test_building.py",
     "networks/test_devices.py",
+    "networks/test_optimizers.py",
     "networks/test_parallel.py",
     "networks/test_weights.py",
+    "reporting/test_illustrations.py",
     "scoring/test_score.py",
     "serving/test_export.py",
     "serving/test_predict.py",
