@@ -120,7 +120,7 @@ pins: $(VENV)/.development
 	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict export serve track s3)) \
 		--extra dev --output-file envs/requirements-dev.txt
 
-# The tables of config/README.md, from the schema.
+# The tables of config/README.md and the JSON Schema, from the classes of the settings.
 reference: $(VENV)/.workflow
 	$(BIN)/retinaflow reference
 

@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, core_schema
@@ -61,21 +60,25 @@ class Section(BaseModel):
             self.__dict__[name] = _whole(value)
         return self
 
-    @model_serializer(mode="wrap")
-    def _sort_keys(self, dump: Any) -> dict[str, Any]:
-        # The order of fields in a class is for readers. It must not look like a change of a setting.
-        values: dict[str, Any] = dump(self)
-        return {key: values[key] for key in sorted(values)}
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Values by key, in alphabetical order at each level: the order in a file is no change of a setting."""
+        # Pydantic warns of an integer in a field for floats.
+        values: dict[str, Any] = _sorted(super().model_dump(**{"warnings": False, **options}))
+        return values
 
 
 def from_text(value: Any, annotation: Any) -> Any:
     """``value`` as what ``annotation`` expects, if it is text that has this form; otherwise ``value`` itself."""
     expected = alternatives(annotation)
-    if isinstance(value, list):
-        inner = [get_args(one)[0] for one in expected if get_origin(one) is list]
-        return [from_text(item, inner[0]) for item in value] if inner else value
+    containers = {get_origin(one): get_args(one)[-1] for one in expected if get_args(one)}
+    if isinstance(value, list) and list in containers:
+        return [from_text(item, containers[list]) for item in value]
+    if isinstance(value, Mapping) and dict in containers:
+        return {key: from_text(inner, containers[dict]) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
+    if value == "" and str not in expected and type(None) in expected:  # nothing stands behind a key
+        return None
     if value in WORDS and (WORDS[value] in literals(annotation) or type(WORDS[value]) in expected):
         return WORDS[value]
     if str in expected or value in expected:
@@ -111,6 +114,10 @@ def is_section(annotation: Any) -> TypeGuard[type["Section"]]:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
+def _sorted(value: Any) -> Any:
+    return {key: _sorted(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
+
+
 def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(item) for item in value]
@@ -131,7 +138,7 @@ class Unique:
 
 
 def _check_unique(items: list[Any]) -> list[Any]:
-    if any(item in items[:number] for number, item in enumerate(items)):
+    if len(set(items)) < len(items):
         raise PydanticCustomError("unique", "has non-unique elements")
     return items
 

@@ -1,0 +1,66 @@
+"""Facts that follow from a configuration: splits, shards, models of both eyes, variants."""
+
+import pytest
+
+from configurations import completed, configured, labelled, written
+from retinaflow.config.loading import load
+from retinaflow.config.lookups import eye_models, held_out_splits, shard_counts, variant
+from retinaflow.config.places import check_files
+from retinaflow.errors import RetinaflowError
+
+
+def test_labels_that_cannot_be_used_are_named_before_anything_runs(tmp_path):
+    full = labelled(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,level\n/x,1\n")
+    with pytest.raises(RetinaflowError, match="row 2 names the image '/x'"):
+        shard_counts(full)
+
+
+def test_splits(tmp_path):
+    assert held_out_splits(labelled(tmp_path)) == ["train", "validation"]
+    assert held_out_splits(labelled(tmp_path, split__folds=3)) == ["fold-1", "fold-2", "fold-3"]
+
+
+def test_number_of_shards_follows_from_the_labels(tmp_path):
+    def counts(**changes):
+        return shard_counts(labelled(tmp_path, **changes))
+
+    assert counts() == {"train": 1, "validation": 1}
+    assert counts(preprocess__shard_size=20) == {"train": 4, "validation": 1}
+    assert counts(preprocess__shard_size=19) == {"train": 5, "validation": 2}
+    assert counts(preprocess__shard_size=20, split__folds=4) == {f"fold-{i}": 2 for i in range(1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "expected"),
+    [
+        (["1_left.jpeg", "2_left", "1_right"], None, ["average", "stacking"]),
+        (["1_left", "2_right", "3_left"], None, []),
+        (["a", "b"], None, []),
+        (["1_left", "1_right"], "(?P<patient>.+)_(left|right)", []),
+    ],
+)
+def test_both_eyes_are_graded_if_labels_have_both(tmp_path, names, pattern, expected):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,level\n" + "".join(f"{name},0\n" for name in names))
+    changes = {"data__patient_pattern": pattern} if pattern else {}
+    given = written(data__train={"images": "images", "labels": str(labels)}, **changes)
+    assert eye_models(completed(given)) == expected
+    assert eye_models(completed({**given, "eyes": {"models": ["average"]}})) == ["average"]
+
+
+def test_a_demo_needs_no_files():
+    demo = written(
+        demo={"train_patients": 50, "test_patients": 20},
+        data__train={"images": "results/a", "labels": "results/a.csv"},
+        data__test={"images": "results/b", "labels": "results/b.csv"},
+        preprocess__shard_size=10,
+    )
+    full = load(demo)
+    check_files(full)
+    assert shard_counts(full) == {"train": 8, "validation": 2, "test": 4}
+
+
+def test_variant_of_a_model():
+    full = configured(models={"VGG16": {"image_size": 512}}, preprocess__crop="circle")
+    assert variant(full, "VGG16").name == "512-circle-keep-none"

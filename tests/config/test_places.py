@@ -1,0 +1,178 @@
+"""Folders, files and addresses of a configuration: one message for each that cannot be used."""
+
+import os
+import zipfile
+
+import pytest
+
+from configurations import configured, labelled
+from retinaflow.config.places import check_files
+from retinaflow.errors import RetinaflowError
+
+HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data__test": {"images": "nowhere", "labels": "none.csv"}}, "data.test.images: 'nowhere' is not a folder"),
+        ({"data__test": {"images": "nowhere", "labels": "none.csv"}}, "data.test.labels: there is no file 'none.csv'"),
+        ({"data__test": {"images": ["nowhere", "no"], "labels": "x"}}, "data.test.images[1]: 'no' is not a folder"),
+        ({"data__test": {"images": "no.zip/inner", "labels": "x"}}, "data.test.images: there is no archive 'no.zip'"),
+        (
+            {"train__weights": "Imagenet"},
+            "weights of VGG16: there is no file 'Imagenet'; expected 'imagenet', 'random'",
+        ),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, changes, expected):
+    with pytest.raises(RetinaflowError) as caught:
+        check_files(labelled(tmp_path, **changes))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "found an empty file"),
+        (HTML, "found an HTML page"),
+        (b"PK\x03\x04 a model", "found a zip archive, such as a .keras model"),
+        (b"\x80\x04\x95\x0b", r"found the bytes b'\\x80\\x04\\x95\\x0b'"),
+        (b"\x89HDF\r\n\x1a\n", "is cut off after 8 of"),
+        (b"\x89HDF\r\n\x1a\n\0" + bytes(31) + (10**6).to_bytes(8, "little"), "is cut off after 48 of 1000000 bytes"),
+        (b"\x89HDF\r\n\x1a\n\2" + bytes(19) + (10**6).to_bytes(8, "little"), "is cut off after 36 of 1000000 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_before_anything_runs(tmp_path, content, found):
+    path = tmp_path / "w.h5"
+    path.write_bytes(content)
+    message = rf"weights of VGG16: '{path}': {found}.*; expected a \.h5 .*'imagenet' or 'random'"
+    with pytest.raises(RetinaflowError, match=message):
+        check_files(labelled(tmp_path, models={"VGG16": {"weights": str(path)}}))
+
+
+def test_weights_of_another_format_are_refused(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(RetinaflowError, match=r"w\.pt': has another extension than \.h5"):
+        check_files(labelled(tmp_path, models={"VGG16": {"weights": str(tmp_path / "w.pt")}}))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 5000, "/".join("x" * 500), "nowhere.zip", "y" * 300 + ".zip"])
+def test_paths_that_no_disk_takes_are_not_there(tmp_path, name):
+    with pytest.raises(
+        RetinaflowError, match=r"(?s)data.test.images: .*data.test.labels: there is no file.*weights of VGG16"
+    ):
+        check_files(
+            labelled(tmp_path, data__test={"images": name, "labels": name}, models={"VGG16": {"weights": name}})
+        )
+
+
+@pytest.mark.parametrize("key", ["results", "data__train__labels", "train__weights"])
+@pytest.mark.parametrize(("name", "found"), [("a\0b", "NUL"), ("{part}", "brace")])
+def test_names_that_mean_something_else_are_refused(tmp_path, key, name, found):
+    with pytest.raises(RetinaflowError, match=found):
+        check_files(labelled(tmp_path, **{key: name}))
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "loop"])
+def test_results_that_cannot_be_a_folder_are_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RetinaflowError, match=rf"results: '{tmp_path}/\w+' is not a folder"):
+        check_files(labelled(tmp_path, results=str(tmp_path / name)))
+
+
+def test_results_that_may_not_be_written_are_refused(tmp_path):
+    full = labelled(tmp_path, results=str(tmp_path / "closed" / "results"))
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.access(tmp_path / "closed", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    with pytest.raises(RetinaflowError, match="closed' may not be written to"):
+        check_files(full)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("a", "a"),
+        ("a", "a/b"),
+        ("a/b", "a"),
+        ("a", "link"),
+        ("link", "a/../a/b"),
+        (["c", "a"], ["a/b"]),
+        (["a", "a/b"], "c"),
+        ("x.zip", "x.zip"),
+        ("x.zip/t", "x.zip"),
+        ("x.zip/t", "x.zip/t/u"),
+    ],
+)
+def test_images_that_would_count_twice_are_refused(tmp_path, train, test):
+    labels = str(tmp_path / "labels.csv")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("t/u/1.jpeg", b"x")
+
+    def source(names):
+        names = [str(tmp_path / name) for name in ([names] if isinstance(names, str) else names)]
+        return {"images": names, "labels": labels}
+
+    with pytest.raises(RetinaflowError, match="are one folder, or one lies inside the other"):
+        check_files(labelled(tmp_path, data__train=source(train), data__test=source(test)))
+
+
+def test_images_that_are_apart_are_accepted(tmp_path):
+    labels = str(tmp_path / "labels.csv")
+    for name in ("a", "ab"):
+        (tmp_path / name).mkdir()
+    for name in ("a/x.zip", "y.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("t/1.jpeg", b"x")
+    train = [str(tmp_path / name) for name in ("a", "a/x.zip/t")]
+    test = [str(tmp_path / name) for name in ("ab", "a/x.zip/tt", "y.zip/t")]
+    sources = ({"images": images, "labels": labels} for images in (train, test))
+    check_files(labelled(tmp_path, **dict(zip(("data__train", "data__test"), sources, strict=True))))
+
+
+def test_an_archive_that_is_none_is_named(tmp_path):
+    (tmp_path / "x.zip").write_bytes(HTML)
+    with pytest.raises(RetinaflowError, match=r"x\.zip' is no \.zip archive, or not all of one"):
+        check_files(
+            labelled(tmp_path, data__test={"images": str(tmp_path / "x.zip"), "labels": str(tmp_path / "labels.csv")})
+        )
+
+
+def test_results_inside_the_images_are_refused(tmp_path):
+    with pytest.raises(RetinaflowError, match="holds the results folder"):
+        check_files(labelled(tmp_path, results=str(tmp_path / "images" / "results")))
+
+
+def test_files_that_are_there_are_accepted(tmp_path):
+    check_files(labelled(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"data__train": {"images": "https://x.org/a", "labels": "x"}},
+            "data.train.images: 'https://x.org/a': only s3://",
+        ),
+        (
+            {"data__train": {"images": "s3://b/a/../b", "labels": "x"}},
+            "data.train.images: 's3://b/a/../b': expected s3://",
+        ),
+        ({"data__train": {"images": "s3://b//a", "labels": "x"}}, "without empty steps"),
+        ({"data__train": {"images": "s3://b/a", "labels": "s3://"}}, "data.train.labels: 's3://': expected s3://"),
+        ({"train__weights": "s3://b/w.pt"}, "weights of VGG16: 's3://b/w.pt': has another extension than .h5"),
+        (
+            {"data__train": {"images": ["s3://b/a", "s3://b/a/c"], "labels": "s3://b/l.csv"}},
+            "data.train.images[1]: 's3://b/a/c' and 's3://b/a' of data.train.images[0] are one folder, or one",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_named_before_a_storage_is_asked(changes, expected):
+    with pytest.raises(RetinaflowError) as caught:
+        check_files(configured(**changes))
+    assert expected in str(caught.value)

@@ -1,0 +1,260 @@
+"""Combinations of settings that cannot work, and settings that need a package which is not installed."""
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from retinaflow.config.lookups import ENSEMBLE, data_sets, grading_models
+from retinaflow.config.messages import raise_problems
+from retinaflow.config.old_keys import present_value
+from retinaflow.config.root import Configuration
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.backend import fault as backend_fault
+from retinaflow.settings.data import DataSettings
+from retinaflow.settings.train import TrainingSettings
+
+LARGEST_SEED = 2**32 - 1
+LONGEST_NAME = 100  # file systems take names of 255 bytes
+MODEL_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# Names that stand beside those of models below `models/` and `scores/`.
+RESERVED = (ENSEMBLE, "bundle.json")
+
+
+def combination_problems(config: Configuration) -> Iterable[str]:
+    """A line for each key whose value does not go with that of another."""
+    yield from _data_problems(config.data)
+    if config.seed > LARGEST_SEED:
+        yield f"seed: {config.seed} is above {LARGEST_SEED}, the largest that NumPy takes"
+    yield from _case_problems("models", config.models, "results")
+    for name, settings in config.models.items():
+        yield from _model_problems(name, settings, len(config.data.grade_names))
+    yield from _choice_problems(config)
+    if isinstance(config.eyes.models, list) and config.eyes.models:
+        yield from _eye_problems(config.data)
+    if config.demo:
+        yield from _demo_problems(config)
+
+
+def _choice_problems(config: Configuration) -> Iterable[str]:
+    grades = len(config.data.grade_names)
+    if config.model is not None and config.model not in grading_models(config):
+        present = present_value("model", config.model)
+        renamed = f" ({config.model} is now called {present})" if present else ""
+        yield (
+            f"model: {config.model!r} grades no new images; expected one of {', '.join(grading_models(config))}, or "
+            f"null for the best{renamed}"
+        )
+    if config.split.folds == 1:
+        yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
+    if config.score.referable_grade >= grades:
+        yield (
+            f"score.referable_grade: {config.score.referable_grade} is no grade of the {grades} grades of "
+            f"data.grade_names; expected 1 to {grades - 1}"
+        )
+
+
+def _data_problems(data: DataSettings) -> Iterable[str]:
+    if "patient" not in re.compile(data.patient_pattern).groupindex:
+        yield f"data.patient_pattern: {data.patient_pattern!r} has no group (?P<patient>...)"
+    if data.image_column == data.grade_column:
+        yield f"data.grade_column: {data.grade_column!r} is data.image_column, too; expected another column"
+    for name in data.grade_names:
+        if len(name) > LONGEST_NAME:
+            found = f"{name[:20] + '...'!r} has {len(name)} characters"
+            yield f"data.grade_names: {found}, expected at most {LONGEST_NAME}"
+    yield from _case_problems("data.grade_names", data.grade_names, "folders")
+
+
+def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            yield (
+                f"{key}: {seen[name.casefold()]!r} and {name!r} differ in case only, and on some disks their {kind} "
+                "would be one; give one of them another name"
+            )
+        seen[name.casefold()] = name
+
+
+def _eye_problems(data: DataSettings) -> Iterable[str]:
+    if "eye" not in re.compile(data.patient_pattern).groupindex:
+        yield (
+            f"eyes.models: data.patient_pattern, {data.patient_pattern!r}, has no group (?P<eye>...) for the "
+            "eye; add it, or set eyes.models to []"
+        )
+
+
+def _demo_problems(config: Configuration) -> Iterable[str]:
+    if not config.data.test:
+        yield "data.test: the demo draws a test set; name its folder and table, as for data.train"
+    if len(config.data.grade_names) != 5:
+        yield f"data.grade_names: the demo draws 5 grades, found {len(config.data.grade_names)} names"
+    results = Path(config.results).resolve()
+    for data_set, source in data_sets(config).items():
+        if len(source.images) > 1:
+            yield f"data.{data_set}.images: the demo draws one folder, found {len(source.images)}"
+        for key, names in (("images", source.images), ("labels", [source.labels])):
+            for name in names:
+                # The demo replaces what stands there; images of the user must never be replaced.
+                if results not in Path(name).resolve().parents:
+                    yield f"data.{data_set}.{key}: {name!r} is not below {config.results!r}, the folder of the demo"
+
+
+def _model_problems(name: str, settings: TrainingSettings, grades: int) -> Iterable[str]:
+    key = f"models.{name}"
+    yield from _name_problems(name, settings.backbone)
+    yield from _backbone_problems(name, settings.backbone)
+    if settings.backbone not in BACKBONES:
+        return
+    least = BACKBONES[settings.backbone].minimum_size
+    if settings.image_size < least:
+        yield f"{key}.image_size: {settings.image_size} px; {settings.backbone} needs at least {least}"
+    for check in (
+        _weight_problems,
+        _objective_problems,
+        _random_weight_problems,
+        _schedule_problems,
+        _optimizer_problems,
+        _gpu_problems,
+        _mixing_problems,
+    ):
+        yield from (f"{key}.{problem}" for problem in check(settings))
+    weights = settings.class_weights
+    if isinstance(weights, list) and len(weights) != grades:
+        yield f"{key}.class_weights: {len(weights)} weights for the {grades} grades of data.grade_names"
+
+
+def _name_problems(name: str, backbone: str) -> Iterable[str]:
+    if name == backbone:
+        return
+    if not MODEL_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        yield (
+            f"models.{name[:LONGEST_NAME]}: expected a name of at most {LONGEST_NAME} letters, digits, points, hyphens "
+            "and underscores, which does not start with a point or hyphen"
+        )
+    if name.casefold() in RESERVED:
+        yield f"models.{name}: this name is reserved; give the model another"
+
+
+def _backbone_problems(name: str, backbone: str) -> Iterable[str]:
+    if backbone not in BACKBONES:
+        near = difflib.get_close_matches(backbone, BACKBONES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        key = f"models.{name}" if name == backbone else f"models.{name}.backbone"
+        found = "unknown backbone" if name == backbone else f"{backbone!r} is an unknown backbone"
+        named = "; or name the backbone of this model with `backbone`" if name == backbone else ""
+        yield f"{key}: {found}; {hint}Known: {', '.join(BACKBONES)}{named}"
+
+
+def _weight_problems(settings: TrainingSettings) -> Iterable[str]:
+    weights = settings.class_weights
+    if isinstance(weights, list) and not any(weights):
+        yield f"class_weights: {weights} are all 0, so that nothing would be learned"
+    if settings.balanced_epochs and not settings.balanced_sampling:
+        yield "balanced_epochs: nothing is balanced; set balanced_sampling, too"
+
+
+def _objective_problems(settings: TrainingSettings) -> Iterable[str]:
+    if settings.label_smoothing and settings.objective != "softmax":
+        yield (
+            f"label_smoothing: {settings.label_smoothing} with objective {settings.objective}, whose labels are no "
+            "probabilities of grades; set it to 0, or objective to softmax"
+        )
+    if settings.regression_loss != "mse" and settings.objective != "regression":
+        yield (
+            f"regression_loss: {settings.regression_loss} with objective {settings.objective}, to which it does not "
+            "apply; set it to mse, or objective to regression"
+        )
+
+
+def _random_weight_problems(settings: TrainingSettings) -> Iterable[str]:
+    if settings.weights != "random":
+        return
+    if settings.freeze_layers != 0:
+        yield f"freeze_layers: {settings.freeze_layers} would freeze random weights; set it to 0"
+    if settings.batch_norm != "train":
+        yield "batch_norm: random weights have no statistics to use; set it to train"
+    if settings.head_epochs:
+        yield "head_epochs: with random weights, the features of the backbone are of no use to the head; set it to 0"
+
+
+def _schedule_problems(settings: TrainingSettings) -> Iterable[str]:
+    if settings.minimum_learning_rate > settings.learning_rate:
+        yield (
+            f"minimum_learning_rate: {settings.minimum_learning_rate} is above learning_rate {settings.learning_rate}"
+        )
+    if settings.warmup_epochs >= settings.epochs:
+        yield (
+            f"warmup_epochs: {settings.warmup_epochs} of {settings.epochs} epochs, so that learning_rate is never "
+            "reached; set it lower"
+        )
+    if settings.head_epochs and settings.batch_norm == "train":
+        yield (
+            "head_epochs: the head would learn from the stored statistics, which batch_norm: train replaces; set "
+            "batch_norm to inference, or head_epochs to 0"
+        )
+
+
+def _optimizer_problems(settings: TrainingSettings) -> Iterable[str]:
+    if settings.optimizer == "adam" and settings.weight_decay:
+        yield f"weight_decay: {settings.weight_decay}, but optimizer is adam; set that to adamw"
+    if settings.optimizer == "adamw" and not settings.weight_decay:
+        yield "optimizer: adamw without weight_decay is adam; set weight_decay, or optimizer to adam"
+    if settings.layer_decay != 1 and settings.freeze_layers == "all":
+        yield f"layer_decay: {settings.layer_decay}, but freeze_layers: all leaves no layer to it; set it to 1"
+    if settings.clip_norm and settings.gpus > 1 and settings.backend == "tensorflow":
+        yield (
+            "clip_norm: on several GPUs, TensorFlow would clip the gradient of each GPU before the sum; set clip_norm "
+            "to 0, gpus to 1, or backend to jax"
+        )
+
+
+def _gpu_problems(settings: TrainingSettings) -> Iterable[str]:
+    if settings.batch_size % settings.gpus:
+        yield (
+            f"batch_size: {settings.batch_size} images cannot be divided evenly among {settings.gpus} GPUs; set it to "
+            "a multiple of that"
+        )
+    if settings.gpus > 1 and settings.backend == "torch":
+        yield "gpus: with torch, Keras trains a network on one GPU; set gpus to 1, or backend to another"
+    elif settings.gpus > 1 and settings.jit not in ("auto", settings.backend == "jax"):
+        yield f"jit: {settings.jit}, which {settings.backend} cannot do on several GPUs; set jit to auto, or gpus to 1"
+
+
+def _mixing_problems(settings: TrainingSettings) -> Iterable[str]:
+    zoom, mixup, cutmix = settings.augment.zoom, settings.augment.mixup, settings.augment.cutmix
+    if zoom[0] > zoom[1]:
+        yield f"augment.zoom: {zoom} has its lower end above its upper end"
+    if mixup and cutmix:
+        yield f"augment.cutmix: {cutmix}, and mixup {mixup}, too; set one of them to 0"
+    if not mixup and not cutmix:
+        return
+    mixing = "mixup" if mixup else "cutmix"
+    if settings.class_weights != "none":
+        yield (
+            f"class_weights: an image mixed by augment.{mixing} is of two grades and has no weight of one; set "
+            "class_weights to none, or mixup and cutmix to 0"
+        )
+    if settings.batch_size == 1:
+        yield f"batch_size: 1 leaves none that augment.{mixing} could mix an image with; set it to at least 2"
+
+
+def check_packages(config: Configuration) -> None:
+    """Check that the packages which the settings need are installed for this Python.
+
+    Raises:
+        RetinaflowError: one error that lists all settings without their package.
+    """
+    used = {name: settings.backend for name, settings in config.models.items()}
+    backends = [f"backend of {name}: {fault}" for name, backend in used.items() if (fault := backend_fault(backend))]
+    asked = {"tensorboard": config.tracking.tensorboard, "mlflow": config.tracking.mlflow is not None}
+    trackers = [
+        f"tracking.{name}: {name} is not installed for {sys.executable}; install it (`make track` does, into .venv), "
+        "or leave it out"
+        for name, wanted in asked.items()
+        if wanted and not find_spec(name)
+    ]
+    raise_problems(backends + trackers)

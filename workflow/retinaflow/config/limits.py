@@ -1,0 +1,109 @@
+"""Limits on the text of a configuration, so that every mistake in it gets a message in short time."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retinaflow.config.messages import raise_problems
+
+LARGEST = 1_000_000  # values, with each alias in full; a long text counts as several
+DEEPEST = 50  # levels
+LONGEST_NUMBER = 300  # digits
+PER_VALUE = 100  # characters of text that count as one value
+
+
+class _TooMuchError(Exception):
+    """A configuration exceeds a limit."""
+
+
+def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Check configuration files as text: repeated keys, nesting, aliases, long numbers.
+
+    Snakemake, which reads ``paths``, keeps the last of two equal keys and drops the other with its whole content.
+
+    Raises:
+        RetinaflowError: one error that lists all mistakes, each with its file.
+    """
+    problems = []
+    for path in paths:
+        try:
+            root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except yaml.YAMLError:  # JSON, which Snakemake reads too, may be indented by tabs
+            continue
+        except RecursionError:
+            problems.append(
+                f"{path}: sections are nested too deep, expected at most {DEEPEST} levels; correct the indentation"
+            )
+            continue
+        problems += [f"{path}: {problem}" for problem in (*_long_numbers(root, set()), *_repeated(root, (), set()))]
+    raise_problems(problems)
+
+
+def size_problems(values: Any) -> list[str]:
+    """The limit that ``values``, a configuration as read, exceed, if any."""
+    try:
+        _size(values, 0, set(), {})
+    except _TooMuchError as error:
+        return [f"configuration: {error}"]
+    return []
+
+
+def _size(value: Any, depth: int, opened: set[int], sizes: dict[int, int]) -> int:
+    """The number of values in ``value``. An alias is counted once and then known, so that this takes little time."""
+    if isinstance(value, int) and value.bit_length() > 4 * LONGEST_NUMBER:
+        raise _TooMuchError(f"a number has more than {LONGEST_NUMBER} digits; correct it")
+    if not isinstance(value, Mapping | list):
+        return 1 + (len(value) // PER_VALUE if isinstance(value, str) else 0)
+    if id(value) in opened:
+        raise _TooMuchError("an alias refers to the section that it stands in; write out what is meant")
+    if depth > DEEPEST:
+        raise _TooMuchError(f"sections are nested too deep, expected at most {DEEPEST} levels; correct the indentation")
+    if id(value) not in sizes:
+        inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+        sizes[id(value)] = 1 + sum(_size(one, depth + 1, opened | {id(value)}, sizes) for one in inner)
+    if sizes[id(value)] > LARGEST:
+        raise _TooMuchError(f"it has more than {LARGEST} values, with each alias in full; use fewer aliases")
+    return sizes[id(value)]
+
+
+def _long_numbers(node: yaml.Node | None, seen: set[int]) -> Iterable[str]:
+    for inner in _nodes(node, seen):
+        if isinstance(inner, yaml.ScalarNode) and inner.tag.endswith(":int") and len(inner.value) > LONGEST_NUMBER:
+            found = f"the number in line {inner.start_mark.line + 1} has {len(inner.value)} digits"
+            yield f"{found}, expected at most {LONGEST_NUMBER}; correct it"
+
+
+def _nodes(node: yaml.Node | None, seen: set[int]) -> Iterable[yaml.Node]:
+    """All nodes of a document, each once, however often an alias names it."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    yield node
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            yield from _nodes(inner, seen)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _nodes(key, seen)
+            yield from _nodes(value, seen)
+
+
+def _repeated(node: yaml.Node | None, steps: tuple[str, ...], seen: set[int]) -> Iterable[str]:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            yield from _repeated(inner, steps, seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                key_path = ".".join((*steps, name))
+                yield f"{key_path} stands in line {lines[name]} and again in line {line}; keep one of them"
+            lines[name] = line
+            yield from _repeated(value, (*steps, name), seen)

@@ -1,0 +1,81 @@
+"""Load the configuration: check it, fill in defaults, and complete the settings of each model."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from retinaflow.config.checks import combination_problems
+from retinaflow.config.limits import size_problems
+from retinaflow.config.messages import describe, raise_problems
+from retinaflow.config.root import Configuration, ConfigurationFile
+from retinaflow.networks.backbones import BACKBONES
+from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
+
+HEAD_EPOCHS = 30  # if `head_epochs` is auto
+# If `learning_rate` is auto: after a head, and without.
+RATES = 1e-5, 1e-4
+
+
+def load(values: Mapping[str, Any]) -> Configuration:
+    """The complete configuration that ``values``, the content of a configuration file, describe.
+
+    Files are not looked at (see ``places.check_files``).
+
+    Raises:
+        RetinaflowError: one error that lists all mistakes, each with its key.
+    """
+    raise_problems(size_problems(values))
+    raise_problems(_key_problems(values))
+    try:
+        written = ConfigurationFile.model_validate(values)
+    except ValidationError as error:
+        raise_problems(describe(error, ConfigurationFile, values))
+        raise
+    config = complete(written)
+    raise_problems(combination_problems(config))
+    return config
+
+
+def complete(written: ConfigurationFile) -> Configuration:
+    """The configuration with complete settings of each model instead of the ones that differ from ``train``.
+
+    Of a model, ``head_epochs`` and ``learning_rate`` are numbers and ``feature_layers`` a list.
+    """
+    shared = written.train.model_dump(exclude_unset=True)
+    models = {
+        name: _complete_model(name, shared, written.models[name] or ModelSection()) for name in sorted(written.models)
+    }
+    sections = {name: getattr(written, name) for name in Configuration.model_fields}
+    return Configuration.model_validate({**sections, "models": models})
+
+
+def _complete_model(name: str, shared: Mapping[str, Any], own: ModelSection) -> TrainingSettings:
+    merged = _merge(shared, own.model_dump(exclude_unset=True))
+    backbone = merged.pop("backbone", None) or name
+    values = TrainSection.model_validate(merged).model_dump()
+    trained = values["weights"] != "random"
+    if values["feature_layers"] == "auto":
+        # An unknown backbone is refused afterwards.
+        values["feature_layers"] = list(BACKBONES[backbone].feature_layers) if trained and backbone in BACKBONES else []
+    if values["head_epochs"] == "auto":
+        values["head_epochs"] = HEAD_EPOCHS if trained and values["batch_norm"] == "inference" else 0
+    if values["learning_rate"] == "auto":
+        values["learning_rate"] = RATES[0] if values["head_epochs"] else RATES[1]
+    return TrainingSettings.model_validate({**values, "backbone": backbone})
+
+
+def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(shared)
+    for key, value in own.items():
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _key_problems(section: Mapping[Any, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in section.items():
+        if not isinstance(key, str):
+            yield f"{prefix}{key}: YAML reads this key as {type(key).__name__}, expected text; correct it"
+        if isinstance(value, Mapping):
+            yield from _key_problems(value, f"{prefix}{key}.")

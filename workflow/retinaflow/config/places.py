@@ -1,0 +1,135 @@
+"""Check the folders, files and addresses that a configuration names."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from zipfile import is_zipfile
+
+from retinaflow.config.lookups import data_sets
+from retinaflow.config.messages import raise_problems
+from retinaflow.config.root import Configuration
+from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
+from retinaflow.networks.weights import fault as weights_fault
+from retinaflow.settings.data import DataSetSettings
+from retinaflow.storage import object_storage
+from retinaflow.storage.archives import split_archive
+
+# os.path and not Path: for it, a path that is too long or may not be looked at is one that is not there.
+# ruff: noqa: PTH112, PTH113
+
+
+def check_files(config: Configuration) -> None:
+    """Check every folder and file that ``config`` names. The images of a demo are drawn later and not looked for.
+
+    Raises:
+        RetinaflowError: one error that lists each key whose folder or file is missing or cannot be used.
+    """
+    raise_problems([problem for key, name in _tracked(config) for problem in _name_problems(key, name)])
+    problems = [*_results_problems(config.results)]
+    if not config.demo:
+        for data_set, source in data_sets(config).items():
+            problems += _source_problems(data_set, source, config.results)
+    problems += _overlaps([place for name, source in data_sets(config).items() for place in image_keys(name, source)])
+    for name, settings in config.models.items():
+        problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings.weights)]
+    raise_problems(problems)
+
+
+def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
+    """The key and the value of each place that a data set has images in."""
+    key = f"data.{data_set}.images"
+    several = len(source.images) > 1
+    return [(f"{key}[{number}]" if several else key, images) for number, images in enumerate(source.images)]
+
+
+def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
+    """Key and name of everything that becomes an input or output of a rule by its name."""
+    yield "results", config.results
+    for data_set, source in data_sets(config).items():
+        yield f"data.{data_set}.labels", source.labels
+        # The user's image folders are no inputs; only a digest of their listing is.
+        made = [images for images in source.images if config.demo or split_archive(images)]
+        yield from ((f"data.{data_set}.images", images) for images in made)
+    for name, settings in config.models.items():
+        yield f"weights of {name}", settings.weights
+
+
+def _name_problems(key: str, name: str) -> Iterable[str]:
+    if "{" in name or "}" in name:
+        yield f"{key}: {name!r} has a brace, which Snakemake reads as the start of a wildcard; give it another name"
+    if "\0" in name:
+        yield f"{key}: {name!r} has a NUL character, which no path may have; remove it"
+
+
+def _results_problems(results: str) -> Iterable[str]:
+    existing = Path(results).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not os.path.isdir(existing):
+        yield f"results: {str(existing)!r} is not a folder, expected one that results can be written to; name another"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield f"results: {str(existing)!r} may not be written to; name another folder, or have its owner permit it"
+
+
+def _source_problems(data_set: str, source: DataSetSettings, results: str) -> Iterable[str]:
+    for key, images in image_keys(data_set, source):
+        yield from _images_problems(key, images, results)
+    key, labels = f"data.{data_set}.labels", source.labels
+    archive = split_archive(labels)
+    if object_storage.is_remote(labels):
+        yield from _remote_problems(key, labels)
+    elif not os.path.isfile(archive[0] if archive else labels):
+        yield f"{key}: there is no file {labels!r}; correct the path"
+
+
+def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
+    archive = split_archive(images)
+    if object_storage.is_remote(images):
+        yield from _remote_problems(key, images)
+    elif archive:
+        if not os.path.isfile(archive[0]):
+            yield f"{key}: there is no archive {str(archive[0])!r}; correct the path"
+        elif not is_zipfile(archive[0]):
+            yield f"{key}: {str(archive[0])!r} is no .zip archive, or not all of one; fetch or copy it again"
+    elif not os.path.isdir(images):
+        yield f"{key}: {images!r} is not a folder; expected a folder of images or a .zip archive"
+    elif Path(os.path.realpath(results)).is_relative_to(os.path.realpath(images)):
+        yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
+
+
+def _weights_problems(weights: str) -> Iterable[str]:
+    if weights in ("imagenet", "random"):
+        return
+    if object_storage.is_remote(weights):
+        if fault := object_storage.fault(weights):
+            yield fault
+        if not weights.endswith(".h5"):
+            yield f"{weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}"
+    elif not os.path.isfile(weights):
+        yield f"there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
+    elif fault := weights_fault(weights):
+        yield f"{weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'"
+
+
+def _remote_problems(key: str, url: str) -> Iterable[str]:
+    if fault := object_storage.fault(url):
+        yield f"{key}: {fault}"
+
+
+def _overlaps(places: Sequence[tuple[str, str]]) -> Iterable[str]:
+    for number, (key, images) in enumerate(places):
+        for other_key, others in places[:number]:
+            (archive, steps), (other_archive, other_steps) = _location(images), _location(others)
+            if archive == other_archive and all(a == b for a, b in zip(steps, other_steps, strict=False)):
+                yield (
+                    f"{key}: {images!r} and {others!r} of {other_key} are one folder, or one lies inside the other, "
+                    "and subfolders are searched: each image would count twice; name folders that are apart"
+                )
+
+
+def _location(images: str) -> tuple[str, tuple[str, ...]]:
+    """The real path of the archive, if any, and the steps from there."""
+    archive = split_archive(images)
+    if archive:
+        return os.path.realpath(archive[0]), Path(archive[1]).parts
+    return "", Path(os.path.realpath(images)).parts

@@ -1,0 +1,92 @@
+"""Object storage: replace addresses by the paths that their content is fetched to, and check that it is there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinaflow.config.lookups import data_sets
+from retinaflow.config.messages import raise_problems
+from retinaflow.config.places import image_keys
+from retinaflow.config.root import Configuration
+from retinaflow.errors import RetinaflowError
+from retinaflow.settings.data import DataSetSettings
+from retinaflow.storage import object_storage
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A folder or file in object storage that a key names, and the path that it is fetched to."""
+
+    key: str
+    url: str
+    path: str
+    kind: str  # folder, archive, table or weights
+
+
+def fetched(config: Configuration) -> tuple[Configuration, list[Remote]]:
+    """``config`` with a path instead of each address in object storage, and the list of these.
+
+    ``config`` has passed ``places.check_files``. Label tables are read before anything runs, and so do not lie in the
+    results folder.
+    """
+    remote: list[Remote] = []
+    sources = {name: _local_source(name, source, config.results, remote) for name, source in data_sets(config).items()}
+    models = {}
+    for name, settings in config.models.items():
+        weights = _local_weights(name, settings.weights, config.results, remote)
+        models[name] = settings.model_copy(update={"weights": weights})
+    data = config.data.model_copy(update=sources)
+    return config.model_copy(update={"data": data, "models": models}), remote
+
+
+def _local_source(data_set: str, source: DataSetSettings, results: str, remote: list[Remote]) -> DataSetSettings:
+    images, labels = list(source.images), source.labels
+    for number, (key, url) in enumerate(image_keys(data_set, source)):
+        if object_storage.is_remote(url):
+            stem = Path(results, "downloaded", f"{data_set}-{number}").as_posix()
+            archive = object_storage.split_archive(url)
+            if archive:
+                remote.append(Remote(key, archive[0], f"{stem}.zip", "archive"))
+            else:
+                remote.append(Remote(key, url, stem, "folder"))
+            images[number] = f"{stem}.zip/{archive[1]}".rstrip("/") if archive else stem
+    if object_storage.is_remote(labels):
+        url = (object_storage.split_archive(labels) or [labels])[0]
+        remote.append(Remote(f"data.{data_set}.labels", url, _table_path(url), "table"))
+        labels = _table_path(labels)
+    return source.model_copy(update={"images": images, "labels": labels})
+
+
+def _local_weights(name: str, url: str, results: str, remote: list[Remote]) -> str:
+    if not object_storage.is_remote(url):
+        return url
+    # Keras tells its two formats apart by the name.
+    suffix = ".weights.h5" if url.endswith(".weights.h5") else ".h5"
+    path = Path(results, "downloaded", name + suffix).as_posix()
+    remote.append(Remote(f"weights of {name}", url, path, "weights"))
+    return path
+
+
+def _table_path(url: str) -> str:
+    return Path(".snakemake/labels", url.removeprefix(object_storage.SCHEME)).as_posix()
+
+
+def check_remote(client: Any, remote: Iterable[Remote]) -> None:
+    """Check that every folder and file is in its storage and may be read. Label tables are fetched if they changed.
+
+    Raises:
+        RetinaflowError: one error that lists each key whose folder or file cannot be read.
+    """
+    problems = []
+    for one in remote:
+        try:
+            if one.kind == "table":
+                object_storage.fetch_table(client, one.url, Path(one.path))
+            elif one.kind == "folder":
+                object_storage.check_folder(client, one.url)
+            else:
+                object_storage.find(client, one.url)
+        except RetinaflowError as error:
+            problems.append(f"{one.key}: {error}")
+    raise_problems(problems)

@@ -1,0 +1,78 @@
+"""The whole configuration: as it is written, and complete with every setting of every model."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from retinaflow.settings.data import DataSettings
+from retinaflow.settings.demo import DemoSettings
+from retinaflow.settings.export import ExportSettings
+from retinaflow.settings.eyes import EyeSettings
+from retinaflow.settings.features import FeatureSettings
+from retinaflow.settings.organize import OrganizeSettings
+from retinaflow.settings.preprocess import PreprocessSettings
+from retinaflow.settings.score import ScoreSettings
+from retinaflow.settings.section import Place, Section, Text
+from retinaflow.settings.split import SplitSettings
+from retinaflow.settings.tracking import TrackingSettings
+from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
+
+
+class _Sections(Section):
+    """All of the configuration but the models."""
+
+    results: Place = "results"
+    """Folder of all results."""
+    seed: Annotated[int, Field(ge=0)] = 2015
+    """Seed of every random choice: split, initial weights, shuffling, augmentation, images of the demo."""
+    images: Place | None = None
+    """New images for `snakemake predict`: a folder (with its subfolders), a `.zip` archive, or a list of files,
+    `.txt` with one path a line or `.csv` with the column `image`."""
+    model: Text | None = None
+    """Model that grades the new images: a name from `models`, `ensemble`, or none for the best of them on held-out
+    images."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Experiment trackers (TensorBoard, MLflow). Optional; a tracker that fails never stops training. `make track`
+    installs them."""
+    export: ExportSettings = ExportSettings()
+    """File formats of `snakemake export`."""
+    demo: DemoSettings | None = None
+    """Draw synthetic images instead of using real ones, into the folders that `data` names. For a first try of the
+    workflow."""
+    data: DataSettings
+    """Images and labels, and what to do about problems in them."""
+    split: SplitSettings = SplitSettings()
+    """How the training set is split."""
+    organize: OrganizeSettings = OrganizeSettings()
+    """How the class folders are made."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    """How images become arrays."""
+    train: TrainSection = TrainSection()
+    """Training settings of every model. `models` overrides them model by model."""
+    features: FeatureSettings = FeatureSettings()
+    """Features of images, for `snakemake probe` and for eye stacking."""
+    eyes: EyeSettings = EyeSettings()
+    """Models that use both eyes of a patient, made of each trained network."""
+    score: ScoreSettings = ScoreSettings()
+    """How predictions are scored."""
+
+
+class ConfigurationFile(_Sections):
+    """Every key of the configuration, its default and its meaning. Unknown keys are errors."""
+
+    models: Annotated[dict[str, ModelSection | None], Field(min_length=1)] = dict.fromkeys(
+        ("VGG16", "ResNet50", "InceptionV3")
+    )
+    """Models to train, each with the training settings that differ from `train`. A model without `backbone` has the
+    name of its backbone."""
+
+
+class Configuration(_Sections):
+    """The configuration with a value for each key and complete settings of each model, sorted by name.
+
+    Some keys stay as they are until more is known: ``eyes.models`` may be ``auto`` (see ``lookups.eye_models``), and
+    ``train`` holds what all models share, with its ``auto``. ``loading.load`` makes it.
+    """
+
+    models: dict[str, TrainingSettings]
+    """Settings of each model."""
