@@ -114,7 +114,7 @@ def run_ours(case: Case, images: Path, labels: Path, epochs: int) -> Times:
             "learning_rate": LEARNING_RATE,
             "epochs": epochs,
         },
-        "backbones": {case.backbone: {}},
+        "models": {case.backbone: {}},
     }
     with tempfile.TemporaryDirectory() as name:
         folder = common.project(Path(name), config)

@@ -91,7 +91,7 @@ PLAIN: dict[str, Any] = {
         "augment": common.AUGMENT,
     },
     "preprocess": {"crop": "trim", "enhance": "none"},
-    "score": {"views": 1},
+    "score": {"tta_views": 1},
 }
 COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 10}
 STILL = {"rotation": 0, "shift": 0, "zoom": [1, 1], "flip_horizontal": False, "flip_vertical": False}
@@ -114,8 +114,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "rotation": {"train": {"augment": {"rotation": 180}}},
     "colour": {"train": {"augment": {"rotation": 180, **COLOUR}}},
     "mixup": {"train": {"augment": {"mixup": 0.2}}},
-    "views": {"score": {"views": 8}},
-    "rotation_views": {"train": {"augment": {"rotation": 180}}, "score": {"views": 8}},
+    "views": {"score": {"tta_views": 8}},
+    "rotation_views": {"train": {"augment": {"rotation": 180}}, "score": {"tta_views": 8}},
     "not_cropped": {"preprocess": {"crop": "none"}},
     "circle": {"preprocess": {"crop": "circle"}},
     "ben_graham": {"preprocess": {"enhance": "ben_graham"}},
@@ -158,15 +158,15 @@ ROWS = {
         for eyes in ("one", "both")
     },
     "defaults": Row("fine-tuned, all settings at their defaults", "defaults", "article"),
-    "defaults_eye_average": Row("the same, mean of both eyes", "defaults", "defaults", f"{BACKBONE}+blend"),
-    "defaults_eye_stacking": Row("the same, features of both eyes", "defaults", "defaults", f"{BACKBONE}+fusion"),
+    "defaults_eye_average": Row("the same, mean of both eyes", "defaults", "defaults", f"{BACKBONE}+eye_average"),
+    "defaults_eye_stacking": Row("the same, features of both eyes", "defaults", "defaults", f"{BACKBONE}+eye_stacking"),
     "defaults_long": Row("the default number of epochs", "defaults_long", "article"),
     "best": Row(f"config/best.yaml, {BACKBONE} at {SIZE} px", "best", "article"),
-    "best_eye_stacking": Row("the same, both eyes", "best", "article", f"{BACKBONE}+fusion"),
+    "best_eye_stacking": Row("the same, both eyes", "best", "article", f"{BACKBONE}+eye_stacking"),
     "plain": Row("plain: the reference of the rows below", "plain", "article"),
     "argmax": Row("without thresholds: the most probable grade", "plain", plain=True),
-    "eye_average": Row("mean of both eyes", "plain", system=f"{BACKBONE}+blend"),
-    "eye_stacking": Row("features of both eyes", "plain", system=f"{BACKBONE}+fusion"),
+    "eye_average": Row("mean of both eyes", "plain", system=f"{BACKBONE}+eye_average"),
+    "eye_stacking": Row("features of both eyes", "plain", system=f"{BACKBONE}+eye_stacking"),
     **{run: Row("", run) for run in RUNS if run != "plain"},
     "batch_norm": Row("", "batch_norm", "all_at_once"),
     "rounded": Row("objective: regression, without thresholds: rounded", "regression", "regression", plain=True),
@@ -218,12 +218,12 @@ def run_configuration(dataset: str, run: str, mode: Mode) -> dict[str, Any]:
     """The whole configuration of a run."""
     names = PROBED if run == "probe" else (BACKBONE,)
     backbones = {name: {"weights": initial_weights(name)} for name in names}
-    config = merged(configuration(dataset, mode.folds), {"backbones": backbones})
+    config = merged(configuration(dataset, mode.folds), {"models": backbones})
     if run == "probe":
         return merged(config, {"train": {"image_size": mode.size, "cpu_threads": 2}})
     if run == "best":
         best = yaml.safe_load((common.ROOT / "config/best.yaml").read_text(encoding="utf-8"))
-        config = merged({key: best[key] for key in best.keys() - {"data", "backbones", "results", "split"}}, config)
+        config = merged({key: best[key] for key in best.keys() - {"data", "models", "results", "split"}}, config)
     elif run not in WHOLE:
         config = merged(config, PLAIN)
     return merged(merged(config, mode.settings()), {**RUNS, **WHOLE}[run])
@@ -291,7 +291,7 @@ def make(dataset: str, names: Sequence[str], mode: Mode) -> None:
 def split(dataset: str, folds: int) -> list[tuple[Sequence[dict[str, str]], Sequence[dict[str, str]]]]:
     """Rows of the (training, held out) photographs of each fold, as the workflow divides them."""
     folder = TARGET / dataset / "split"
-    workflow(folder, configuration(dataset, folds) | {"backbones": {"VGG16": {}}}, "--until", "split")
+    workflow(folder, configuration(dataset, folds) | {"models": {"VGG16": {}}}, "--until", "split")
     tables = [folder / f"results/split/fold-{i}" for i in range(1, folds + 1)]
     return [(table(fold / "train.csv"), table(fold / "validation.csv")) for fold in tables]
 

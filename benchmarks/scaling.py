@@ -254,7 +254,7 @@ def project(folder: Path, count: int, shard_size: int) -> None:
     """The workflow on ``count`` labels and one photograph: more is not needed to plan, and nothing is to be done."""
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
     train = {"weights": "random", "batch_norm": "train", "image_size": 32}
-    settings = {"data": data, "train": train, "backbones": {"VGG16": {}}, "preprocess": {"shard_size": shard_size}}
+    settings = {"data": data, "train": train, "models": {"VGG16": {}}, "preprocess": {"shard_size": shard_size}}
     common.project(folder, settings)
     (folder / "photographs").mkdir()
     (folder / "photographs/0_left.jpeg").touch()

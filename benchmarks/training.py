@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 import common
-from retinaflow.config import settings
+from retinaflow.config.loading import load
 from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
 from retinaflow.networks.objectives import targets
@@ -30,11 +29,9 @@ THREADS = 2
 
 def configured(backbone: str) -> dict[str, Any]:
     """The settings of a backbone: the defaults, with random weights, which are as fast."""
-    schema = yaml.safe_load((common.ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
     train = {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
-    config = settings.with_defaults({"data": data, "train": train, "backbones": {backbone: {}}}, schema)
-    return settings.training(config, backbone)
+    return load({"data": data, "train": train, "models": {backbone: {}}}).models[backbone].model_dump()
 
 
 def compare(backbone: str, photographs: Photographs) -> list[common.Row]:

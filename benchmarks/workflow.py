@@ -63,7 +63,7 @@ def stubs(folder: Path, dataset: str, count: int) -> int:
 def kaggle(folder: Path) -> list[common.Row]:
     """Dry run and no-op run of everything."""
     data = {name: {"images": name, "labels": f"{name}.csv"} for name in ("train", "test")}
-    common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": 32}, "backbones": {"VGG16": {}}})
+    common.project(folder, {"data": data, "train": {**UNTRAINED, "image_size": 32}, "models": {"VGG16": {}}})
     count = stubs(folder, "train", LABELS[0]) + stubs(folder, "test", LABELS[1])
     for script in (folder / "workflow/scripts").glob("*.py"):
         if script.stem not in AT_WORK:
@@ -90,7 +90,7 @@ def one_more(photographs: common.Collection, folder: Path) -> common.Row:
     """From inventory to preprocess: everything, and after one photograph was added."""
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
     common.project(
-        folder, {"data": data, "train": {**UNTRAINED, "image_size": common.sized(224, 32)}, "backbones": {"VGG16": {}}}
+        folder, {"data": data, "train": {**UNTRAINED, "image_size": common.sized(224, 32)}, "models": {"VGG16": {}}}
     )
     # Of every class some, also where there are few photographs.
     graded = photographs._replace(levels=[str(number // 2 % 5) for number in range(len(photographs.paths))])

@@ -7,11 +7,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import yaml
 from sklearn.metrics import cohen_kappa_score
 
 from common import CLASSES, ROOT
-from retinaflow.config.settings import check, with_defaults
+from retinaflow.config.loading import load
 from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.storage.tables import write_table
@@ -59,20 +58,18 @@ def write_run(methods, run: str, its, system: str = "InceptionV3") -> None:
 
 @pytest.mark.parametrize("cut", [(5, 3), (2, None)])
 def test_the_workflow_takes_the_configuration_of_every_run(methods, cut):
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     mode = methods.Mode(*cut)
     for name, row in methods.ROWS.items():
         if row.run != "article" and methods.unfit("eyepacs-256", name, mode) is None:
-            check(methods.run_configuration("eyepacs-256", row.run, mode), schema)
+            load(methods.run_configuration("eyepacs-256", row.run, mode))
 
 
 def test_a_run_differs_from_plain_by_what_its_row_says(methods):
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     mode = methods.Mode(5, 3)
     plain, rotated = (
-        with_defaults(methods.run_configuration("eyepacs-256", run, mode), schema) for run in ("plain", "rotation")
+        load(methods.run_configuration("eyepacs-256", run, mode)).model_dump() for run in ("plain", "rotation")
     )
-    for section in ("train", "backbones"):
+    for section in ("train", "models"):
         for config, degrees in ((plain, 20), (rotated, 180)):
             settings = config[section].get("InceptionV3", config[section])
             assert settings["augment"].pop("rotation") == degrees
@@ -100,7 +97,7 @@ def test_figures_of_what_a_run_left(methods):
     better.predicted[::3] = better.actual[::3]
     write_run(methods, "plain", its)
     write_run(methods, "rotation", better)
-    write_run(methods, "plain", its, "InceptionV3+blend")
+    write_run(methods, "plain", its, "InceptionV3+eye_average")
     rows = {row["row"]: row for row in methods.figures("eyepacs-256")}
     assert rows.keys() == {"plain", "argmax", "rotation", "eye_average"}
     kappa = cohen_kappa_score(its.actual, its.predicted, weights="quadratic")

@@ -1,28 +1,25 @@
 """What a run would take: each figure counted by hand."""
 
-import copy
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from common import ROOT
-from retinaflow.config import settings
+from configurations import completed
+from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.plan import DEVICES, FED, Device, Work, backbone_work, measured, plan
 from retinaflow.jobs.resources import COSTS
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 PHOTOGRAPHS = {"train": 800.0, "validation": 200.0, "test": 500.0}
 RESNET, INCEPTION = COSTS["ResNet50"], COSTS["InceptionV3"]
 A100 = DEVICES[0]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
+def config(tmp_path: Path) -> Configuration:
     """ResNet50 for 10 epochs at 224 px on 1000 photographs, tested on 500; nothing of both eyes."""
     labels = {}
     for name, count in (("train", 1000), ("test", 500)):
@@ -33,17 +30,20 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "data": {name: {"images": "photographs", "labels": str(table)} for name, table in labels.items()},
         "preprocess": {"shard_size": 100},
         "train": {"epochs": 10, "head_epochs": 0},
-        "backbones": {"ResNet50": {}},
-        "eyes": {"systems": []},
+        "models": {"ResNet50": {}},
+        "eyes": {"models": []},
     }
-    return settings.with_defaults(given, SCHEMA)
+    return completed(given)
 
 
-def changed(config: dict[str, Any], **training: Any) -> dict[str, Any]:
+def changed(config: Configuration, **training: Any) -> Configuration:
     """The same with other settings of ResNet50."""
-    other = copy.deepcopy(config)
-    other["backbones"]["ResNet50"].update(training)
-    return other
+    return config.model_copy(update={"models": {"ResNet50": config.models["ResNet50"].model_copy(update=training)}})
+
+
+def replaced(config: Configuration, section: str, **values: Any) -> Configuration:
+    """The same with other values in a section."""
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -93,7 +93,7 @@ def test_work_of_one_split(config):
 
 
 def test_work_of_folds(config):
-    config["split"]["folds"] = 4
+    config = replaced(config, "split", folds=4)
     folds = {**{f"fold-{i}": 250.0 for i in range(1, 5)}, "test": 500.0}
     assert backbone_work(config, folds, "ResNet50") == Work(4, 4 * 10 * 750, 4 * 10 * 250, 4 * (250 + 500))
 
@@ -107,12 +107,11 @@ def test_the_head_takes_a_few_passes_however_many_epochs(config):
 
 
 def test_views_and_features_are_scored(config):
-    config["score"]["views"] = 8
+    config = replaced(config, "score", tta_views=8)
     assert backbone_work(config, PHOTOGRAPHS, "ResNet50").scored == 8 * 700
-    config["features"]["views"] = 3
-    config["eyes"]["systems"] = ["blend"]
+    config = replaced(replaced(config, "features", views=3), "eyes", models=["average"])
     assert backbone_work(config, PHOTOGRAPHS, "ResNet50").scored == 8 * 700
-    config["eyes"]["systems"] = ["fusion"]
+    config = replaced(config, "eyes", models=["stacking"])
     assert backbone_work(config, PHOTOGRAPHS, "ResNet50").scored == (8 + 3) * 700
 
 
@@ -128,7 +127,7 @@ def test_disk_and_what_is_there(config):
     assert cells(plan(changed(config, ema=0.9), PHOTOGRAPHS), checkpoints)[0] == f"{2 * 4 * 4e-9 * parameters:.2f}"
 
     for name in ("shards/224-trim-keep-none/test/4.npy", "models/ResNet50/model.keras"):
-        path = Path(config["results"]) / name
+        path = Path(config.results) / name
         path.parent.mkdir(parents=True)
         path.touch()
     text = plan(config, PHOTOGRAPHS)
@@ -145,7 +144,7 @@ def test_memory_of_a_device_by_hand(config):
 
 
 def test_hours_by_hand(config):
-    config["backbones"]["ResNet50"]["epochs"] = 10_000
+    config = changed(config, epochs=10_000)
     train, score = (cells(plan(config, PHOTOGRAPHS), f"ResNet50, {stage}") for stage in ("train", "score and features"))
     assert train[:2] == ["0 of 1", f"{10_000 * (800 + 200 / 3) / 2375 / 3600:.1f} h"]
     # Less than a second, which is still counted.

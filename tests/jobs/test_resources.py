@@ -9,8 +9,14 @@ from retinaflow.jobs import resources
 from retinaflow.jobs.resources import COSTS, DAY
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.scoring import score
+from retinaflow.settings.train import TrainingSettings
 
-SETTINGS = {"image_size": 224, "batch_size": 32, "epochs": 50, "head_epochs": 0, "ema": 0}
+SIZES = {"image_size": 224, "batch_size": 32}
+
+
+def settings(backbone, **changes):
+    resolved = {"feature_layers": [], "head_epochs": 0, "learning_rate": 1e-4}
+    return TrainingSettings.model_validate({"backbone": backbone, **resolved, **SIZES, **changes})
 
 
 def outputs(layer):
@@ -46,24 +52,24 @@ def test_costs_are_those_of_the_network(name):
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("key", ["image_size", "batch_size"])
 def test_more_pixels_take_more_memory(name, key):
-    more = {**SETTINGS, key: 2 * SETTINGS[key]}
-    assert resources.network_memory(name, more, 0, True) > resources.network_memory(name, SETTINGS, 0, True)
-    assert resources.network_memory(name, SETTINGS, 0, True) > resources.network_memory(name, SETTINGS, 0, False)
+    usual, more = settings(name), settings(name, **{key: 2 * SIZES[key]})
+    assert resources.network_memory(more, 0, True) > resources.network_memory(usual, 0, True)
+    assert resources.network_memory(usual, 0, True) > resources.network_memory(usual, 0, False)
 
 
 def test_memory_by_hand():
     # VGG16: 14.7 million parameters four times, 15.2 million outputs of 32 photographs twice, 4 bytes each.
     expected = 5000 + 1.25 * 4 * (14.7 * 4 + 15.2 * 32 * 2)
-    assert resources.network_memory("VGG16", SETTINGS, 0, True) == math.ceil(expected)
+    assert resources.network_memory(settings("VGG16"), 0, True) == math.ceil(expected)
     averaged = 5000 + 1.25 * 4 * (14.7 * 5 + 15.2 * 32 * 2)
-    assert resources.network_memory("VGG16", {**SETTINGS, "ema": 0.99}, 0, True) == math.ceil(averaged)
+    assert resources.network_memory(settings("VGG16", ema=0.99), 0, True) == math.ceil(averaged)
     # 2048 values of a photograph, twice.
     features = expected + 100_000 * (1 / 500 + 2 * 4 * 2048 / 1e6)
-    assert resources.network_memory("VGG16", {**SETTINGS, "head_epochs": 5}, 100_000, True) == math.ceil(features)
+    assert resources.network_memory(settings("VGG16", head_epochs=5), 100_000, True) == math.ceil(features)
     # However many it was trained with at a time, 32 are scored.
     expected = 5000 + 2000 + 1.25 * 4 * (14.7 + 15.2 * 32)
-    small = {**SETTINGS, "batch_size": 1}
-    assert resources.network_memory("VGG16", small, 1_000_000, False) == math.ceil(expected)
+    small = settings("VGG16", batch_size=1)
+    assert resources.network_memory(small, 1_000_000, False) == math.ceil(expected)
     assert resources.SCORED == score.BATCH
     assert resources.reading_memory(100, 4, 35_000) == 1000 + 2400 + 70
     assert resources.table_memory(1_000_000, attempt=2) == 2 * (1000 + 2000)
@@ -72,13 +78,13 @@ def test_memory_by_hand():
 def test_minutes_by_hand():
     # ResNet50: 3 passes of 7.72 thousand million operations a photograph at a million million a second.
     seconds = 2 * (28_000 * 3 * 0.00772 + 7_000 * 0.00772)
-    assert resources.training_minutes("ResNet50", {**SETTINGS, "epochs": 2}, 28_000, 7_000) == math.ceil(
+    assert resources.training_minutes(settings("ResNet50", epochs=2), 28_000, 7_000) == math.ceil(
         10 + 1.5 * seconds / 60
     )
     # Before that, four views forwards, feeding 500 a second, and six epochs of little.
     seconds += (4 * 28_000 + 7_000) * 2 * 0.00386 + 6 * 35_000 / 50_000
-    head = {**SETTINGS, "epochs": 2, "head_epochs": 6}
-    assert resources.training_minutes("ResNet50", head, 28_000, 7_000) == math.ceil(10 + 1.5 * seconds / 60)
+    head = settings("ResNet50", epochs=2, head_epochs=6)
+    assert resources.training_minutes(head, 28_000, 7_000) == math.ceil(10 + 1.5 * seconds / 60)
     assert resources.reading_minutes(1200, 4) == 10 + math.ceil(1.5 * 60 / 60)
 
 
@@ -89,18 +95,18 @@ def test_probes_by_hand():
 
 
 def test_each_attempt_gets_more_up_to_a_day():
-    assert resources.network_memory("VGG16", SETTINGS, 0, True, 2) == 2 * resources.network_memory(
-        "VGG16", SETTINGS, 0, True
+    assert resources.network_memory(settings("VGG16"), 0, True, 2) == 2 * resources.network_memory(
+        settings("VGG16"), 0, True
     )
-    few = [resources.training_minutes("VGG16", SETTINGS, 40, 10, attempt) for attempt in (1, 2, 3)]
+    few = [resources.training_minutes(settings("VGG16"), 40, 10, attempt) for attempt in (1, 2, 3)]
     assert few == [few[0], 2 * few[0], 3 * few[0]]
-    assert resources.training_minutes("VGG16", SETTINGS, 10_000_000, 10) == DAY
-    assert resources.scoring_minutes("VGG16", SETTINGS, 50_000) < resources.scoring_minutes("VGG16", SETTINGS, 500_000)
+    assert resources.training_minutes(settings("VGG16"), 10_000_000, 10) == DAY
+    assert resources.scoring_minutes(settings("VGG16"), 50_000) < resources.scoring_minutes(settings("VGG16"), 500_000)
     assert resources.unpacking_minutes(80_000) > resources.unpacking_minutes(80) >= 10
 
 
 def test_new_photographs_take_more_for_more():
-    vgg, inception = ("VGG16", SETTINGS), ("InceptionV3", {**SETTINGS, "image_size": 299})
+    vgg, inception = settings("VGG16"), settings("InceptionV3", image_size=299)
     few = ([vgg], 100, 2, 1000)
     for more in (([vgg, inception], 100, 2, 1000), ([vgg], 200, 2, 1000), ([vgg], 100, 4, 1000), ([vgg], 100, 2, 9000)):
         assert resources.predicting_memory(*more) > resources.predicting_memory(*few)

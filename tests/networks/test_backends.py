@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 import small
 from common import CLASSES, ROOT
-from retinaflow.config import settings
-from retinaflow.config.settings import check_packages, with_defaults
+from configurations import configured
+from retinaflow.config import checks
+from retinaflow.config.checks import check_packages
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import backend
 
@@ -41,24 +41,20 @@ def test_the_configuration_decides_whatever_the_environment_says():
 
 def test_a_backend_that_is_not_installed_is_an_error_before_anything_runs(monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda name: None if name == "jax" else name)
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    config = {"data": {}, "train": {"backend": "torch"}, "backbones": {"VGG16": {"backend": "jax"}, "ResNet50": {}}}
+    config = configured(train__backend="torch", models={"VGG16": {"backend": "jax"}, "ResNet50": {}})
     told = r"'jax' is not installed for .*; install it \(`make jax` does"
     with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {told}") as error:
-        check_packages(with_defaults(config, schema))
+        check_packages(config)
     assert "ResNet50" not in str(error.value)
     with pytest.raises(RetinaflowError, match=f"backend: {told}"):
         backend.choose("jax")
 
 
 def test_what_trainings_are_told_to_is_looked_for_before_anything_runs(monkeypatch):
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    monkeypatch.setattr(settings, "find_spec", lambda _: None)
-    config = {"data": {}, "backbones": {"VGG16": {}}}
-    check_packages(with_defaults(config, schema))
-    config["tracking"] = {"tensorboard": True, "mlflow": "runs"}
+    monkeypatch.setattr(checks, "find_spec", lambda _: None)
+    check_packages(configured(models={"VGG16": {}}))
     with pytest.raises(RetinaflowError, match=r"tracking\.tensorboard: tensorboard is not installed") as error:
-        check_packages(with_defaults(config, schema))
+        check_packages(configured(models={"VGG16": {}}, tracking={"tensorboard": True, "mlflow": "runs"}))
     assert "tracking.mlflow: mlflow is not installed" in str(error.value)
 
 

@@ -227,17 +227,17 @@ def shown(pair: Row) -> str:
 
 def test_what_each_step_gains(comparison: Compare) -> None:
     """Over what it is named after, or the best single backbone, whichever ranks higher."""
-    kappas = {"A+blend": 0.3, "A": 0.4, "B": 0.5, "average": 0.6, "B+blend": 0.7, "C": 0.1}
+    kappas = {"A+eye_average": 0.3, "A": 0.4, "B": 0.5, "ensemble": 0.6, "B+eye_average": 0.7, "C": 0.1}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
     pairs = {(pair["model"], pair["other_model"]): pair for pair in made.pairs}
     gains = {(row["model"], row["over"]): row["validation"] for row in made.table("What each step gains")}
-    assert list(gains) == [("B+blend", "B"), ("average", "B"), ("A+blend", "A")]
-    assert gains["B+blend", "B"] == shown(pairs["B+blend", "B"])
-    assert gains["average", "B"] == shown(pairs["average", "B"])
-    # A ranks above A+blend: the same pair, turned round.
-    pair = pairs["A", "A+blend"]
+    assert list(gains) == [("B+eye_average", "B"), ("ensemble", "B"), ("A+eye_average", "A")]
+    assert gains["B+eye_average", "B"] == shown(pairs["B+eye_average", "B"])
+    assert gains["ensemble", "B"] == shown(pairs["ensemble", "B"])
+    # A ranks above A+eye_average: the same pair, turned round.
+    pair = pairs["A", "A+eye_average"]
     turned = {"difference": -float(pair["difference"]), "low": -float(pair["high"]), "high": -float(pair["low"])}
-    assert gains["A+blend", "A"] == shown({**turned, "share": 1 - float(pair["share"])})
+    assert gains["A+eye_average", "A"] == shown({**turned, "share": 1 - float(pair["share"])})
 
 
 def test_without_replicates_differences_have_no_intervals(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def network(name, objective="softmax", folds=0):
 
 
 def grader(*networks, objective="softmax", blended=None):
-    name = networks[0]["name"] if len(networks) == 1 else "average"
+    name = networks[0]["name"] if len(networks) == 1 else "ensemble"
     decision = f"{name}/decision_rule.json"
     return {"objective": objective, "decision": decision, "blended": blended, "backbones": list(networks)}
 
@@ -33,9 +33,9 @@ def described(**graders):
 
 
 TWO = described(
-    A=grader(network("A"), blended="A+blend/decision_rule.json"),
+    A=grader(network("A"), blended="A+eye_average/decision_rule.json"),
     B=grader(network("B", folds=2)),
-    average=grader(network("A"), network("B", folds=2)),
+    ensemble=grader(network("A"), network("B", folds=2)),
 )
 
 
@@ -62,9 +62,9 @@ def written(tmp_path):
 @pytest.mark.parametrize(
     ("ranked", "best"),
     [
-        (["B", "A", "average"], "B"),
-        (["A+blend", "B", "A"], "A"),
-        (["A+fusion", "B/fold-2", "B+single", "average", "A+blend"], "average"),
+        (["B", "A", "ensemble"], "B"),
+        (["A+eye_average", "B", "A"], "A"),
+        (["A+eye_stacking", "B/fold-2", "B+single", "ensemble", "A+eye_average"], "ensemble"),
     ],
 )
 def test_best_is_the_first_that_can_grade_one_photograph(written, ranked, best):
@@ -75,9 +75,9 @@ def test_paths_are_below_the_folder_of_the_file(written, tmp_path):
     found = read_graders(written("A"))
     models = tmp_path / "models"
     assert found.named("A").decision == models / "A/decision_rule.json"
-    assert found.named("A").blended == models / "A+blend/decision_rule.json"
-    assert found.named("average").blended is None
-    assert [its.models for its in found.named("average").backbones] == [
+    assert found.named("A").blended == models / "A+eye_average/decision_rule.json"
+    assert found.named("ensemble").blended is None
+    assert [its.models for its in found.named("ensemble").backbones] == [
         [models / "A/model.keras"],
         [models / "B/fold-1/model.keras", models / "B/fold-2/model.keras"],
     ]

@@ -72,8 +72,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 **{"cpu_threads": 1, "backend": keras.backend.backend()},
             }
         )
-    save_decision(folder / "models/A+blend/decision_rule.json", "softmax", 2)
-    save_decision(folder / "models/average/decision_rule.json", "regression", 3)
+    save_decision(folder / "models/A+eye_average/decision_rule.json", "softmax", 2)
+    save_decision(folder / "models/ensemble/decision_rule.json", "regression", 3)
 
     def grader(name: str, objective: str, *its: dict[str, Any], blended: str | None = None) -> dict[str, Any]:
         decision = f"{name}/decision_rule.json"
@@ -85,9 +85,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **{"classes": THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 1, "seed": 1},
             **{"views": 2, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.5, "best": "A"},
             "graders": {
-                "A": grader("A", "softmax", networks[0], blended="A+blend/decision_rule.json"),
+                "A": grader("A", "softmax", networks[0], blended="A+eye_average/decision_rule.json"),
                 "B": grader("B", "regression", networks[1]),
-                "average": grader("average", "regression", *networks),
+                "ensemble": grader("ensemble", "regression", *networks),
             },
         },
     )
@@ -195,7 +195,7 @@ def test_pixels_of_real_photographs_are_those_of_the_shards(graders, tmp_path):
 def scored(graders: Graders, shards: Photographs, folder: Path) -> dict[str, Outputs]:
     """What the workflow's tables say of photographs that are in shards."""
     tables = []
-    for network in graders.named("average").backbones:
+    for network in graders.named("ensemble").backbones:
         own = []
         for model in network.models:
             loaded = load_model(model, THREE, graders.seed, 1, network.objective)
@@ -210,7 +210,7 @@ def scored(graders: Graders, shards: Photographs, folder: Path) -> dict[str, Out
     return {path.stem: read_outputs(path, objective, 3) for path, objective in tables}
 
 
-@pytest.mark.parametrize("system", ["A", "B", "average"])
+@pytest.mark.parametrize("system", ["A", "B", "ensemble"])
 def test_answers_are_those_of_scoring_and_grading(photographs, graders, tmp_path, system, monkeypatch):
     # Also where both eyes are not in memory together.
     monkeypatch.setattr(predict, "PREDICTED", 2)
@@ -331,11 +331,11 @@ def test_one_photograph_is_graded(command):
 
 
 def test_figures_are_those_of_the_table(command, photographs, graders, tmp_path):
-    status, printed, complaints = command("1_left.jpeg", "1_right.png", "--system", "average", "--json")
+    status, printed, complaints = command("1_left.jpeg", "1_right.png", "--system", "ensemble", "--json")
     assert (status, complaints) == (0, "")
     told = json.loads(printed)
-    assert (told["model"], told["problems"]) == ("average", [])
-    rows, _ = run(photographs, graders, "average", tmp_path / "out")
+    assert (told["model"], told["problems"]) == ("ensemble", [])
+    rows, _ = run(photographs, graders, "ensemble", tmp_path / "out")
     for answer, row in zip(told["photographs"], rows[:2], strict=True):
         assert set(answer) == set(row)
         for name, value in answer.items():
@@ -356,7 +356,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_graded(command):
         (["absent.jpeg"], "error: absent.jpeg: no_image, there is no such file\n"),
         (
             ["1_left.jpeg", "--system", "C"],
-            "error: system: 'C' grades no new photographs, expected one of A, B, average",
+            "error: system: 'C' grades no new photographs, expected one of A, B, ensemble",
         ),
         (["1_left.jpeg", "--results", "nowhere"], "error: nowhere/models/bundle.json: No such file or directory"),
     ],

@@ -75,7 +75,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             **{"classes": small.THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 10, "seed": 1},
             **{"views": 1, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.999, "best": "A"},
-            "graders": {"A": grader(networks[0]), "average": grader(*networks)},
+            "graders": {"A": grader(networks[0]), "ensemble": grader(*networks)},
         },
     )
     return folder
@@ -88,13 +88,13 @@ def graders(results: Path) -> Graders:
 
 @pytest.fixture(scope="module")
 def loaded(graders: Graders) -> Loaded:
-    return load_grader(graders, "average")
+    return load_grader(graders, "ensemble")
 
 
 @pytest.fixture(scope="module")
 def port(graders: Graders, loaded: Loaded) -> Iterator[int]:
     """A server in a thread."""
-    server = uvicorn.Server(uvicorn.Config(serve.application(graders, "average", loaded, 2), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(serve.application(graders, "ensemble", loaded, 2), log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -271,7 +271,7 @@ def test_the_command(results: Path, tmp_path: Path) -> None:
     """It tells where it is, listens on the loopback interface alone, and ends on Ctrl-C."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = command(results, "--port", str(taken.getsockname()[1]))
-        process = command(results, "--port", "0", "--system", "average")
+        process = command(results, "--port", "0", "--system", "ensemble")
         told = process.stdout.readline()
         assert "This is research software, not a medical device." in told
         port = int(re.match(r"http://127\.0\.0\.1:(\d+) ", told)[1])

@@ -7,11 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from common import CLASSES, ROOT, grades_of
-from retinaflow.config.settings import check
+from common import CLASSES, grades_of
+from retinaflow.config.loading import load
 from retinaflow.data.inventory import take_inventory
 from retinaflow.data.labels import LabelRow
 from retinaflow.data.split import split_patients
@@ -132,11 +131,10 @@ def test_frozen_layers_stay_and_the_others_learn():
 
 def test_a_misspelt_backbone_is_an_error():
     """`Resnet50` was never selected, and nothing said so."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
-    check({"data": data, "backbones": {"ResNet50": {}}}, schema)
-    with pytest.raises(RetinaflowError, match=r"backbones\.Resnet50: unknown backbone; did you mean 'ResNet50'\?"):
-        check({"data": data, "backbones": {"Resnet50": {}}}, schema)
+    load({"data": data, "models": {"ResNet50": {}}})
+    with pytest.raises(RetinaflowError, match=r"models\.Resnet50: unknown backbone; did you mean 'ResNet50'\?"):
+        load({"data": data, "models": {"Resnet50": {}}})
 
 
 def test_each_backbone_is_the_network_it_is_called():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from common import SMALL, STANDARD
+from common import CLASSES, SMALL, STANDARD
 from retinaflow.data.demo import draw_collection
 from retinaflow.storage.tables import read_table
 
@@ -113,6 +113,7 @@ SMALLEST = {
     "data": {
         "train": {"images": "my photographs", "labels": "labels train.csv"},
         "test": {"images": "test", "labels": "labels test.csv"},
+        "grade_names": CLASSES,
     },
     "preprocess": {"shard_size": 16},
     "train": {
@@ -123,9 +124,9 @@ SMALLEST = {
         "batch_size": 16,
         "epochs": 1,
     },
-    "backbones": {**SMALL, "VGG16": {}},
+    "models": {**SMALL, "VGG16": {}},
     # What is made of both eyes has tests of its own.
-    "eyes": {"systems": []},
+    "eyes": {"models": []},
 }
 
 

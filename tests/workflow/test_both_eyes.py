@@ -12,7 +12,7 @@ MADE = [
     f"run_features {RUN}",
     f"blend {RUN}",
     f"fusion {RUN}",
-    *[f"grade {RUN}+{kind}" for kind in ("blend", "fusion")],
+    *[f"grade {RUN}+{kind}" for kind in ("eye_average", "eye_stacking")],
 ]
 PROBED = [*[f"features {RUN} {part}" for part in ("train", "validation")], f"probe_backbone {RUN}", "rank_probes"]
 
@@ -24,8 +24,8 @@ def outputs(project, system, part):
 
 
 def test_both_eyes_and_probe(finished):
-    del finished.config["backbones"]["VGG16"]
-    finished.config["eyes"] = {"systems": ["blend", "fusion"], "blend_weight": 0.25}
+    del finished.config["models"]["VGG16"]
+    finished.config["eyes"] = {"models": ["average", "stacking"], "fellow_eye_weight": 0.25}
     targets = ("all", "probe")
     planned = finished.planned(*targets)
     assert planned == Counter([*MADE, *PROBED, "compare", "probe"])
@@ -35,11 +35,11 @@ def test_both_eyes_and_probe(finished):
     # Both eyes of each drawn patient are there.
     for part in ("validation", "test"):
         own = outputs(finished, RUN, part)
-        for image, blended in outputs(finished, f"{RUN}+blend", part).items():
+        for image, blended in outputs(finished, f"{RUN}+eye_average", part).items():
             patient, eye = image.split("_")
             fellow = own[f"{patient}_{'left' if eye == 'right' else 'right'}"]
             np.testing.assert_allclose(blended, 0.75 * own[image] + 0.25 * fellow, atol=1e-8)
-        fused = outputs(finished, f"{RUN}+fusion", part)
+        fused = outputs(finished, f"{RUN}+eye_stacking", part)
         assert fused.keys() == own.keys()
         assert {answer.shape for answer in fused.values()} == {(1,)}
     rows = read_table(finished.folder / "results/probe/probe.csv")
@@ -49,16 +49,16 @@ def test_both_eyes_and_probe(finished):
         [("both", "48"), ("one", "48")],
     )
 
-    finished.config["eyes"]["blend_weight"] = 0.5
-    assert finished.planned() == Counter([MADE[1], f"grade {RUN}+blend", "compare"])
-    finished.config["eyes"]["blend_weight"] = 0.25
+    finished.config["eyes"]["fellow_eye_weight"] = 0.5
+    assert finished.planned() == Counter([MADE[1], f"grade {RUN}+eye_average", "compare"])
+    finished.config["eyes"]["fellow_eye_weight"] = 0.25
     finished.config["features"] = {"views": 2}
-    fused = Counter([MADE[0], f"fusion {RUN}", f"grade {RUN}+fusion", "compare"])
+    fused = Counter([MADE[0], f"fusion {RUN}", f"grade {RUN}+eye_stacking", "compare"])
     assert finished.planned() == fused
     assert finished.planned(*targets) == fused + Counter([*PROBED, "probe"])
     del finished.config["features"]
-    finished.config["backbones"][RUN] = {"feature_layers": []}
+    finished.config["models"][RUN] = {"feature_layers": []}
     assert finished.planned()[f"train {RUN}"] == 1
-    finished.config["backbones"] = SMALL
-    finished.config["eyes"]["systems"] = []
+    finished.config["models"] = SMALL
+    finished.config["eyes"]["models"] = []
     assert finished.planned() == Counter(["compare"])

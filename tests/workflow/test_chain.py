@@ -96,7 +96,7 @@ def images_of(rows):
 
 
 # The first is made of the others.
-SYSTEMS = ("average", "MobileNetV3Small", "VGG16")
+SYSTEMS = ("ensemble", "MobileNetV3Small", "VGG16")
 
 
 def patients_of(rows):
@@ -376,7 +376,7 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
             file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
     finished.snakemake()
     ranks = {row["network"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
-    assert ranks == {"VGG16": "1", "MobileNetV3Small": "2", "average": "3"}
+    assert ranks == {"VGG16": "1", "MobileNetV3Small": "2", "ensemble": "3"}
     table = [
         line
         for line in finished.read("results/comparison/comparison.md").splitlines()
@@ -421,7 +421,7 @@ def article(bare, drawn, start, tmp_path_factory):
             for dataset in ("train", "test")
         },
         train=TELLING,
-        backbones={"VGG16": {}},
+        models={"VGG16": {}},
     )
     (project.folder / "data").mkdir()
     zipped(project.folder / "data/archive.zip", photographs, ["resized train 15", "resized test 15", "labels"])
@@ -527,14 +527,14 @@ def folds(bare, drawn, start):
         data={
             "train": {"images": FOLDERS, "labels": "labels of \"all'.csv"},
             "image_column": "Bild Name",
-            "level_column": "Diagnose",
-            "classes": GRADES,
+            "grade_column": "Diagnose",
+            "grade_names": GRADES,
         },
         split={"folds": 3},
         organize={"mode": "copy"},
         score={"referable_grade": 1},
         train={**TELLING, "epochs": 1},
-        backbones={"VGG16": {}},
+        models={"VGG16": {}},
     )
     rows = []
     for folder in FOLDERS:

@@ -32,11 +32,11 @@ def relabel(project, **levels):
             ["seed: 'x' is not of type 'integer'", "organise: unknown key; did you mean 'organize'?"],
         ),
         (
-            {"train": {"epoch": 3}, "backbones": {"VGG16": {"batch_size": 0}}},
+            {"train": {"epoch": 3}, "models": {"VGG16": {"batch_size": 0}}},
             ["train.epoch: unknown key; did you mean 'epochs'?", "backbones.VGG16.batch_size: 0 is less than"],
         ),
         (
-            {"backbones": {"VGG61": {}}, "split": {"folds": 1}},
+            {"models": {"VGG61": {}}, "split": {"folds": 1}},
             ["backbones.VGG61: unknown backbone; did you mean 'VGG16'?", "split.folds: 1 fold leaves nothing"],
         ),
         (
@@ -53,7 +53,7 @@ def relabel(project, **levels):
             ],
         ),
         (
-            {"backbones": {"VGG16": {"weights": "mine.h5"}}},
+            {"models": {"VGG16": {"weights": "mine.h5"}}},
             ["weights of VGG16: there is no file 'mine.h5'"],
         ),
         (

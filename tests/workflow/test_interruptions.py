@@ -48,7 +48,7 @@ def wait_for(condition, process, seconds=120):
 @pytest.fixture(scope="module")
 def undisturbed(drawn, bare):
     """A project that nothing disturbed, trained."""
-    project = bare(train=TRAIN, backbones=SMALL)
+    project = bare(train=TRAIN, models=SMALL)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
     project.snakemake("--until", "train")
     return project
@@ -56,7 +56,7 @@ def undisturbed(drawn, bare):
 
 def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, undisturbed):
     """As where memory is full, and at the time limit of a cluster; `retries` does what running again would."""
-    project = fresh(train=TRAIN, backbones=SMALL, tracking={"tensorboard": True, "mlflow": "my runs"})
+    project = fresh(train=TRAIN, models=SMALL, tracking={"tensorboard": True, "mlflow": "my runs"})
     process = start(project, "--until", "train", "--retries", "2")
     for number, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 5)):
         wait_for(lambda epochs=epochs: project.kept_epochs() >= epochs, process)
@@ -80,7 +80,7 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
 
 @pytest.mark.slow
 def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh, undisturbed):
-    project = fresh(train={**TRAIN}, backbones=SMALL)
+    project = fresh(train={**TRAIN}, models=SMALL)
     # Less than what is put aside, so that each attempt makes one epoch.
     arguments = ("--until", "train", "--set-resources", "train:runtime=1", "--retries")
     shown = project.snakemake(*arguments, "1", check=False)
@@ -99,7 +99,7 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
 
 
 def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
-    project = bare(backbones=SMALL)
+    project = bare(models=SMALL)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
     asked = re.search(r"rule train:.*?resources: (.*?)\n", project.snakemake("-n", STANDARD), re.DOTALL)[1]
     assert "mem_mb=" in asked
@@ -109,7 +109,7 @@ def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
 
 
 def test_two_runs_at_once(fresh):
-    project = fresh(train=TRAIN, backbones=SMALL)
+    project = fresh(train=TRAIN, models=SMALL)
     process = start(project)
     wait_for(lambda: (project.folder / "results/logs/train").exists(), process)
     shown = project.snakemake(check=False)
@@ -123,14 +123,14 @@ def test_two_runs_at_once(fresh):
 @pytest.mark.slow
 def test_cores_change_nothing(fresh, undisturbed):
     undisturbed.snakemake()
-    project = fresh(train=TRAIN, backbones=SMALL)
+    project = fresh(train=TRAIN, models=SMALL)
     project.snakemake("--cores", "1")
     assert project.history() == undisturbed.history()
     assert project.scores() == undisturbed.scores()
 
 
 def test_photographs_and_labels_that_change_during_a_run(fresh, photograph):
-    project = fresh(backbones=SMALL)
+    project = fresh(models=SMALL)
     project.snakemake("--until", "organize")
     folder = project.folder / "my photographs"
     (folder / "1_left.jpeg").unlink()
@@ -170,7 +170,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(fresh, small_disk, undisturbed):
     """Full while shards are written, and again while an epoch is kept."""
     disk = small_disk("size=40m")
-    project = fresh(train=TRAIN, backbones=SMALL, results=str(disk / "results"))
+    project = fresh(train=TRAIN, models=SMALL, results=str(disk / "results"))
     filler = disk / "filler"
 
     def fill(left):

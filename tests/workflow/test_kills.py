@@ -155,7 +155,7 @@ def killable(drawn, bare):
                 "monitor": "val_accuracy",
                 "reduce_lr_patience": 4,
             },
-            backbones=SMALL,
+            models=SMALL,
         )
         with zipfile.ZipFile(project.folder / "train.zip", "w") as archive:
             for path in sorted((drawn / "my photographs").iterdir()):

@@ -62,8 +62,8 @@ def test_new_photographs(finished):
     )
     shown = finished.snakemake("-n", "predict", "--config", "images=absent", check=False)
     assert "images: there is no 'absent'; expected a folder of photographs, a .zip archive of one, or a list" in shown
-    shown = finished.snakemake("-n", *ASKED, "system=Nobody", check=False)
-    assert "system: 'Nobody' grades no new photographs; expected one of MobileNetV3Small, VGG16, average" in shown
+    shown = finished.snakemake("-n", *ASKED, "model=Nobody", check=False)
+    assert "model: 'Nobody' grades no new images; expected one of MobileNetV3Small, VGG16, ensemble" in shown
 
     assert finished.planned(*ASKED) == ONE
     finished.snakemake(*ASKED)
@@ -82,7 +82,7 @@ def test_new_photographs(finished):
     time.sleep(1.1)
     os.utime(folder)
     assert not finished.planned(*ASKED)
-    assert finished.planned(*ASKED, "system=average") == ONE
+    assert finished.planned(*ASKED, "model=ensemble") == ONE
     shutil.copy(test / names[1], folder / names[1])  # at another time
     assert finished.planned(*ASKED) == ONE
 
@@ -91,15 +91,15 @@ def test_new_photographs(finished):
     with zipfile.ZipFile(archive, "w") as file:
         for name in names:
             file.write(test / name, f"inside/{name}")
-    finished.snakemake("predict", "--config", f"images={archive.name}", "system=average")
+    finished.snakemake("predict", "--config", f"images={archive.name}", "model=ensemble")
     rows, problems = predictions(finished, archive.name)
     assert (set(rows), problems) == ({f"inside/{name}" for name in names}, {})
-    same_as_scored(finished, "average", rows)
+    same_as_scored(finished, "ensemble", rows)
     assert predictions(finished, NEW)[1]
     assert not list((finished.folder / "results/predictions").glob("*/.*"))
 
     (finished.folder / "list.txt").write_text(f"test/{names[0]}\n{test / names[1]}\ntest/absent.jpeg\n")
-    finished.snakemake("predict", "--config", "images=list.txt", "system=MobileNetV3Small")
+    finished.snakemake("predict", "--config", "images=list.txt", "model=MobileNetV3Small")
     rows, problems = predictions(finished, "list.txt")
     assert (set(rows), list(problems.values())) == ({f"test/{names[0]}", str(test / names[1])}, ["no_image"])
     same_as_scored(finished, "MobileNetV3Small", rows)

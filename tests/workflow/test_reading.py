@@ -61,13 +61,13 @@ def test_reading_loads_nothing_heavy(fresh, monkeypatch):
         set(re.findall(r"^import time:.*\| +([\w.]+)$", project.snakemake("-n", *arguments), flags=re.MULTILINE))
         for arguments in ((), ("--snakefile", "empty"))
     )
-    assert {"retinaflow.config.settings", "retinaflow.data.labels"} <= loaded
+    assert {"retinaflow.config.loading", "retinaflow.data.labels"} <= loaded
     assert not HEAVY & {name.split(".")[0] for name in loaded - by_plugins}
 
 
 def test_another_configuration_takes_the_place_of_the_default_one(fresh):
     project = fresh()
-    other = {**project.config, "data": {"train": project.config["data"]["train"]}, "backbones": {"ResNet50": {}}}
+    other = {**project.config, "data": {"train": project.config["data"]["train"]}, "models": {"ResNet50": {}}}
     (project.folder / "other.yaml").write_text(yaml.safe_dump(other))
     # What is wrong with the default one does not matter then, nor would its test set and backbones come along.
     project.config["nonsense"] = True

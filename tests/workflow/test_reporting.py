@@ -14,7 +14,7 @@ from common import watched
 from conftest import SMALLEST, Project
 from retinaflow.storage.tables import read_table
 
-SYSTEMS = ("MobileNetV3Small", "VGG16", "average")
+SYSTEMS = ("MobileNetV3Small", "VGG16", "ensemble")
 PARTS = ("validation", "test")
 
 
@@ -47,7 +47,7 @@ def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
         shown = [results[path]["labels"] for path in categories["Graders"][system]]
         figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the photographs"}
         of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
-        curves = set() if system == "average" else {("learning curves", "")}
+        curves = set() if system == "ensemble" else {("learning curves", "")}
         card = {("model card", "")}
         assert {(labels["figure"], labels["split"]) for labels in shown} == of_parts | curves | card
     assert all(result["caption"].startswith("<p>") for result in results.values())
@@ -67,7 +67,7 @@ def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
     page = reported.read("results/report/provenance.html")
     assert "<tr><td>train.epochs</td><td>1</td><td>50</td></tr>" in page
     assert "data.exclude_limit" not in page
-    for backbone in SMALLEST["backbones"]:
+    for backbone in SMALLEST["models"]:
         record = json.loads(reported.read(f"results/models/{backbone}/training_run.json"))
         assert f"<td>{record['seconds']}</td>" in page
         assert record["digests"]["train_index"] in page
@@ -78,7 +78,7 @@ def test_cards_are_of_this_run(reported: Project) -> None:
     card = reported.read("results/cards/VGG16.md")
     assert f"| test | {metrics['images']} | {metrics['patients']} |" in card
     assert "started from random weights" in card
-    assert "VGG16 of keras.applications" in (average := reported.read("results/cards/average.md"))
+    assert "VGG16 of keras.applications" in (average := reported.read("results/cards/ensemble.md"))
     assert "MobileNetV3Small of keras.applications" in average
     data = reported.read("results/cards/data.md")
     for name in ("train", "test"):
@@ -113,7 +113,7 @@ def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:
 
 
 def test_answers_are_explained(finished: Project) -> None:
-    assert finished.planned("explain") == {**{f"explain_run {name}": 1 for name in SMALLEST["backbones"]}, "explain": 1}
+    assert finished.planned("explain") == {**{f"explain_run {name}": 1 for name in SMALLEST["models"]}, "explain": 1}
     finished.snakemake("results/explain/VGG16/test.png")
     assert (finished.folder / "results/explain/VGG16/test.png").read_bytes().startswith(b"\x89PNG")
     explained = {row["filename"] for row in read_table(finished.folder / "results/explain/VGG16/test.csv")}
@@ -124,7 +124,7 @@ def test_answers_are_explained(finished: Project) -> None:
 
 
 def test_models_are_exported(finished: Project) -> None:
-    jobs = {f"export_run {name}": 1 for name in SMALLEST["backbones"]} | {"export_summary": 1, "export": 1}
+    jobs = {f"export_run {name}": 1 for name in SMALLEST["models"]} | {"export_summary": 1, "export": 1}
     assert finished.planned("export") == jobs
     finished.config["export"] = {"formats": ["onnx"]}
     asked = "results/export/MobileNetV3Small/differences.csv"

@@ -22,7 +22,7 @@ def trained(*backbones):
 
 
 # Of two backbones, and graded as one.
-AVERAGED = ["average", "grade average"]
+AVERAGED = ["average", "grade ensemble"]
 
 
 # The test set must share neither patient nor photograph with the training set, and is compared with it anew.
@@ -82,29 +82,29 @@ def test_a_training_setting(finished, change):
 
 
 def test_one_backbones_own_setting(finished):
-    finished.config["backbones"]["VGG16"] = {"learning_rate": 0.01}
+    finished.config["models"]["VGG16"] = {"learning_rate": 0.01}
     assert finished.planned() == jobs(*trained("VGG16"), "compare")
 
 
 def test_the_same_setting_said_of_one_backbone_is_no_change(finished):
-    finished.config["backbones"]["VGG16"] = {"epochs": 1, "image_size": 32}
+    finished.config["models"]["VGG16"] = {"epochs": 1, "image_size": 32}
     assert not finished.planned()
 
 
 def test_a_backbone_added(finished):
-    finished.config["backbones"]["ResNet50"] = {}
+    finished.config["models"]["ResNet50"] = {}
     assert finished.planned() == jobs(*trained("ResNet50"), "compare")
 
 
 def test_a_backbone_removed(finished):
-    del finished.config["backbones"]["VGG16"]
+    del finished.config["models"]["VGG16"]
     assert finished.planned() == jobs("compare")
 
 
-@pytest.mark.parametrize("change", [{"referable_level": 3}, {"referable_sensitivity": 0.8}, {"bootstrap": 50}])
+@pytest.mark.parametrize("change", [{"referable_grade": 3}, {"referable_sensitivity": 0.8}, {"bootstrap_samples": 50}])
 def test_a_metric_option(finished, change):
     finished.config["score"] = change
-    assert finished.planned() == jobs(*[f"grade {system}" for system in (*BACKBONES, "average")], "compare")
+    assert finished.planned() == jobs(*[f"grade {system}" for system in (*BACKBONES, "ensemble")], "compare")
 
 
 def test_a_photograph_added(finished, photograph):
@@ -181,7 +181,7 @@ def test_size_and_crop(finished, change):
 
 
 def test_size_of_one_backbone(finished):
-    finished.config["backbones"]["VGG16"] = {"image_size": 40}
+    finished.config["models"]["VGG16"] = {"image_size": 40}
     assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
 
 

@@ -96,7 +96,7 @@ def stored(bucket, drawn, bare, tmp_path):
             "train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels/train.csv"},
             "test": {"images": "s3://eyes/test.zip/folder/inside", "labels": "s3://eyes/labels.zip"},
         },
-        backbones=SMALL,
+        models=SMALL,
     )
 
 
@@ -114,7 +114,7 @@ def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_f
     results = stored.folder / "results"
     assert not (results / "downloaded/test-0.zip").exists()
     assert (results / "scores/MobileNetV3Small/test/metrics.json").is_file()
-    local = fresh(backbones=SMALL)
+    local = fresh(models=SMALL)
     local.snakemake("--until", "organize")
     for part in ("train", "validation", "test"):
         index = Path("results/organized", part, "index.csv")

@@ -137,7 +137,7 @@ class Run:
 @pytest.fixture(scope="module")
 def preprocessed_once(drawn, bare):
     """A project up to its shards, made without SLURM: quicker. Do not change it: copy it."""
-    project = bare(train=TRAIN, backbones=SMALL)
+    project = bare(train=TRAIN, models=SMALL)
     for name in ("my photographs", "test", "labels train.csv", "labels test.csv"):
         (project.folder / name).symlink_to(drawn / name)
     project.snakemake("--until", "preprocess")
@@ -172,7 +172,7 @@ def attempts(project):
 
 
 def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
-    project = fresh(train=TRAIN, backbones=SMALL, eyes={"systems": ["blend", "fusion"]})
+    project = fresh(train=TRAIN, models=SMALL, eyes={"models": ["average", "stacking"]})
     # The plugin's own choice where there is accounting.
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
@@ -49,7 +48,12 @@ else:
 from retinaflow.storage import archives
 from retinaflow.storage import object_storage
 from retinaflow.jobs import resources
-from retinaflow.config import settings
+from retinaflow.config import changes, lookups
+from retinaflow.config.checks import check_packages
+from retinaflow.config.limits import check_text
+from retinaflow.config.loading import load
+from retinaflow.config.places import check_files
+from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.code import code_digests
@@ -62,8 +66,6 @@ os.environ[PARENT] = str(os.getpid())
 
 # Of Apptainer, with all that jobs import; made from envs/retinaflow.def.
 IMAGE = "retinaflow.sif"
-
-SCHEMA = yaml.safe_load(Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -88,33 +90,32 @@ def checked(config):
     Or a WorkflowError that lists what is wrong with it.
     """
     try:
-        settings.check_text(workflow.configfiles)
-        settings.check(config, SCHEMA)
-        complete = settings.with_defaults(config, SCHEMA)
-        settings.check_files(complete)
+        check_text(workflow.configfiles)
+        complete = load(config)
+        check_files(complete)
         # What is deployed for a job has packages of its own.
         if not workflow.deployment_settings.deployment_method:
-            settings.check_packages(complete)
-        local, remote = settings.fetched(complete)
+            check_packages(complete)
+        local, remote = fetched(complete)
         # Jobs find the label tables here, and may run where nothing can be reached.
         if remote and workflow.is_main_process:
-            settings.check_remote(storage_client(), remote)
-        return local, {one.path: one for one in remote}, settings.shard_counts(local)
+            check_remote(storage_client(), remote)
+        return local, {one.path: one for one in remote}, lookups.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 
 
 CONFIG, REMOTE, SHARDS = checked(config)
 # Scripts look up there what decides whether they run at all: as a parameter, more leniency would be a reason to train anew.
-config.update(CONFIG)
-RESULTS = CONFIG["results"]
-CLASSES = CONFIG["data"]["classes"]
-FOLDS = CONFIG["split"]["folds"]
-DATASETS = settings.datasets(CONFIG)
+config.update(CONFIG.model_dump())
+RESULTS = CONFIG.results
+CLASSES = CONFIG.data.grade_names
+FOLDS = CONFIG.split.folds
+DATASETS = lookups.data_sets(CONFIG)
 # What a model is scored on: its held-out part, and the test set where there is one.
 SCORED = ["validation", *(["test"] if "test" in DATASETS else [])]
 # What the training data set is divided into.
-TRAINING_PARTS = settings.held_out_parts(CONFIG)
+TRAINING_PARTS = lookups.held_out_splits(CONFIG)
 
 
 def runs(backbone):
@@ -122,22 +123,22 @@ def runs(backbone):
     return [f"{backbone}/fold-{i}" for i in range(1, FOLDS + 1)] if FOLDS else [backbone]
 
 
-RUNS = [run for backbone in CONFIG["backbones"] for run in runs(backbone)]
+RUNS = [run for backbone in CONFIG.models for run in runs(backbone)]
 # Of each backbone, by both eyes of a patient.
-EYE_SYSTEMS = settings.eye_systems(CONFIG)
-AVERAGE = settings.AVERAGE
+EYE_SYSTEMS = [f"eye_{kind}" for kind in lookups.eye_models(CONFIG)]
+AVERAGE = lookups.ENSEMBLE
 # Of a system whose outputs are means over views: the same without, to tell what the views gain.
 SINGLE = "single"
 # What is made of the new photographs has a folder of its own for each folder of them.
-PREDICTED = sources.folder_name(CONFIG["images"] or "none")
+PREDICTED = sources.folder_name(CONFIG.images or "none")
 
 
 def systems():
     """All that is scored: the runs, and what is made of their outputs."""
-    pooled = list(CONFIG["backbones"]) if FOLDS else []
-    single = [f"{backbone}+{SINGLE}" for backbone in CONFIG["backbones"]] if CONFIG["score"]["views"] > 1 else []
-    both = [f"{backbone}+{kind}" for backbone in CONFIG["backbones"] for kind in EYE_SYSTEMS]
-    return [*RUNS, *pooled, *single, *both, *([AVERAGE] if len(CONFIG["backbones"]) > 1 else [])]
+    pooled = list(CONFIG.models) if FOLDS else []
+    single = [f"{backbone}+{SINGLE}" for backbone in CONFIG.models] if CONFIG.score.tta_views > 1 else []
+    both = [f"{backbone}+{kind}" for backbone in CONFIG.models for kind in EYE_SYSTEMS]
+    return [*RUNS, *pooled, *single, *both, *([AVERAGE] if len(CONFIG.models) > 1 else [])]
 
 
 def system_parts(system):
@@ -148,10 +149,10 @@ def system_parts(system):
 def system_objective(system):
     """What the outputs of a system are."""
     own, _, kind = system.partition("+")
-    if kind == "fusion":
+    if kind == "eye_stacking":
         return "regression"
-    backbones = CONFIG["backbones"] if system == AVERAGE else [backbone_of(own)]
-    objectives = {settings.training(CONFIG, backbone)["objective"] for backbone in backbones}
+    backbones = CONFIG.models if system == AVERAGE else [backbone_of(own)]
+    objectives = {CONFIG.models[backbone].objective for backbone in backbones}
     # Of several kinds of outputs, severities can be averaged.
     return objectives.pop() if len(objectives) == 1 else "regression"
 
@@ -164,11 +165,11 @@ def any_of(names):
 wildcard_constraints:
     data_set="|".join(DATASETS),
     split="|".join(SHARDS),
-    variant="|".join(sorted({settings.recipe(CONFIG, backbone).name for backbone in CONFIG["backbones"]})),
+    variant="|".join(sorted({lookups.variant(CONFIG, backbone).name for backbone in CONFIG.models})),
     shard=r"\d+",
     number=r"\d+",
     training_run="|".join(RUNS),
-    network="|".join(CONFIG["backbones"]),
+    network="|".join(CONFIG.models),
     model=any_of(systems()),
 
 
@@ -246,15 +247,15 @@ def photograph_folders(wildcards):
     """The folders with the photographs of a data set, where archives are unpacked to for those that are archives."""
     return [
         (path("unpacked", f"{wildcards.data_set}-{number}") if archives.split_archive(images) else images)
-        for number, images in enumerate(DATASETS[wildcards.data_set]["images"])
+        for number, images in enumerate(DATASETS[wildcards.data_set].images)
     ]
 
 
 def made_folders(wildcards):
     """Those that this workflow makes itself. The user's own are no inputs: their mtime says nothing of their content."""
-    if "demo" in CONFIG:
+    if CONFIG.demo:
         return photograph_folders(wildcards)
-    user = [images for images in DATASETS[wildcards.data_set]["images"] if images not in REMOTE]
+    user = [images for images in DATASETS[wildcards.data_set].images if images not in REMOTE]
     return [folder for folder in photograph_folders(wildcards) if folder not in user]
 
 
@@ -266,7 +267,7 @@ def listings(wildcards):
 
 def archive_source(wildcards):
     """The archive, or folder inside one, that a data set's photographs come from."""
-    return DATASETS[wildcards.data_set]["images"][int(wildcards.number)]
+    return DATASETS[wildcards.data_set].images[int(wildcards.number)]
 
 
 def archive_file(wildcards):
@@ -282,7 +283,7 @@ def archive_listing(wildcards):
 
 def label_table(wildcards):
     """The label table of a data set as the configuration names it, perhaps inside an archive."""
-    return DATASETS[wildcards.data_set]["labels"]
+    return DATASETS[wildcards.data_set].labels
 
 
 def label_file(wildcards):
@@ -293,7 +294,7 @@ def label_file(wildcards):
 
 def label_digest(wildcards):
     """A digest of the table's content; of a demo's, none, as it may not be drawn yet."""
-    if "demo" in CONFIG:
+    if CONFIG.demo:
         return None
     table = label_table(wildcards)
     return digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
@@ -307,13 +308,13 @@ def train_inventory(wildcards):
 @functools.cache
 def new_photographs():
     """What tells the new photographs from what they were before: a text for each file."""
-    if CONFIG["images"] is None:
+    if CONFIG.images is None:
         raise WorkflowError(
             "images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config "
             f"images=FOLDER`, with {sources.EXPECTED}."
         )
     try:
-        return sources.states(CONFIG["images"])
+        return sources.states(CONFIG.images)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 
@@ -379,18 +380,22 @@ def backbone_of(run):
     return run.split("/")[0]
 
 
+def network_settings(wildcards):
+    """The settings of a training run's network."""
+    return CONFIG.models[backbone_of(wildcards.training_run)]
+
+
 def training_settings(wildcards):
-    """The training settings of a run's backbone that decide its outcome."""
-    chosen = settings.training(CONFIG, backbone_of(wildcards.training_run))
-    return {key: value for key, value in chosen.items() if key != "on_out_of_memory"}
+    """Parameter function: the settings of a training run that decide its outcome."""
+    return network_settings(wildcards).model_dump(exclude={"on_out_of_memory"})
 
 
 def feature_settings(wildcards):
-    """The settings that decide the features of a backbone."""
-    chosen = settings.training(CONFIG, wildcards.network)
-    decisive = ("backend", "cpu_threads", "image_size", "feature_layers")
-    views = CONFIG["features"]["views"]
-    # The first view is the photograph as it is.
+    """Parameter function: the settings that decide the features of a network."""
+    chosen = CONFIG.models[wildcards.network].model_dump()
+    decisive = ("backbone", "backend", "cpu_threads", "image_size", "feature_layers")
+    views = CONFIG.features.views
+    # The first view is the image as it is.
     return {
         **{key: chosen[key] for key in decisive},
         "views": views,
@@ -403,7 +408,7 @@ def parts_of(run, use):
     if use == "test" or not FOLDS:
         return [use]
     held_out = run.split("/")[1]
-    folds = settings.held_out_parts(CONFIG)
+    folds = lookups.held_out_splits(CONFIG)
     return [held_out] if use == "validation" else [fold for fold in folds if fold != held_out]
 
 
@@ -418,7 +423,7 @@ def indices(use):
 
 def shard_files(backbone, parts, suffix):
     """Shard files of all photographs of some parts, of the size that a backbone takes: `npy` pixels or `csv` rows."""
-    recipe = settings.recipe(CONFIG, backbone).name
+    recipe = lookups.variant(CONFIG, backbone).name
     return [path("shards", recipe, part, f"{i}.{suffix}") for part in parts for i in range(SHARDS[part])]
 
 
@@ -457,12 +462,12 @@ def scheduled(minutes):
 
 def photographs(part):
     """About how many photographs a part has, not fewer: known before any was looked at."""
-    return SHARDS[part] * CONFIG["preprocess"]["shard_size"]
+    return SHARDS[part] * CONFIG.preprocess.shard_size
 
 
 def dataset_photographs(dataset):
     """About how many photographs a data set has."""
-    parts = ["test"] if dataset == "test" else settings.held_out_parts(CONFIG)
+    parts = ["test"] if dataset == "test" else lookups.held_out_splits(CONFIG)
     return sum(map(photographs, parts))
 
 
@@ -485,7 +490,7 @@ def unpack_runtime(wildcards, input, threads, attempt):
 
 def inventory_memory(wildcards, threads, attempt):
     count = dataset_photographs(wildcards.data_set)
-    return resources.reading_memory(CONFIG["data"]["pixel_limit"], threads, count, attempt)
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, count, attempt)
 
 
 def inventory_runtime(wildcards, input, threads, attempt):
@@ -503,53 +508,47 @@ def organize_runtime(wildcards, input, threads, attempt):
 
 def preprocess_memory(wildcards, threads, attempt):
     # The same for every shard: a job array asks for one thing.
-    return resources.reading_memory(CONFIG["data"]["pixel_limit"], threads, CONFIG["preprocess"]["shard_size"], attempt)
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, CONFIG.preprocess.shard_size, attempt)
 
 
 def preprocess_runtime(wildcards, input, threads, attempt):
-    return resources.reading_minutes(CONFIG["preprocess"]["shard_size"], threads, attempt)
+    return resources.reading_minutes(CONFIG.preprocess.shard_size, threads, attempt)
 
 
 def train_memory(wildcards, attempt):
     count = sum(run_photographs(wildcards.training_run, use) for use in ("train", "validation"))
-    return resources.network_memory(
-        backbone_of(wildcards.training_run), training_settings(wildcards), count, True, attempt
-    )
+    return resources.network_memory(network_settings(wildcards), count, True, attempt)
 
 
 def train_runtime(wildcards, input, threads, attempt):
     counts = [run_photographs(wildcards.training_run, use) for use in ("train", "validation")]
-    return resources.training_minutes(
-        backbone_of(wildcards.training_run), training_settings(wildcards), *counts, attempt
-    )
+    return resources.training_minutes(network_settings(wildcards), *counts, attempt)
 
 
 def score_memory(wildcards, attempt):
     count = sum(run_photographs(wildcards.training_run, use) for use in SCORED)
-    return resources.network_memory(
-        backbone_of(wildcards.training_run), training_settings(wildcards), count, False, attempt
-    )
+    return resources.network_memory(network_settings(wildcards), count, False, attempt)
 
 
 def score_runtime(wildcards, input, threads, attempt):
     count = sum(run_photographs(wildcards.training_run, use) for use in SCORED)
-    views = CONFIG["score"]["views"] * count
-    return resources.scoring_minutes(backbone_of(wildcards.training_run), training_settings(wildcards), views, attempt)
+    views = CONFIG.score.tta_views * count
+    return resources.scoring_minutes(network_settings(wildcards), views, attempt)
 
 
 def features_memory(wildcards, attempt):
-    chosen = settings.training(CONFIG, wildcards.network)
-    return resources.network_memory(wildcards.network, chosen, photographs(wildcards.split), False, attempt)
+    chosen = CONFIG.models[wildcards.network]
+    return resources.network_memory(chosen, photographs(wildcards.split), False, attempt)
 
 
 def features_runtime(wildcards, input, threads, attempt):
-    views = CONFIG["features"]["views"] * photographs(wildcards.split)
-    return resources.scoring_minutes(wildcards.network, settings.training(CONFIG, wildcards.network), views, attempt)
+    views = CONFIG.features.views * photographs(wildcards.split)
+    return resources.scoring_minutes(CONFIG.models[wildcards.network], views, attempt)
 
 
 def run_features_runtime(wildcards, input, threads, attempt):
-    views = CONFIG["features"]["views"] * sum(run_photographs(wildcards.training_run, use) for use in SCORED)
-    return resources.scoring_minutes(backbone_of(wildcards.training_run), training_settings(wildcards), views, attempt)
+    views = CONFIG.features.views * sum(run_photographs(wildcards.training_run, use) for use in SCORED)
+    return resources.scoring_minutes(network_settings(wildcards), views, attempt)
 
 
 def fusion_memory(wildcards, attempt):
@@ -569,18 +568,18 @@ def probe_runtime(wildcards, input, threads, attempt):
 
 
 def all_networks():
-    """Backbone and training settings of each run."""
-    return [(backbone_of(run), settings.training(CONFIG, backbone_of(run))) for run in RUNS]
+    """The settings of each run's network."""
+    return [CONFIG.models[backbone_of(run)] for run in RUNS]
 
 
 def predict_memory(wildcards, threads, attempt):
     count = len(new_photographs())
-    return resources.predicting_memory(all_networks(), CONFIG["data"]["pixel_limit"], threads, count, attempt)
+    return resources.predicting_memory(all_networks(), CONFIG.data.pixel_limit, threads, count, attempt)
 
 
 def predict_runtime(wildcards, input, threads, attempt):
     count = len(new_photographs())
-    return resources.predicting_minutes(all_networks(), CONFIG["score"]["views"], threads, count, attempt)
+    return resources.predicting_minutes(all_networks(), CONFIG.score.tta_views, threads, count, attempt)
 
 
 # Report -------------------------------------------------------------------------------------------------------------
@@ -620,7 +619,7 @@ def system_shards(suffix):
     """Input function: shard files of the photographs that a system is scored on; any backbone's, for the average."""
 
     def files(wildcards):
-        backbone = next(iter(CONFIG["backbones"])) if wildcards.model == AVERAGE else wildcards.model.split("+")[0]
+        backbone = next(iter(CONFIG.models)) if wildcards.model == AVERAGE else wildcards.model.split("+")[0]
         parts = TRAINING_PARTS if wildcards.split == "out-of-fold" else [wildcards.split]
         return shard_files(backbone, parts, suffix)
 
@@ -632,7 +631,7 @@ def system_shards(suffix):
 
 def weights_of(backbone):
     """The weights file that a backbone starts from, if any."""
-    weights = settings.training(CONFIG, backbone)["weights"]
+    weights = CONFIG.models[backbone].weights
     if weights == "random":
         return []
     return [path("weights", f"{backbone}.h5") if weights == "imagenet" else weights]
@@ -641,10 +640,7 @@ def weights_of(backbone):
 def fetched_weights():
     """The weights files that have to be fetched."""
     return remote_paths("weights") + [
-        file
-        for backbone in CONFIG["backbones"]
-        for file in weights_of(backbone)
-        if file == path("weights", f"{backbone}.h5")
+        file for backbone in CONFIG.models for file in weights_of(backbone) if file == path("weights", f"{backbone}.h5")
     ]
 
 
@@ -693,31 +689,31 @@ def all_scores(file):
 def described_graders():
     """What ``graders.write_graders`` is told: what grades new photographs, of which files below `models`."""
     networks = {}
-    for backbone in CONFIG["backbones"]:
-        chosen = settings.training(CONFIG, backbone)
+    for backbone in CONFIG.models:
+        chosen = CONFIG.models[backbone]
         networks[backbone] = {
             "name": backbone,
             "objective": system_objective(backbone),
-            "recipe": settings.recipe(CONFIG, backbone).name,
+            "recipe": lookups.variant(CONFIG, backbone).name,
             "models": [f"{run}/model.keras" for run in runs(backbone)],
-            "cpu_threads": chosen["cpu_threads"],
-            "backend": chosen["backend"],
+            "cpu_threads": chosen.cpu_threads,
+            "backend": chosen.backend,
         }
     return {
         "classes": CLASSES,
-        "patient": CONFIG["data"]["patient"],
-        "pixel_limit": CONFIG["data"]["pixel_limit"],
-        "seed": CONFIG["seed"],
-        "views": CONFIG["score"]["views"],
-        "blend_weight": CONFIG["eyes"]["blend_weight"],
+        "patient": CONFIG.data.patient_pattern,
+        "pixel_limit": CONFIG.data.pixel_limit,
+        "seed": CONFIG.seed,
+        "views": CONFIG.score.tta_views,
+        "blend_weight": CONFIG.eyes.fellow_eye_weight,
         "graders": {
             system: {
                 "objective": system_objective(system),
                 "decision": f"{system}/decision_rule.json",
-                "blended": f"{system}+blend/decision_rule.json" if f"{system}+blend" in systems() else None,
+                "blended": f"{system}+eye_average/decision_rule.json" if f"{system}+eye_average" in systems() else None,
                 "backbones": list(networks.values()) if system == AVERAGE else [networks[system]],
             }
-            for system in settings.graders(CONFIG)
+            for system in lookups.grading_models(CONFIG)
         },
     }
 
@@ -740,7 +736,7 @@ def inventory_output():
         *[
             path("unpacked", f"{dataset}-{number}")
             for dataset, source in DATASETS.items()
-            for number, images in enumerate(source["images"])
+            for number, images in enumerate(source.images)
             if archives.split_archive(images)
         ],
         *remote_paths("folder"),
@@ -753,13 +749,13 @@ def final_output():
         *inventory_output(),
         *split_tables("train"),
         *[path("organized", part, "index.csv") for part in SHARDS],
-        *[file for backbone in CONFIG["backbones"] for file in shard_files(backbone, SHARDS, "npy")],
+        *[file for backbone in CONFIG.models for file in shard_files(backbone, SHARDS, "npy")],
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in RUNS],
         *[table for system in systems() for part in system_parts(system) for table in outputs_of([system], part)],
         *(
             [path("scores", run, part, "features.npy") for run in RUNS for part in SCORED]
-            if "fusion" in EYE_SYSTEMS
+            if "eye_stacking" in EYE_SYSTEMS
             else []
         ),
         *all_scores("metrics.json"),
@@ -769,7 +765,7 @@ def final_output():
 
 def probe_output():
     """What `snakemake probe` makes, and all that this is made of, for the same reason."""
-    backbones = CONFIG["backbones"]
+    backbones = CONFIG.models
     return [
         *[path("features", backbone, f"{part}.npy") for backbone in backbones for part in TRAINING_PARTS],
         *[path("probe", f"{backbone}.json") for backbone in backbones],
@@ -800,7 +796,7 @@ def packages_of_export(wildcards):
 
 def exported():
     """What `snakemake export` makes."""
-    names = ["differences.csv", *(EXPORTED[kind] for kind in CONFIG["export"]["formats"])]
+    names = ["differences.csv", *(EXPORTED[kind] for kind in CONFIG.export.formats)]
     return [path("export", "export.md"), *[path("export", run, name) for run in RUNS for name in names]]
 
 

@@ -24,8 +24,8 @@ rule compare:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("compare.py"),
-        bootstrap=CONFIG["score"]["bootstrap"],
-        seed=CONFIG["seed"],
+        bootstrap=CONFIG.score.bootstrap_samples,
+        seed=CONFIG.seed,
         graders=described_graders(),
     script:
         "../scripts/compare.py"

@@ -18,7 +18,7 @@ if REMOTE:
         params:
             url=remote_url("{data_set}-{number}"),
             state=state_of("{data_set}-{number}"),
-            limit=CONFIG["data"]["unpack_limit"],
+            limit=CONFIG.data.unpack_limit,
         script:
             "../scripts/download.py"
 
@@ -42,7 +42,7 @@ if REMOTE:
         log:
             path("logs", "download", "{file}.log"),
         wildcard_constraints:
-            file="|".join(f"{backbone}([.]weights)?" for backbone in CONFIG["backbones"]),
+            file="|".join(f"{backbone}([.]weights)?" for backbone in CONFIG.models),
         conda:
             "../../envs/storage.yaml"
         params:

@@ -21,7 +21,7 @@ rule explain_run:
         path("logs", "explain", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    threads: lambda wildcards: network_settings(wildcards).cpu_threads
     resources:
         gpu=1,
         mem_mb=score_memory,
@@ -30,7 +30,7 @@ rule explain_run:
         code=code_of("explain.py"),
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.training_run),
-        seed=CONFIG["seed"],
-        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+        seed=CONFIG.seed,
+        cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
     script:
         "../scripts/explain.py"

@@ -16,24 +16,24 @@ rule export_run:
         model=path("models", "{training_run}", "model.keras"),
         decision=path("models", "{training_run}", "decision_rule.json"),
     output:
-        **{kind: path("export", "{training_run}", EXPORTED[kind]) for kind in CONFIG["export"]["formats"]},
+        **{kind: path("export", "{training_run}", EXPORTED[kind]) for kind in CONFIG.export.formats},
         differences=path("export", "{training_run}", "differences.csv"),
     log:
         path("logs", "export", "{training_run}.log"),
     conda:
         "../../envs/export.yaml"
-    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    threads: lambda wildcards: network_settings(wildcards).cpu_threads
     resources:
         mem_mb=score_memory,
         runtime=scheduled(score_runtime),
     params:
         code=code_of("export_run.py"),
         classes=CLASSES,
-        recipe=lambda wildcards: settings.recipe(CONFIG, backbone_of(wildcards.training_run)).name,
-        views=CONFIG["score"]["views"],
-        seed=CONFIG["seed"],
-        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
-        formats=CONFIG["export"]["formats"],
+        recipe=lambda wildcards: lookups.variant(CONFIG, backbone_of(wildcards.training_run)).name,
+        views=CONFIG.score.tta_views,
+        seed=CONFIG.seed,
+        cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
+        formats=CONFIG.export.formats,
     script:
         "../scripts/export_run.py"
 

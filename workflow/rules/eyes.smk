@@ -5,7 +5,7 @@ rule blend:
     input:
         **{part: own_outputs(part) for part in system_parts("blend")},
     output:
-        **{part: path("scores", "{network}+blend", part, "raw_outputs.csv") for part in system_parts("blend")},
+        **{part: path("scores", "{network}+eye_average", part, "raw_outputs.csv") for part in system_parts("blend")},
     log:
         path("logs", "blend", "{network}.log"),
     localrule: True
@@ -16,7 +16,7 @@ rule blend:
         parts=system_parts("blend"),
         objective=lambda wildcards: system_objective(wildcards.network),
         classes=len(CLASSES),
-        weight=CONFIG["eyes"]["blend_weight"],
+        weight=CONFIG.eyes.fellow_eye_weight,
     script:
         "../scripts/blend.py"
 
@@ -35,7 +35,7 @@ rule run_features:
         path("logs", "features", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    threads: lambda wildcards: network_settings(wildcards).cpu_threads
     resources:
         gpu=1,
         mem_mb=score_memory,
@@ -45,11 +45,13 @@ rule run_features:
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.training_run),
-        augment=lambda wildcards: training_settings(wildcards)["augment"] if CONFIG["features"]["views"] > 1 else None,
-        views=CONFIG["features"]["views"],
-        seed=CONFIG["seed"],
-        backend=lambda wildcards: training_settings(wildcards)["backend"],
-        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+        augment=lambda wildcards: (
+            network_settings(wildcards).augment.model_dump() if CONFIG.features.views > 1 else None
+        ),
+        views=CONFIG.features.views,
+        seed=CONFIG.seed,
+        backend=lambda wildcards: network_settings(wildcards).backend,
+        cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
     script:
         "../scripts/run_features.py"
 
@@ -67,7 +69,7 @@ rule fusion:
         },
     output:
         **{
-            part: path("scores", "{network}+fusion", folder, "raw_outputs.csv")
+            part: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
             for part, folder in zip(SCORED, system_parts("fusion"))
         },
     log:
@@ -83,6 +85,6 @@ rule fusion:
         parts=SCORED,
         objective=lambda wildcards: system_objective(wildcards.network),
         classes=len(CLASSES),
-        seed=CONFIG["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/fusion.py"

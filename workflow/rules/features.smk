@@ -14,7 +14,7 @@ rule features:
         path("logs", "features", "{network}", "{split}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: settings.training(CONFIG, wildcards.network)["cpu_threads"]
+    threads: lambda wildcards: CONFIG.models[wildcards.network].cpu_threads
     resources:
         gpu=1,
         mem_mb=features_memory,
@@ -23,6 +23,6 @@ rule features:
         code=code_of("features.py"),
         settings=feature_settings,
         classes=CLASSES,
-        seed=CONFIG["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/features.py"

@@ -25,17 +25,10 @@ rule inventory:
         listings=listings,
         labels=label_table,
         label_digest=label_digest,
-        exclude=lambda wildcards: DATASETS[wildcards.data_set]["exclude"],
-        data={
-            key: CONFIG["data"][key]
-            for key in (
-                "image_column",
-                "level_column",
-                "classes",
-                "patient",
-                "pixel_limit",
-            )
-        },
+        exclude=lambda wildcards: DATASETS[wildcards.data_set].exclude,
+        data=CONFIG.data.model_dump(
+            include={"image_column", "grade_column", "grade_names", "patient_pattern", "pixel_limit"}
+        ),
     script:
         "../scripts/inventory.py"
 
@@ -61,7 +54,7 @@ rule judge:
     params:
         code=code_of("preflight.py"),
         datasets=list(DATASETS),
-        on_problem=CONFIG["data"]["on_problem"],
-        exclude_limit=CONFIG["data"]["exclude_limit"],
+        on_problem=CONFIG.data.on_problem.model_dump(),
+        exclude_limit=CONFIG.data.exclude_limit,
     script:
         "../scripts/preflight.py"

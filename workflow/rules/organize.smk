@@ -18,6 +18,6 @@ rule organize:
     params:
         code=code_of("organize.py"),
         classes=CLASSES,
-        mode=CONFIG["organize"]["mode"],
+        mode=CONFIG.organize.mode,
     script:
         "../scripts/organize.py"

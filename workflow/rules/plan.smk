@@ -8,6 +8,6 @@ rule plan:
     conda:
         "../../envs/retinaflow.yaml"
     params:
-        photographs=lambda wildcards: settings.photograph_counts(CONFIG),
+        photographs=lambda wildcards: lookups.image_counts(CONFIG),
     script:
         "../scripts/plan.py"

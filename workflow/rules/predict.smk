@@ -13,7 +13,7 @@ rule predict:
         path("logs", "predict", f"{PREDICTED}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: max(settings.training(CONFIG, backbone)["cpu_threads"] for backbone in CONFIG["backbones"])
+    threads: max(CONFIG.models[backbone].cpu_threads for backbone in CONFIG.models)
     resources:
         gpu=1,
         mem_mb=predict_memory,
@@ -21,9 +21,9 @@ rule predict:
     params:
         code=code_of("predict.py"),
         # Functions, as what a folder is called may look like a wildcard.
-        source=lambda wildcards: CONFIG["images"],
+        source=lambda wildcards: CONFIG.images,
         listing=lambda wildcards: archives.combined(new_photographs()),
-        system=CONFIG["system"],
-        limit=CONFIG["data"]["unpack_limit"],
+        system=CONFIG.model,
+        limit=CONFIG.data.unpack_limit,
     script:
         "../scripts/predict.py"

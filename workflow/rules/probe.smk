@@ -20,15 +20,15 @@ rule probe_backbone:
         code=code_of("probe_backbone.py"),
         settings=feature_settings,
         classes=CLASSES,
-        bootstrap=CONFIG["score"]["bootstrap"],
-        seed=CONFIG["seed"],
+        bootstrap=CONFIG.score.bootstrap_samples,
+        seed=CONFIG.seed,
     script:
         "../scripts/probe_backbone.py"
 
 
 rule rank_probes:
     input:
-        probes=expand(path("probe", "{network}.json"), network=CONFIG["backbones"]),
+        probes=expand(path("probe", "{network}.json"), network=CONFIG.models),
     output:
         table=path("probe", "probe.csv"),
         markdown=path("probe", "probe.md"),

@@ -32,7 +32,7 @@ rule illustrate:
         kind=output_kind,
         objective=lambda wildcards: system_objective(wildcards.model),
         classes=CLASSES,
-        referable_grade=CONFIG["score"]["referable_level"],
+        referable_grade=CONFIG.score.referable_grade,
     script:
         "../scripts/illustrate.py"
 
@@ -40,8 +40,8 @@ rule illustrate:
 rule illustrate_data:
     input:
         indices=[path("organized", part, "index.csv") for part in SHARDS],
-        pixels=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "npy"),
-        rows=shard_files(next(iter(CONFIG["backbones"])), TRAINING_PARTS[:1], "csv"),
+        pixels=shard_files(next(iter(CONFIG.models)), TRAINING_PARTS[:1], "npy"),
+        rows=shard_files(next(iter(CONFIG.models)), TRAINING_PARTS[:1], "csv"),
         records=[path("models", run, "training_run.json") for run in RUNS],
     output:
         grades=report(
@@ -100,7 +100,7 @@ rule pages:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("pages.py"),
-        changed=lambda wildcards: settings.changed(CONFIG, SCHEMA),
+        changed=lambda wildcards: changes.changed(CONFIG),
     script:
         "../scripts/pages.py"
 

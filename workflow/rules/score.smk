@@ -22,7 +22,7 @@ rule score:
         path("logs", "score", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    threads: lambda wildcards: network_settings(wildcards).cpu_threads
     resources:
         gpu=1,
         mem_mb=score_memory,
@@ -32,10 +32,10 @@ rule score:
         parts=SCORED,
         classes=CLASSES,
         objective=lambda wildcards: system_objective(wildcards.training_run),
-        views=CONFIG["score"]["views"],
-        seed=CONFIG["seed"],
-        backend=lambda wildcards: training_settings(wildcards)["backend"],
-        cpu_threads=lambda wildcards: training_settings(wildcards)["cpu_threads"],
+        views=CONFIG.score.tta_views,
+        seed=CONFIG.seed,
+        backend=lambda wildcards: network_settings(wildcards).backend,
+        cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
     script:
         "../scripts/score.py"
 
@@ -62,10 +62,10 @@ rule grade:
         kind=output_kind,
         objective=lambda wildcards: system_objective(wildcards.model),
         classes=CLASSES,
-        referable_grade=CONFIG["score"]["referable_level"],
-        referable_sensitivity=CONFIG["score"]["referable_sensitivity"],
-        bootstrap=CONFIG["score"]["bootstrap"],
-        seed=CONFIG["seed"],
+        referable_grade=CONFIG.score.referable_grade,
+        referable_sensitivity=CONFIG.score.referable_sensitivity,
+        bootstrap=CONFIG.score.bootstrap_samples,
+        seed=CONFIG.seed,
     script:
         "../scripts/grade.py"
 
@@ -122,7 +122,7 @@ if FOLDS:
 
 rule average:
     input:
-        **{part: outputs_of(CONFIG["backbones"], part) for part in system_parts(AVERAGE)},
+        **{part: outputs_of(CONFIG.models, part) for part in system_parts(AVERAGE)},
     output:
         **{part: path("scores", AVERAGE, part, "raw_outputs.csv") for part in system_parts(AVERAGE)},
     log:
@@ -133,7 +133,7 @@ rule average:
     params:
         code=code_of("average.py"),
         parts=system_parts(AVERAGE),
-        objectives=[system_objective(backbone) for backbone in CONFIG["backbones"]],
+        objectives=[system_objective(backbone) for backbone in CONFIG.models],
         objective=system_objective(AVERAGE),
         classes=len(CLASSES),
     script:

@@ -16,9 +16,9 @@ rule split:
     params:
         code=code_of("split.py"),
         classes=CLASSES,
-        validation=None if FOLDS else CONFIG["split"]["validation"],
+        validation=None if FOLDS else CONFIG.split.validation,
         folds=FOLDS,
-        unit=CONFIG["split"]["unit"],
-        seed=CONFIG["seed"],
+        unit=CONFIG.split.unit,
+        seed=CONFIG.seed,
     script:
         "../scripts/split.py"

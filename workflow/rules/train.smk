@@ -19,9 +19,9 @@ rule train:
         path("logs", "train", "{training_run}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: training_settings(wildcards)["cpu_threads"]
+    threads: lambda wildcards: network_settings(wildcards).cpu_threads
     resources:
-        gpu=lambda wildcards: training_settings(wildcards)["gpus"],
+        gpu=lambda wildcards: network_settings(wildcards).gpus,
         # SLURM would spread several GPUs over nodes, and give each as many cores as `threads`.
         nodes=1,
         cpus_per_task=lambda wildcards, threads: threads,
@@ -29,10 +29,10 @@ rule train:
         runtime=scheduled(train_runtime),
     params:
         code=code_of("train.py"),
-        backbone=lambda wildcards: backbone_of(wildcards.training_run),
+        backbone=lambda wildcards: network_settings(wildcards).backbone,
         settings=training_settings,
         classes=CLASSES,
-        seed=CONFIG["seed"],
+        seed=CONFIG.seed,
         # No output: Snakemake deletes outputs before a job, and this is there to outlive a job that was cut short.
         checkpoints=path("checkpoints", "{training_run}"),
     script:

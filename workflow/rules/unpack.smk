@@ -17,6 +17,6 @@ rule unpack:
         code=code_of("unpack.py"),
         source=archive_source,
         listing=archive_listing,
-        limit=CONFIG["data"]["unpack_limit"],
+        limit=CONFIG.data.unpack_limit,
     script:
         "../scripts/unpack.py"

@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
     write_features(
         frozen_backbone(
-            snakemake.wildcards.network,
+            params.settings["backbone"],
             params.settings["image_size"],
             params.settings["feature_layers"],
             Path(files.weights[0]) if files.weights else None,

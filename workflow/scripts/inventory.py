@@ -15,9 +15,9 @@ with job_log(snakemake.log[0]):
     take_inventory(
         snakemake.wildcards.data_set,
         [Path(folder) for folder in snakemake.params.folders],
-        read_labels(snakemake.params.labels, data["image_column"], data["level_column"]),
-        data["classes"],
-        data["patient"],
+        read_labels(snakemake.params.labels, data["image_column"], data["grade_column"]),
+        data["grade_names"],
+        data["patient_pattern"],
         snakemake.params.exclude,
         data["pixel_limit"],
         Path(*snakemake.input.train) if snakemake.input.train else None,

@@ -2,9 +2,10 @@
 
 import logging
 
+from retinaflow.config.loading import load
 from retinaflow.jobs.logs import job_log
 from retinaflow.jobs.plan import plan
 
 with job_log(snakemake.log[0]):
-    text = plan(snakemake.config, snakemake.params.photographs)
+    text = plan(load(snakemake.config), snakemake.params.photographs)
     logging.info("what this configuration takes:\n\n%s", text, extra={"screen": True})

@@ -32,7 +32,7 @@ with job_log(snakemake.log[0]):
         snakemake.params.backbone,
         snakemake.params.settings,
         # No parameter: who follows the advice to change it should not have to train other backbones anew.
-        config["backbones"][snakemake.params.backbone]["on_out_of_memory"],
+        config["models"][run.split("/")[0]]["on_out_of_memory"],
         snakemake.params.classes,
         snakemake.params.seed,
         part("train"),

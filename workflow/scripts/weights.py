@@ -7,5 +7,6 @@ from retinaflow.networks.backend import choose
 from retinaflow.networks.weights import fetch
 
 with job_log(snakemake.log[0]):
-    choose(snakemake.config["backbones"][snakemake.wildcards.network]["backend"])
-    fetch(snakemake.wildcards.network, Path(snakemake.output[0]))
+    settings = snakemake.config["models"][snakemake.wildcards.network]
+    choose(settings["backend"])
+    fetch(settings["backbone"], Path(snakemake.output[0]))

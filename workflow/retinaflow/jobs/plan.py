@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config import settings
+from retinaflow.config.lookups import eye_models, held_out_splits, shard_counts, variant
+from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.markdown import table
 from retinaflow.training.schedule import VIEWS
 
@@ -99,13 +101,13 @@ class Work(NamedTuple):
     scored: float
 
 
-def plan(config: settings.Config, photographs: Mapping[str, float]) -> str:
+def plan(config: Configuration, photographs: Mapping[str, float]) -> str:
     """Markdown on what the run of a complete ``config`` takes, whose parts have so many ``photographs``.
 
     What is there already is looked up in the results folder, by name: whether it is up to date, `snakemake -n` says.
     Raises ``RetinaflowError`` if the record of a finished training is damaged.
     """
-    results = Path(config["results"])
+    results = Path(config.results)
     devices = [*measured(results), *DEVICES]
     lines = ["# Plan", "", *_parts(config, photographs), "", *_disk(config, photographs, results)]
     lines += ["", *_memory(config), "", *_hours(config, photographs, results, devices), "", *_notes(devices)]
@@ -147,10 +149,11 @@ def measured(results: Path) -> list[Device]:
 def _trained(record: Mapping[str, Any]) -> float:
     """Photographs of 224 px whose training takes as long as all passes of a finished run."""
     # Older records know of no epochs of the head.
-    counts, chosen = record["photographs"], {"head_epochs": 0, **record["settings"]}
-    epochs = record["epochs_run"] - chosen["head_epochs"]
-    work = work_of(chosen, counts["train"], counts["validation"], epochs)
-    return (work.trained + work.passed / PASSES) * area(chosen["image_size"])
+    counts, recorded = record["photographs"], record["settings"]
+    head = recorded.get("head_epochs", 0)
+    epochs = record["epochs_run"] - head
+    work = work_of(head, counts["train"], counts["validation"], epochs)
+    return (work.trained + work.passed / PASSES) * area(recorded["image_size"])
 
 
 def _device_name(devices: Sequence[str]) -> str:
@@ -159,37 +162,36 @@ def _device_name(devices: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
 
 
-def work_of(chosen: Mapping[str, Any], train: float, validation: float, epochs: int) -> Work:
-    """The training of one run with ``train`` settings ``chosen``: ``epochs`` of the network after those of the head."""
-    head = chosen["head_epochs"]
+def work_of(head: int, train: float, validation: float, epochs: int) -> Work:
+    """One training run: ``epochs`` of the network after ``head`` epochs of the head."""
     # The head sees what a few passes of all photographs have left; its own epochs cost next to nothing.
     passes = min(head, VIEWS) * train + min(head, 1) * validation
     return Work(1, epochs * train, epochs * validation + passes, 0)
 
 
-def backbone_work(config: settings.Config, photographs: Mapping[str, float], backbone: str) -> Work:
+def backbone_work(config: Configuration, photographs: Mapping[str, float], backbone: str) -> Work:
     """All runs of a backbone, with all of their epochs: early stopping may end them before."""
-    folds, chosen = config["split"]["folds"], settings.training(config, backbone)
-    learning = sum(photographs[part] for part in settings.held_out_parts(config))
+    folds, chosen = config.split.folds, config.models[backbone]
+    learning = sum(photographs[part] for part in held_out_splits(config))
     validation = learning / folds if folds else photographs["validation"]
-    one = work_of(chosen, learning - validation, validation, chosen["epochs"])
-    views = config["score"]["views"]
-    if "fusion" in settings.eye_systems(config):
-        views += config["features"]["views"]
+    one = work_of(chosen.head_epochs, learning - validation, validation, chosen.epochs)
+    views = config.score.tta_views
+    if "stacking" in eye_models(config):
+        views += config.features.views
     scored = views * (validation + photographs.get("test", 0))
     runs = folds or 1
     return Work(runs, runs * one.trained, runs * one.passed, runs * scored)
 
 
-def _parts(config: settings.Config, photographs: Mapping[str, float]) -> Iterator[str]:
-    shards = settings.shard_counts(config)
+def _parts(config: Configuration, photographs: Mapping[str, float]) -> Iterator[str]:
+    shards = shard_counts(config)
     yield from table(
         ("split", "photographs", "shards"),
         [(part, f"{count:,.0f}", f"{shards[part]}") for part, count in photographs.items()],
     )
 
 
-def _disk(config: settings.Config, photographs: Mapping[str, float], results: Path) -> Iterator[str]:
+def _disk(config: Configuration, photographs: Mapping[str, float], results: Path) -> Iterator[str]:
     rows = list(_stored(config, photographs, results))
     yield from ["## Disk", ""]
     yield from table(
@@ -198,13 +200,11 @@ def _disk(config: settings.Config, photographs: Mapping[str, float], results: Pa
     )
 
 
-def _stored(
-    config: settings.Config, photographs: Mapping[str, float], results: Path
-) -> Iterator[tuple[str, float, str]]:
+def _stored(config: Configuration, photographs: Mapping[str, float], results: Path) -> Iterator[tuple[str, float, str]]:
     """What is stored, its size in GB, and how much of it is there."""
     total = sum(photographs.values())
-    shards = settings.shard_counts(config)
-    recipes = {settings.recipe(config, backbone) for backbone in config["backbones"]}
+    shards = shard_counts(config)
+    recipes = {variant(config, backbone) for backbone in config.models}
     for recipe in sorted(recipes, key=lambda recipe: recipe.name):
         there = sum(
             (results / "shards" / recipe.name / part / f"{i}.npy").exists()
@@ -213,47 +213,47 @@ def _stored(
         )
         yield f"shards {recipe.name}", total * 3 * recipe.size**2 / 1e9, f"{there} of {sum(shards.values())}"
     kept = []
-    for backbone in config["backbones"]:
-        chosen = settings.training(config, backbone)
-        weights = 4 * (COSTS[backbone].parameters * 1e6 + _head_parameters(chosen)) / 1e9
+    for backbone in config.models:
+        chosen = config.models[backbone]
+        weights = 4 * (COSTS[chosen.backbone].parameters * 1e6 + _head_parameters(chosen)) / 1e9
         done = _done(config, results, backbone)
         yield f"models of {backbone}", weights * len(done), f"{sum(done)} of {len(done)}"
         # Weights, two moments and perhaps an average, of the last and the best epoch; and what the head is trained on.
-        learning = sum(photographs[part] for part in settings.held_out_parts(config))
-        views = min(chosen["head_epochs"], VIEWS)
-        kept.append(2 * weights * (3 + bool(chosen["ema"])) + 4 * FEATURES * learning * views / 1e9)
+        learning = sum(photographs[part] for part in held_out_splits(config))
+        views = min(chosen.head_epochs, VIEWS)
+        kept.append(2 * weights * (3 + bool(chosen.ema)) + 4 * FEATURES * learning * views / 1e9)
     yield "checkpoints, as long as a training lasts (the largest)", max(kept), ""
 
 
-def _head_parameters(chosen: Mapping[str, Any]) -> int:
-    first, second = chosen["dense_units"]
+def _head_parameters(chosen: TrainingSettings) -> int:
+    first, second = chosen.dense_units
     return int(FEATURES * first + first * second)
 
 
-def _done(config: settings.Config, results: Path, backbone: str) -> list[bool]:
+def _done(config: Configuration, results: Path, backbone: str) -> list[bool]:
     """Of each run, whether its model is there."""
-    folds = config["split"]["folds"]
+    folds = config.split.folds
     runs = [f"{backbone}/fold-{i}" for i in range(1, folds + 1)] if folds else [backbone]
     return [(results / "models" / run / "model.keras").exists() for run in runs]
 
 
-def _memory(config: settings.Config) -> Iterator[str]:
+def _memory(config: Configuration) -> Iterator[str]:
     yield from ["## Memory of each GPU, in training", ""]
     rows = []
-    for backbone in config["backbones"]:
-        chosen = settings.training(config, backbone)
-        both = [f"{device_memory(backbone, chosen, bytes_a_value):.0f}" for bytes_a_value in (2, 4)]
-        rows.append((backbone, f"{chosen['image_size']}", f"{chosen['batch_size'] / chosen['gpus']:g}", *both))
+    for backbone in config.models:
+        chosen = config.models[backbone]
+        both = [f"{device_memory(chosen, bytes_a_value):.0f}" for bytes_a_value in (2, 4)]
+        rows.append((backbone, f"{chosen.image_size}", f"{chosen.batch_size / chosen.gpus:g}", *both))
     yield from table(("backbone", "px", "batch", "GB in 16 bit", "GB in float32"), rows)
 
 
 def _hours(
-    config: settings.Config, photographs: Mapping[str, float], results: Path, devices: Sequence[Device]
+    config: Configuration, photographs: Mapping[str, float], results: Path, devices: Sequence[Device]
 ) -> Iterator[str]:
     yield from ["## Hours of one device, for all epochs", ""]
     rows = []
     left = [0.0] * len(devices)
-    for backbone in config["backbones"]:
+    for backbone in config.models:
         done = _done(config, results, backbone)
         for stage, hours in _stages(config, photographs, backbone, devices).items():
             rows.append((f"{backbone}, {stage}", f"{sum(done)} of {len(done)}", *map(_duration, hours)))
@@ -270,12 +270,12 @@ def _hours(
 
 
 def _stages(
-    config: settings.Config, photographs: Mapping[str, float], backbone: str, devices: Sequence[Device]
+    config: Configuration, photographs: Mapping[str, float], backbone: str, devices: Sequence[Device]
 ) -> dict[str, list[float]]:
     """Hours that each device takes for all runs of a backbone."""
     work = backbone_work(config, photographs, backbone)
-    size = settings.training(config, backbone)["image_size"]
-    rates = [3600 * device.rate(backbone, size) for device in devices]
+    chosen = config.models[backbone]
+    rates = [3600 * device.rate(chosen.backbone, chosen.image_size) for device in devices]
     scored = [device.scored * rate for device, rate in zip(devices, rates, strict=True)]
     return {
         "train": [(work.trained + work.passed / PASSES) / rate for rate in rates],

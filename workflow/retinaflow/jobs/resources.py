@@ -4,9 +4,10 @@ All of it errs on the high side: who asks for too little is ended, who asks for 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.schedule import VIEWS
 
 
@@ -84,55 +85,51 @@ def unpacking_minutes(megabytes: float, attempt: int = 1) -> int:
     return _minutes(megabytes / 10, attempt)
 
 
-def network_memory(
-    backbone: str, settings: Mapping[str, Any], photographs: int, training: bool, attempt: int = 1
-) -> int:
+def network_memory(settings: TrainingSettings, photographs: int, training: bool, attempt: int = 1) -> int:
     """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
 
     Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their
     gradients; scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are
     features of all of them, in two copies.
     """
-    cost = COSTS[backbone]
-    weights = 4 * cost.parameters * (4 + bool(settings["ema"]) if training else 1)
-    row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings["head_epochs"] else 0)
-    outputs = 4 * cost.activations * area(settings["image_size"]) * (2 * settings["batch_size"] if training else SCORED)
+    cost = COSTS[settings.backbone]
+    weights = 4 * cost.parameters * (4 + bool(settings.ema) if training else 1)
+    row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings.head_epochs else 0)
+    outputs = 4 * cost.activations * area(settings.image_size) * (2 * settings.batch_size if training else SCORED)
     return attempt * math.ceil(NETWORK + row * photographs + 1.25 * (weights + outputs))
 
 
-def training_minutes(
-    backbone: str, settings: Mapping[str, Any], train: float, validation: float, attempt: int = 1
-) -> int:
+def training_minutes(settings: TrainingSettings, train: float, validation: float, attempt: int = 1) -> int:
     """Minutes for all epochs on a GPU; a backward pass takes as much as two forwards.
 
     The head takes a few passes forwards; of its own epochs, a hundredth of what it takes to feed photographs.
     """
-    forward = _seconds(backbone, settings)
+    forward = _seconds(settings)
     shown = max(forward, 1 / FEED)
     epoch = train * max(3 * forward, 1 / FEED) + validation * shown
-    head = settings["head_epochs"]
+    head = settings.head_epochs
     before = (
         min(head, VIEWS) * train * shown + min(head, 1) * validation * shown + head * (train + validation) / FEED / 100
     )
-    return _minutes(settings["epochs"] * epoch + before, attempt)
+    return _minutes(settings.epochs * epoch + before, attempt)
 
 
-def scoring_minutes(backbone: str, settings: Mapping[str, Any], photographs: float, attempt: int = 1) -> int:
+def scoring_minutes(settings: TrainingSettings, photographs: float, attempt: int = 1) -> int:
     """Minutes to predict ``photographs`` on a GPU and judge the predictions; each view of one counts."""
-    return _minutes(photographs * max(_seconds(backbone, settings), 1 / FEED), attempt)
+    return _minutes(photographs * max(_seconds(settings), 1 / FEED), attempt)
 
 
 def predicting_memory(
-    networks: Sequence[tuple[str, Mapping[str, Any]]],
+    networks: Sequence[TrainingSettings],
     pixel_limit: int,
     threads: int,
     photographs: int,
     attempt: int = 1,
 ) -> int:
-    """MB to grade ``photographs`` by all ``networks``, backbones with their ``train`` settings, at once."""
-    weights = sum(4 * COSTS[backbone].parameters for backbone, _ in networks)
-    outputs = max(4 * COSTS[backbone].activations * area(settings["image_size"]) for backbone, settings in networks)
-    sizes = {settings["image_size"] for _, settings in networks}
+    """MB to grade ``photographs`` by all ``networks`` at once."""
+    weights = sum(4 * COSTS[settings.backbone].parameters for settings in networks)
+    outputs = max(4 * COSTS[settings.backbone].activations * area(settings.image_size) for settings in networks)
+    sizes = {settings.image_size for settings in networks}
     # While they are put together, those of one size are there twice.
     pixels = 2 * PREDICTED * sum(3 * size**2 for size in sizes) / 1e6
     decoded = DECODED * pixel_limit * threads + ROW * photographs
@@ -140,10 +137,10 @@ def predicting_memory(
 
 
 def predicting_minutes(
-    networks: Sequence[tuple[str, Mapping[str, Any]]], views: int, threads: int, photographs: int, attempt: int = 1
+    networks: Sequence[TrainingSettings], views: int, threads: int, photographs: int, attempt: int = 1
 ) -> int:
     """Minutes to read ``photographs`` and grade all ``views`` of them by all ``networks``."""
-    seconds = views * sum(max(_seconds(*network), 1 / FEED) for network in networks)
+    seconds = views * sum(max(_seconds(network), 1 / FEED) for network in networks)
     return _minutes(photographs * (1 / (READ * threads) + seconds), attempt)
 
 
@@ -157,14 +154,14 @@ def probe_minutes(photographs: int, attempt: int = 1) -> int:
     return _minutes(FIT * photographs, attempt)
 
 
-def device_memory(backbone: str, settings: Mapping[str, Any], value: int) -> float:
+def device_memory(settings: TrainingSettings, value: int) -> float:
     """GB of each device that trains a network together, whose layers put out values of ``value`` bytes.
 
     As ``network_memory`` counts it, without what the backend takes for itself.
     """
-    cost = COSTS[backbone]
-    weights = 4 * cost.parameters * (4 + bool(settings["ema"]))
-    outputs = 2 * value * cost.activations * area(settings["image_size"]) * settings["batch_size"] / settings["gpus"]
+    cost = COSTS[settings.backbone]
+    weights = 4 * cost.parameters * (4 + bool(settings.ema))
+    outputs = 2 * value * cost.activations * area(settings.image_size) * settings.batch_size / settings.gpus
     return 1.25 * (weights + outputs) / 1000
 
 
@@ -173,9 +170,9 @@ def area(size: int) -> float:
     return float((size / 224) ** 2)
 
 
-def _seconds(backbone: str, settings: Mapping[str, Any]) -> float:
+def _seconds(settings: TrainingSettings) -> float:
     """Of one photograph, forwards; an operation is a multiplication and an addition."""
-    return 2 * COSTS[backbone].operations * area(settings["image_size"]) / SPEED
+    return 2 * COSTS[settings.backbone].operations * area(settings.image_size) / SPEED
 
 
 def _minutes(seconds: float, attempt: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retinaflow.config.settings import flat
+from retinaflow.config.changes import flat
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.networks import objectives

@@ -17,7 +17,7 @@ SUMMARISED = {
 HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
 NONE = "–"
 # The system that is the mean of all backbones.
-AVERAGE = "average"
+AVERAGE = "ensemble"
 
 Row = Mapping[str, Any]
 Folds = Mapping[str, Mapping[str, tuple[float, float] | None]]

@@ -119,11 +119,11 @@ class Graders(NamedTuple):
 def write_graders(path: Path, described: Mapping[str, Any], comparison: Path, inventory: Path) -> None:
     """Write ``described``, all of ``SCHEMA`` but what follows from two tables: which is best, and what quality is poor.
 
-    ``comparison`` ranks systems; one by both eyes, ``X+blend``, counts for ``X``. ``inventory`` is that of the training
-    photographs. Paths of models and decisions are relative to the folder of ``path``.
+    ``comparison`` ranks systems; one by both eyes, ``X+eye_average``, counts for ``X``. ``inventory`` is that of the
+    training photographs. Paths of models and decisions are relative to the folder of ``path``.
     """
     ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
-    best = next(name for run in ranked if (name := run.removesuffix("+blend")) in described["graders"])
+    best = next(name for run in ranked if (name := run.removesuffix("+eye_average")) in described["graders"])
     rows = usable(stream_table(inventory, ("quality", "problem")))
     qualities = sorted(float(row["quality"]) for row in rows)
     cut = qualities[int(POOR * len(qualities))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from retinaflow.config.settings import flat
+from retinaflow.config.changes import flat
 
 log = logging.getLogger(__name__)
 
