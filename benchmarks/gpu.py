@@ -42,13 +42,11 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import yaml
 from PIL import Image
 
 from common import (
     CLASSES,
     QUICK,
-    ROOT,
     TARGET,
     Collection,
     Row,
@@ -67,6 +65,8 @@ from retinaflow.networks.objectives import targets
 from retinaflow.preprocessing.batches import Batches, Photographs
 from retinaflow.preprocessing.preprocess import prepare
 from retinaflow.preprocessing.variant import Recipe
+from retinaflow.settings.preprocess import PreprocessSettings
+from retinaflow.settings.train import TrainSection
 
 CASES: tuple[tuple[str, int], ...] = sized(
     (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512)),
@@ -157,23 +157,10 @@ class Repeated(keras.utils.PyDataset):
         return self.batch
 
 
-def defaults(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """The default of each key of a schema's ``properties``; read here, as checking one takes another package."""
-    return {
-        key: defaults(rule["properties"]) if "properties" in rule else rule["default"] for key, rule in rules.items()
-    }
-
-
-def read_schema() -> dict[str, Any]:
-    """The schema of the configuration."""
-    schema: dict[str, Any] = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    return schema
-
-
 def write_part(photographs: Collection, size: int, count: int, folder: Path) -> tuple[list[Path], Shards]:
     """Index table and shards of ``count`` photographs: those there are, as often as it takes."""
-    how = defaults(read_schema()["properties"]["preprocess"]["properties"])
-    recipe = Recipe(size, how["crop"], how["aspect"], how["enhance"])
+    how = PreprocessSettings()
+    recipe = Recipe(size, how.crop, how.aspect, how.enhance)
     with ThreadPoolExecutor(CORES) as pool:
         pixels = list(pool.map(functools.partial(_prepare, recipe=recipe), photographs.paths[:count]))
     return repeated(np.stack(pixels), count, folder)
@@ -221,7 +208,7 @@ def read_epoch(batches: Batches) -> int:
 def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, list[float], dict[str, float]]:
     """Times of each side, seconds a photograph of the input alone, and peak device memory in GB if that is known."""
     devices.prepare(SEED, CORES)
-    settings = defaults(read_schema()["$defs"]["training"]["properties"]) | {"image_size": case.size, **RESOLVED}
+    settings = TrainSection().model_dump() | {"image_size": case.size, **RESOLVED}
     photographs = Photographs(indices, shards, CLASSES)
     answers = targets(settings["objective"], photographs.levels, len(CLASSES))
     batches = Batches(photographs, case.batch_size, CORES, SEED, settings["augment"], targets=answers)

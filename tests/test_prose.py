@@ -28,7 +28,6 @@ NOT_YET = [
     "profiles/*",
     "tests/benchmarks/*",
     "tests/common.py",
-    "tests/config/*",
     "tests/conftest.py",
     "tests/data/*",
     "tests/evaluation/*",
@@ -43,7 +42,6 @@ NOT_YET = [
     "tests/training/*",
     "tests/workflow/*",
     "workflow/retinaflow/cli.py",
-    "workflow/retinaflow/config/*",
     "workflow/retinaflow/data/*",
     "workflow/retinaflow/evaluation/*",
     "workflow/retinaflow/jobs/*",
@@ -56,7 +54,6 @@ NOT_YET = [
     "workflow/retinaflow/storage/*",
     "workflow/retinaflow/training/*",
     "workflow/rules/*",
-    "workflow/schemas/config.schema.yaml",
     "workflow/scripts/*",
 ]
 

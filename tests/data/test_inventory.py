@@ -169,12 +169,12 @@ def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> 
 
 
 @pytest.mark.parametrize("level", ["", "2.5", "-1", "5", "1e0", "nan", "awful"])
-def test_bad_level_is_listed_and_left_out(setup: Setup, level: str) -> None:
+def test_bad_grade_is_listed_and_left_out(setup: Setup, level: str) -> None:
     setup.add("1_left.jpeg")
     setup.add("1_right.jpeg")
     assert setup.take(("1_left", level), ("1_right", "0")).usable == 1
-    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
-    assert setup.found("bad_level") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_grade")]
+    assert setup.found("bad_grade") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
     assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["grade"] == ""
 
 
@@ -258,7 +258,7 @@ def test_what_is_left_out_for_another_reason_is_no_copy(setup: Setup) -> None:
     setup.add("1_left.jpeg", picture())
     setup.add("2_left.jpeg", picture())
     assert setup.take(("1_left", "9"), ("2_left", "1")).usable == 1
-    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_level")]
+    assert setup.listed() == [("1_left.jpeg", "1_left", "bad_grade")]
 
 
 def train_table(root: Path, **photographs: tuple[str, bytes]) -> Path:
@@ -291,7 +291,7 @@ def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, 
 
 def test_a_photograph_that_training_leaves_out_gives_nothing_away(setup: Setup, tmp_path: Path) -> None:
     train = train_table(tmp_path, p_7_left=("1", picture()))
-    rows = [{**row, "problem": "bad_level"} for row in read_table(train)]
+    rows = [{**row, "problem": "bad_grade"} for row in read_table(train)]
     write_table(train, INVENTORY_COLUMNS, rows)
     setup.add("7_left.jpeg", picture())
     assert setup.take(("7_left", "1"), train=train).usable == 1
@@ -323,7 +323,7 @@ KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] =
     "oversized": (broken(picture("png", (1001, 1000))), GOOD, 1),
     "no_label": (*labelled(), 1),
     "no_image": (*labelled(*GOOD, ("9_left", "0")), 1),
-    "bad_level": (*labelled(("1_left", "7")), 1),
+    "bad_grade": (*labelled(("1_left", "7")), 1),
     "duplicate_image": (lambda setup: [setup.add(f"1_left.{end}") for end in ("jpeg", "JPG")], GOOD, 2),
     "duplicate_label": (*labelled(*GOOD, ("1_left", "1")), 1),
     "identical": (pair, [*GOOD, ("2_left", "0")], 1),
@@ -387,7 +387,7 @@ def test_patients_and_eyes(setup: Setup) -> None:
 
 @pytest.mark.parametrize("pattern", ["(.+)_left", "(?P<patient>"])
 def test_pattern_that_names_no_patient_is_an_error(setup: Setup, pattern: str) -> None:
-    with pytest.raises(RetinaflowError, match=r"data\.patient"):
+    with pytest.raises(RetinaflowError, match=r"data\.patient_pattern"):
         setup.take(patient_pattern=pattern)
 
 

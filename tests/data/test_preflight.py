@@ -56,14 +56,14 @@ def test_all_problems_of_all_data_sets_are_in_one_table_and_one_summary(
 
 
 def test_one_error_says_everything_about_all_data_sets(tmp_path: Path) -> None:
-    train = tables(tmp_path, *(("bad_level", f"{number}.jpeg") for number in range(7)), ("empty", "e"), good=9)
+    train = tables(tmp_path, *(("bad_grade", f"{number}.jpeg") for number in range(7)), ("empty", "e"), good=9)
     test = tables(tmp_path, ("no_label", "t.jpeg"), good=3, dataset="test")
     with pytest.raises(RetinaflowError) as caught:
         run(tmp_path, {"train": train, "test": test}, exclude_limit=0.2)
     assert str(caught.value).splitlines() == [
         "the photographs and labels may not be used as they are",
         "train: 7 problems to be solved first",
-        f"  bad_level: 7 ({CURES['bad_level']}, or set data.on_problem.bad_level: exclude)",
+        f"  bad_grade: 7 ({CURES['bad_grade']}, or set data.on_problem.bad_grade: exclude)",
         *(f"    '{number}.jpeg': found {number}" for number in range(5)),
         "    and 2 more",
         "test: 1 of 4 photographs are excluded, more than the share of 0.2 that data.exclude_limit allows",
@@ -76,8 +76,8 @@ def test_one_error_says_everything_about_all_data_sets(tmp_path: Path) -> None:
 
 
 def test_the_way_out_that_the_error_names_is_one(tmp_path: Path) -> None:
-    train = tables(tmp_path, ("bad_level", "a.jpeg"), good=1)
-    assert "| train | 2 | 1 | 1 | yes |" in run(tmp_path, {"train": train}, bad_level="exclude")
+    train = tables(tmp_path, ("bad_grade", "a.jpeg"), good=1)
+    assert "| train | 2 | 1 | 1 | yes |" in run(tmp_path, {"train": train}, bad_grade="exclude")
 
 
 def test_names_that_are_not_utf8_are_shown(tmp_path: Path) -> None:

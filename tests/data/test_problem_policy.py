@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from common import ROOT
 from examples import Tables, tables
 from retinaflow.data.inventory import InventoryReport
 from retinaflow.data.problem_policy import ON_PROBLEM, require_fit, verdict
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.data import ProblemSettings
 
 
 def reasons(pair: Tables, exclude_limit: float = 1.0, **on_problem: str) -> list[str]:
@@ -32,7 +31,7 @@ def test_what_is_said_of_a_kind_counts_and_nothing_else(tmp_path: Path, kind: st
 
 
 def test_an_error_is_about_the_rows_that_are_errors(tmp_path: Path) -> None:
-    pair = tables(tmp_path, ("truncated", "a.jpeg"), ("bad_level", "b.jpeg"), ("other_file", "x.txt"), good=1)
+    pair = tables(tmp_path, ("truncated", "a.jpeg"), ("bad_grade", "b.jpeg"), ("other_file", "x.txt"), good=1)
     ((reason, rows),) = verdict(*pair, {}, 1.0).reasons
     assert reason == "1 problem to be solved first"
     assert [row["path"] for row in rows] == ["b.jpeg"]
@@ -53,10 +52,8 @@ def test_more_labels_without_a_photograph_than_allowed_are_a_reason(tmp_path: Pa
     assert reasons(pair, exclude_limit=0.049) == [f"2 labels have no photograph, {allowed}"]
 
 
-def test_what_is_done_about_a_kind_by_default_is_what_the_schema_says() -> None:
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    kinds = schema["properties"]["data"]["properties"]["on_problem"]["properties"]
-    assert {kind: rule["default"] for kind, rule in kinds.items()} == ON_PROBLEM
+def test_the_default_policies_are_those_of_the_configuration() -> None:
+    assert ProblemSettings().model_dump() == ON_PROBLEM
 
 
 @pytest.mark.parametrize("problem", [("excluded", "a.jpeg"), ("repeated_label", ""), ("other_file", "x")])
@@ -69,8 +66,8 @@ def test_none_usable_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_whoever_needs_the_data_set_is_told_in_a_line(tmp_path: Path) -> None:
-    require_fit("test", *tables(tmp_path, ("bad_level", "a.jpeg"), good=1), {"bad_level": "exclude"}, 1.0)
-    pair = tables(tmp_path, ("bad_level", "a"), ("empty", "b"), ("empty", "c"), good=1)
+    require_fit("test", *tables(tmp_path, ("bad_grade", "a.jpeg"), good=1), {"bad_grade": "exclude"}, 1.0)
+    pair = tables(tmp_path, ("bad_grade", "a"), ("empty", "b"), ("empty", "c"), good=1)
     message = r"^test: 1 problem to be solved first; 2 of 4 photographs .* allows\. `snakemake preflight` lists them"
     with pytest.raises(RetinaflowError, match=message):
         require_fit("test", *pair, {}, 0.4)

@@ -75,5 +75,5 @@ def test_more_features_than_photographs() -> None:
 
 def test_one_patient_is_not_enough() -> None:
     features, levels, _ = planted(5, 1.0)
-    with pytest.raises(RetinaflowError, match=r"found 1 patients with 10 photographs.*check data\.patient"):
+    with pytest.raises(RetinaflowError, match=r"found 1 patients with 10 photographs.*check data\.patient_pattern"):
         fit(features, levels, levels, ["a"] * 10, 1)

@@ -33,11 +33,11 @@ def relabel(project, **levels):
         ),
         (
             {"train": {"epoch": 3}, "models": {"VGG16": {"batch_size": 0}}},
-            ["train.epoch: unknown key; did you mean 'epochs'?", "backbones.VGG16.batch_size: 0 is less than"],
+            ["train.epoch: unknown key; did you mean 'epochs'?", "models.VGG16.batch_size: 0 is less than"],
         ),
         (
             {"models": {"VGG61": {}}, "split": {"folds": 1}},
-            ["backbones.VGG61: unknown backbone; did you mean 'VGG16'?", "split.folds: 1 fold leaves nothing"],
+            ["models.VGG61: unknown backbone; did you mean 'VGG16'?", "split.folds: 1 fold leaves nothing"],
         ),
         (
             {
@@ -97,17 +97,17 @@ def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
     assert shown.count("error: ") == 1
     assert "Traceback" not in shown
     found = {
-        ("bad_level", "error", "my photographs/1_left.jpeg"),
-        ("bad_level", "error", "my photographs/2_left.jpeg"),
+        ("bad_grade", "error", "my photographs/1_left.jpeg"),
+        ("bad_grade", "error", "my photographs/2_left.jpeg"),
         ("duplicate_label", "error", "my photographs/3_left.jpeg"),
         *(("not_an_image", "excluded", f"test/{number}_left.jpeg") for number in (1001, 1002, 1003)),
     }
     assert problems_of(project, "results/logs/inventory/problems.csv") == found
-    assert "| bad_level | 2 | error |" in (logs / "problems.md").read_text()
+    assert "| bad_grade | 2 | error |" in (logs / "problems.md").read_text()
     assert not (project.folder / "results/inventory/problems.csv").exists()
 
     # The ways out that the message names.
-    project.config["data"]["on_problem"] = {"bad_level": "exclude", "duplicate_label": "exclude"}
+    project.config["data"]["on_problem"] = {"bad_grade": "exclude", "duplicate_label": "exclude"}
     project.config["data"]["exclude_limit"] = 0.1
     shown = project.snakemake("preflight")
     assert "| train | 48 | 45 | 24 | yes |" in shown
@@ -133,7 +133,7 @@ def test_nothing_is_made_of_a_data_set_that_may_not_be_used(fresh):
     # By itself too, whether somebody looked at the preflight or not.
     assert f"train: 1 {told}" in project.snakemake("results/split/train.csv", check=False)
     assert problems_of(project, "results/logs/inventory/problems.csv") == {
-        ("bad_level", "error", "my photographs/1_left.jpeg"),
+        ("bad_grade", "error", "my photographs/1_left.jpeg"),
         ("no_image", "excluded", "1001_left"),
         ("patient_in_both", "error", "test/1_left.jpeg"),
     }

@@ -56,7 +56,7 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
 
 def _name_problems(key: str, name: str) -> Iterable[str]:
     if "{" in name or "}" in name:
-        yield f"{key}: {name!r} has a brace, which Snakemake reads as the start of a wildcard; give it another name"
+        yield f"{key}: {name!r} has a brace, which Snakemake takes for the start of a wildcard; give it another name"
     if "\0" in name:
         yield f"{key}: {name!r} has a NUL character, which no path may have; remove it"
 

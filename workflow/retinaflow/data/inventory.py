@@ -126,10 +126,10 @@ def identifier(pattern: str) -> Callable[[str], tuple[str, str]]:
         # A name may hold any character, and `.` is meant to stand for each.
         compiled = re.compile(pattern, re.DOTALL)
     except re.error as error:
-        raise RetinaflowError(f"data.patient: {pattern!r} is no regular expression ({error}).") from error
+        raise RetinaflowError(f"data.patient_pattern: {pattern!r} is no regular expression ({error}).") from error
     if "patient" not in compiled.groupindex:
         raise RetinaflowError(
-            f"data.patient: {pattern!r} has no group named 'patient', expected one as in "
+            f"data.patient_pattern: {pattern!r} has no group named 'patient', expected one as in "
             "'(?P<patient>.+)_(?P<eye>left|right)'."
         )
 
@@ -180,7 +180,7 @@ def _judge_labels(labels: Sequence[LabelRow], classes: Sequence[str]) -> tuple[d
         if levels:
             judged[image] = Label("", "duplicate_label", found)
         elif level is None:
-            judged[image] = Label("", "bad_level", f"{found}, expected 0 to {len(classes) - 1} or the name of a class")
+            judged[image] = Label("", "bad_grade", f"{found}, expected 0 to {len(classes) - 1} or the name of a class")
         else:
             judged[image] = Label(str(level), "", found)
         if len(same) > 1 and not levels:

@@ -45,7 +45,7 @@ def read_labels(path: str, image_column: str, level_column: str) -> list[LabelRo
     image name is missing, an absolute path or one that leads upwards.
     """
     text = _read_text(path)
-    cure = "add it if the table has none, or set data.image_column and data.level_column"
+    cure = "add it if the table has none, or set data.image_column and data.grade_column"
     delimiter, header, (image, level) = _columns(path, text, (image_column, level_column), cure)
     labels = []
     for number, cells in _data_rows(path, text, delimiter):

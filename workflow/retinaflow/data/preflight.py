@@ -23,12 +23,12 @@ CURES = {
     "oversized": "store it with fewer pixels, or raise `data.pixel_limit`",
     "no_label": "add a row to the label table, or remove the photograph",
     "no_image": "add the photograph, or remove the row of the label table",
-    "bad_level": "correct the row of the label table",
+    "bad_grade": "correct the row of the label table",
     "duplicate_label": "leave one row for each image in the label table",
     "repeated_label": "nothing: the rows agree",
     "identical_conflict": "find out which label is right, and remove the other photographs",
     "identical": "remove all but one of the photographs",
-    "patient_in_both": "move all photographs of a patient to one of the data sets, or correct `data.patient`",
+    "patient_in_both": "move all photographs of a patient to one of the data sets, or correct `data.patient_pattern`",
     "other_file": "nothing: it is not looked at",
 }
 

@@ -18,7 +18,7 @@ ON_PROBLEM = {
     "oversized": "exclude",
     "no_label": "exclude",
     "no_image": "exclude",
-    "bad_level": "error",
+    "bad_grade": "error",
     "duplicate_image": "error",
     "duplicate_label": "error",
     "identical": "exclude",

@@ -71,6 +71,7 @@ def _folds(levels: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
             f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "
-            "turn. Add photographs, hold out more (split.validation), set eyes.systems to [] or check data.patient."
+            "turn. Add photographs, hold out more (split.validation), set eyes.models to [] or check "
+            "data.patient_pattern."
         )
     return folds

@@ -42,7 +42,7 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, obje
     if len(outputs.shape) != 2 or outputs.shape[1] != expected:
         raise RetinaflowError(
             f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for "
-            f"the {len(classes)} of data.classes. {TRAIN_ANEW}"
+            f"the {len(classes)} of data.grade_names. {TRAIN_ANEW}"
         )
     return model
 

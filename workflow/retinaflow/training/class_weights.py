@@ -21,7 +21,7 @@ def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequ
     if not counts.all():
         absent = ", ".join(name for name, count in zip(classes, counts, strict=True) if not count)
         raise RetinaflowError(
-            f"The training part has no photograph of {absent}. Add some, or leave the class out of data.classes."
+            f"The training part has no photograph of {absent}. Add some, or leave the class out of data.grade_names."
         )
     if kind == "none":
         return None
