@@ -45,7 +45,11 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
     names = ["A", "A+eye_average", "B"]
     tables = {name: write(tmp_path / f"{name}.csv", levels) for name, levels in zip(names, given, strict=True)}
     pairs = compare_pairs(tables, 4, 200, 5)
-    assert [(pair.model, pair.other_model) for pair in pairs] == [("A", "A+eye_average"), ("A", "B"), ("A+eye_average", "B")]
+    assert [(pair.model, pair.other_model) for pair in pairs] == [
+        ("A", "A+eye_average"),
+        ("A", "B"),
+        ("A+eye_average", "B"),
+    ]
     kappas = [cohen_kappa_score(ACTUAL, levels, weights="quadratic") for levels in given]
     patients = [f"{row // 2:03d}" for row in range(len(ACTUAL))]
     drawn = replicate_kappas(ACTUAL, given, 4, patients, 200, 5)

@@ -20,7 +20,7 @@ from retinaflow.storage.lock import lock
 CONFIG = {
     **SMALLEST,
     "data": {"train": {"images": "my photographs", "labels": "labels train.csv"}},
-    "backbones": SMALL,
+    "models": SMALL,
 }
 MODULE = """
 configfile: "dr.yaml"
