@@ -1,0 +1,75 @@
+"""Models of a configuration, with and without folds, test set, TTA and both eyes."""
+
+import pytest
+
+from retinaflow.config.models import Models, network_of
+
+PLAIN = {"networks": {"A": "softmax", "B": "regression"}, "folds": 0, "has_test": True, "tta": False, "eye_kinds": ()}
+
+
+def models(**changes):
+    return Models(**{**PLAIN, **changes})
+
+
+@pytest.mark.parametrize("name", ["A", "A/fold-3", "A+no_tta", "A+eye_average"])
+def test_network_of_a_model(name):
+    assert network_of(name) == "A"
+
+
+def test_names_without_folds():
+    assert models().names == models().ranked == ["A", "B", "ensemble"]
+    assert models(networks={"A": "softmax"}).names == ["A"]
+
+
+def test_names_with_folds_tta_and_both_eyes():
+    made = models(folds=2, tta=True, eye_kinds=("eye_average", "eye_stacking"))
+    combined = [
+        *("A", "B", "A+no_tta", "B+no_tta", "A+eye_average", "A+eye_stacking", "B+eye_average", "B+eye_stacking"),
+        "ensemble",
+    ]
+    assert made.training_runs == ["A/fold-1", "A/fold-2", "B/fold-1", "B/fold-2"]
+    assert made.names == [*made.training_runs, *combined]
+    assert made.ranked == combined
+
+
+@pytest.mark.parametrize(
+    ("changes", "model", "splits"),
+    [
+        ({}, "A", ["validation", "test"]),
+        ({}, "ensemble", ["validation", "test"]),
+        ({"has_test": False}, "A+eye_average", ["validation"]),
+        ({"folds": 2}, "A/fold-1", ["validation", "test"]),
+        ({"folds": 2}, "A", ["out-of-fold", "test"]),
+        ({"folds": 2, "has_test": False}, "ensemble", ["out-of-fold"]),
+    ],
+)
+def test_splits_of_a_model(changes, model, splits):
+    assert models(**changes).splits_of(model) == splits
+
+
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [
+        *(("A", "softmax"), ("A/fold-1", "softmax"), ("A+no_tta", "softmax"), ("B+eye_average", "regression")),
+        *(("A+eye_stacking", "regression"), ("ensemble", "regression")),
+    ],
+)
+def test_objective_of_a_model(model, objective):
+    assert models().objective(model) == objective
+
+
+def test_objective_of_an_ensemble_of_one_kind():
+    assert models(networks={"A": "ordinal", "B": "ordinal"}).objective("ensemble") == "ordinal"
+
+
+@pytest.mark.parametrize(
+    ("use", "splits"), [("train", ["fold-1", "fold-3"]), ("validation", ["fold-2"]), ("test", ["test"])]
+)
+def test_stored_splits_of_a_fold(use, splits):
+    assert models(folds=3).stored_splits("A/fold-2", use) == splits
+    assert models().stored_splits("A", use) == [use]
+
+
+def test_records_of_a_model():
+    assert models(folds=2).records_of("B+eye_stacking") == ["B/fold-1", "B/fold-2"]
+    assert models().records_of("ensemble") == ["A", "B"]

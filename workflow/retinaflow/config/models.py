@@ -1,0 +1,113 @@
+"""Models of a configuration: their names, what each is made of, and the splits each is scored on.
+
+A network is a model of the configuration; it is trained. A training run trains one network, once or on one fold. All
+other models combine the raw outputs of networks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from retinaflow.config import lookups
+from retinaflow.config.lookups import ENSEMBLE
+from retinaflow.config.root import Configuration
+
+NO_TTA = "no_tta"  # a network without test-time augmentation, to measure its gain
+EYE_STACKING = "eye_stacking"
+OUT_OF_FOLD = "out-of-fold"
+REGRESSION = "regression"
+
+
+def network_of(model: str) -> str:
+    """Name of the network that a training run, or a model of one network, belongs to."""
+    return model.split("/")[0].split("+")[0]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All models of a configuration.
+
+    Attributes:
+        networks: The objective of each network by its name, in the order of the configuration.
+        folds: Number of folds; 0 for one split.
+        has_test: Whether there is a test set.
+        tta: Whether raw outputs are means over several TTA views.
+        eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
+    """
+
+    networks: Mapping[str, str]
+    folds: int
+    has_test: bool
+    tta: bool
+    eye_kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Configuration) -> "Models":
+        """The models of ``config``. Its label table is read if ``eyes.models`` is ``auto``."""
+        return cls(
+            networks={name: settings.objective for name, settings in config.models.items()},
+            folds=config.split.folds,
+            has_test=config.data.test is not None,
+            tta=config.score.tta_views > 1,
+            eye_kinds=tuple(f"eye_{kind}" for kind in lookups.eye_models(config)),
+        )
+
+    @property
+    def scored(self) -> list[str]:
+        """Splits that a training run is scored on: its validation split, and the test set if there is one."""
+        return ["validation", "test"] if self.has_test else ["validation"]
+
+    @property
+    def training_runs(self) -> list[str]:
+        """Names of all training runs."""
+        return [run for network in self.networks for run in self.runs_of(network)]
+
+    def runs_of(self, network: str) -> list[str]:
+        """Training runs of a network: one, or one a fold (``NETWORK/fold-1``)."""
+        return [f"{network}/fold-{number}" for number in range(1, self.folds + 1)] if self.folds else [network]
+
+    @property
+    def names(self) -> list[str]:
+        """All models that are scored: the training runs, and the models made of their raw outputs."""
+        pooled = list(self.networks) if self.folds else []
+        without_tta = [f"{network}+{NO_TTA}" for network in self.networks] if self.tta else []
+        of_both_eyes = [f"{network}+{kind}" for network in self.networks for kind in self.eye_kinds]
+        ensemble = [ENSEMBLE] if len(self.networks) > 1 else []
+        return [*self.training_runs, *pooled, *without_tta, *of_both_eyes, *ensemble]
+
+    @property
+    def ranked(self) -> list[str]:
+        """Models that the comparison ranks: all but the single folds of a network."""
+        return [name for name in self.names if not (self.folds and name in self.training_runs)]
+
+    def splits_of(self, model: str) -> list[str]:
+        """Splits that a model is scored on. Its decision rule is fitted on the first."""
+        pooled = self.folds and model not in self.training_runs
+        return [OUT_OF_FOLD if pooled else "validation", *self.scored[1:]]
+
+    def objective(self, model: str) -> str:
+        """Kind of the raw outputs of a model: ``softmax``, ``regression`` or ``ordinal``."""
+        if model.endswith(f"+{EYE_STACKING}"):
+            return REGRESSION
+        networks = list(self.networks) if model == ENSEMBLE else [network_of(model)]
+        objectives = {self.networks[network] for network in networks}
+        # Severities can be averaged, whatever the objectives.
+        return objectives.pop() if len(objectives) == 1 else REGRESSION
+
+    def records_of(self, model: str) -> list[str]:
+        """Training runs that a model is made of."""
+        return self.training_runs if model == ENSEMBLE else self.runs_of(network_of(model))
+
+    def stored_splits(self, training_run: str, use: str) -> list[str]:
+        """Stored splits of the images that a training run uses.
+
+        A fold is stored once, as the images it holds out; the training runs of the other folds train on it there.
+
+        Args:
+            training_run: Its name.
+            use: ``train``, ``validation`` or ``test``.
+        """
+        if use == "test" or not self.folds:
+            return [use]
+        held_out = training_run.split("/")[1]
+        folds = [f"fold-{number}" for number in range(1, self.folds + 1)]
+        return [held_out] if use == "validation" else [fold for fold in folds if fold != held_out]
