@@ -1,19 +1,20 @@
-# From a folder of fundus photographs and a label table to graders of diabetic retinopathy, trained, scored and compared.
+# Train, score and compare models that grade diabetic retinopathy on fundus images.
 
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-# A file named with --configfile takes the place of the default one: merged with it, a demo would pick up somebody's
-# photographs and a single backbone would bring the other two along.
-# Neither is it read where another workflow includes this one and has read its own.
+# A file named with --configfile replaces the default one. Merged with it, a demo would find the user's images, and one
+# model would bring the others along. A workflow that includes this one and has read its own file does not read it either.
 if not workflow.configfiles or not workflow.modifier.is_main_snakefile():
 
     configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/start.smk"
+include: "workflow/rules/resources.smk"
 
 
 # Of all rules. Only `--software-deployment-method apptainer` looks at it; docs/containers.md says how to make it.
@@ -43,6 +44,7 @@ include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/targets.smk"
 
 
 onstart:

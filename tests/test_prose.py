@@ -18,7 +18,6 @@ RULES = {"tests/prose.py", "tests/test_prose.py"}
 # Patterns of files whose text is not rewritten yet; `*` also stands for folders.
 NOT_YET = [
     "Makefile",
-    "Snakefile",
     "benchmarks/*.py",
     "config/README.md",
     "config/best.yaml",

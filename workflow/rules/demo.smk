@@ -1,22 +1,22 @@
-# Draw synthetic photographs, for trying the workflow without any of one's own.
+# Draw synthetic images, for trying the workflow without any of one's own.
 
 if CONFIG.demo:
 
-    for dataset, first_patient in (("train", 1), ("test", 100_001)):
+    for data_set, first_patient in (("train", 1), ("test", 100_001)):
 
         rule:
             name:
-                f"draw_{dataset}"
+                f"draw_{data_set}"
             output:
-                images=directory(DATASETS[dataset].images[0]),
-                labels=DATASETS[dataset].labels,
+                images=directory(DATA_SETS[data_set].images[0]),
+                labels=DATA_SETS[data_set].labels,
             log:
-                path("logs", "demo", f"{dataset}.log"),
+                path("logs", "demo", f"{data_set}.log"),
             conda:
                 "../../envs/retinaflow.yaml"
             params:
                 code=code_of("demo.py"),
-                patients={"train": CONFIG.demo.train_patients, "test": CONFIG.demo.test_patients}[dataset],
+                patients={"train": CONFIG.demo.train_patients, "test": CONFIG.demo.test_patients}[data_set],
                 first_patient=first_patient,
                 size=CONFIG.demo.image_size,
                 seed=CONFIG.seed,

@@ -1,22 +1,22 @@
-# Where in photographs a network finds what it answers. `all` does not ask for it.
+# Where in images a network finds what it answers. `all` does not ask for it.
 
 
 rule explain_run:
     input:
         model=path("models", "{training_run}", "model.keras"),
-        predictions=path("scores", "{training_run}", SCORED[-1], "predictions.csv"),
-        outputs=path("scores", "{training_run}", SCORED[-1], "raw_outputs.csv"),
-        pixels=shards(SCORED[-1], "npy"),
-        rows=shards(SCORED[-1], "csv"),
+        predictions=path("scores", "{training_run}", MODELS.scored[-1], "predictions.csv"),
+        outputs=path("scores", "{training_run}", MODELS.scored[-1], "raw_outputs.csv"),
+        pixels=shards(MODELS.scored[-1], "npy"),
+        rows=shards(MODELS.scored[-1], "csv"),
     output:
         figure=report(
-            path("explain", "{training_run}", f"{SCORED[-1]}.png"),
+            path("explain", "{training_run}", f"{MODELS.scored[-1]}.png"),
             caption="../report/explain.rst",
-            category="Graders",
-            subcategory=lambda wildcards: backbone_of(wildcards.training_run),
-            labels=figure_labels("what answers rest on", SCORED[-1]),
+            category="Models",
+            subcategory=lambda wildcards: network_of(wildcards.training_run),
+            labels=figure_labels("what answers rest on", MODELS.scored[-1]),
         ),
-        table=path("explain", "{training_run}", f"{SCORED[-1]}.csv"),
+        table=path("explain", "{training_run}", f"{MODELS.scored[-1]}.csv"),
     log:
         path("logs", "explain", "{training_run}.log"),
     conda:
@@ -28,8 +28,8 @@ rule explain_run:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("explain.py"),
-        classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.training_run),
+        classes=GRADE_NAMES,
+        objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         seed=CONFIG.seed,
         cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
     script:

@@ -1,16 +1,31 @@
 # Trained models in the formats of other runtimes, and how far these are from Keras. `all` does not ask for it.
 
+# Of each format, the file.
+EXPORTED = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
+
+
+def packages_of_export(wildcards):
+    """Input function: no file; a WorkflowError before anything runs if what converts models is not installed."""
+    needed = ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert")
+    # What is deployed for a job has packages of its own.
+    if not workflow.deployment_settings.deployment_method and not all(map(find_spec, needed)):
+        raise WorkflowError(
+            f"`snakemake export` takes {', '.join(needed)}, of which some are not installed: `make export`, or pip "
+            "install --require-hashes -r envs/requirements-export.txt"
+        )
+    return []
+
 
 rule export_run:
     input:
         packages_of_export,
         **{
-            f"{part}_{kind}": files
-            for part in ("train", "validation")
+            f"{split}_{kind}": files
+            for split in ("train", "validation")
             for kind, files in {
-                "indices": indices(part),
-                "pixels": shards(part, "npy"),
-                "rows": shards(part, "csv"),
+                "indices": indices(split),
+                "pixels": shards(split, "npy"),
+                "rows": shards(split, "csv"),
             }.items()
         },
         model=path("models", "{training_run}", "model.keras"),
@@ -28,8 +43,8 @@ rule export_run:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("export_run.py"),
-        classes=CLASSES,
-        recipe=lambda wildcards: lookups.variant(CONFIG, backbone_of(wildcards.training_run)).name,
+        classes=GRADE_NAMES,
+        recipe=lambda wildcards: lookups.variant(CONFIG, network_of(wildcards.training_run)).name,
         views=CONFIG.score.tta_views,
         seed=CONFIG.seed,
         cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
@@ -40,7 +55,7 @@ rule export_run:
 
 rule export_summary:
     input:
-        differences=[path("export", run, "differences.csv") for run in RUNS],
+        differences=[path("export", run, "differences.csv") for run in MODELS.training_runs],
     output:
         table=path("export", "export.csv"),
         page=path("export", "export.md"),

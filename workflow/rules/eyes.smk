@@ -1,11 +1,24 @@
-# Graders that look at both eyes of a patient, made of what each backbone puts out and of its features.
+# Models of both eyes: averages of raw outputs, and linear models stacked on features.
+
+
+def network_outputs(split):
+    """Input function: raw outputs of a network on a split."""
+    return lambda wildcards: outputs_of([wildcards.network], split)
+
+
+def training_run_files(split, file):
+    """Input function: one file of each training run of a network on a split."""
+    return lambda wildcards: [path("scores", run, split, file) for run in MODELS.runs_of(wildcards.network)]
 
 
 rule blend:
     input:
-        **{part: own_outputs(part) for part in system_parts("blend")},
+        **{split: network_outputs(split) for split in MODELS.splits_of("blend")},
     output:
-        **{part: path("scores", "{network}+eye_average", part, "raw_outputs.csv") for part in system_parts("blend")},
+        **{
+            split: path("scores", "{network}+eye_average", split, "raw_outputs.csv")
+            for split in MODELS.splits_of("blend")
+        },
     log:
         path("logs", "blend", "{network}.log"),
     localrule: True
@@ -13,24 +26,24 @@ rule blend:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("blend.py"),
-        parts=system_parts("blend"),
-        objective=lambda wildcards: system_objective(wildcards.network),
-        classes=len(CLASSES),
+        parts=MODELS.splits_of("blend"),
+        objective=lambda wildcards: MODELS.objective(wildcards.network),
+        classes=len(GRADE_NAMES),
         weight=CONFIG.eyes.fellow_eye_weight,
     script:
         "../scripts/blend.py"
 
 
-# Of the fine-tuned network, of photographs that it was not trained on.
+# Of the fine-tuned network, of images that it was not trained on.
 rule run_features:
     input:
-        **{f"{part}_indices": indices(part) for part in SCORED},
-        **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
-        **{f"{part}_rows": shards(part, "csv") for part in SCORED},
+        **{f"{split}_indices": indices(split) for split in MODELS.scored},
+        **{f"{split}_pixels": shards(split, "npy") for split in MODELS.scored},
+        **{f"{split}_rows": shards(split, "csv") for split in MODELS.scored},
         model=path("models", "{training_run}", "model.keras"),
     output:
-        **{f"{part}_features": path("scores", "{training_run}", part, "features.npy") for part in SCORED},
-        **{f"{part}_images": path("scores", "{training_run}", part, "features.csv") for part in SCORED},
+        **{f"{split}_features": path("scores", "{training_run}", split, "features.npy") for split in MODELS.scored},
+        **{f"{split}_images": path("scores", "{training_run}", split, "features.csv") for split in MODELS.scored},
     log:
         path("logs", "features", "{training_run}.log"),
     conda:
@@ -42,9 +55,9 @@ rule run_features:
         runtime=scheduled(run_features_runtime),
     params:
         code=code_of("run_features.py"),
-        parts=SCORED,
-        classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.training_run),
+        parts=MODELS.scored,
+        classes=GRADE_NAMES,
+        objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         augment=lambda wildcards: (
             network_settings(wildcards).augment.model_dump() if CONFIG.features.views > 1 else None
         ),
@@ -59,8 +72,8 @@ rule run_features:
 rule fusion:
     input:
         **{
-            f"{part}_{kind}": of_runs(part, file)
-            for part in SCORED
+            f"{split}_{kind}": training_run_files(split, file)
+            for split in MODELS.scored
             for kind, file in (
                 ("outputs", "raw_outputs.csv"),
                 ("features", "features.npy"),
@@ -69,8 +82,8 @@ rule fusion:
         },
     output:
         **{
-            part: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
-            for part, folder in zip(SCORED, system_parts("fusion"))
+            split: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
+            for split, folder in zip(MODELS.scored, MODELS.splits_of("fusion"))
         },
     log:
         path("logs", "fusion", "{network}.log"),
@@ -82,9 +95,9 @@ rule fusion:
         runtime=scheduled(fusion_runtime),
     params:
         code=code_of("fusion.py"),
-        parts=SCORED,
-        objective=lambda wildcards: system_objective(wildcards.network),
-        classes=len(CLASSES),
+        parts=MODELS.scored,
+        objective=lambda wildcards: MODELS.objective(wildcards.network),
+        classes=len(GRADE_NAMES),
         seed=CONFIG.seed,
     script:
         "../scripts/fusion.py"

@@ -1,11 +1,24 @@
-# Features of all photographs of a part, by a backbone as its weights file has it.
+# Features of all images of a split, by a network as its weights file has it.
+
+
+def feature_settings(wildcards):
+    """Parameter function: the settings that decide the features of a network."""
+    chosen = CONFIG.models[wildcards.network].model_dump()
+    decisive = ("backbone", "backend", "cpu_threads", "image_size", "feature_layers")
+    views = CONFIG.features.views
+    # The first view is the image as it is.
+    return {
+        **{key: chosen[key] for key in decisive},
+        "views": views,
+        "augment": chosen["augment"] if views > 1 else None,
+    }
 
 
 rule features:
     input:
         index=path("organized", "{split}", "index.csv"),
-        pixels=part_shards("npy"),
-        rows=part_shards("csv"),
+        pixels=split_shards("npy"),
+        rows=split_shards("csv"),
         weights=lambda wildcards: weights_of(wildcards.network),
     output:
         features=path("features", "{network}", "{split}.npy"),
@@ -22,7 +35,7 @@ rule features:
     params:
         code=code_of("features.py"),
         settings=feature_settings,
-        classes=CLASSES,
+        classes=GRADE_NAMES,
         seed=CONFIG.seed,
     script:
         "../scripts/features.py"

@@ -1,12 +1,25 @@
-# Stage 2: a tree of class folders for each part, and beside it the index that later stages read.
+# Stage 2: a tree of class folders for each split, and beside it the index that later stages read.
+
+
+def split_table(wildcards):
+    """The table that lists the images of a split."""
+    if wildcards.split == "test":
+        return path("inventory", "test.csv")
+    # A fold is stored once, as what it holds out; the others train on it from there.
+    return path("split", wildcards.split, "validation.csv") if FOLDS else path("split", f"{wildcards.split}.csv")
+
+
+def split_problems(wildcards):
+    """The problems of the data set that the test split is; those of the other splits split has judged."""
+    return [path("inventory", "test-problems.csv")] if wildcards.split == "test" else []
 
 
 rule organize:
     input:
-        table=part_table,
-        problems=part_problems,
+        table=split_table,
+        problems=split_problems,
     output:
-        folders=[directory(path("organized", "{split}", name)) for name in CLASSES],
+        folders=[directory(path("organized", "{split}", name)) for name in GRADE_NAMES],
         index=path("organized", "{split}", "index.csv"),
     log:
         path("logs", "organize", "{split}.log"),
@@ -17,7 +30,7 @@ rule organize:
         runtime=scheduled(organize_runtime),
     params:
         code=code_of("organize.py"),
-        classes=CLASSES,
+        classes=GRADE_NAMES,
         mode=CONFIG.organize.mode,
     script:
         "../scripts/organize.py"

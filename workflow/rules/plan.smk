@@ -1,4 +1,4 @@
-# What a run would take, before it is started. Makes nothing that other rules need, and is never up to date.
+# Estimate disk, memory and hours of a run. No rule needs it, and it is never up to date.
 
 
 rule plan:
@@ -8,6 +8,6 @@ rule plan:
     conda:
         "../../envs/retinaflow.yaml"
     params:
-        photographs=lambda wildcards: lookups.image_counts(CONFIG),
+        images=lambda wildcards: lookups.image_counts(CONFIG),
     script:
         "../scripts/plan.py"

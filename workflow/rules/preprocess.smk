@@ -1,4 +1,4 @@
-# Stage 3: decode, crop and resize once; uint8 RGB arrays that every backbone of the same image size shares.
+# Stage 3: decode, crop and resize once; uint8 RGB arrays that every network of the same image size shares.
 
 
 rule preprocess:

@@ -1,11 +1,11 @@
-# How well the features of each backbone grade without any training of the network.
+# How well the features of each network grade without any training of the network.
 
 
 rule probe_backbone:
     input:
-        indices=expand(path("organized", "{split}", "index.csv"), split=TRAINING_PARTS),
-        features=expand(path("features", "{{network}}", "{split}.npy"), split=TRAINING_PARTS),
-        rows=expand(path("features", "{{network}}", "{split}.csv"), split=TRAINING_PARTS),
+        indices=expand(path("organized", "{split}", "index.csv"), split=TRAINING_SPLITS),
+        features=expand(path("features", "{{network}}", "{split}.npy"), split=TRAINING_SPLITS),
+        rows=expand(path("features", "{{network}}", "{split}.csv"), split=TRAINING_SPLITS),
     output:
         path("probe", "{network}.json"),
     log:
@@ -19,7 +19,7 @@ rule probe_backbone:
     params:
         code=code_of("probe_backbone.py"),
         settings=feature_settings,
-        classes=CLASSES,
+        classes=GRADE_NAMES,
         bootstrap=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
     script:

@@ -1,19 +1,47 @@
 # Figures and pages for `snakemake --report`, on top of those that are made anyway. No other stage needs any of them.
 
+# Figures of each model and split beside its confusion matrix, and what the report calls them.
+ILLUSTRATIONS = {
+    "roc": "ROC and precision-recall",
+    "reliability": "reliability",
+    "quality": "quality of the images",
+    "mistakes": "worst mistakes",
+}
+
+
+def model_records(wildcards):
+    """Records of the trainings that a model is made of."""
+    own = wildcards.model.split("+")[0]
+    return [
+        path("models", run, "training_run.json")
+        for run in (MODELS.training_runs if own == ENSEMBLE else MODELS.runs_of(own))
+    ]
+
+
+def model_shards(suffix):
+    """Input function: shard files of the images that a model is scored on; any network's, for the average."""
+
+    def files(wildcards):
+        network = next(iter(CONFIG.models)) if wildcards.model == ENSEMBLE else wildcards.model.split("+")[0]
+        splits = TRAINING_SPLITS if wildcards.split == "out-of-fold" else [wildcards.split]
+        return shard_files(network, splits, suffix)
+
+    return files
+
 
 rule illustrate:
     input:
         predictions=path("scores", "{model}", "{split}", "predictions.csv"),
         metrics=path("scores", "{model}", "{split}", "metrics.json"),
         outputs=lambda wildcards: outputs_of([wildcards.model], wildcards.split)[0],
-        pixels=system_shards("npy"),
-        rows=system_shards("csv"),
+        pixels=model_shards("npy"),
+        rows=model_shards("csv"),
     output:
         **{
             name: report(
                 path("report", "{model}", "{split}", f"{name}.png"),
                 caption=f"../report/{name}.rst",
-                category="Graders",
+                category="Models",
                 subcategory="{model}",
                 labels={"split": "{split}", "figure": label},
             )
@@ -22,16 +50,16 @@ rule illustrate:
     log:
         path("logs", "report", "{model}", "{split}.log"),
     wildcard_constraints:
-        model=any_of(whole_systems()),
-        split=any_of(system_parts(whole_systems()[0])),
+        model=any_of(MODELS.ranked),
+        split=any_of(MODELS.splits_of(MODELS.ranked[0])),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("illustrate.py"),
         kind=output_kind,
-        objective=lambda wildcards: system_objective(wildcards.model),
-        classes=CLASSES,
+        objective=lambda wildcards: MODELS.objective(wildcards.model),
+        classes=GRADE_NAMES,
         referable_grade=CONFIG.score.referable_grade,
     script:
         "../scripts/illustrate.py"
@@ -39,10 +67,10 @@ rule illustrate:
 
 rule illustrate_data:
     input:
-        indices=[path("organized", part, "index.csv") for part in SHARDS],
-        pixels=shard_files(next(iter(CONFIG.models)), TRAINING_PARTS[:1], "npy"),
-        rows=shard_files(next(iter(CONFIG.models)), TRAINING_PARTS[:1], "csv"),
-        records=[path("models", run, "training_run.json") for run in RUNS],
+        indices=[path("organized", split, "index.csv") for split in SHARDS],
+        pixels=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "npy"),
+        rows=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "csv"),
+        records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
         grades=report(
             path("report", "grades.png"),
@@ -54,7 +82,7 @@ rule illustrate_data:
             path("report", "samples.png"),
             caption="../report/samples.rst",
             category="Data",
-            labels={"figure": "photographs of each grade"},
+            labels={"figure": "images of each grade"},
         ),
     log:
         path("logs", "report", "data.log"),
@@ -64,7 +92,7 @@ rule illustrate_data:
     params:
         code=code_of("illustrate_data.py"),
         parts=list(SHARDS),
-        classes=CLASSES,
+        classes=GRADE_NAMES,
     script:
         "../scripts/illustrate_data.py"
 
@@ -73,7 +101,7 @@ rule pages:
     input:
         comparison=path("comparison", "comparison.md"),
         problems=path("inventory", "problems.md"),
-        records=[path("models", run, "training_run.json") for run in RUNS],
+        records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
         comparison=report(
             path("report", "comparison.html"),
@@ -85,7 +113,7 @@ rule pages:
             path("report", "problems.html"),
             caption="../report/problems.rst",
             category="Data",
-            labels={"figure": "problems of photographs and labels"},
+            labels={"figure": "problems of images and labels"},
         ),
         provenance=report(
             path("report", "provenance.html"),
@@ -108,23 +136,23 @@ rule pages:
 rule model_card:
     input:
         metrics=lambda wildcards: [
-            path("scores", wildcards.model, part, "metrics.json") for part in system_parts(wildcards.model)
+            path("scores", wildcards.model, split, "metrics.json") for split in MODELS.splits_of(wildcards.model)
         ],
         decision=path("models", "{model}", "decision_rule.json"),
-        records=system_records,
+        records=model_records,
     output:
         card=path("cards", "{model}.md"),
         page=report(
             path("report", "{model}", "card.html"),
             caption="../report/card.rst",
-            category="Graders",
+            category="Models",
             subcategory="{model}",
-            labels={"part": "", "figure": "model card"},
+            labels={"split": "", "figure": "model card"},
         ),
     log:
         path("logs", "report", "{model}-card.log"),
     wildcard_constraints:
-        model=any_of(whole_systems()),
+        model=any_of(MODELS.ranked),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
@@ -136,9 +164,9 @@ rule model_card:
 
 rule data_card:
     input:
-        inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
-        problems=[path("inventory", f"{dataset}-problems.csv") for dataset in DATASETS],
-        indices=[path("organized", part, "index.csv") for part in SHARDS],
+        inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
+        problems=[path("inventory", f"{data_set}-problems.csv") for data_set in DATA_SETS],
+        indices=[path("organized", split, "index.csv") for split in SHARDS],
     output:
         card=path("cards", "data.md"),
         page=report(
@@ -154,8 +182,8 @@ rule data_card:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("data_card.py"),
-        datasets=list(DATASETS),
+        datasets=list(DATA_SETS),
         parts=list(SHARDS),
-        classes=CLASSES,
+        classes=GRADE_NAMES,
     script:
         "../scripts/data_card.py"

@@ -1,21 +1,59 @@
-# Stage 5: what each model says of photographs that it did not train on, and what that is graded as.
+# Stage 5: raw outputs of each network on images that it was not trained on, and grades of each model.
+
+
+def figure_labels(figure, split):
+    """Labels function: those of a figure of a model or training run in the report."""
+
+    def labels(wildcards):
+        _, _, fold = wildcards[0].partition("/")
+        # The split comes first, since the report makes a switch of a later label with two values.
+        return {"split": " ".join(filter(None, [fold, split])), "figure": figure}
+
+    return labels
+
+
+def outputs_of(models, split):
+    """Tables of raw outputs of models on a split. Without folds, raw outputs without TTA are columns of the network's table."""
+    own = [model if FOLDS else model.removesuffix(f"+{NO_TTA}") for model in models]
+    return [path("scores", model, split, "raw_outputs.csv") for model in own]
+
+
+def output_kind(wildcards):
+    """Columns of the raw outputs that a model is graded by."""
+    return "no_tta" if wildcards.model.endswith(f"+{NO_TTA}") and not FOLDS else "output"
+
+
+def graded_files(held_out):
+    """Files of a model whose decision rule is fitted on the split `held_out`."""
+    files = {}
+    for split in [held_out, *MODELS.scored[1:]]:
+        files[f"{split}_predictions"] = path("scores", "{model}", split, "predictions.csv")
+        files[f"{split}_metrics"] = path("scores", "{model}", split, "metrics.json")
+        files[f"{split}_figure"] = report(
+            path("scores", "{model}", split, "confusion_matrix.png"),
+            caption="../report/confusion_matrix.rst",
+            category="Models",
+            subcategory=lambda wildcards: wildcards.model.split("/")[0],
+            labels=figure_labels("confusion matrix", split),
+        )
+    return files
 
 
 rule score:
     input:
-        **{f"{part}_indices": indices(part) for part in SCORED},
-        **{f"{part}_pixels": shards(part, "npy") for part in SCORED},
-        **{f"{part}_rows": shards(part, "csv") for part in SCORED},
+        **{f"{split}_indices": indices(split) for split in MODELS.scored},
+        **{f"{split}_pixels": shards(split, "npy") for split in MODELS.scored},
+        **{f"{split}_rows": shards(split, "csv") for split in MODELS.scored},
         model=path("models", "{training_run}", "model.keras"),
         history=path("models", "{training_run}", "history.csv"),
         record=path("models", "{training_run}", "training_run.json"),
     output:
-        **{part: path("scores", "{training_run}", part, "raw_outputs.csv") for part in SCORED},
+        **{split: path("scores", "{training_run}", split, "raw_outputs.csv") for split in MODELS.scored},
         curves=report(
             path("scores", "{training_run}", "learning_curves.png"),
             caption="../report/learning_curves.rst",
-            category="Graders",
-            subcategory=lambda wildcards: backbone_of(wildcards.training_run),
+            category="Models",
+            subcategory=lambda wildcards: network_of(wildcards.training_run),
             labels=figure_labels("learning curves", ""),
         ),
     log:
@@ -29,9 +67,9 @@ rule score:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("score.py"),
-        parts=SCORED,
-        classes=CLASSES,
-        objective=lambda wildcards: system_objective(wildcards.training_run),
+        parts=MODELS.scored,
+        classes=GRADE_NAMES,
+        objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         views=CONFIG.score.tta_views,
         seed=CONFIG.seed,
         backend=lambda wildcards: network_settings(wildcards).backend,
@@ -43,25 +81,25 @@ rule score:
 rule grade:
     input:
         outputs=lambda wildcards: [
-            table for part in system_parts(wildcards.model) for table in outputs_of([wildcards.model], part)
+            table for split in MODELS.splits_of(wildcards.model) for table in outputs_of([wildcards.model], split)
         ],
-        inventories=[path("inventory", f"{dataset}.csv") for dataset in DATASETS],
+        inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
     output:
-        **graded("validation"),
+        **graded_files("validation"),
         decision=path("models", "{model}", "decision_rule.json"),
     log:
         path("logs", "grade", "{model}.log"),
     wildcard_constraints:
-        model=any_of(system for system in systems() if system_parts(system)[0] == "validation"),
+        model=any_of(model for model in MODELS.names if MODELS.splits_of(model)[0] == "validation"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("grade.py"),
-        parts=lambda wildcards: system_parts(wildcards.model),
+        parts=lambda wildcards: MODELS.splits_of(wildcards.model),
         kind=output_kind,
-        objective=lambda wildcards: system_objective(wildcards.model),
-        classes=CLASSES,
+        objective=lambda wildcards: MODELS.objective(wildcards.model),
+        classes=GRADE_NAMES,
         referable_grade=CONFIG.score.referable_grade,
         referable_sensitivity=CONFIG.score.referable_sensitivity,
         bootstrap=CONFIG.score.bootstrap_samples,
@@ -79,20 +117,22 @@ if FOLDS:
 
     use rule grade as grade_combined with:
         output:
-            **graded("out-of-fold"),
+            **graded_files("out-of-fold"),
             decision=path("models", "{model}", "decision_rule.json"),
         wildcard_constraints:
-            model=any_of(system for system in systems() if system_parts(system)[0] == "out-of-fold"),
+            model=any_of(model for model in MODELS.names if MODELS.splits_of(model)[0] == "out-of-fold"),
 
     rule pool:
         input:
-            validation=lambda wildcards: outputs_of(runs(wildcards.network), "validation"),
+            validation=lambda wildcards: outputs_of(MODELS.runs_of(wildcards.network), "validation"),
             # What the folds put out for the test set, to be averaged.
-            test=lambda wildcards: [table for part in SCORED[1:] for table in outputs_of(runs(wildcards.network), part)],
+            test=lambda wildcards: [
+                table for split in MODELS.scored[1:] for table in outputs_of(MODELS.runs_of(wildcards.network), split)
+            ],
         output:
             **{
-                part: path("scores", "{network}", folder, "raw_outputs.csv")
-                for part, folder in zip(SCORED, system_parts("pooled"))
+                split: path("scores", "{network}", folder, "raw_outputs.csv")
+                for split, folder in zip(MODELS.scored, MODELS.splits_of("pooled"))
             },
         log:
             path("logs", "pool", "{network}.log"),
@@ -100,8 +140,8 @@ if FOLDS:
             "../../envs/retinaflow.yaml"
         params:
             code=code_of("pool.py"),
-            objective=lambda wildcards: system_objective(wildcards.network),
-            classes=len(CLASSES),
+            objective=lambda wildcards: MODELS.objective(wildcards.network),
+            classes=len(GRADE_NAMES),
             kind="output",
         script:
             "../scripts/pool.py"
@@ -109,32 +149,32 @@ if FOLDS:
     use rule pool as pool_single with:
         output:
             **{
-                part: path("scores", f"{{network}}+{SINGLE}", folder, "raw_outputs.csv")
-                for part, folder in zip(SCORED, system_parts("pooled"))
+                split: path("scores", f"{{network}}+{NO_TTA}", folder, "raw_outputs.csv")
+                for split, folder in zip(MODELS.scored, MODELS.splits_of("pooled"))
             },
         log:
-            path("logs", "pool", f"{{network}}+{SINGLE}.log"),
+            path("logs", "pool", f"{{network}}+{NO_TTA}.log"),
         params:
-            objective=lambda wildcards: system_objective(wildcards.network),
-            classes=len(CLASSES),
-            kind="single",
+            objective=lambda wildcards: MODELS.objective(wildcards.network),
+            classes=len(GRADE_NAMES),
+            kind="no_tta",
 
 
 rule average:
     input:
-        **{part: outputs_of(CONFIG.models, part) for part in system_parts(AVERAGE)},
+        **{split: outputs_of(CONFIG.models, split) for split in MODELS.splits_of(ENSEMBLE)},
     output:
-        **{part: path("scores", AVERAGE, part, "raw_outputs.csv") for part in system_parts(AVERAGE)},
+        **{split: path("scores", ENSEMBLE, split, "raw_outputs.csv") for split in MODELS.splits_of(ENSEMBLE)},
     log:
-        path("logs", f"{AVERAGE}.log"),
+        path("logs", f"{ENSEMBLE}.log"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("average.py"),
-        parts=system_parts(AVERAGE),
-        objectives=[system_objective(backbone) for backbone in CONFIG.models],
-        objective=system_objective(AVERAGE),
-        classes=len(CLASSES),
+        parts=MODELS.splits_of(ENSEMBLE),
+        objectives=[MODELS.objective(network) for network in CONFIG.models],
+        objective=MODELS.objective(ENSEMBLE),
+        classes=len(GRADE_NAMES),
     script:
         "../scripts/average.py"

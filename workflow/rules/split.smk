@@ -1,6 +1,13 @@
 # Stage 1: which patients train and which validate.
 
 
+def split_tables(split):
+    """Where split writes `split`, train or validation: one table, or one a fold."""
+    if FOLDS:
+        return [path("split", f"fold-{i}", f"{split}.csv") for i in range(1, FOLDS + 1)]
+    return [path("split", f"{split}.csv")]
+
+
 rule split:
     input:
         inventory=path("inventory", "train.csv"),
@@ -15,7 +22,7 @@ rule split:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("split.py"),
-        classes=CLASSES,
+        classes=GRADE_NAMES,
         validation=None if FOLDS else CONFIG.split.validation,
         folds=FOLDS,
         unit=CONFIG.split.unit,

@@ -1,4 +1,4 @@
-# Stage 4: fine-tune each backbone, on each fold where there are folds.
+# Stage 4: fine-tune each network, on each fold where there are folds.
 
 
 rule train:
@@ -9,7 +9,7 @@ rule train:
         validation_indices=indices("validation"),
         validation_pixels=shards("validation", "npy"),
         validation_rows=shards("validation", "csv"),
-        weights=lambda wildcards: weights_of(backbone_of(wildcards.training_run)),
+        weights=lambda wildcards: weights_of(network_of(wildcards.training_run)),
     output:
         model=path("models", "{training_run}", "model.keras"),
         history=path("models", "{training_run}", "history.csv"),
@@ -31,7 +31,7 @@ rule train:
         code=code_of("train.py"),
         backbone=lambda wildcards: network_settings(wildcards).backbone,
         settings=training_settings,
-        classes=CLASSES,
+        classes=GRADE_NAMES,
         seed=CONFIG.seed,
         # No output: Snakemake deletes outputs before a job, and this is there to outlive a job that was cut short.
         checkpoints=path("checkpoints", "{training_run}"),

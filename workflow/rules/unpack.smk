@@ -1,4 +1,20 @@
-# Unpack archives of photographs, as they were downloaded.
+# Unpack archives of images, as they were downloaded.
+
+
+def archive_source(wildcards):
+    """The archive, or folder inside one, that a data set's images come from."""
+    return DATA_SETS[wildcards.data_set].images[int(wildcards.number)]
+
+
+def archive_file(wildcards):
+    """The file of that archive."""
+    return str(archives.split_archive(archive_source(wildcards))[0])
+
+
+def archive_listing(wildcards):
+    """What tells one state of that archive from another."""
+    file = archive_file(wildcards)
+    return remote_state(file) if file in REMOTE else archives.listing(archive_source(wildcards))
 
 
 rule unpack:

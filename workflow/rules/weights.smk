@@ -1,6 +1,21 @@
 # ImageNet weights, fetched on the submit host so that jobs need no internet.
 
 
+def weights_of(network):
+    """The weights file that a network starts from, if any."""
+    weights = CONFIG.models[network].weights
+    if weights == "random":
+        return []
+    return [path("weights", f"{network}.h5") if weights == "imagenet" else weights]
+
+
+def fetched_weights():
+    """The weights files that have to be fetched."""
+    return remote_paths("weights") + [
+        file for network in CONFIG.models for file in weights_of(network) if file == path("weights", f"{network}.h5")
+    ]
+
+
 rule fetch_weights:
     output:
         path("weights", "{network}.h5"),

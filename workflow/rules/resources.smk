@@ -1,0 +1,140 @@
+# Memory and run time that a scheduler is asked for. Jobs on this machine ignore both, unless it is told its memory.
+
+from retinaflow.jobs import resources
+
+
+def scheduled(minutes):
+    """Resource function: minutes after which a scheduler may end the job; none if jobs run on this machine.
+
+    Nothing ends them there, but a training run stops before its `runtime` is over.
+    """
+
+    def runtime(wildcards, input, threads, attempt):
+        # A dry run does not submit; a default runtime shows that there is a scheduler.
+        limited = "runtime" in (workflow.resource_settings.default_resources or ())
+        submitted = limited or workflow.non_local_exec or workflow.remote_exec
+        return minutes(wildcards, input, threads, attempt) if submitted else None
+
+    return runtime
+
+
+def split_images(split):
+    """Upper estimate of the images of a split, known before any image was read."""
+    return SHARDS[split] * CONFIG.preprocess.shard_size
+
+
+def data_set_images(data_set):
+    """Upper estimate of the images of a data set."""
+    splits = ["test"] if data_set == "test" else lookups.held_out_splits(CONFIG)
+    return sum(map(split_images, splits))
+
+
+def training_run_images(training_run, use):
+    """Upper estimate of the images that a training run uses as `use`."""
+    return sum(map(split_images, MODELS.stored_splits(training_run, use)))
+
+
+def unpack_memory(wildcards, attempt):
+    return resources.table_memory(data_set_images(wildcards.data_set), attempt)
+
+
+def unpack_runtime(wildcards, input, threads, attempt):
+    file = archive_file(wildcards)
+    # The archive is not fetched yet when the submitting process asks.
+    size = stored(file)[0].size if file in REMOTE and workflow.is_main_process else Path(file).stat().st_size
+    megabytes = size / 1e6
+    return resources.unpacking_minutes(megabytes, attempt)
+
+
+def inventory_memory(wildcards, threads, attempt):
+    count = data_set_images(wildcards.data_set)
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, count, attempt)
+
+
+def inventory_runtime(wildcards, input, threads, attempt):
+    return resources.reading_minutes(data_set_images(wildcards.data_set), threads, attempt)
+
+
+def organize_memory(wildcards, attempt):
+    return resources.table_memory(split_images(wildcards.split), attempt)
+
+
+def organize_runtime(wildcards, input, threads, attempt):
+    # Copying an image reads it.
+    return resources.reading_minutes(split_images(wildcards.split), 1, attempt)
+
+
+def preprocess_memory(wildcards, threads, attempt):
+    # The same for every shard, since a job array has one request.
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, CONFIG.preprocess.shard_size, attempt)
+
+
+def preprocess_runtime(wildcards, input, threads, attempt):
+    return resources.reading_minutes(CONFIG.preprocess.shard_size, threads, attempt)
+
+
+def train_memory(wildcards, attempt):
+    count = sum(training_run_images(wildcards.training_run, use) for use in ("train", "validation"))
+    return resources.network_memory(network_settings(wildcards), count, True, attempt)
+
+
+def train_runtime(wildcards, input, threads, attempt):
+    counts = [training_run_images(wildcards.training_run, use) for use in ("train", "validation")]
+    return resources.training_minutes(network_settings(wildcards), *counts, attempt)
+
+
+def score_memory(wildcards, attempt):
+    count = sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored)
+    return resources.network_memory(network_settings(wildcards), count, False, attempt)
+
+
+def score_runtime(wildcards, input, threads, attempt):
+    count = sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored)
+    views = CONFIG.score.tta_views * count
+    return resources.scoring_minutes(network_settings(wildcards), views, attempt)
+
+
+def features_memory(wildcards, attempt):
+    chosen = CONFIG.models[wildcards.network]
+    return resources.network_memory(chosen, split_images(wildcards.split), False, attempt)
+
+
+def features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG.features.views * split_images(wildcards.split)
+    return resources.scoring_minutes(CONFIG.models[wildcards.network], views, attempt)
+
+
+def run_features_runtime(wildcards, input, threads, attempt):
+    views = CONFIG.features.views * sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored)
+    return resources.scoring_minutes(network_settings(wildcards), views, attempt)
+
+
+def fusion_memory(wildcards, attempt):
+    return resources.probe_memory(sum(map(data_set_images, DATA_SETS)), attempt)
+
+
+def fusion_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(data_set_images("train"), attempt)
+
+
+def probe_memory(wildcards, attempt):
+    return resources.probe_memory(data_set_images("train"), attempt)
+
+
+def probe_runtime(wildcards, input, threads, attempt):
+    return resources.probe_minutes(data_set_images("train"), attempt)
+
+
+def all_networks():
+    """The settings of each run's network."""
+    return [CONFIG.models[network_of(run)] for run in MODELS.training_runs]
+
+
+def predict_memory(wildcards, threads, attempt):
+    count = len(new_images())
+    return resources.predicting_memory(all_networks(), CONFIG.data.pixel_limit, threads, count, attempt)
+
+
+def predict_runtime(wildcards, input, threads, attempt):
+    count = len(new_images())
+    return resources.predicting_minutes(all_networks(), CONFIG.score.tta_views, threads, count, attempt)

@@ -1,0 +1,75 @@
+# Files that each target of the command line asks for.
+
+
+def inventory_output():
+    """Files of `snakemake preflight`: inventories, problems, and everything they are made of.
+
+    Snakemake records a failed job like a finished one. Its outputs are made again only if a target asks for them; otherwise results of an earlier run of the job would count as up to date.
+    """
+    return [
+        path("inventory", "problems.csv"),
+        *[path("inventory", f"{data_set}{kind}.csv") for data_set in DATA_SETS for kind in ("", "-problems")],
+        *[
+            path("unpacked", f"{data_set}-{number}")
+            for data_set, source in DATA_SETS.items()
+            for number, images in enumerate(source.images)
+            if archives.split_archive(images)
+        ],
+        *remote_paths("folder"),
+    ]
+
+
+def final_output():
+    """Files of the default target: the outputs of every stage, for the same reason."""
+    return [
+        *inventory_output(),
+        *split_tables("train"),
+        *[path("organized", split, "index.csv") for split in SHARDS],
+        *[file for network in CONFIG.models for file in shard_files(network, SHARDS, "npy")],
+        *remote_paths("weights"),
+        *[path("models", run, "model.keras") for run in MODELS.training_runs],
+        *[table for model in MODELS.names for split in MODELS.splits_of(model) for table in outputs_of([model], split)],
+        *(
+            [path("scores", run, split, "features.npy") for run in MODELS.training_runs for split in MODELS.scored]
+            if "eye_stacking" in MODELS.eye_kinds
+            else []
+        ),
+        *score_files("metrics.json"),
+        path("comparison", "comparison.csv"),
+    ]
+
+
+def probe_output():
+    """Files of `snakemake probe` and everything they are made of, for the same reason."""
+    networks = CONFIG.models
+    return [
+        *[path("features", network, f"{split}.npy") for network in networks for split in TRAINING_SPLITS],
+        *[path("probe", f"{network}.json") for network in networks],
+        path("probe", "probe.csv"),
+    ]
+
+
+def explained():
+    """Files of `snakemake explain`."""
+    return [path("explain", run, f"{MODELS.scored[-1]}.png") for run in MODELS.training_runs]
+
+
+def exported():
+    """Files of `snakemake export`."""
+    names = ["differences.csv", *(EXPORTED[kind] for kind in CONFIG.export.formats)]
+    return [path("export", "export.md"), *[path("export", run, name) for run in MODELS.training_runs for name in names]]
+
+
+def report_output():
+    """Files of `snakemake report`, and the results that the report shows beside them."""
+    return [
+        *final_output(),
+        *[
+            path("report", model, split, f"{name}.png")
+            for model in MODELS.ranked
+            for split in MODELS.splits_of(model)
+            for name in ILLUSTRATIONS
+        ],
+        *[path("report", name) for name in ("grades.png", "samples.png", "comparison.html", "provenance.html")],
+        *[path("cards", f"{name}.md") for name in (*MODELS.ranked, "data")],
+    ]
