@@ -24,7 +24,8 @@ NEEDED = {
     "predict": (("numpy", "cv2", "keras", "simplejpeg"), "workflow"),
     "serve": (("fastapi", "uvicorn", "python_multipart"), "serve"),
     "plan": (("snakemake",), "workflow"),
-    "reference": (("yaml",), "workflow"),
+    "reference": (("yaml", "pydantic"), "workflow"),
+    "clean": (("yaml", "pydantic"), "workflow"),
 }
 
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _plan(further)
         if asked.command == "reference":
             return _reference()
+        if asked.command == "clean":
+            return _clean(asked.configfile, asked.remove)
         return _grade_images(asked)
     except RetinaflowError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -64,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--system", help="a backbone, or `average` (the best on held-out photographs)")
     commands.add_parser("gpus", help="list the GPUs of this machine and the jobs that use them")
     commands.add_parser("plan", help="estimate images, disk, GPU memory and hours; takes snakemake's own options")
+    clean = commands.add_parser("clean", help="list or remove shards, features and checkpoints that no model uses")
+    clean.add_argument(
+        "--configfile", type=Path, default=Path("config/config.yaml"), help="configuration of the run (%(default)s)"
+    )
+    clean.add_argument("--remove", action="store_true", help="remove them; without it, they are listed")
     commands.add_parser("reference", help="write config/README.md of a checkout, the reference of every key")
     return parser
 
@@ -103,6 +111,23 @@ def _reference() -> int:
     if not (root / "pyproject.toml").is_file():
         raise RetinaflowError("`retinaflow reference` writes into a checkout, and this package is not in one.")
     write_reference(root)
+    return 0
+
+
+def _clean(configfile: Path, remove: bool) -> int:
+    from retinaflow.config.loading import read
+    from retinaflow.config.remote import fetched
+    from retinaflow.jobs.clean import find_unused, remove_unused
+
+    config, _ = fetched(read(configfile))
+    unused = remove_unused(config) if remove else find_unused(config)
+    for path, size in unused:
+        print(f"{size / 1e6:12,.1f} MB  {path}")
+    total = sum(size for _, size in unused) / 1e6
+    if remove:
+        print(f"Removed {len(unused)} files and folders, {total:,.1f} MB.")
+    else:
+        print(f"{len(unused)} files and folders, {total:,.1f} MB. Nothing was removed; --remove removes them.")
     return 0
 
 

@@ -1,14 +1,17 @@
 """Load the configuration: check it, fill in defaults, and complete the settings of each model."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from retinaflow.config.checks import combination_problems
-from retinaflow.config.limits import size_problems
+from retinaflow.config.limits import check_text, size_problems
 from retinaflow.config.messages import describe, raise_problems
 from retinaflow.config.root import Configuration, ConfigurationFile
+from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
 
@@ -35,6 +38,22 @@ def load(values: Mapping[str, Any]) -> Configuration:
     config = complete(written)
     raise_problems(combination_problems(config))
     return config
+
+
+def read(path: Path) -> Configuration:
+    """The complete configuration of a YAML file (see ``load``).
+
+    Raises:
+        RetinaflowError: if the file cannot be read, or its configuration has mistakes.
+    """
+    try:
+        check_text([path])
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RetinaflowError(f"{path}: {error.strerror}; expected a configuration file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RetinaflowError(f"{path}: cannot be read as YAML ({error}). Correct it.") from error
+    return load(values if isinstance(values, Mapping) else {})
 
 
 def complete(written: ConfigurationFile) -> Configuration:

@@ -1,0 +1,116 @@
+"""Unused shards, features and checkpoints are listed and removed; all else stays."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configurations import labelled
+from retinaflow.cli import main
+from retinaflow.errors import RetinaflowError
+from retinaflow.jobs.clean import find_unused, remove_unused
+from retinaflow.storage.lock import lock
+
+USED = [
+    "shards/224-trim-keep-none/train/0.npy",
+    "shards/224-trim-keep-none/train/0.csv",
+    "shards/224-trim-keep-none/train/1.npy",
+    "shards/224-trim-keep-none/train/.cache/0.npy",
+    "shards/224-trim-keep-none/validation/0.npy",
+    "features/VGG16/train.npy",
+    "features/VGG16/validation.csv",
+    "checkpoints/VGG16/state.json",
+    "models/ResNet50/model.keras",
+    "scores/ResNet50/validation/raw_outputs.csv",
+    "inventory/train.csv",
+]
+UNUSED = [
+    "shards/299-trim-keep-none/train/0.npy",
+    "shards/224-trim-keep-none/test/0.npy",
+    "shards/224-trim-keep-none/train/2.npy",
+    "shards/224-trim-keep-none/train/2.csv",
+    "shards/224-trim-keep-none/train/.cache/2.npy",
+    "features/ResNet50/train.npy",
+    "features/VGG16/fold-1.npy",
+    "checkpoints/ResNet50/state.json",
+    "checkpoints/VGG16/fold-1/state.json",
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration of one network, 80 images to train in two shards, and results of it and of others."""
+    results = tmp_path / "results"
+    for name in (*USED, *UNUSED):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_bytes(b"1234")
+    return labelled(tmp_path, results=str(results), models={"VGG16": {}}, preprocess={"shard_size": 40})
+
+
+def files_of(config):
+    results = Path(config.results)
+    return {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()} - {".lock"}
+
+
+def test_unused_files_are_listed_and_stay(config):
+    listed = find_unused(config)
+    assert [one.path.relative_to(config.results).as_posix() for one in listed] == [
+        "checkpoints/ResNet50",
+        "checkpoints/VGG16/fold-1",
+        "features/ResNet50",
+        "features/VGG16/fold-1.npy",
+        "shards/224-trim-keep-none/test",
+        "shards/224-trim-keep-none/train/.cache/2.npy",
+        "shards/224-trim-keep-none/train/2.csv",
+        "shards/224-trim-keep-none/train/2.npy",
+        "shards/299-trim-keep-none",
+    ]
+    assert {one.size for one in listed} == {4}
+    assert files_of(config) == {*USED, *UNUSED}
+
+
+def test_only_unused_files_are_removed(config):
+    removed = remove_unused(config)
+    assert len(removed) == 9
+    assert files_of(config) == set(USED)
+    assert not find_unused(config)
+
+
+def test_a_hard_link_counts_once(config):
+    folder = Path(config.results, "shards/299-trim-keep-none/train")
+    (folder / "1.npy").hardlink_to(folder / "0.npy")
+    assert {one.size for one in find_unused(config)} == {4}
+
+
+def test_nothing_is_removed_during_a_run(config):
+    with lock(Path(config.results)), pytest.raises(RetinaflowError, match="another run is writing there"):
+        remove_unused(config)
+    assert files_of(config) == {*USED, *UNUSED}
+
+
+def test_no_results_are_no_error(tmp_path):
+    assert not find_unused(labelled(tmp_path, results=str(tmp_path / "absent")))
+
+
+def test_the_command_lists_then_removes(config, tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    values = {
+        "results": config.results,
+        "data": {"train": {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels.csv")}},
+        "models": {"VGG16": {}},
+        "preprocess": {"shard_size": 40},
+    }
+    file.write_text(yaml.safe_dump(values))
+    assert main(["clean", "--configfile", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "shards/299-trim-keep-none" in shown
+    assert "Nothing was removed" in shown
+    assert files_of(config) == {*USED, *UNUSED}
+    assert main(["clean", "--configfile", str(file), "--remove"]) == 0
+    assert "Removed 9" in capsys.readouterr().out
+    assert files_of(config) == set(USED)
+
+
+def test_the_command_names_an_absent_file(tmp_path, capsys):
+    assert main(["clean", "--configfile", str(tmp_path / "absent.yaml")]) == 1
+    assert f"{tmp_path}/absent.yaml: No such file or directory" in capsys.readouterr().err

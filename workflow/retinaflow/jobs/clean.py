@@ -1,0 +1,104 @@
+"""Shards, features and checkpoints that the configuration does not use: list and remove them."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from retinaflow.config.lookups import held_out_splits, shard_counts, variant
+from retinaflow.config.root import Configuration
+from retinaflow.storage.lock import lock
+
+
+class Unused(NamedTuple):
+    """A file or folder that no model of the configuration uses, and its size in bytes."""
+
+    path: Path
+    size: int
+
+
+def find_unused(config: Configuration) -> list[Unused]:
+    """Files and folders below the results folder that no model of the configuration uses.
+
+    These are shards of other variants, splits and numbers, features of other networks, and checkpoints of other
+    training runs. All else in the results folder is left alone.
+
+    Args:
+        config: The complete configuration, with paths for remote addresses. Its label tables are read.
+
+    Returns:
+        Unused files and folders by path; the size of a folder counts a hard link once.
+    """
+    results = Path(config.results)
+    unused = [*_unused_shards(results / "shards", config), *_unused_features(results / "features", config)]
+    unused += _unused_checkpoints(results / "checkpoints", config)
+    return [Unused(path, _size(path)) for path in sorted(unused)]
+
+
+def remove_unused(config: Configuration) -> list[Unused]:
+    """Remove what ``find_unused`` finds, and return it.
+
+    Raises:
+        RetinaflowError: if a workflow run uses the results folder.
+    """
+    with lock(Path(config.results)):
+        unused = find_unused(config)
+        for path, _ in unused:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return unused
+
+
+def _unused_shards(folder: Path, config: Configuration) -> Iterator[Path]:
+    counts = shard_counts(config)
+    variants = {variant(config, name).name for name in config.models}
+    for of_variant in _folders(folder):
+        if of_variant.name not in variants:
+            yield of_variant
+            continue
+        for of_split in _folders(of_variant):
+            if of_split.name not in counts:
+                yield of_split
+            else:
+                yield from _surplus_shards(of_split, counts[of_split.name])
+
+
+def _surplus_shards(folder: Path, count: int) -> Iterator[Path]:
+    for path in [*folder.iterdir(), *(folder / ".cache").glob("*")]:
+        number = path.name.split(".")[0]
+        if number.isdecimal() and int(number) >= count:
+            yield path
+
+
+def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
+    splits = held_out_splits(config)
+    for of_network in _folders(folder):
+        if of_network.name not in config.models:
+            yield of_network
+        else:
+            yield from (path for path in of_network.iterdir() if path.is_file() and path.stem not in splits)
+
+
+def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
+    folds = {f"fold-{number}" for number in range(1, config.split.folds + 1)}
+    for of_network in _folders(folder):
+        if of_network.name not in config.models:
+            yield of_network
+        elif folds:
+            yield from (path for path in of_network.iterdir() if path.name not in folds)
+        else:
+            yield from (path for path in _folders(of_network) if path.name.startswith("fold-"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() else []
+    return [path for path in found if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() or path.is_symlink() else [file for file in path.rglob("*") if file.is_file()]
+    by_inode = {(status.st_dev, status.st_ino): status.st_size for status in map(os.lstat, files)}
+    return sum(by_inode.values())
