@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from retinaflow.data.demo import draw_collection  # noqa: E402
-from retinaflow.preprocessing.preprocess import INDEX_COLUMNS, build_shard  # noqa: E402
+from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard  # noqa: E402
 from retinaflow.preprocessing.shards import ROW_COLUMNS  # noqa: E402
-from retinaflow.preprocessing.variant import Recipe  # noqa: E402
+from retinaflow.preprocessing.variant import Variant  # noqa: E402
 from retinaflow.storage.files import digest, whole_file, write_json  # noqa: E402
 from retinaflow.storage.tables import write_table  # noqa: E402
 
@@ -197,7 +197,7 @@ def machine() -> dict[str, Any]:
 
 
 class Collection(NamedTuple):
-    """Photographs with their levels, and where they are from."""
+    """Images with their levels, and where they are from."""
 
     name: str
     paths: list[Path]
@@ -239,7 +239,7 @@ def _read(name: str, images: Path, labels: Path) -> Collection:
 def index(photographs: Collection, folder: Path) -> Path:
     """The index table of all photographs, which are linked below ``folder``, as `organize` leaves it."""
     rows: list[dict[str, object]] = []
-    columns = (*INDEX_COLUMNS, "patient", "eye")
+    columns = (*IMAGE_COLUMNS, "patient", "eye")
     for path, level in zip(photographs.paths, photographs.levels, strict=True):
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
@@ -260,7 +260,9 @@ def shards(
     count = -(-len(photographs.paths) // shard_size)
     files = [(folder / f"{number}.npy", folder / f"{number}.csv") for number in range(count)]
     for number, (pixels, rows) in enumerate(files):
-        build_shard(table, number, count, Recipe(size, "trim", "keep", "none"), pixels, rows, "benchmark", 2)
+        build_shard(
+            ShardJob(table, number, count, Variant(size, "trim", "keep", "none"), pixels, rows, "benchmark", threads=2)
+        )
     return [table], files
 
 

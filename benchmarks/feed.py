@@ -26,7 +26,7 @@ import tensorflow as tf
 
 import common
 from retinaflow.preprocessing import augmentation
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.shards import read_shard
 
 SIZE, BATCH = common.sized((224, 32), (32, 8))
@@ -85,7 +85,7 @@ def from_directory(tree: Path) -> Any:
     return batches.repeat().prefetch(2)
 
 
-def from_shards(photographs: Photographs, augmented: bool) -> Any:
+def from_shards(photographs: Images, augmented: bool) -> Any:
     """`tf.data` that shuffles the rows of shards, with our warp or with Keras's layers."""
     random = np.random.default_rng(1)
 
@@ -94,12 +94,12 @@ def from_shards(photographs: Photographs, augmented: bool) -> Any:
         if not augmented:
             return pixels
         out = np.empty_like(pixels)
-        augmentation.change(pixels, common.AUGMENT, random, out)
+        augmentation.augment(pixels, common.AUGMENT, random, out)
         return out
 
     def read(number: Any) -> Any:
         image = tf.numpy_function(row, [number], tf.uint8)
-        return tf.ensure_shape(image, (SIZE, SIZE, 3)), tf.gather(photographs.levels, number)
+        return tf.ensure_shape(image, (SIZE, SIZE, 3)), tf.gather(photographs.grades, number)
 
     batches = tf.data.Dataset.range(len(photographs)).shuffle(len(photographs), seed=1).repeat()
     batches = batches.map(read, num_parallel_calls=WORKERS).batch(BATCH)
@@ -123,18 +123,18 @@ def gather(arrays: list[np.ndarray], order: np.ndarray) -> int:
     return len(order)
 
 
-def write_tree(photographs: Photographs, tree: Path) -> None:
+def write_tree(photographs: Images, tree: Path) -> None:
     """The same pixels as JPEG files in class folders."""
-    for number, image in enumerate(photographs.images):
-        folder = tree / common.CLASSES[photographs.levels[number]]
+    for number, image in enumerate(photographs.names):
+        folder = tree / common.CLASSES[photographs.grades[number]]
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{image}.jpeg"), photographs[number][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def open_shards(folder: Path) -> tuple[Photographs, list[tuple[Path, Path]]]:
+def open_shards(folder: Path) -> tuple[Images, list[tuple[Path, Path]]]:
     """The photographs below ``folder``, and their shards as files."""
     shards = [(pixels, pixels.with_suffix(".csv")) for pixels in sorted(folder.glob("*.npy"))]
-    return Photographs([folder / "organized" / "index.csv"], shards, common.CLASSES), shards
+    return Images([folder / "organized" / "index.csv"], shards, common.CLASSES), shards
 
 
 def others(folder: Path) -> dict[str, Callable[[], int]]:
@@ -172,8 +172,8 @@ def compare(folder: Path) -> list[common.Row]:
     *names, plain = elsewhere.names
     limit = names[-1]
     augmented, evaluation = (
-        Batches(photographs, BATCH, WORKERS, 1, common.AUGMENT),
-        Batches(photographs, BATCH, WORKERS),
+        Batches(photographs, BATCH, threads=WORKERS, seed=1, augmentation=common.AUGMENT),
+        Batches(photographs, BATCH, threads=WORKERS),
     )
     sides = elsewhere.sides()
     one = {"ours": lambda: sum(len(evaluation[number][0]) for number in range(evaluation.num_batches))}
@@ -185,18 +185,18 @@ def compare(folder: Path) -> list[common.Row]:
     return rows + with_everything(photographs, augmented)
 
 
-def with_everything(photographs: Photographs, article: Batches) -> list[common.Row]:
+def with_everything(photographs: Images, article: Batches) -> list[common.Row]:
     """Batches that are cropped, recoloured and mixed, too, against those of the article."""
     colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 5}
     settings = {**common.AUGMENT, "rotation": 180, "crop": 0.6, **colours, "mixup": 0.4}
-    one_hot = np.eye(len(common.CLASSES), dtype=np.float32)[photographs.levels]
-    batches = Batches(photographs, BATCH, WORKERS, 1, settings, targets=one_hot)
+    one_hot = np.eye(len(common.CLASSES), dtype=np.float32)[photographs.grades]
+    batches = Batches(photographs, BATCH, threads=WORKERS, seed=1, augmentation=settings, targets=one_hot)
     plain = "ours, the article's augmentation"
     seconds = common.alternate({"ours": lambda: consume(batches, MANY), plain: lambda: consume(article, MANY)})
     return common.rates("training batches with crops, colours and MixUp, two cores", seconds, {plain: 0.7}, "images/s")
 
 
-def cold(photographs: Photographs, shards: list[tuple[Path, Path]]) -> list[common.Row]:
+def cold(photographs: Images, shards: list[tuple[Path, Path]]) -> list[common.Row]:
     """Shuffled photographs that are not in memory: told beforehand, in the order of the files, and simply read."""
     numbers = np.random.default_rng(1).permutation(len(photographs))
     out = np.empty((SIZE, SIZE, 3), np.uint8)
@@ -208,13 +208,13 @@ def cold(photographs: Photographs, shards: list[tuple[Path, Path]]) -> list[comm
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for start in range(0, len(order), BATCH):
             if ahead:
-                photographs.expect(order[start + WORKERS * BATCH : start + (WORKERS + 1) * BATCH])
+                photographs.prefetch(order[start + WORKERS * BATCH : start + (WORKERS + 1) * BATCH])
             for number in order[start : start + BATCH]:
                 photographs.read_into(out, number)
         return len(order)
 
     places = {name: place for place, name in enumerate(name for files in shards for name in read_shard(*files)[1])}
-    in_files = np.argsort([places[name] for name in photographs.images])
+    in_files = np.argsort([places[name] for name in photographs.names])
     targets = {"in the order of the files": None, "shuffled, not told beforehand": None}
     work = (lambda: read(numbers, True), lambda: read(in_files, False), lambda: read(numbers, False))
     seconds = common.alternate(dict(zip(("ours", *targets), work, strict=True)))

@@ -62,9 +62,9 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import build, compile_model
 from retinaflow.networks.objectives import targets
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.preprocess import prepare
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.preprocess import PreprocessSettings
 from retinaflow.settings.train import TrainSection
 
@@ -160,13 +160,13 @@ class Repeated(keras.utils.PyDataset):
 def write_part(photographs: Collection, size: int, count: int, folder: Path) -> tuple[list[Path], Shards]:
     """Index table and shards of ``count`` photographs: those there are, as often as it takes."""
     how = PreprocessSettings()
-    recipe = Recipe(size, how.crop, how.aspect, how.enhance)
+    recipe = Variant(size, how.crop, how.aspect, how.enhance)
     with ThreadPoolExecutor(CORES) as pool:
         pixels = list(pool.map(functools.partial(_prepare, recipe=recipe), photographs.paths[:count]))
     return repeated(np.stack(pixels), count, folder)
 
 
-def _prepare(path: Path, recipe: Recipe) -> np.ndarray:
+def _prepare(path: Path, recipe: Variant) -> np.ndarray:
     with Image.open(path) as image:
         width, height = image.size
     return prepare(path.read_bytes(), width, height, recipe)
@@ -209,9 +209,11 @@ def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, lis
     """Times of each side, seconds a photograph of the input alone, and peak device memory in GB if that is known."""
     devices.prepare(SEED, CORES)
     settings = TrainSection().model_dump() | {"image_size": case.size, **RESOLVED}
-    photographs = Photographs(indices, shards, CLASSES)
-    answers = targets(settings["objective"], photographs.levels, len(CLASSES))
-    batches = Batches(photographs, case.batch_size, CORES, SEED, settings["augment"], targets=answers)
+    photographs = Images(indices, shards, CLASSES)
+    answers = targets(settings["objective"], photographs.grades, len(CLASSES))
+    batches = Batches(
+        photographs, case.batch_size, threads=CORES, seed=SEED, augmentation=settings["augment"], targets=answers
+    )
     fed = sources(batches)
     stopwatches: dict[tuple[str, str], Stopwatch] = {}
     epochs: dict[str, Callable[[], int | None]] = {"input": functools.partial(read_epoch, batches)}

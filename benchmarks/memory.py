@@ -39,21 +39,21 @@ def prepare(what: str, count: int, folder: Path) -> None:
 
 def preprocess(folder: Path) -> None:
     """One of the shards that the photographs make: the workflow has a process for each."""
-    from retinaflow.preprocessing.preprocess import build_shard
-    from retinaflow.preprocessing.variant import Recipe
+    from retinaflow.preprocessing.preprocess import ShardJob, build_shard
+    from retinaflow.preprocessing.variant import Variant
     from retinaflow.storage.tables import stream_table
 
     table = folder / "index.csv"
     shards = sum(1 for _ in stream_table(table)) // COUNT
     files = folder / "0.npy", folder / "0.csv"
-    build_shard(table, 0, shards, Recipe(SIZE, "trim", "keep", "none"), *files, "benchmark", 1)
+    build_shard(ShardJob(table, 0, shards, Variant(SIZE, "trim", "keep", "none"), *files, "benchmark"))
 
 
 def photographs(folder: Path) -> Any:
     """All photographs below ``folder``."""
-    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.preprocessing.batches import Images
 
-    return Photographs(
+    return Images(
         [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], common.CLASSES
     )
 
@@ -62,7 +62,7 @@ def feed(folder: Path) -> None:
     """An epoch of augmented batches, by two workers."""
     from retinaflow.preprocessing.batches import Batches
 
-    batches = Batches(photographs(folder), 32, 2, 1, common.AUGMENT)
+    batches = Batches(photographs(folder), 32, threads=2, seed=1, augmentation=common.AUGMENT)
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, batches.num_batches, 8):
             for batch in pool.map(batches.__getitem__, range(start, min(start + 8, batches.num_batches))):

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 import common
-from retinaflow.preprocessing.preprocess import DECODE_FLAGS, build_shard, reduced_scale
+from retinaflow.preprocessing.preprocess import DECODE_FLAGS, ShardJob, build_shard, reduced_scale
 from retinaflow.preprocessing.shards import shard_of
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.tables import read_table
 
 AT_MOST = 480  # photographs a round: a second or so
@@ -39,7 +39,7 @@ def few(photographs: common.Collection) -> common.Collection:
 def others(paths: list[Path], size: int) -> dict[str, Callable[[], int]]:
     """What reads the same photographs elsewhere; the limit has their bytes in memory already."""
     cv2.setNumThreads(1)
-    recipe = Recipe(size, "trim", "keep", "none")
+    recipe = Variant(size, "trim", "keep", "none")
     contents = [path.read_bytes() for path in paths]
     jobs = []
     for content in contents:
@@ -95,7 +95,7 @@ def pillow(size: int) -> Callable[[bytes], object]:
 
 def compare(photographs: common.Collection, size: int, folder: Path) -> list[common.Row]:
     """One core, ours against everybody."""
-    some, recipe = few(photographs), Recipe(size, "trim", "keep", "none")
+    some, recipe = few(photographs), Variant(size, "trim", "keep", "none")
     index = common.index(some, folder)
     elsewhere = common.Elsewhere(others, some.paths, size)
     targets = dict.fromkeys(elsewhere.names, 1.0) | {"bare reduced decode (limit)": 0.85}
@@ -105,13 +105,14 @@ def compare(photographs: common.Collection, size: int, folder: Path) -> list[com
     return common.rates(f"{photographs.name} to {size} px, one core", seconds, targets, "images/s")
 
 
-def build(index: Path, recipe: Recipe, number: int = 0, shards: int = 1) -> int:
+def build(index: Path, recipe: Variant, number: int = 0, shards: int = 1) -> int:
     """Make one shard from nothing."""
     target = Path(tempfile.mkdtemp(dir=index.parent))
-    return build_shard(index, number, shards, recipe, target / "0.npy", target / "0.csv", "benchmark", 1).images
+    job = ShardJob(index, number, shards, recipe, target / "0.npy", target / "0.csv", "benchmark")
+    return build_shard(job).images
 
 
-def decode(index: Path, recipe: Recipe, number: int, shards: int) -> int:
+def decode(index: Path, recipe: Variant, number: int, shards: int) -> int:
     """Decode what the shard would hold and no more."""
     rows = [row for row in read_table(index) if shard_of(row["image"], shards) == number]
     for row in rows:
@@ -128,7 +129,7 @@ def both(work: Callable[..., int], *arguments: object) -> int:
 
 def scaling(photographs: common.Collection, folder: Path) -> list[common.Row]:
     """Two shards side by side in two processes, as the workflow runs them, against one after the other in one."""
-    index, recipe = common.index(few(photographs), folder), Recipe(SIZE, "trim", "keep", "none")
+    index, recipe = common.index(few(photographs), folder), Variant(SIZE, "trim", "keep", "none")
     halves = [(index, recipe, number, 2) for number in range(2)]
     rows = []
     with multiprocessing.get_context("spawn").Pool(2, initializer=cv2.setNumThreads, initargs=(1,)) as pool:

@@ -34,7 +34,7 @@ COLLECTIONS = {"EyePACS": 35_126, "1 million": 10**6, "100 million": 10**8}
 SHARD_SIZES = (1024, 16_384, 131_072)
 SHARD = SHARD_SIZES[0]
 PLAN = "dry run of so many preprocess jobs"
-# Photographs a second of ResNet-50 at 224 px on one A100, as its maker publishes: a derived figure's only foreign part.
+# Images a second of ResNet-50 at 224 px on one A100, as its maker publishes: a derived figure's only foreign part.
 PUBLISHED = 2375
 FILES_A_SHARD = 4  # pixels, rows, stamp and log; what is kept for the next time are second names
 INODES_A_PHOTOGRAPH = 2  # the photograph and its link
@@ -151,7 +151,7 @@ def find_members(folder: Path, count: int) -> Callable[[], object]:
 
 def load(folder: Path, count: int) -> Callable[[], object]:
     """The index of all pixels, in a part of as many shards as there would be; pixels of 1 x 1."""
-    from retinaflow.preprocessing.batches import Batches, Photographs
+    from retinaflow.preprocessing.batches import Batches, Images
     from retinaflow.preprocessing.shards import ROW_COLUMNS, shard_of
 
     shards = -(-count // SHARD)
@@ -163,7 +163,7 @@ def load(folder: Path, count: int) -> Callable[[], object]:
         tables.write_table(rows, ROW_COLUMNS, [{"image": name, "digest": ""} for name in names])
         np.save(pixels, np.zeros((len(names), 1, 1, 3), np.uint8))
     del members
-    return lambda: Batches(Photographs([folder / "organized/index.csv"], paths, common.CLASSES), 32, seed=1)
+    return lambda: Batches(Images([folder / "organized/index.csv"], paths, common.CLASSES), 32, seed=1)
 
 
 def score(folder: Path, count: int) -> Callable[[], object]:
@@ -298,7 +298,7 @@ def photograph() -> dict[str, float]:
     """Processor seconds that a photograph takes to read and to preprocess, and its bytes: of originals, if at hand."""
     from retinaflow.data import headers
     from retinaflow.preprocessing import preprocess
-    from retinaflow.preprocessing.variant import Recipe
+    from retinaflow.preprocessing.variant import Variant
 
     few = common.originals() or common.collection()
     contents = [path.read_bytes() for path in few.paths]
@@ -311,7 +311,7 @@ def photograph() -> dict[str, float]:
             return len(paths)
 
         def shrink(size: int) -> Callable[[], int]:
-            recipe = Recipe(size, "trim", "keep", "none")
+            recipe = Variant(size, "trim", "keep", "none")
 
             def run() -> int:
                 for content, header in zip(contents, found, strict=True):

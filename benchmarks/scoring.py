@@ -16,7 +16,7 @@ import numpy as np
 
 import common
 from retinaflow.networks import devices
-from retinaflow.preprocessing.batches import Photographs
+from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.score import BATCH, predict
 
 ROWS, SIZE = common.sized((10_000, 96), (100, 32))
@@ -37,7 +37,7 @@ def main() -> None:
     model = network()
     with tempfile.TemporaryDirectory() as name:
         pixels = np.random.default_rng(1).integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)
-        photographs = Photographs(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
+        photographs = Images(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
         predict(model, photographs, THREADS)

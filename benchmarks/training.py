@@ -20,7 +20,7 @@ from retinaflow.config.loading import load
 from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
 from retinaflow.networks.objectives import targets
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 
 CASES = common.sized(("InceptionV3", "ResNet50"), ("MobileNetV3Small",))
 SIZE, COUNT = common.sized((224, 64), (32, 16))
@@ -34,13 +34,15 @@ def configured(backbone: str) -> dict[str, Any]:
     return load({"data": data, "train": train, "models": {backbone: {}}}).models[backbone].model_dump()
 
 
-def compare(backbone: str, photographs: Photographs) -> list[common.Row]:
+def compare(backbone: str, photographs: Images) -> list[common.Row]:
     """One backbone, an epoch each."""
     chosen = configured(backbone)
     model = build(backbone, chosen, len(common.CLASSES), None)
     compile_model(model, chosen, len(common.CLASSES), devices.compiles())
-    answers = targets(chosen["objective"], photographs.levels, len(common.CLASSES))
-    batches = Batches(photographs, chosen["batch_size"], THREADS, 1, chosen["augment"], targets=answers)
+    answers = targets(chosen["objective"], photographs.grades, len(common.CLASSES))
+    batches = Batches(
+        photographs, chosen["batch_size"], threads=THREADS, seed=1, augmentation=chosen["augment"], targets=answers
+    )
     pixels = np.stack([photographs[number] for number in range(COUNT)])
     model.train_on_batch(pixels[: chosen["batch_size"]], answers[: chosen["batch_size"]])
 
@@ -65,7 +67,7 @@ def main() -> None:
     collection = common.collection()
     some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])
     with tempfile.TemporaryDirectory() as folder:
-        photographs = Photographs(*common.shards(some, SIZE, COUNT, Path(folder)), common.CLASSES)
+        photographs = Images(*common.shards(some, SIZE, COUNT, Path(folder)), common.CLASSES)
         rows = [row for backbone in CASES for row in compare(backbone, photographs)]
     common.publish("training", rows, {"epoch": f"{COUNT} photographs"})
 

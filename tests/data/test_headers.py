@@ -22,7 +22,7 @@ from common import DATA
 from fuzz import mutated
 from retinaflow.data.headers import EOI, Header, read_headers, read_jpeg
 from retinaflow.preprocessing.preprocess import prepare
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.files import digest
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -159,7 +159,7 @@ def test_what_lacks_its_last_bytes_is_found_here_and_not_by_preprocessing(tmp_pa
     path = tmp_path / "1_left.png"
     path.write_bytes(encoded(kind)[:-cut])
     if not read(path).problem:
-        prepare(path.read_bytes(), 128, 96, Recipe(64, "none", "keep", "none"))
+        prepare(path.read_bytes(), 128, 96, Variant(64, "none", "keep", "none"))
 
 
 @given(content=mutated([JPEG, *(encoded(kind) for kind in ("png", "tiff", "bmp", "webp"))], header=600))

@@ -85,10 +85,10 @@ from retinaflow.networks.backend import choose
 name, folder = sys.argv[1], Path(sys.argv[3])
 choose(name)
 import numpy as np
-from retinaflow.preprocessing.batches import Photographs
+from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.score import load_model, predict
 index, shards, classes = json.loads((folder / "part.json").read_text())
-photographs = Photographs([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
+photographs = Images([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
 for path in folder.glob("*.keras"):
     np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3))
 """

@@ -22,7 +22,7 @@ from retinaflow.networks.building import (
     pooled,
     up_to,
 )
-from retinaflow.networks.objectives import class_probabilities, severity, targets, width
+from retinaflow.networks.objectives import grade_probabilities, severity, targets, width
 
 SETTINGS = {
     "image_size": 32,
@@ -170,7 +170,7 @@ def test_before_the_first_step_a_model_answers_what_is_frequent(monkeypatch, obj
     shares = frequencies / frequencies.sum()
     assert severity(objective, answer, 5) == pytest.approx([shares @ np.arange(5)] * 2, abs=1e-5)
     if objective != "regression":
-        assert class_probabilities(objective, answer, 5, 1.0)[0] == pytest.approx(shares, abs=1e-5)
+        assert grade_probabilities(objective, answer, 5, 1.0)[0] == pytest.approx(shares, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from retinaflow.networks import objectives
-from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa, levels
+from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa, argmax_grades
 
 
 def measured(actual, predicted, classes=5, batch=3, objective="softmax", metric=QuadraticWeightedKappa):
@@ -35,7 +35,7 @@ def test_equals_scikit_learn_over_batches(objective, pairs):
 def test_levels_are_those_of_the_answers_without_keras(objective):
     said = np.random.default_rng(0).normal(0.5, 0.4, (300, objectives.width(objective, 5)))
     said = np.round(said * (5 if objective == "regression" else 1), 1).astype(np.float32)  # also halves and equals
-    assert np.array_equal(levels(objective, said, 5), objectives.plain(objective, said, 5))
+    assert np.array_equal(argmax_grades(objective, said, 5), objectives.argmax_grades(objective, said, 5))
 
 
 def test_always_zero_is_worth_nothing():

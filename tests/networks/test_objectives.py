@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from retinaflow.networks.objectives import class_probabilities, impossible, plain, severity, targets, width
+from retinaflow.networks.objectives import argmax_grades, grade_probabilities, impossible_rows, severity, targets, width
 
 OBJECTIVES = ("softmax", "regression", "ordinal")
 
@@ -35,9 +35,9 @@ def test_who_says_what_is_wanted_is_right(objective, classes):
     levels = np.arange(classes)
     said = targets(objective, levels, classes)
     assert severity(objective, said, classes).tolist() == levels.tolist()
-    assert plain(objective, said, classes).tolist() == levels.tolist()
-    assert class_probabilities(objective, said, classes, 0.1).argmax(axis=1).tolist() == levels.tolist()
-    assert not impossible(objective, said).any()
+    assert argmax_grades(objective, said, classes).tolist() == levels.tolist()
+    assert grade_probabilities(objective, said, classes, 0.1).argmax(axis=1).tolist() == levels.tolist()
+    assert not impossible_rows(objective, said).any()
 
 
 def test_smoothed_labels_spread_a_share_over_all_classes():
@@ -50,32 +50,32 @@ def test_softmax_and_ordinal_say_the_same_in_two_ways(counts):
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     said = ordinal(probabilities)
     assert severity("ordinal", said, 5) == pytest.approx(severity("softmax", probabilities, 5))
-    assert class_probabilities("softmax", probabilities, 5, 1.0) == pytest.approx(probabilities)
-    assert class_probabilities("ordinal", said, 5, 1.0) == pytest.approx(probabilities, abs=1e-6)
+    assert grade_probabilities("softmax", probabilities, 5, 1.0) == pytest.approx(probabilities)
+    assert grade_probabilities("ordinal", said, 5, 1.0) == pytest.approx(probabilities, abs=1e-6)
 
 
 def test_severity_stays_within_the_levels():
     assert severity("regression", np.array([[-3.0], [1.25], [9.0]], np.float32), 5).tolist() == [0, 1.25, 4]
-    assert plain("regression", np.array([[-3.0], [1.25], [1.5], [2.5], [9.0]]), 5).tolist() == [0, 1, 2, 2, 4]
+    assert argmax_grades("regression", np.array([[-3.0], [1.25], [1.5], [2.5], [9.0]]), 5).tolist() == [0, 1, 2, 2, 4]
 
 
 def test_plain_answers_of_equals():
-    assert plain("softmax", np.array([[0.4, 0.4, 0.2]]), 3).tolist() == [0]
-    assert plain("ordinal", np.array([[0.5, 0.5], [0.6, 0.5], [0.6, 0.51]]), 3).tolist() == [0, 1, 2]
+    assert argmax_grades("softmax", np.array([[0.4, 0.4, 0.2]]), 3).tolist() == [0]
+    assert argmax_grades("ordinal", np.array([[0.5, 0.5], [0.6, 0.5], [0.6, 0.51]]), 3).tolist() == [0, 1, 2]
 
 
 def test_temperature_divides_logits():
     logits = np.array([[0.5, -1.0, 2.0]])
     softmax = np.exp(logits) / np.exp(logits).sum()
     cooler = np.exp(logits / 2) / np.exp(logits / 2).sum()
-    assert class_probabilities("softmax", softmax, 3, 2.0) == pytest.approx(cooler)
+    assert grade_probabilities("softmax", softmax, 3, 2.0) == pytest.approx(cooler)
     falling = np.array([[2.0, -1.0]])
-    found = class_probabilities("ordinal", 1 / (1 + np.exp(-falling)), 3, 2.0)
+    found = grade_probabilities("ordinal", 1 / (1 + np.exp(-falling)), 3, 2.0)
     assert ordinal(found) == pytest.approx(1 / (1 + np.exp(-falling / 2)), abs=1e-6)
 
 
 def test_a_regression_is_a_normal_distribution_cut_into_classes():
-    found = class_probabilities("regression", np.array([[1.2]]), 3, 0.7, np.array([0.4, 1.6]))
+    found = grade_probabilities("regression", np.array([[1.2]]), 3, 0.7, np.array([0.4, 1.6]))
     below = norm.cdf([0.4, 1.6], 1.2, 0.7)
     assert found[0] == pytest.approx([below[0], below[1] - below[0], 1 - below[1]])
 
@@ -84,7 +84,7 @@ def test_a_regression_is_a_normal_distribution_cut_into_classes():
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_probabilities_of_extreme_outputs_are_probabilities(objective, temperature):
     said = np.array([[1.0] + [0.0] * (width(objective, 5) - 1)] * 2, np.float32)
-    found = class_probabilities(objective, said, 5, temperature)
+    found = grade_probabilities(objective, said, 5, temperature)
     assert np.isfinite(found).all()
     assert (found >= 0).all()
     assert found.sum(axis=1) == pytest.approx([1, 1])
@@ -94,4 +94,4 @@ def test_probabilities_of_extreme_outputs_are_probabilities(objective, temperatu
 def test_what_no_network_says(objective):
     said = np.zeros((4, width(objective, 5)))
     said[:, 0] = [1.0, np.nan, np.inf, -0.5]
-    assert impossible(objective, said).tolist() == [False, True, True, objective != "regression"]
+    assert impossible_rows(objective, said).tolist() == [False, True, True, objective != "regression"]

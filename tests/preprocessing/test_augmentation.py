@@ -10,22 +10,22 @@ from scipy.stats import beta, kstest
 
 from common import AUGMENT
 from retinaflow.preprocessing.augmentation import (
-    MOST_VIEWS,
+    MAX_VIEWS,
     Colour,
     Transform,
-    apply,
-    blend,
-    change,
+    augment,
     colour_matrix,
     cutmix,
-    draw,
     draw_box,
     draw_colour,
+    draw_transform,
     mix,
+    mix_values,
     mixup,
     recolour,
     sampling_matrix,
-    view,
+    warp,
+    write_view,
 )
 
 NOTHING = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
@@ -50,7 +50,7 @@ def photograph(size=SIZE):
 
 def warped(transform, image):
     out = np.empty_like(image)
-    apply(image, transform, out)
+    warp(image, transform, out)
     return out
 
 
@@ -102,7 +102,7 @@ def test_nothing_changes_nothing():
 
 def test_draws_fill_their_ranges():
     rng = np.random.default_rng(1)
-    drawn = np.array([draw(AUGMENT, 100, rng) for _ in range(4000)], dtype=float)
+    drawn = np.array([draw_transform(AUGMENT, 100, rng) for _ in range(4000)], dtype=float)
     for column, (low, high) in enumerate([(-20, 20), (-10, 10), (-10, 10), (0.8, 1.2), (0.8, 1.2)]):
         values = drawn[:, column]
         assert low <= values.min() < low + 0.02 * (high - low)
@@ -114,9 +114,9 @@ def test_draws_fill_their_ranges():
 
 
 def test_ranges_of_nothing_leave_the_photograph():
-    assert draw(NOTHING, 100, np.random.default_rng(0)) == Transform()
+    assert draw_transform(NOTHING, 100, np.random.default_rng(0)) == Transform()
     image, out = photograph(), np.empty((SIZE, SIZE, 3), np.uint8)
-    change(image, NOTHING, np.random.default_rng(0), out)
+    augment(image, NOTHING, np.random.default_rng(0), out)
     assert np.array_equal(out, image)
 
 
@@ -127,7 +127,7 @@ def test_a_crop_lies_inside_and_has_its_share_of_the_area():
     rng = np.random.default_rng(0)
     shares, middles = [], []
     for _ in range(4000):
-        transform = draw({**NOTHING, "crop": 0.25}, 100, rng)
+        transform = draw_transform({**NOTHING, "crop": 0.25}, 100, rng)
         # Where the corners of the first and last pixel of the result come from; a pixel reaches half of one around.
         corners = sampling_matrix(transform, 100) @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]]) + 0.5
         assert corners.min() > -1e-9
@@ -149,7 +149,7 @@ def test_a_crop_is_cut_from_what_is_changed_otherwise():
     """The other draws are those without a crop, and a crop after them is the same window of that result."""
     other = {**AUGMENT, "rotation": 180}
     for seed in range(20):
-        whole, part = (draw({**other, "crop": crop}, 100, np.random.default_rng(seed)) for crop in (1, 0.3))
+        whole, part = (draw_transform({**other, "crop": crop}, 100, np.random.default_rng(seed)) for crop in (1, 0.3))
         assert whole[0] == part[0]
         assert whole[5:] == part[5:]
         side = part.zx / whole.zx
@@ -259,9 +259,9 @@ def test_draws_of_colours_fill_their_ranges():
 
 def test_colours_change_no_other_draw():
     image, plain, coloured = photograph(), *np.empty((2, SIZE, SIZE, 3), np.uint8)
-    change(image, AUGMENT, np.random.default_rng(5), plain)
-    change(image, {**AUGMENT, "brightness": 0.5, "hue": 40}, np.random.default_rng(5), coloured)
-    assert np.array_equal(warped(draw(AUGMENT, SIZE, np.random.default_rng(5)), image), plain)
+    augment(image, AUGMENT, np.random.default_rng(5), plain)
+    augment(image, {**AUGMENT, "brightness": 0.5, "hue": 40}, np.random.default_rng(5), coloured)
+    assert np.array_equal(warped(draw_transform(AUGMENT, SIZE, np.random.default_rng(5)), image), plain)
     # Where the changed photograph is dark or light follows from the same warp.
     assert np.corrcoef(luma(plain).ravel(), luma(coloured).ravel())[0, 1] > 0.99
     assert not np.array_equal(plain, coloured)
@@ -301,9 +301,9 @@ def test_targets_are_mixed_like_pixels():
         shares = mix(photographs, {**AUGMENT, name: 1.0}, rngs)
         assert len(set(shares)) == 4
         # MixUp rounds each pixel; CutMix has whole pixels of both.
-        assert photographs.mean(axis=(1, 2, 3)) == pytest.approx(blend(values, shares), abs=0.5)
+        assert photographs.mean(axis=(1, 2, 3)) == pytest.approx(mix_values(values, shares), abs=0.5)
     targets = np.eye(4, dtype=np.float32)
-    mixed = blend(targets, np.array([1.0, 0.25, 0.5, 0]))
+    mixed = mix_values(targets, np.array([1.0, 0.25, 0.5, 0]))
     assert mixed.dtype == np.float32
     assert mixed.tolist() == [[1, 0, 0, 0], [0, 0.25, 0.75, 0], [0, 0, 0.5, 0.5], [1, 0, 0, 0]]
 
@@ -312,7 +312,7 @@ def test_one_photograph_mixes_with_itself():
     photographs = flat([77])
     shares = mix(photographs, {**AUGMENT, "mixup": 0.4}, [np.random.default_rng(0)])
     assert np.array_equal(photographs, flat([77]))
-    assert blend(np.array([[0.0, 1.0]]), shares).tolist() == [[0, 1]]
+    assert mix_values(np.array([[0.0, 1.0]]), shares).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
@@ -341,7 +341,7 @@ def test_boxes_have_their_area_where_they_fit_and_are_anywhere():
 
 def seen(image, number):
     out = np.empty_like(image)
-    view(image, number, out)
+    write_view(image, number, out)
     return out
 
 
@@ -376,4 +376,4 @@ def test_further_views_are_turned_between():
         step = 720 / count
         expected = sorted((sign * own + step * turn) % 360 for sign in (1, -1) for turn in range(count // 2))
         assert sorted(angles) == pytest.approx(expected, abs=1)
-    assert MOST_VIEWS == 32
+    assert MAX_VIEWS == 32

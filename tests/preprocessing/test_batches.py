@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from common import AUGMENT, CLASSES
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 
 
 def numbered(count, size=8):
-    """Photographs that show their number in every pixel."""
+    """Images that show their number in every pixel."""
     return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3)).copy()
 
 
 @pytest.fixture
 def photographs(make_part):
-    return Photographs(*make_part("train", numbered(10), [n % 5 for n in range(10)]), CLASSES)
+    return Images(*make_part("train", numbered(10), [n % 5 for n in range(10)]), CLASSES)
 
 
 def epoch(batches):
@@ -32,18 +32,16 @@ def epoch(batches):
 
 
 def test_labels_and_pixels_meet_by_name(photographs):
-    assert photographs.images == [f"train{n}_left" for n in range(10)]
+    assert photographs.names == [f"train{n}_left" for n in range(10)]
     assert photographs.filenames[3] == "train3_left.jpeg"
-    assert photographs.levels.tolist() == [0, 1, 2, 3, 4] * 2
+    assert photographs.grades.tolist() == [0, 1, 2, 3, 4] * 2
     assert [photographs[n][0, 0, 0] for n in range(10)] == list(range(10))
 
 
 @pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
 def test_number_of_shards_changes_nothing(make_part, settings):
     def batches(shards):
-        return epoch(
-            Batches(Photographs(*make_part("a", numbered(7), [0, 1] * 3 + [2], shards), CLASSES), 3, **settings)
-        )
+        return epoch(Batches(Images(*make_part("a", numbered(7), [0, 1] * 3 + [2], shards), CLASSES), 3, **settings))
 
     for (pixels, levels), (others, their_levels) in zip(batches(1), batches(3), strict=True):
         assert np.array_equal(pixels, others)
@@ -53,7 +51,7 @@ def test_number_of_shards_changes_nothing(make_part, settings):
 @given(st.integers(1, 60), st.integers(1, 10), st.integers(1, 8))
 def test_each_device_gets_some_of_each_batch(count, share, devices):
     """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
-    few = Mock(spec=Photographs, __len__=lambda _: count, images=[str(number) for number in range(count)])
+    few = Mock(spec=Images, __len__=lambda _: count, names=[str(number) for number in range(count)])
     if count <= (devices - 1) * -(-count // devices):
         with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} photographs cannot be divided"):
             Batches(few, count, devices=devices)
@@ -69,22 +67,22 @@ def test_each_device_gets_some_of_each_batch(count, share, devices):
 
 def test_several_parts_are_one(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4), [1] * 4)
-    both = Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+    both = Images(first[0] + second[0], first[1] + second[1], CLASSES)
     assert len(both) == 8
-    assert both.levels.tolist() == [0] * 4 + [1] * 4
+    assert both.grades.tolist() == [0] * 4 + [1] * 4
 
 
 def test_rows_of_a_shard_that_the_index_does_not_name_are_not_used(make_part):
     indices, shards = make_part("a", numbered(4), [0] * 4)
     lines = indices[0].read_text().splitlines(keepends=True)
     indices[0].write_text("".join(lines[:-1]))
-    assert Photographs(indices, shards, CLASSES).images == ["a0_left", "a1_left", "a2_left"]
+    assert Images(indices, shards, CLASSES).names == ["a0_left", "a1_left", "a2_left"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
 def test_a_shard_that_became_shorter_is_named(make_part, settings):
     indices, shards = make_part("a", numbered(4), [0] * 4, shards=1)
-    batches = Batches(Photographs(indices, shards, CLASSES), 4, **settings)
+    batches = Batches(Images(indices, shards, CLASSES), 4, **settings)
     os.truncate(shards[0][0], shards[0][0].stat().st_size - 1)
     with pytest.raises(RetinaflowError, match=r"0\.npy: became shorter while it was read"):
         batches[0]
@@ -108,7 +106,7 @@ def test_a_shard_that_cannot_be_read_is_named(photographs, monkeypatch):
 def test_shards_of_two_sizes_are_an_error(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
     with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
-        Photographs(first[0] + second[0], first[1] + second[1], CLASSES)
+        Images(first[0] + second[0], first[1] + second[1], CLASSES)
 
 
 # In a process of its own, since the upper limit can only be lowered.
@@ -116,13 +114,13 @@ FEW_OPEN_FILES = """
 import resource, sys
 from pathlib import Path
 from retinaflow.errors import RetinaflowError
-from retinaflow.preprocessing.batches import Photographs
+from retinaflow.preprocessing.batches import Images
 
 index, *files = map(Path, sys.argv[1:])
 for limits in ((64, 300), (64, 128)):
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     try:
-        print(len(Photographs([index], list(zip(files[::2], files[1::2])), CLASSES)))
+        print(len(Images([index], list(zip(files[::2], files[1::2])), CLASSES)))
     except RetinaflowError as error:
         print(error)
 """
@@ -151,7 +149,7 @@ def test_more_shards_than_files_may_be_open(make_part):
 def test_the_shuffle_is_uniform_over_shards(make_part):
     """Every photograph is as likely at every place of an epoch, whatever shard it lies in."""
     count, epochs = 20, 2000
-    batches = Batches(Photographs(*make_part("a", numbered(count), [0] * count, shards=4), CLASSES), 4, seed=1)
+    batches = Batches(Images(*make_part("a", numbered(count), [0] * count, shards=4), CLASSES), 4, seed=1)
     seen = np.zeros((count, count))  # photograph, place
     for number in range(epochs):
         batches.start_epoch(number)
@@ -172,18 +170,18 @@ def test_systems_without_advice_on_files_will_do(photographs, monkeypatch):
 def test_an_image_without_pixels_is_named(make_part):
     indices, shards = make_part("a", numbered(4), [0] * 4)
     with pytest.raises(RetinaflowError, match=r"2 images of .*index\.csv are in no shard, first 'a1_left'"):
-        Photographs(indices, shards[:1], CLASSES)
+        Images(indices, shards[:1], CLASSES)
 
 
 def test_an_unknown_class_is_named(make_part):
     indices, shards = make_part("a", numbered(4), [0, 0, 0, 4])
     with pytest.raises(RetinaflowError, match="class 'class4' is none of class0, class1"):
-        Photographs(indices, shards, CLASSES[:2])
+        Images(indices, shards, CLASSES[:2])
 
 
 def test_an_empty_part_is_an_error(make_part):
     with pytest.raises(RetinaflowError, match="no photograph listed"):
-        Photographs(*make_part("a", numbered(0), []), CLASSES)
+        Images(*make_part("a", numbered(0), []), CLASSES)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,12 +191,12 @@ def test_damaged_files_are_refused_or_every_photograph_can_be_read(make_part, da
     path = data.draw(st.sampled_from([*indices, *shards[0], *shards[1]]))
     path.write_bytes(data.draw(mutated([path.read_bytes()], header=200)))
     try:
-        photographs = Photographs(indices, shards, CLASSES)
+        photographs = Images(indices, shards, CLASSES)
         read = [photographs[number] for number in range(len(photographs))]
     except RetinaflowError as error:
         assert str(path.parent) in str(error)  # noqa: PT017
     else:
-        assert len(read) == len(photographs.levels) == len(photographs.filenames) > 0
+        assert len(read) == len(photographs.grades) == len(photographs.filenames) > 0
         assert {pixels.shape for pixels in read} == {(8, 8, 3)}
 
 
@@ -245,7 +243,7 @@ def test_each_epoch_another_order_the_same_for_the_same_seed(photographs):
 
 def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_way(make_part):
     scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    same = Photographs(*make_part("a", np.stack([scene] * 8), [0] * 7 + [1]), CLASSES)
+    same = Images(*make_part("a", np.stack([scene] * 8), [0] * 7 + [1]), CLASSES)
     settings = {"seed": 1, "augmentation": AUGMENT, "targets": np.arange(8, dtype=np.float32), "balance": (1.0, 0)}
     ((pixels, numbers),) = epoch(Batches(same, 8, **settings))
     assert (numbers == 7).sum() == 4
@@ -258,7 +256,7 @@ def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_
 
 def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(photographs):
     settings = {"seed": 1, "augmentation": AUGMENT, "balance": (0.9, 3)}
-    one, other = Batches(photographs, 4, 1, **settings), Batches(photographs, 4, 5, **settings)
+    one, other = Batches(photographs, 4, threads=1, **settings), Batches(photographs, 4, threads=5, **settings)
     one.start_epoch(0)
     for batches in (one, other):
         batches.start_epoch(2)
@@ -269,7 +267,7 @@ def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(phot
 
 def test_changes_differ_between_photographs_and_epochs(make_part):
     scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    same = Photographs(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)
+    same = Images(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)
     batches = Batches(same, 4, seed=1, augmentation=AUGMENT)
     first = batches[0][0]
     assert len({image.tobytes() for image in first}) == 4
@@ -288,7 +286,7 @@ def test_photographs_targets_and_weights_are_mixed_alike(make_part, kind):
     """All pixels of a photograph are its target and its weight, so they have to be so afterwards."""
     values = np.arange(0, 240, 10)
     pixels = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (24, 16, 16, 3)).copy()
-    part = Photographs(*make_part("a", pixels, [0] * 24), CLASSES)
+    part = Images(*make_part("a", pixels, [0] * 24), CLASSES)
     values = np.array([part[number][0, 0, 0] for number in range(24)], np.float32)  # in the order of the names
     batches = Batches(part, 8, seed=1, augmentation={**PLAIN, kind: 1.0}, targets=values[:, None], weights=values)
     mixed = 0
@@ -307,7 +305,9 @@ def test_partners_and_shares_differ_between_epochs_and_seeds_alone(photographs, 
     targets = np.eye(10, dtype=np.float32)
 
     def found(seed, number, threads=1):
-        batches = Batches(photographs, 4, threads, seed, {**AUGMENT, kind: 1.0}, targets=targets)
+        batches = Batches(
+            photographs, 4, threads=threads, seed=seed, augmentation={**AUGMENT, kind: 1.0}, targets=targets
+        )
         batches.start_epoch(number)
         return np.concatenate([mixed for _, mixed in epoch(batches)])
 
@@ -328,7 +328,7 @@ def test_what_is_mixed_needs_targets(photographs):
 
 def test_batches_of_one_view(make_part):
     scenes = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    part = Photographs(*make_part("a", scenes, [0] * 5), CLASSES)
+    part = Images(*make_part("a", scenes, [0] * 5), CLASSES)
     mirrored = np.concatenate([pixels for pixels, _ in epoch(Batches(part, 2, view=1))])
     assert np.array_equal(mirrored, scenes[:, :, ::-1])
 
@@ -360,6 +360,6 @@ def test_keras_sees_each_epoch_exactly(photographs):
 def test_channel_statistics(make_part):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8) // np.array([1, 2, 4], dtype=np.uint8)
-    mean, deviation = Photographs(*make_part("a", pixels, [0] * 6), CLASSES).channel_statistics()
+    mean, deviation = Images(*make_part("a", pixels, [0] * 6), CLASSES).channel_statistics()
     assert mean == pytest.approx(pixels.reshape(-1, 3).mean(axis=0))
     assert deviation == pytest.approx(pixels.reshape(-1, 3).std(axis=0))

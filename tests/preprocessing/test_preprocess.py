@@ -21,9 +21,9 @@ from PIL import Image, ImageOps
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing import preprocess
-from retinaflow.preprocessing.preprocess import ShardReport, build_shard, prepare, retina_box
+from retinaflow.preprocessing.preprocess import ShardJob, ShardReport, build_shard, prepare, retina_box
 from retinaflow.preprocessing.shards import read_shard, shard_of
-from retinaflow.preprocessing.variant import ASPECTS, CROPS, ENHANCEMENTS, Recipe
+from retinaflow.preprocessing.variant import ASPECTS, CROPS, ENHANCEMENTS, Variant
 from retinaflow.storage.files import digest
 from retinaflow.storage.tables import write_table
 
@@ -52,9 +52,9 @@ def encode(image: Image.Image | np.ndarray, kind: str, **options: object) -> byt
 
 
 def as_is(content: bytes, width: int = 160, height: int = 120) -> np.ndarray:
-    """The content of the square that a recipe without any change of size makes."""
+    """The content of the square that a variant without any change of size makes."""
     size = max(width, height)
-    square = prepare(content, width, height, Recipe(size, "none", "keep", "none"))
+    square = prepare(content, width, height, Variant(size, "none", "keep", "none"))
     top, left = (size - height) // 2, (size - width) // 2
     return square[top : top + height, left : left + width]
 
@@ -131,7 +131,7 @@ def test_exif_orientation_is_applied(kind: str, mode: str, orientation: int) -> 
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
     assert difference(as_is(content, *expected.shape[1::-1]), expected) <= 1
     if kind == "JPEG":
-        small = prepare(content, 160, 120, Recipe(20, "none", "squash", "none"))
+        small = prepare(content, 160, 120, Variant(20, "none", "squash", "none"))
         assert difference(small, cv2.resize(expected, (20, 20), interpolation=cv2.INTER_AREA)) < 16
 
 
@@ -139,7 +139,7 @@ def test_channels_are_neither_swapped_nor_copies_of_the_first() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:] = (200, 100, 30)
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
-        small = prepare(encode(picture, kind), 64, 64, Recipe(16, "none", "keep", "none"))
+        small = prepare(encode(picture, kind), 64, 64, Variant(16, "none", "keep", "none"))
         assert difference(small, picture[:16, :16]) <= 3
 
 
@@ -150,7 +150,7 @@ def test_channels_are_neither_swapped_nor_copies_of_the_first() -> None:
 )
 def test_what_cannot_be_decoded_is_an_error(content: bytes) -> None:
     with pytest.raises(RetinaflowError, match=f"cannot be decoded, found {len(content)} bytes"):
-        prepare(content, 160, 120, Recipe(32, "none", "keep", "none"))
+        prepare(content, 160, 120, Variant(32, "none", "keep", "none"))
 
 
 def header_size(content: bytes) -> tuple[int, int] | None:
@@ -165,19 +165,19 @@ def header_size(content: bytes) -> tuple[int, int] | None:
 @settings(deadline=None)
 @given(
     content=st.one_of(mutated(list(ENCODED.values()), header=100), mutated(list(ENCODED.values()))),
-    recipe=st.sampled_from(["32-trim-keep-none", "200-circle-squash-clahe", "64-none-keep-ben_graham"]),
+    variant=st.sampled_from(["32-trim-keep-none", "200-circle-squash-clahe", "64-none-keep-ben_graham"]),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, recipe: str) -> None:
+def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, variant: str) -> None:
     size = header_size(content)
     if size is None:
         return
     try:
-        pixels = prepare(content, *size, Recipe.parse(recipe))
+        pixels = prepare(content, *size, Variant.parse(variant))
     except RetinaflowError as error:
         assert str(error).startswith("cannot be decoded")  # noqa: PT017
     else:
-        assert pixels.shape == (Recipe.parse(recipe).size,) * 2 + (3,)
+        assert pixels.shape == (Variant.parse(variant).size,) * 2 + (3,)
         assert pixels.dtype == np.uint8
 
 
@@ -186,31 +186,31 @@ def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, recipe: st
     width=st.integers(1, 90),
     height=st.integers(1, 90),
     kind=st.sampled_from(["JPEG", "PNG"]),
-    recipe=st.builds(
-        Recipe,
+    variant=st.builds(
+        Variant,
         st.integers(1, 70),
         st.sampled_from(CROPS),
         st.sampled_from(ASPECTS),
         st.sampled_from(ENHANCEMENTS),
     ),
 )
-def test_any_photograph_becomes_a_square_by_any_recipe(width: int, height: int, kind: str, recipe: Recipe) -> None:
-    pixels = prepare(encode(colours(width, height), kind), width, height, recipe)
-    assert pixels.shape == (recipe.size, recipe.size, 3)
+def test_any_photograph_becomes_a_square_by_any_variant(width: int, height: int, kind: str, variant: Variant) -> None:
+    pixels = prepare(encode(colours(width, height), kind), width, height, variant)
+    assert pixels.shape == (variant.size, variant.size, 3)
     assert pixels.dtype == np.uint8
 
 
 @given(
-    recipe=st.builds(
-        Recipe,
+    variant=st.builds(
+        Variant,
         st.integers(1, 5000),
         st.sampled_from(CROPS),
         st.sampled_from(ASPECTS),
         st.sampled_from(ENHANCEMENTS),
     )
 )
-def test_recipe_is_told_by_its_name(recipe: Recipe) -> None:
-    assert Recipe.parse(recipe.name) == recipe
+def test_variant_is_told_by_its_name(variant: Variant) -> None:
+    assert Variant.parse(variant.name) == variant
 
 
 @pytest.mark.parametrize(
@@ -230,23 +230,23 @@ def test_recipe_is_told_by_its_name(recipe: Recipe) -> None:
         "٣-trim-keep-none",
     ],
 )
-def test_any_other_name_is_no_recipe(name: str) -> None:
+def test_any_other_name_is_no_variant(name: str) -> None:
     with pytest.raises(RetinaflowError, match=r"found .*; expected"):
-        Recipe.parse(name)
+        Variant.parse(name)
 
 
-def test_recipe_has_a_size() -> None:
+def test_variant_has_a_size() -> None:
     with pytest.raises(RetinaflowError, match="image size: found 0; expected"):
-        Recipe(0, "none", "keep", "none")
+        Variant(0, "none", "keep", "none")
 
 
 def test_keep_pads_to_a_centred_square_and_squash_fills_it() -> None:
     content = encode(np.full((50, 100, 3), 200, np.uint8), "PNG")
-    kept = prepare(content, 100, 50, Recipe(40, "none", "keep", "none"))
+    kept = prepare(content, 100, 50, Variant(40, "none", "keep", "none"))
     assert np.all(kept[10:30] == 200)
     assert not kept[:10].any()
     assert not kept[30:].any()
-    assert np.all(prepare(content, 100, 50, Recipe(40, "none", "squash", "none")) == 200)
+    assert np.all(prepare(content, 100, 50, Variant(40, "none", "squash", "none")) == 200)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -254,18 +254,18 @@ def test_a_fine_checkerboard_becomes_grey(kind: str) -> None:
     y, x = np.mgrid[0:512, 0:512]
     board = np.repeat((((x + y) % 2) * 255).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
     for size in (64, 96):
-        small = prepare(encode(board, kind, quality=100), 512, 512, Recipe(size, "none", "keep", "none"))
+        small = prepare(encode(board, kind, quality=100), 512, 512, Variant(size, "none", "keep", "none"))
         assert np.abs(small.astype(float) - 127.5).max() < 12
 
 
 def test_enlarging_one_side_does_not_alias_the_other() -> None:
     stripes = np.zeros((20, 600, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = prepare(encode(stripes, "PNG"), 600, 20, Recipe(100, "none", "squash", "none"))
+    small = prepare(encode(stripes, "PNG"), 600, 20, Variant(100, "none", "squash", "none"))
     assert np.abs(small.astype(float) - 127.5).max() < 2
 
 
-def decoded_scales(monkeypatch: pytest.MonkeyPatch, content: bytes, width: int, height: int, recipe: str) -> list[int]:
+def decoded_scales(monkeypatch: pytest.MonkeyPatch, content: bytes, width: int, height: int, variant: str) -> list[int]:
     scales = []
     flags = {flag: scale for scale, flag in preprocess.DECODE_FLAGS.items()}
     decode = cv2.imdecode
@@ -275,12 +275,12 @@ def decoded_scales(monkeypatch: pytest.MonkeyPatch, content: bytes, width: int, 
         return decode(buffer, flag)
 
     monkeypatch.setattr(cv2, "imdecode", watched)
-    prepare(content, width, height, Recipe.parse(recipe))
+    prepare(content, width, height, Variant.parse(variant))
     return scales
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "recipe", "expected"),
+    ("width", "height", "variant", "expected"),
     [
         (1024, 680, "224-none-keep-none", [4]),
         (1024, 680, "256-none-keep-none", [4]),
@@ -295,10 +295,10 @@ def decoded_scales(monkeypatch: pytest.MonkeyPatch, content: bytes, width: int, 
     ],
 )
 def test_a_jpeg_is_decoded_once_at_the_smallest_sufficient_scale(
-    monkeypatch: pytest.MonkeyPatch, width: int, height: int, recipe: str, expected: list[int]
+    monkeypatch: pytest.MonkeyPatch, width: int, height: int, variant: str, expected: list[int]
 ) -> None:
     content = encode(retina(width, height, min(width, height) - 4), "JPEG")
-    assert decoded_scales(monkeypatch, content, width, height, recipe) == expected
+    assert decoded_scales(monkeypatch, content, width, height, variant) == expected
 
 
 @pytest.mark.parametrize(("diameter", "expected"), [(600, [8]), (300, [8, 4]), (150, [8, 4, 2]), (70, [8, 4, 2, 1])])
@@ -321,14 +321,14 @@ def test_reduced_decoding_looks_like_the_full_one(size: int) -> None:
     content = encode(picture, "JPEG", quality=95, subsampling=0)
     full = cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     expected = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
-    small = prepare(content, 640, 480, Recipe(size, "none", "squash", "none"))
+    small = prepare(content, 640, 480, Variant(size, "none", "squash", "none"))
     assert np.abs(small.astype(float) - expected).mean() < 1
 
 
 def shrunk(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     """`picture` as BGR PNG, so decoded in full, squashed to `width` and padded: the rows that are not padding."""
     content = cv2.imencode(".png", picture)[1].tobytes()
-    small = prepare(content, picture.shape[1], picture.shape[0], Recipe(width, "none", "keep", "none"))
+    small = prepare(content, picture.shape[1], picture.shape[0], Variant(width, "none", "keep", "none"))
     top = (width - height) // 2
     return small[top : top + height, :, ::-1].astype(float)
 
@@ -397,14 +397,14 @@ def test_trim_ignores_a_bright_line_too_short_to_be_a_retina() -> None:
 
 def test_trim_fills_the_square_with_the_retina() -> None:
     content = encode(retina(300, 200, 100, (80, 90)), "PNG")
-    small = prepare(content, 300, 200, Recipe(60, "trim", "keep", "none"))
+    small = prepare(content, 300, 200, Variant(60, "trim", "keep", "none"))
     assert small[30, 1:59].any(axis=-1).all()
     assert small[1:59, 30].any(axis=-1).all()
 
 
 def test_circle_blackens_what_lies_outside_and_nothing_inside() -> None:
     content = encode(np.full((80, 100, 3), 200, np.uint8), "PNG")
-    pixels = prepare(content, 100, 80, Recipe(100, "circle", "keep", "none"))
+    pixels = prepare(content, 100, 80, Variant(100, "circle", "keep", "none"))
     y, x = np.mgrid[0:100, 0:100]
     distance = np.hypot(x - 49.5, y - 49.5)
     inside = (distance < 49) & (y >= 10) & (y < 90)
@@ -415,7 +415,7 @@ def test_circle_blackens_what_lies_outside_and_nothing_inside() -> None:
 def test_ben_graham_subtracts_the_local_mean_and_greys_the_rim() -> None:
     picture = colours(90, 90)
     picture[40:44, 40:44] = 255
-    pixels = prepare(encode(picture, "PNG"), 90, 90, Recipe(90, "none", "keep", "ben_graham"))
+    pixels = prepare(encode(picture, "PNG"), 90, 90, Variant(90, "none", "keep", "ben_graham"))
     blurred = np.stack([cv2.GaussianBlur(picture[..., c], (0, 0), 45 / 30) for c in range(3)], axis=-1)
     expected = np.clip(4.0 * picture - 4.0 * blurred + 128, 0, 255)
     y, x = np.mgrid[0:90, 0:90]
@@ -428,7 +428,7 @@ def test_ben_graham_subtracts_the_local_mean_and_greys_the_rim() -> None:
 def test_clahe_raises_local_contrast_of_lightness_and_keeps_the_hue() -> None:
     picture = (colours(128, 128) // 6 + 100).astype(np.uint8)
     content = encode(picture, "PNG")
-    pixels = prepare(content, 128, 128, Recipe(128, "none", "keep", "clahe"))
+    pixels = prepare(content, 128, 128, Variant(128, "none", "keep", "clahe"))
     before, after = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(float) for image in (picture, pixels))
     assert after[56:72, 56:72, 0].std() > 1.15 * before[56:72, 56:72, 0].std()
     assert np.abs(after[..., 1:] - before[..., 1:]).mean() < 1
@@ -462,7 +462,7 @@ class Tree:
         number: int = 0,
         shards: int = 1,
         code: str = "c",
-        recipe: str = "8-none-keep-none",
+        variant: str = "8-none-keep-none",
         fresh: bool = True,
     ) -> ShardReport:
         index = self.folder / "train" / "index.csv"
@@ -471,11 +471,22 @@ class Tree:
         if fresh:  # Snakemake deletes the outputs of a job before it runs
             pixels.unlink(missing_ok=True)
             rows.unlink(missing_ok=True)
-        return build_shard(index, number, shards, Recipe.parse(recipe), pixels, rows, code, threads=2)
+        return build_shard(
+            ShardJob(
+                index=index,
+                number=number,
+                shards=shards,
+                variant=Variant.parse(variant),
+                pixels=pixels,
+                rows=rows,
+                code=code,
+                threads=2,
+            )
+        )
 
-    def expected(self, recipe: str = "8-none-keep-none") -> list[np.ndarray]:
+    def expected(self, variant: str = "8-none-keep-none") -> list[np.ndarray]:
         paths = [self.folder / "train" / "class1" / f"{image}.png" for image in sorted(self.rows)]
-        return [prepare(path.read_bytes(), 16, 12, Recipe.parse(recipe)) for path in paths]
+        return [prepare(path.read_bytes(), 16, 12, Variant.parse(variant)) for path in paths]
 
     def check(self) -> None:
         array, names = read_shard(self.pixels, self.csv)
@@ -560,7 +571,7 @@ def test_reuse_equals_decoding_anew(tmp_path_factory: pytest.TempPathFactory, ro
 
 
 @pytest.mark.parametrize("change", [{"code": "d"}, {"variant": "8-trim-keep-none"}])
-def test_other_code_or_another_recipe_reuses_nothing(tree: Tree, change: dict[str, str]) -> None:
+def test_other_code_or_another_variant_reuses_nothing(tree: Tree, change: dict[str, str]) -> None:
     tree.build()
     assert tree.build(**change) == (5, 5, 0)
 
@@ -652,7 +663,7 @@ def test_every_photograph_that_cannot_be_used_is_listed(tree: Tree) -> None:
     with pytest.raises(RetinaflowError) as caught:
         tree.build()
     message = str(caught.value)
-    assert "index.csv: 4 of its photographs cannot be used" in message
+    assert "index.csv: 4 of its images cannot be used" in message
     assert "broken.png: cannot be decoded, found 6 bytes" in message
     assert "cut.png: cannot be decoded, found 300 bytes" in message
     assert "changed.png: changed since the inventory" in message
@@ -725,7 +736,7 @@ def test_real_photographs_look_like_their_full_decode(pattern: str, crop: str) -
         content = path.read_bytes()
         with Image.open(path) as image:
             width, height = image.size
-        small = prepare(content, width, height, Recipe(128, crop, "squash", "none"))
+        small = prepare(content, width, height, Variant(128, crop, "squash", "none"))
         full = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if crop == "trim":
             full = full[retina_box(full)]

@@ -44,7 +44,7 @@ def labelled(count, seed=0, objective="regression"):
     severity, levels = sickness(count, seed)
     said = severity[:, None]
     if objective != "regression":
-        probabilities = objectives.class_probabilities("regression", said, 5, 0.6)
+        probabilities = objectives.grade_probabilities("regression", said, 5, 0.6)
         said = probabilities if objective == "softmax" else 1 - np.cumsum(probabilities, axis=1)[:, :-1]
     return Labelled(objective, CLASSES, said, levels, [f"p{number // 2}" for number in range(count)])
 
@@ -114,7 +114,7 @@ def test_a_planted_temperature_is_found(objective, planted):
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(5), 8000)
     said = probabilities if objective == "softmax" else 1 - np.cumsum(probabilities, axis=1)[:, :-1]
-    true = objectives.class_probabilities(objective, said, 5, planted)
+    true = objectives.grade_probabilities(objective, said, 5, planted)
     levels = (rng.random((8000, 1)) > np.cumsum(true, axis=1)).sum(axis=1)
     assert best_temperature(objective, said, levels, 5) == pytest.approx(planted, rel=0.06)
 
@@ -133,7 +133,7 @@ def test_planted_cuts_and_deviation_are_found():
 def test_no_class_is_impossible_though_none_was_seen(absent):
     severity, levels = sickness(500)
     cuts, deviation = ordered_probit(severity[levels != absent], levels[levels != absent], 5)
-    probabilities = objectives.class_probabilities("regression", severity[:, None], 5, deviation, cuts)
+    probabilities = objectives.grade_probabilities("regression", severity[:, None], 5, deviation, cuts)
     assert (np.diff(cuts) > 0).all()
     assert 0 < probabilities[:, absent].max() < 0.6
 

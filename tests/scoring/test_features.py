@@ -11,7 +11,7 @@ from common import CLASSES
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.preprocessing import augmentation
-from retinaflow.preprocessing.batches import Photographs, photograph_number
+from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.scoring.feature_files import read_features
 from retinaflow.scoring.features import AT_ONCE, BATCH, extract, fine_tuned, frozen_backbone, write_features
 from retinaflow.storage.tables import read_table
@@ -30,30 +30,30 @@ def network(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
 
 
 @pytest.fixture
-def photographs(make_part) -> Photographs:
-    return Photographs(*make_part("part", PIXELS, [0] * len(PIXELS), shards=2), CLASSES)
+def photographs(make_part) -> Images:
+    return Images(*make_part("part", PIXELS, [0] * len(PIXELS), shards=2), CLASSES)
 
 
 def pixels_of(image: str) -> np.ndarray:
     return PIXELS[int(image.removeprefix("part").removesuffix("_left"))]
 
 
-def test_mean_and_deviation_over_views(network: keras.Model, photographs: Photographs) -> None:
+def test_mean_and_deviation_over_views(network: keras.Model, photographs: Images) -> None:
     (features,) = extract(network, photographs, 3, small.AUGMENT, 7, 2)
     assert features.dtype == np.float16
     assert features.shape == (len(PIXELS), 32)
-    for row, image in list(zip(features, photographs.images, strict=True))[::9]:
+    for row, image in list(zip(features, photographs.names, strict=True))[::9]:
         views = np.repeat(pixels_of(image)[np.newaxis], 3, axis=0)
         for view in (1, 2):
-            rng = np.random.default_rng((7, view, photograph_number(image)))
-            augmentation.change(pixels_of(image), small.AUGMENT, rng, views[view])
+            rng = np.random.default_rng((7, view, image_number(image)))
+            augmentation.augment(pixels_of(image), small.AUGMENT, rng, views[view])
         pooled = network.predict_on_batch(views)
         np.testing.assert_allclose(row, np.concatenate([pooled.mean(axis=0), pooled.std(axis=0)]), rtol=2e-3, atol=1e-5)
 
 
-def test_one_view_is_the_photograph_itself(network: keras.Model, photographs: Photographs) -> None:
+def test_one_view_is_the_photograph_itself(network: keras.Model, photographs: Images) -> None:
     (features,) = extract(network, photographs, 1, small.AUGMENT, 7, 1)
-    expected = network.predict_on_batch(np.stack([pixels_of(image) for image in photographs.images]))
+    expected = network.predict_on_batch(np.stack([pixels_of(image) for image in photographs.names]))
     np.testing.assert_allclose(features[:, :16], expected, rtol=2e-3, atol=1e-5)
     assert not features[:, 16:].any()
 
@@ -64,7 +64,7 @@ def test_the_layer_is_averaged_over_its_area(network: keras.Model) -> None:
     np.testing.assert_allclose(network.predict_on_batch(PIXELS[:4]), area.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_memory_is_that_of_some_photographs(network: keras.Model, photographs: Photographs, monkeypatch) -> None:
+def test_memory_is_that_of_some_photographs(network: keras.Model, photographs: Images, monkeypatch) -> None:
     (whole,) = extract(network, photographs, 2, small.AUGMENT, 7, 1)
     monkeypatch.setattr("retinaflow.scoring.features.AT_ONCE", 10)
     parts = list(extract(network, photographs, 2, small.AUGMENT, 7, 3))
@@ -80,7 +80,7 @@ def test_what_is_written_is_read_back(network, photographs, make_part, tmp_path:
         write_features(network, photographs, indices, 2, small.AUGMENT, 7, 2, *files)
         written = [file.read_bytes() for file in files]
     features, images = read_features(*files)
-    assert images == photographs.images
+    assert images == photographs.names
     np.testing.assert_array_equal(features, np.concatenate(list(extract(network, photographs, 2, small.AUGMENT, 7, 1))))
     assert written == [file.read_bytes() for file in files]
     digests = {row["image"]: row["digest"] for row in read_table(indices[0])}
@@ -102,7 +102,7 @@ def test_damaged_features_are_refused(tmp_path: Path, damage: str) -> None:
         read_features(features, rows)
 
 
-def test_values_beyond_float16_are_an_error(photographs: Photographs) -> None:
+def test_values_beyond_float16_are_an_error(photographs: Images) -> None:
     pixels = keras.Input((32, 32, 3), dtype="uint8")
     large = keras.Model(pixels, 1e4 * keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2)), name="large")
     with pytest.raises(RetinaflowError, match=r"'part0_left' have the value 1\.\d+e\+06.*float16"):

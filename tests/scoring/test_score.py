@@ -7,7 +7,7 @@ import pytest
 from common import CLASSES
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
-from retinaflow.preprocessing.batches import Photographs
+from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.score import BATCH, load_model, predict, predict_views
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
@@ -32,14 +32,14 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("number", [1, BATCH, 2 * BATCH + 6])
 def test_each_photograph_gets_its_own_answer(make_part, saved, shards, number):
     pixels = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
-    photographs = Photographs(*make_part("test", pixels, [0] * number, shards), CLASSES)
+    photographs = Images(*make_part("test", pixels, [0] * number, shards), CLASSES)
     model = load_model(saved, CLASSES, seed=0, threads=1)
     probabilities = predict(model, photographs, threads=3)
     assert probabilities.dtype == np.float64
     assert probabilities.shape == (number, 5)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(number), abs=1e-12)
     assert len(np.unique(probabilities, axis=0)) == number
-    for image, row in zip(photographs.images, probabilities, strict=True):
+    for image, row in zip(photographs.names, probabilities, strict=True):
         place = int(image.removeprefix("test").removesuffix("_left"))
         assert row == pytest.approx(grader().predict_on_batch(pixels[place : place + 1])[0], abs=1e-5)
 
@@ -54,7 +54,7 @@ def left_sum() -> keras.Model:
 
 def test_outputs_are_averaged_over_views(make_part):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
+    photographs = Images(*make_part("test", pixels, [0] * 40), CLASSES)
     pixels = np.stack([photographs[number] for number in range(40)]) / 255
     left, whole = pixels[:, :, :4].mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3))
     model = left_sum()
@@ -72,7 +72,7 @@ def test_outputs_are_averaged_over_views(make_part):
 
 def test_a_model_that_heeds_no_direction_gives_the_same_from_every_view(make_part):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    photographs = Photographs(*make_part("test", pixels, [0] * 5), CLASSES)
+    photographs = Images(*make_part("test", pixels, [0] * 5), CLASSES)
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     colours = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(colours))
@@ -83,7 +83,7 @@ def test_a_model_that_heeds_no_direction_gives_the_same_from_every_view(make_par
 
 def test_half_precision_still_sums_to_one(make_part):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    photographs = Photographs(*make_part("test", pixels, [0] * 40), CLASSES)
+    photographs = Images(*make_part("test", pixels, [0] * 40), CLASSES)
     model = grader()
     half = keras.Model(model.inputs, keras.ops.cast(model.output, "float16"))
     assert predict(half, photographs, threads=1).sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
@@ -158,14 +158,14 @@ def test_a_model_that_is_no_grader_is_refused(tmp_path, model, found):
 
 def test_a_model_for_photographs_of_another_size_is_refused(make_part, saved):
     pixels = np.zeros((2, 9, 9, 3), np.uint8)
-    photographs = Photographs(*make_part("test", pixels, [0, 1]), CLASSES)
+    photographs = Images(*make_part("test", pixels, [0, 1]), CLASSES)
     with pytest.raises(RetinaflowError, match="takes photographs of 8 px, those of the shards have 9"):
         predict(load_model(saved, CLASSES, seed=0, threads=1), photographs, threads=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])
 def test_answers_that_are_no_probabilities_are_refused(make_part, value):
-    photographs = Photographs(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
+    photographs = Images(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
     pixels = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixels))
     constant = keras.initializers.Constant(value)
@@ -184,7 +184,7 @@ def test_outputs_of_other_objectives_stay_as_they_are(make_part, tmp_path, objec
     keras.Model(pixels, keras.layers.Dense(outputs, kernel_initializer="zeros", bias_initializer=bias)(x)).save(
         tmp_path / "model.keras"
     )
-    photographs = Photographs(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
+    photographs = Images(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
     model = load_model(tmp_path / "model.keras", CLASSES, 0, 1, objective)
     assert predict(model, photographs, 1, objective) == pytest.approx(np.array([values] * 2))
     with pytest.raises(RetinaflowError, match=f"{outputs} outputs, expected the 5 of objective softmax for the 5 of"):

@@ -19,8 +19,8 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import build
 from retinaflow.networks.objectives import width
-from retinaflow.preprocessing.batches import Photographs
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.batches import Images
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import Decision, Labelled, fit
 from retinaflow.serving import exported
 from retinaflow.storage.tables import read_table
@@ -43,9 +43,9 @@ def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> Decisio
 
 
 @pytest.fixture
-def photographs(make_part: Any) -> Photographs:
+def photographs(make_part: Any) -> Images:
     pixels, levels = small.planted(40)
-    return Photographs(*make_part("part", pixels, levels, classes=small.THREE), small.THREE)
+    return Images(*make_part("part", pixels, levels, classes=small.THREE), small.THREE)
 
 
 def model_of(objective: str, monkeypatch: pytest.MonkeyPatch) -> keras.Model:
@@ -63,13 +63,13 @@ def exported_to(
     folder: Path,
     model: keras.Model,
     objective: str,
-    photographs: Photographs,
+    photographs: Images,
     views: int = 1,
     classes: Sequence[str] = small.THREE,
 ) -> list[Any]:
     model.save(folder / "model.keras")
     files = {kind: folder / name for kind, name in FILES.items()}
-    recipe = Recipe.parse(f"{photographs.size}-trim-keep-none")
+    recipe = Variant.parse(f"{photographs.size}-trim-keep-none")
     its = (recipe, decision_of(objective, classes), views, photographs, photographs)
     export.export("A/fold-1", model, folder / "model.keras", *its, 3, 1, files, folder / "differences.csv")
     return read_table(folder / "differences.csv", exported.COLUMNS)
@@ -77,7 +77,7 @@ def exported_to(
 
 @pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
 def test_answers_are_those_of_keras(
-    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
+    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
 ) -> None:
     model = model_of(objective, monkeypatch)
     rows = exported_to(tmp_path, model, objective, photographs, views)
@@ -97,7 +97,7 @@ def test_answers_are_those_of_keras(
 
 
 def test_files_say_what_goes_in_and_what_comes_out(
-    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
     told = [export.read_metadata(tmp_path / name) for name in FILES.values()]
@@ -115,7 +115,7 @@ def test_files_say_what_goes_in_and_what_comes_out(
 
 
 def test_a_format_that_cannot_hold_the_model(
-    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("operation Erfc is not known")
@@ -129,7 +129,7 @@ def test_a_format_that_cannot_hold_the_model(
 
 
 def test_a_full_disk_is_no_fault_of_the_format(
-    tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -139,7 +139,7 @@ def test_a_full_disk_is_no_fault_of_the_format(
         exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
 
 
-def test_answers_that_are_none(tmp_path: Path, photographs: Photographs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_are_none(tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     write, _ = export._RUNTIMES["onnx"]
     monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: np.full((len(batch), 3), np.nan)))
     with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers are none of objective softmax"):
@@ -202,7 +202,7 @@ def test_every_backbone_can_be_exported(tmp_path: Path, make_part: Any, name: st
     size = 96
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     levels = [0, 1, 2, 3, 4, 0, 1, 2]
-    some = Photographs(*make_part("part", pixels, levels), CLASSES)
+    some = Images(*make_part("part", pixels, levels), CLASSES)
     keras.utils.set_random_seed(0)
     model = build(name, {**small.SETTINGS, "image_size": size}, 5, None)
     rows = exported_to(tmp_path, model, "softmax", some, classes=CLASSES)

@@ -16,9 +16,9 @@ from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.objectives import width
-from retinaflow.preprocessing.batches import Photographs
-from retinaflow.preprocessing.preprocess import INDEX_COLUMNS, build_shard
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.batches import Images
+from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import Labelled, fit, grade, write_decision
 from retinaflow.scoring.eyes import blend
 from retinaflow.scoring.raw_outputs import Outputs, average, read_outputs, write_outputs
@@ -126,7 +126,7 @@ def run(source: Path, graders: Graders, system: str, folder: Path) -> tuple[list
     return read_table(tables[0]), read_table(tables[1])
 
 
-def stored(folder: Path, names: Sequence[str], recipe: str, target: Path) -> Photographs:
+def stored(folder: Path, names: Sequence[str], recipe: str, target: Path) -> Images:
     """The photographs as the workflow makes shards of them."""
     rows = []
     for name in names:
@@ -137,11 +137,11 @@ def stored(folder: Path, names: Sequence[str], recipe: str, target: Path) -> Pho
             size = image.size
         patient, eye = Path(name).stem.split("_")
         values = (Path(name).stem, Path(name).name, "none", *size, digest(content), patient, eye)
-        rows.append(dict(zip((*INDEX_COLUMNS, "patient", "eye"), values, strict=True)))
-    write_table(target / "index.csv", (*INDEX_COLUMNS, "patient", "eye"), rows)
+        rows.append(dict(zip((*IMAGE_COLUMNS, "patient", "eye"), values, strict=True)))
+    write_table(target / "index.csv", (*IMAGE_COLUMNS, "patient", "eye"), rows)
     shard = target / "0.npy", target / "0.csv"
-    build_shard(target / "index.csv", 0, 1, Recipe.parse(recipe), *shard, "code", 1)
-    return Photographs([target / "index.csv"], [shard], THREE)
+    build_shard(ShardJob(target / "index.csv", 0, 1, Variant.parse(recipe), *shard, "code"))
+    return Images([target / "index.csv"], [shard], THREE)
 
 
 class Recorder:
@@ -161,7 +161,7 @@ class Recorder:
 
 def shown(folder: Path, names: Sequence[str], recipe: str, graders: Graders) -> list[np.ndarray]:
     """Pixels of each photograph that enter a model, in the first view."""
-    recorder = Recorder(Recipe.parse(recipe).size)
+    recorder = Recorder(Variant.parse(recipe).size)
     network = Network("A", "softmax", recipe, [Path()], 1, "tensorflow")
     decision = predict.read_decision(graders.named("A").decision)
     grader = Grader("softmax", Path(), None, [network])
@@ -176,7 +176,7 @@ def shown(folder: Path, names: Sequence[str], recipe: str, graders: Graders) -> 
 def same_as_stored(folder: Path, names: Sequence[str], recipe: str, graders: Graders, target: Path) -> None:
     shards = stored(folder, names, recipe, target)
     for name, pixels in zip(sorted(names), shown(folder, names, recipe, graders), strict=True):
-        assert pixels.tobytes() == shards[shards.images.index(Path(name).stem)].tobytes()
+        assert pixels.tobytes() == shards[shards.names.index(Path(name).stem)].tobytes()
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, "24-circle-squash-ben_graham", "33-none-keep-clahe"])
@@ -192,7 +192,7 @@ def test_pixels_of_real_photographs_are_those_of_the_shards(graders, tmp_path):
         same_as_stored(DATA / kind, names, "224-trim-keep-none", graders, tmp_path / kind)
 
 
-def scored(graders: Graders, shards: Photographs, folder: Path) -> dict[str, Outputs]:
+def scored(graders: Graders, shards: Images, folder: Path) -> dict[str, Outputs]:
     """What the workflow's tables say of photographs that are in shards."""
     tables = []
     for network in graders.named("ensemble").backbones:
@@ -201,7 +201,7 @@ def scored(graders: Graders, shards: Photographs, folder: Path) -> dict[str, Out
             loaded = load_model(model, THREE, graders.seed, 1, network.objective)
             said, single = predict_views(loaded, shards, 1, network.objective, graders.views)
             own.append((folder / f"{len(own)}.csv", network.objective))
-            names = shards.images, shards.filenames, shards.patients, shards.eyes, shards.levels
+            names = shards.names, shards.filenames, shards.patients, shards.eyes, shards.grades
             write_outputs(own[-1][0], Outputs(*names, said), single)
         tables.append((folder / f"{network.name}.csv", network.objective))
         average(own, network.objective, 3, tables[-1][0])

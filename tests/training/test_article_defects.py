@@ -19,9 +19,9 @@ from retinaflow.evaluation.metrics import evaluate
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import build, load_backbone, normalise
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.preprocess import prepare
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.predictions import grade_system
 from retinaflow.scoring.raw_outputs import Outputs, write_outputs
 from retinaflow.storage.tables import read_table
@@ -30,7 +30,7 @@ from retinaflow.training.class_weights import class_weights
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
 
-PLAIN = Recipe(32, "none", "squash", "none")
+PLAIN = Variant(32, "none", "squash", "none")
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -148,7 +148,7 @@ def test_class_weights_are_counted_in_the_training_part(make_part):
     """They were numbers in the script."""
     for levels in ([0, 0, 0, 0, 1, 2, 3, 4], [0, 1, 1, 2, 2, 3, 3, 4, 4, 4]):
         part = make_part(f"train{len(levels)}", np.zeros((len(levels), 8, 8, 3), np.uint8), levels)
-        weights = class_weights("inverse", Photographs(*part, CLASSES).levels, CLASSES)
+        weights = class_weights("inverse", Images(*part, CLASSES).grades, CLASSES)
         assert weights == {level: pytest.approx(len(levels) / 5 / levels.count(level)) for level in range(5)}
 
 
@@ -185,7 +185,7 @@ def test_always_answering_no_disease_is_seen_to_be_worth_nothing():
 def test_every_validation_photograph_counts_once(make_part, batch_size):
     """Steps were a float, number / batch size: what is left over for a last batch has to count as well."""
     pixels = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
-    photographs = Photographs(*make_part("validation", pixels, [number % 5 for number in range(21)]), CLASSES)
+    photographs = Images(*make_part("validation", pixels, [number % 5 for number in range(21)]), CLASSES)
     batches = Batches(photographs, batch_size)
     assert type(batches.num_batches) is int
     keras.utils.set_random_seed(1)
@@ -196,8 +196,8 @@ def test_every_validation_photograph_counts_once(make_part, batch_size):
     model.evaluate(batches, steps=1, verbose=0)  # as `train` does before anything counts
     figures = model.evaluate(batches, verbose=0, return_dict=True)
     answers = model.predict(np.stack([photographs[number] for number in range(21)]), verbose=0)
-    assert figures["accuracy"] == pytest.approx((answers.argmax(axis=1) == photographs.levels).mean())
-    assert figures["loss"] == pytest.approx(-np.log(answers[np.arange(21), photographs.levels]).mean(), rel=1e-5)
+    assert figures["accuracy"] == pytest.approx((answers.argmax(axis=1) == photographs.grades).mean())
+    assert figures["loss"] == pytest.approx(-np.log(answers[np.arange(21), photographs.grades]).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,13 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     """The actual class was `path[:6]`: right for `class4`, wrong for `no DR`, and `class1` for `class10`."""
     levels = [number % len(classes) for number in range(3 * len(classes))]
     pixels = np.zeros((len(levels), 8, 8, 3), np.uint8)
-    photographs = Photographs(*make_part("test", pixels, levels, 3, classes), classes)
-    answers = photographs.levels.copy()
+    photographs = Images(*make_part("test", pixels, levels, 3, classes), classes)
+    answers = photographs.grades.copy()
     last = len(classes) - 1
     answers[np.flatnonzero(answers == last)[0]] = 1  # one mistake
-    names = photographs.images, photographs.filenames, photographs.patients, photographs.eyes, photographs.levels
+    names = photographs.names, photographs.filenames, photographs.patients, photographs.eyes, photographs.grades
     tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
-    for table, said in zip(tables.values(), (photographs.levels, answers), strict=True):
+    for table, said in zip(tables.values(), (photographs.grades, answers), strict=True):
         write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
     files = ("predictions.csv", "metrics.json", "confusion.png")
     written = {part: tuple(tmp_path / part / name for name in files) for part in tables}

@@ -25,7 +25,7 @@ from common import AUGMENT, Part
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import build, compile_model
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
 from retinaflow.storage.tables import read_table
@@ -55,8 +55,8 @@ def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of
         "Tiny",
         {**settings, **devices.resolve(settings)},
         THREE,
-        Photographs(*training, THREE),
-        Photographs(*validation, THREE),
+        Images(*training, THREE),
+        Images(*validation, THREE),
         None,
         seed,
         1,
@@ -67,11 +67,11 @@ def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of
 
 def judged(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[str, float]:
     """Loss and accuracy over all of a part at once, as Keras computes them from plain arrays."""
-    photographs = Photographs(*validation, THREE)
+    photographs = Images(*validation, THREE)
     plain = keras.Model(model.inputs, model.outputs)
     plain.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     pixels = np.stack([photographs[number] for number in range(len(photographs))])
-    return plain.evaluate(pixels, photographs.levels, batch_size=batch_size, verbose=0, return_dict=True)
+    return plain.evaluate(pixels, photographs.grades, batch_size=batch_size, verbose=0, return_dict=True)
 
 
 def test_it_learns(tmp_path, parts):
@@ -97,11 +97,11 @@ def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, p
     record = json.loads((folder / "training_run.json").read_text())
     best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
     assert float(best["val_quadratic_weighted_kappa"]) > 0.7
-    photographs = Photographs(*parts[1], THREE)
+    photographs = Images(*parts[1], THREE)
     pixels = np.stack([photographs[number] for number in range(len(photographs))])
     outputs = keras.saving.load_model(folder / "model.keras", safe_mode=True).predict(pixels, verbose=0)
-    answers = objectives.plain(objective, outputs, 3)
-    assert np.mean(answers == photographs.levels) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    answers = objectives.argmax_grades(objective, outputs, 3)
+    assert np.mean(answers == photographs.grades) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
     if objective == "ordinal":
         assert (np.diff(outputs, axis=1) <= 0).all()
 
@@ -162,11 +162,11 @@ def test_class_weights_reach_the_loss(tmp_path, parts):
     By accuracy: the validation loss, which weighs all alike, is least before anything is learnt.
     """
     model, _, decided = fit(tmp_path, *parts, class_weights=[1, 1, 0], epochs=10, monitor="val_accuracy")
-    photographs = Photographs(*parts[1], THREE)
+    photographs = Images(*parts[1], THREE)
     pixels = np.stack([photographs[number] for number in range(len(photographs))])
     guesses = model.predict(pixels, verbose=0).argmax(axis=1)
     assert set(guesses) == {0, 1}
-    assert (guesses == photographs.levels)[photographs.levels < 2].mean() > 0.8
+    assert (guesses == photographs.grades)[photographs.grades < 2].mean() > 0.8
     assert decided["class_weights"] == {"none": 1.0, "mild": 1.0, "severe": 0.0}
 
 
@@ -285,7 +285,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     # What a job was given, it need not have computed on.
     assert record["computed"]["devices"] == (["GPU 3"] if devices.has_gpu() else ["CPU"])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
-    mean, _ = Photographs(*parts[0], THREE).channel_statistics()
+    mean, _ = Images(*parts[0], THREE).channel_statistics()
     assert record["channel_statistics"][0] == pytest.approx(mean.tolist())
     losses = [float(row["val_loss"]) for row in history]
     assert record["best_epoch"] == losses.index(min(losses)) + 1
@@ -423,7 +423,7 @@ def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
     settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": None}
     trained, *_ = fit(tmp_path, *parts, feature_layers=["first", "last"], **settings)
     shown = keras.Model(trained.input, [trained.get_layer("pool").output, trained.get_layer("standardise").output])
-    photographs = Photographs(*parts[0], THREE)
+    photographs = Images(*parts[0], THREE)
     plain, scaled = shown.predict(np.stack([photographs[number] for number in range(len(photographs))]), verbose=0)
     vary = plain.std(axis=0) > 0.02
     assert vary.sum() > 16, "the test would show nothing"
@@ -657,7 +657,7 @@ def test_progress(tmp_path, parts, caplog, monkeypatch):
     # The first batch is no measure. The others take ten seconds; an image of validation is a third of one.
     left = [state["left"] for state in states]
     assert left[:2] == [None, None]
-    work = 36 + len(Photographs(*parts[1], THREE)) / 3
+    work = 36 + len(Images(*parts[1], THREE)) / 3
     assert left[2:] == pytest.approx([10 / 8 * (work - done) for done in (16, 24, 32)] + [40 / 28 * (work - 36)])
     lines = [message for message in caplog.messages if "images/s" in message]
     assert re.match(r"8/36 images, 0\.1 images/s, 210 s left, loss [\d.]+$", lines[0])

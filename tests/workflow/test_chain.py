@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix,
 
 from retinaflow.jobs import gpus
 from retinaflow.preprocessing.preprocess import prepare
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.files import digest, digest_files
 from retinaflow.storage.tables import read_table, write_table
 
@@ -258,7 +258,7 @@ def test_shards_hold_the_pixels_of_the_images_that_their_rows_name(finished_once
         assert pixels.keys() == index.keys()
         for image, row in index.items():
             photograph = finished_once.folder / "results/organized" / part / row["grade_name"] / row["filename"]
-            expected = prepare(photograph.read_bytes(), 64, 48, Recipe.parse(RECIPE))
+            expected = prepare(photograph.read_bytes(), 64, 48, Variant.parse(RECIPE))
             np.testing.assert_array_equal(pixels[image], expected)
 
 

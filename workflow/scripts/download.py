@@ -13,5 +13,5 @@ with job_log(snakemake.log[0]):
         object_storage.fetch_folder(object_storage.client(), url, target, limit * 2**30)
     else:
         object_storage.fetch_file(object_storage.client(), url, target)
-        if snakemake.rule == "download_weights" and (fault := weights.fault(target)):
+        if snakemake.rule == "download_weights" and (fault := weights.weights_fault(target)):
             raise RetinaflowError(f"{url}: {fault}. {weights.SET}")

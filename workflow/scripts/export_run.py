@@ -19,8 +19,8 @@ with job_log(snakemake.log[0]):
         raise RetinaflowError(
             f"export: {error.name} is not installed for {sys.executable}. Install the extra `export`."
         ) from error
-    from retinaflow.preprocessing.batches import Photographs
-    from retinaflow.preprocessing.variant import Recipe
+    from retinaflow.preprocessing.batches import Images
+    from retinaflow.preprocessing.variant import Variant
     from retinaflow.scoring.decision_rules import read_decision
     from retinaflow.scoring.score import load_model
 
@@ -30,11 +30,11 @@ with job_log(snakemake.log[0]):
         snakemake.wildcards.training_run,
         load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, decision.objective),
         Path(files.model),
-        Recipe.parse(params.recipe),
+        Variant.parse(params.recipe),
         decision,
         params.views,
-        Photographs.of(files, "train", params.classes),
-        Photographs.of(files, "validation", params.classes),
+        Images.of(files, "train", params.classes),
+        Images.of(files, "validation", params.classes),
         params.seed,
         snakemake.threads,
         {kind: Path(output[kind]) for kind in params.formats},

@@ -11,7 +11,7 @@ with job_log(snakemake.log[0]):
     files, params, threads = snakemake.input, snakemake.params, snakemake.threads
     choose(params.settings["backend"])
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.preprocessing.batches import Images
     from retinaflow.scoring.features import frozen_backbone, write_features
 
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
             params.seed,
             params.settings["cpu_threads"],
         ),
-        Photographs([Path(files.index)], shards, params.classes),
+        Images([Path(files.index)], shards, params.classes),
         [Path(files.index)],
         params.settings["views"],
         params.settings["augment"],

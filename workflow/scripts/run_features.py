@@ -10,7 +10,7 @@ with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"features {snakemake.wildcards.training_run}")
     choose(snakemake.params.backend)
     # Here, so that the log tells if the backend does not even load.
-    from retinaflow.preprocessing.batches import Photographs
+    from retinaflow.preprocessing.batches import Images
     from retinaflow.scoring.features import fine_tuned, write_features
     from retinaflow.scoring.score import load_model
 
@@ -20,7 +20,7 @@ with job_log(snakemake.log[0]):
     for part in params.parts:
         write_features(
             network,
-            Photographs.of(files, part, params.classes),
+            Images.of(files, part, params.classes),
             [Path(index) for index in files[f"{part}_indices"]],
             params.views,
             params.augment,

@@ -12,7 +12,7 @@ from retinaflow.config.messages import raise_problems
 from retinaflow.config.old_keys import present_value
 from retinaflow.config.root import Configuration
 from retinaflow.networks.backbones import BACKBONES
-from retinaflow.networks.backend import fault as backend_fault
+from retinaflow.networks.backend import backend_fault
 from retinaflow.settings.data import DataSettings
 from retinaflow.settings.train import TrainingSettings
 

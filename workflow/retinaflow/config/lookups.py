@@ -5,7 +5,7 @@ import re
 
 from retinaflow.config.root import Configuration
 from retinaflow.data.labels import read_labels
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings, DataSettings
 
 ENSEMBLE = "ensemble"  # the mean of all networks, if there are several
@@ -52,10 +52,10 @@ def _has_both_eyes(data: DataSettings) -> bool:
     return False
 
 
-def variant(config: Configuration, model: str) -> Recipe:
+def variant(config: Configuration, model: str) -> Variant:
     """How the images of a model are preprocessed."""
     how = config.preprocess
-    return Recipe(config.models[model].image_size, how.crop, how.aspect, how.enhance)
+    return Variant(config.models[model].image_size, how.crop, how.aspect, how.enhance)
 
 
 def image_counts(config: Configuration) -> dict[str, float]:

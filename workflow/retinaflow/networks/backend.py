@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from retinaflow.errors import RetinaflowError
 
 
-def fault(backend: str) -> str:
+def backend_fault(backend: str) -> str:
     """What keeps Keras from computing with ``backend``, ``tensorflow``, ``jax`` or ``torch``; empty if nothing does."""
     if find_spec(backend):
         return ""
@@ -24,6 +24,6 @@ def choose(backend: str) -> None:
     The configuration alone decides what a result was computed with: what the user's environment and Keras's own
     configuration file say does not count. Raises ``RetinaflowError`` if ``backend`` is not installed.
     """
-    if missing := fault(backend):
+    if missing := backend_fault(backend):
         raise RetinaflowError(f"backend: {missing}.")
     os.environ["KERAS_BACKEND"] = backend

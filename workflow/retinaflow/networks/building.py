@@ -16,8 +16,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa
 from retinaflow.networks.optimizers import optimizer
-from retinaflow.networks.weights import EXPECTED, SET
-from retinaflow.networks.weights import fault as weights_fault
+from retinaflow.networks.weights import EXPECTED, SET, weights_fault
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)

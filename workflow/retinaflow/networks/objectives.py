@@ -38,7 +38,7 @@ def targets(objective: str, levels: np.ndarray, classes: int, smoothing: float =
     return (np.eye(classes)[levels] * (1 - smoothing) + smoothing / classes).astype(np.float32)
 
 
-def impossible(objective: str, outputs: np.ndarray) -> np.ndarray:
+def impossible_rows(objective: str, outputs: np.ndarray) -> np.ndarray:
     """Which rows of float (n, width) ``outputs`` no network of this objective gives: bool (n,).
 
     What is not finite and, but for a regression, not from 0 to 1.
@@ -61,7 +61,7 @@ def severity(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
     return np.clip(expected, 0, classes - 1)
 
 
-def plain(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
+def argmax_grades(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
     """The level that the outputs name by themselves: int64 (n,).
 
     The most probable class, the lower of equals; the output rounded, halves to the even level; how many of the
@@ -74,7 +74,7 @@ def plain(objective: str, outputs: np.ndarray, classes: int) -> np.ndarray:
     return np.clip(np.rint(outputs[:, 0]), 0, classes - 1).astype(np.int64)
 
 
-def class_probabilities(
+def grade_probabilities(
     objective: str, outputs: np.ndarray, classes: int, temperature: float, cuts: np.ndarray | None = None
 ) -> np.ndarray:
     """Probability of each class: float64 (n, ``classes``), rows sum to 1.

@@ -17,7 +17,7 @@ SET = "Set `weights` to one, or to 'imagenet' or 'random'."
 EXPECTED = "expected a .h5 or .weights.h5 file that Keras saved for this backbone without its top"
 
 
-def fault(path: str | os.PathLike[str]) -> str:
+def weights_fault(path: str | os.PathLike[str]) -> str:
     """What tells at once that the file ``path`` holds no weights, or not all of them; empty if nothing does."""
     try:
         size = Path(path).stat().st_size

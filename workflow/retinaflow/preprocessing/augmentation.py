@@ -12,7 +12,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 DIHEDRAL = 8
 FLIPS = {1: 1, 2: 0, 3: -1}  # in OpenCV's words: left to right, top to bottom, both
 TURNS = (0.0, 45.0, 22.5, 67.5)
-MOST_VIEWS = DIHEDRAL * len(TURNS)
+MAX_VIEWS = DIHEDRAL * len(TURNS)
 
 
 class Transform(NamedTuple):
@@ -43,7 +43,7 @@ class Colour(NamedTuple):
     hue: float = 0.0
 
 
-def draw(settings: Mapping[str, Any], size: int, rng: np.random.Generator) -> Transform:
+def draw_transform(settings: Mapping[str, Any], size: int, rng: np.random.Generator) -> Transform:
     """Draw a transform for photographs of ``size`` x ``size`` pixels from the ranges in ``train.augment``.
 
     A crop is a square with a share of the area uniform in ``crop`` to 1, anywhere in the photograph that is changed
@@ -70,10 +70,10 @@ def draw_colour(settings: Mapping[str, Any], rng: np.random.Generator) -> Colour
     return Colour(1 + brightness, 1 + contrast, 1 + saturation, hue)
 
 
-def change(photograph: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator, out: np.ndarray) -> None:
+def augment(photograph: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator, out: np.ndarray) -> None:
     """Write a uint8 RGB (size, size, 3) ``photograph``, changed as ``train.augment`` says, into ``out``."""
-    transform = draw(settings, len(photograph), rng)
-    apply(recolour(photograph, draw_colour(settings, rng)), transform, out)
+    transform = draw_transform(settings, len(photograph), rng)
+    warp(recolour(photograph, draw_colour(settings, rng)), transform, out)
 
 
 def mix(photographs: np.ndarray, settings: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> np.ndarray:
@@ -122,7 +122,7 @@ def colour_matrix(colour: Colour, luma: float) -> np.ndarray:
     return np.hstack([scale * linear, np.full((3, 1), offset)])
 
 
-def apply(photograph: np.ndarray, transform: Transform, out: np.ndarray) -> None:
+def warp(photograph: np.ndarray, transform: Transform, out: np.ndarray) -> None:
     """Write the transformed uint8 (size, size, 3) ``photograph`` into ``out``, an array of the same shape.
 
     Bilinear; what lies outside the photograph takes the nearest value at its edge.
@@ -184,14 +184,14 @@ def _followers(photographs: np.ndarray) -> list[np.ndarray]:
     return [*photographs[1:], photographs[0].copy()]
 
 
-def blend(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def mix_values(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Targets (n, width) or weights (n,) mixed as ``mixup`` and ``cutmix`` mix photographs; float32."""
     own = shares.reshape(-1, *[1] * (values.ndim - 1))
     return (own * values + (1 - own) * np.roll(values, -1, axis=0)).astype(np.float32)
 
 
-def view(photograph: np.ndarray, number: int, out: np.ndarray) -> None:
-    """Write view ``number``, 0 to ``MOST_VIEWS`` - 1, of the uint8 (size, size, 3) ``photograph`` into ``out``.
+def write_view(photograph: np.ndarray, number: int, out: np.ndarray) -> None:
+    """Write view ``number``, 0 to ``MAX_VIEWS`` - 1, of the uint8 (size, size, 3) ``photograph`` into ``out``.
 
     Of 0 to 7, each pixel is one of the photograph: as it is, mirrored left to right, top to bottom, both; then the same
     of its transpose. So the first 1, 2, 4 and 8 are a group. 8 to 15, 16 to 23, 24 to 31 are those of the photograph
@@ -200,7 +200,7 @@ def view(photograph: np.ndarray, number: int, out: np.ndarray) -> None:
     turn, element = divmod(number, DIHEDRAL)
     transposed, flips = divmod(element, 1 + len(FLIPS))
     if turn:
-        apply(photograph, Transform(TURNS[turn]), out)
+        warp(photograph, Transform(TURNS[turn]), out)
         photograph = out.copy()
     if transposed:
         photograph = cv2.transpose(photograph)

@@ -18,19 +18,19 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.allocator import keep_freed_memory
-from retinaflow.preprocessing.sampling import draw, share_at
+from retinaflow.preprocessing.sampling import balance_at, sample_epoch
 from retinaflow.preprocessing.shards import REBUILD, read_shard
 from retinaflow.storage.tables import stream_table
 
 
-class Pixels(Protocol):
-    """What ``Batches`` are made of: n photographs, as ``Photographs`` have them."""
+class ImageSource(Protocol):
+    """What ``Batches`` are made of: n photographs, as ``Images`` have them."""
 
     size: int
-    levels: np.ndarray
+    grades: np.ndarray
 
     @property
-    def images(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -38,14 +38,14 @@ class Pixels(Protocol):
 
     def read_into(self, out: np.ndarray, number: int) -> None: ...
 
-    def expect(self, numbers: np.ndarray) -> None: ...
+    def prefetch(self, numbers: np.ndarray) -> None: ...
 
 
-class Photographs:
+class Images:
     """The labelled photographs of one or more parts, in the order of their names.
 
-    ``images``: names; ``filenames``; ``levels``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
-    ``size``: side of the photographs in pixels. Pixels
+    ``names``; ``filenames``; ``grades``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
+    ``size``: side of the photographs in pixels. ImageSource
     stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
     however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
     does anything drawn from a seed.
@@ -73,27 +73,27 @@ class Photographs:
             places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
-        self.images = sorted(labelled)
-        if not self.images:
+        self.names = sorted(labelled)
+        if not self.names:
             raise RetinaflowError(f"{', '.join(map(str, indices))}: no photograph listed; expected at least one.")
-        missing = [image for image in self.images if image not in places]
+        missing = [image for image in self.names if image not in places]
         if missing:
             raise RetinaflowError(
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
                 "Delete the shards of this part and run again."
             )
-        self.filenames, names, self.patients, self.eyes = (
-            list(column) for column in zip(*(labelled[image] for image in self.images), strict=True)
+        self.filenames, grade_names, self.patients, self.eyes = (
+            list(column) for column in zip(*(labelled[image] for image in self.names), strict=True)
         )
-        unknown = set(names) - set(classes)
+        unknown = set(grade_names) - set(classes)
         if unknown:
             raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
         levels = {name: level for level, name in enumerate(classes)}
-        self.levels = np.array([levels[name] for name in names], dtype=np.int64)
-        self._places = np.array([places[image] for image in self.images], dtype=np.int64)
+        self.grades = np.array([levels[name] for name in grade_names], dtype=np.int64)
+        self._places = np.array([places[image] for image in self.names], dtype=np.int64)
 
     @classmethod
-    def of(cls, files: Mapping[str, Sequence[str]], use: str, classes: Sequence[str]) -> "Photographs":
+    def of(cls, files: Mapping[str, Sequence[str]], use: str, classes: Sequence[str]) -> "Images":
         """Those that a job uses so: its ``files`` named ``{use}_indices``, ``{use}_pixels`` and ``{use}_rows``."""
         shards = zip(files[f"{use}_pixels"], files[f"{use}_rows"], strict=True)
         indices = [Path(index) for index in files[f"{use}_indices"]]
@@ -101,10 +101,10 @@ class Photographs:
 
     def __len__(self) -> int:
         """Number of photographs."""
-        return len(self.images)
+        return len(self.names)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """Pixels of one photograph: uint8 RGB (size, size, 3)."""
+        """ImageSource of one photograph: uint8 RGB (size, size, 3)."""
         pixels = np.empty((self.size, self.size, 3), np.uint8)
         self.read_into(pixels, number)
         return pixels
@@ -124,7 +124,7 @@ class Photographs:
         except OSError as error:
             raise RetinaflowError(f"{file.name}: cannot be read ({error.strerror}). Run again.") from error
 
-    def expect(self, numbers: np.ndarray) -> None:
+    def prefetch(self, numbers: np.ndarray) -> None:
         """Have the system begin to read the pixels of photographs that will be asked for soon."""
         if hasattr(os, "posix_fadvise"):
             for shard, offset in self._places[numbers]:
@@ -162,16 +162,17 @@ class Batches(keras.utils.PyDataset):
     With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
     the shuffle makes one of any; its target and weight are mixed by the same share.
 
-    With a ``balance`` (share and epochs of ``balance.share_at``), rare classes come more often in the first epochs. An
-    epoch keeps its length; a photograph that comes again is changed in another way.
+    With a ``balance`` (share and epochs of ``sampling.balance_at``), rare classes come more often in the first epochs.
+    An epoch keeps its length. A repeated image is changed in another way.
 
     With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
     """
 
     def __init__(
         self,
-        photographs: Pixels,
+        images: ImageSource,
         batch_size: int,
+        *,
         threads: int = 1,
         seed: int | None = None,
         augmentation: Mapping[str, Any] | None = None,
@@ -190,7 +191,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
         cv2.setNumThreads(1)  # the workers each have a batch of their own
         keep_freed_memory()
-        self.photographs = photographs
+        self.images = images
         self.batch_size = batch_size
         self.seed = seed
         if augmentation is not None and seed is None:
@@ -205,8 +206,8 @@ class Batches(keras.utils.PyDataset):
         self.balance = balance
         self.devices = devices
         # By name and not by place, so that one more photograph does not change what happens to the others.
-        self._names = [photograph_number(image) for image in photographs.images]
-        self._count = _count(len(photographs), batch_size, devices)
+        self._names = [image_number(image) for image in images.names]
+        self._count = _count(len(images), batch_size, devices)
         self.start_epoch(0)
 
     @property
@@ -220,27 +221,27 @@ class Batches(keras.utils.PyDataset):
         chosen = self.order[places]
         # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
         if self.seed is not None:
-            self.photographs.expect(self.order[self._places(index + self.workers)])
-        size = self.photographs.size
+            self.images.prefetch(self.order[self._places(index + self.workers)])
+        size = self.images.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         values = self._values(chosen)
         if self.augmentation is None or self.seed is None:
             for number, out in zip(chosen, pixels, strict=True):
                 if self.view:
-                    augmentation.view(self.photographs[number], self.view, out)
+                    augmentation.write_view(self.images[number], self.view, out)
                 else:
-                    self.photographs.read_into(out, number)
+                    self.images.read_into(out, number)
             return pixels, *values
         sources = [self._source(self.seed, place) for place in range(places.start, places.stop)]
         for number, rng, out in zip(chosen, sources, pixels, strict=True):
-            augmentation.change(self.photographs[number], self.augmentation, rng, out)
+            augmentation.augment(self.images[number], self.augmentation, rng, out)
         if self._mixes:
             shares = augmentation.mix(pixels, self.augmentation, sources)
-            values = [augmentation.blend(value, shares) for value in values]
+            values = [augmentation.mix_values(value, shares) for value in values]
         return pixels, *values
 
     def _values(self, chosen: np.ndarray) -> list[np.ndarray]:
-        targets = self.photographs.levels if self.targets is None else self.targets
+        targets = self.images.grades if self.targets is None else self.targets
         return [targets[chosen]] if self.weights is None else [targets[chosen], self.weights[chosen]]
 
     def _places(self, index: int) -> slice:
@@ -255,10 +256,10 @@ class Batches(keras.utils.PyDataset):
         """Turn to ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""
         self.epoch = epoch
         if self.seed is None:
-            self.order = np.arange(len(self.photographs))
+            self.order = np.arange(len(self.images))
         else:
             rng = np.random.default_rng((self.seed, epoch))
-            self.order, self._again = draw(self.photographs.levels, share_at(epoch, *self.balance), rng)
+            self.order, self._again = sample_epoch(self.images.grades, balance_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for ``fit`` that turns to each epoch before its first batch is read."""
@@ -298,7 +299,7 @@ def _count(photographs: int, batch_size: int, devices: int) -> int:
     )
 
 
-def photograph_number(image: str) -> int:
+def image_number(image: str) -> int:
     """What stands for a photograph in seeds: 0 to 2**128 - 1, from its name alone."""
     name = image.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")

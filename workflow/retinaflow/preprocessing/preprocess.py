@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from PIL import Image
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.shards import ROW_COLUMNS, read_shard, shard_of
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.files import digest, whole_file, write_json
 from retinaflow.storage.tables import Row, read_table, stream_table, write_table
 
@@ -44,11 +45,12 @@ SPECKS = 0.02
 # What surrounds the retina after each enhancement, and so what pads it.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 
-AT_ONCE = 16  # photographs that a thread takes on
+CHUNK = 16  # Images that a thread decodes in one task.
 
 Key = tuple[str, str]  # image and digest
 
-INDEX_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
+# Columns of the index of a split that preprocessing reads.
+IMAGE_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
 
 
 class ShardReport(NamedTuple):
@@ -59,7 +61,7 @@ class ShardReport(NamedTuple):
     reused: int
 
 
-def prepare(content: bytes, width: int, height: int, recipe: Recipe) -> np.ndarray:
+def prepare(content: bytes, width: int, height: int, recipe: Variant) -> np.ndarray:
     """Decode, crop, resize, enhance and pad one photograph.
 
     ``content`` is an encoded image (JPEG, PNG, TIFF, BMP; grey, colour, palette or CMYK; 8 or 16 bit), ``width`` and
@@ -76,7 +78,7 @@ def prepare(content: bytes, width: int, height: int, recipe: Recipe) -> np.ndarr
     return cv2.cvtColor(_pad(small, recipe.size, SURROUND[recipe.enhance]), cv2.COLOR_BGR2RGB)
 
 
-def reduced_scale(width: int, height: int, recipe: Recipe) -> int:
+def reduced_scale(width: int, height: int, recipe: Variant) -> int:
     """The largest divisor of its sides, 1, 2, 4 or 8, by which to decode a JPEG so that enough pixels are left."""
     # A retina's disc fits the height of the photograph, however wide the black to its left and right.
     whole_width_counts = recipe.crop == "none" and recipe.aspect == "keep"
@@ -138,7 +140,7 @@ def _disc(height: int, width: int, diameter: float) -> np.ndarray:
     return cv2.circle(np.zeros((height, width), np.uint8), centre, round(8 * diameter), 255, thickness=-1, shift=4)
 
 
-def _resize(photograph: np.ndarray, recipe: Recipe) -> np.ndarray:
+def _resize(photograph: np.ndarray, recipe: Variant) -> np.ndarray:
     height, width = photograph.shape[:2]
     target_width = target_height = recipe.size
     if recipe.aspect == "keep":
@@ -206,33 +208,60 @@ def _pad(content: np.ndarray, size: int, value: int) -> np.ndarray:
     )
 
 
-def build_shard(
-    index: Path, number: int, shards: int, recipe: Recipe, pixels: Path, rows: Path, code: str, threads: int
-) -> ShardReport:
-    """Write shard ``number`` of ``shards``: the photographs of ``index`` that ``shard_of`` puts there, sorted by name.
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to build.
 
-    ``pixels`` becomes uint8 RGB (n, size, size, 3), ``rows`` a table of image and digest in the same order. Hard links
-    to both stay in the folder ``.cache`` beside them, so that the next build decodes only what it does not find there
-    with the same digest, made by the same ``code`` (a digest of this library), recipe and OpenCV.
-
-    Raises ``RetinaflowError`` listing every photograph that is missing, has changed since the index was written or
-    cannot be decoded.
+    Args:
+        index: Index table of an organized split, with the columns ``IMAGE_COLUMNS``.
+        number: Number of the shard, 0 to ``shards`` - 1.
+        shards: Number of shards of the split.
+        variant: Preprocessing variant.
+        pixels: Output file, uint8 RGB (n, size, size, 3).
+        rows: Output table of image and digest, in the same order.
+        code: Digest of this library's code. A shard made by other code is not reused.
+        threads: Number of threads that decode.
     """
-    cv2.setNumThreads(1)  # the threads below each have a photograph of their own to decode
+
+    index: Path
+    number: int
+    shards: int
+    variant: Variant
+    pixels: Path
+    rows: Path
+    code: str
+    threads: int = 1
+
+
+def build_shard(job: ShardJob) -> ShardReport:
+    """Write one shard: the images that ``shard_of`` assigns to it, sorted by name.
+
+    Hard links to both outputs stay in the folder ``.cache`` beside them. The next build decodes only images that are
+    not cached with the same digest, code, variant and version of OpenCV.
+
+    Returns:
+        The number of images, decoded and reused.
+
+    Raises:
+        RetinaflowError: Images are missing, have changed since the index was written or cannot be decoded. The message
+            lists all of them.
+    """
+    cv2.setNumThreads(1)  # Each of the threads below decodes another image.
     keep_freed_memory()
-    members = (row for row in stream_table(index, INDEX_COLUMNS) if shard_of(row["image"], shards) == number)
+    rows = stream_table(job.index, IMAGE_COLUMNS)
+    members = (row for row in rows if shard_of(row["image"], job.shards) == job.number)
     wanted = sorted(members, key=lambda row: row["image"])
     keys = [_key(row) for row in wanted]
-    maker = {"code": code, "variant": recipe.name, "opencv": cv2.__version__}
-    kept = _read_kept(pixels, rows, _stamp(pixels, number), maker, recipe.size)
+    cache = _Cache(job)
+    cached = cache.read()
 
-    rows.unlink(missing_ok=True)  # or a kill between the two files would leave new pixels beside old rows
-    with whole_file(pixels) as part:
-        if not (kept and keys == list(kept) and _link_kept(pixels, part)):
-            _fill(part, index, wanted, recipe, kept, threads)
-    write_table(rows, ROW_COLUMNS, ({column: row[column] for column in ROW_COLUMNS} for row in wanted))
-    _keep(pixels, rows, _stamp(pixels, number), maker)
-    reused = sum(key in kept for key in keys)
+    job.rows.unlink(missing_ok=True)  # Otherwise a kill between the two files leaves new pixels beside old rows.
+    with whole_file(job.pixels) as part:
+        if not (cached and keys == list(cached) and cache.link(part)):
+            _fill(part, job, wanted, cached)
+    write_table(job.rows, ROW_COLUMNS, ({column: row[column] for column in ROW_COLUMNS} for row in wanted))
+    cache.write()
+    reused = sum(key in cached for key in keys)
     return ShardReport(images=len(wanted), decoded=len(wanted) - reused, reused=reused)
 
 
@@ -240,40 +269,38 @@ def _key(row: Row) -> Key:
     return row["image"], row["digest"]
 
 
-def _fill(
-    part: Path, index: Path, wanted: list[Row], recipe: Recipe, kept: dict[Key, np.ndarray], threads: int
-) -> None:
-    """Write the pixels of ``wanted`` to ``part``, from ``kept`` where it has them."""
-    # Written and not mapped: a page takes a fault to map, counts as memory, and kills the process if the disk is full.
+def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.ndarray]) -> None:
+    """Write the pixels of the ``wanted`` images to the file ``part``, cached pixels where there are any."""
+    # Written, not memory-mapped. Each mapped page costs a fault and counts as memory. A full disk kills the process.
     with open(part, "wb") as file:
-        shape = (len(wanted), recipe.size, recipe.size, 3)
+        shape = (len(wanted), job.variant.size, job.variant.size, 3)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         file.flush()
-        start, photograph_bytes = file.tell(), math.prod(shape[1:])
+        start, image_bytes = file.tell(), math.prod(shape[1:])
 
-        def place(positions: range) -> list[str]:
+        def write(positions: range) -> list[str]:
             failures = []
             for position in positions:
                 row = wanted[position]
-                pixels = kept.get(_key(row))
+                pixels = cached.get(_key(row))
                 try:
                     if pixels is None:
-                        pixels = load(index.parent / row["grade_name"] / row["filename"], row, recipe)
+                        pixels = load_image(job.index.parent / row["grade_name"] / row["filename"], row, job.variant)
                 except RetinaflowError as error:
                     failures.append(str(error))
                 else:
-                    _write_at(file.fileno(), start + position * photograph_bytes, pixels)
+                    _write_at(file.fileno(), start + position * image_bytes, pixels)
             return failures
 
-        some = [range(first, min(first + AT_ONCE, len(wanted))) for first in range(0, len(wanted), AT_ONCE)]
-        with ThreadPoolExecutor(threads) as pool:
-            failures = list(itertools.chain.from_iterable(pool.map(place, some)))
+        chunks = [range(first, min(first + CHUNK, len(wanted))) for first in range(0, len(wanted), CHUNK)]
+        with ThreadPoolExecutor(job.threads) as pool:
+            failures = list(itertools.chain.from_iterable(pool.map(write, chunks)))
     if failures:
         raise RetinaflowError(
-            f"{index}: {len(failures)} of its photographs cannot be used:\n"
+            f"{job.index}: {len(failures)} of its images cannot be used:\n"
             + "\n".join(failures)
-            + "\nRemove what cannot be decoded, or list it under `exclude` of its data set; put back what is missing; "
-            "`touch` what has changed, for the inventory to read it again. Then run again."
+            + "\nRemove images that cannot be decoded, or list each under `exclude` of its data set. Restore missing "
+            "images. `touch` changed images, so that the inventory reads them again. Then run again."
         )
 
 
@@ -284,7 +311,7 @@ def _write_at(descriptor: int, offset: int, pixels: np.ndarray) -> None:
         offset, left = offset + written, left[written:]
 
 
-def load(path: Path, row: Mapping[str, str], recipe: Recipe) -> np.ndarray:
+def load_image(path: Path, row: Mapping[str, str], recipe: Variant) -> np.ndarray:
     """What ``prepare`` makes of the photograph ``path``, whose ``width``, ``height`` and ``digest`` are in ``row``.
 
     Raises ``RetinaflowError`` if it cannot be read or decoded, or has another digest.
@@ -302,48 +329,54 @@ def load(path: Path, row: Mapping[str, str], recipe: Recipe) -> np.ndarray:
         raise RetinaflowError(f"{path}: {error}") from error
 
 
-# A workflow engine deletes the outputs of a job before it runs. What a build may reuse therefore has a second name, in
-# a folder of its own: pixels and rows, named as they are, and a stamp that says what made them.
+class _Cache:
+    """Cached files of a shard, in the folder ``.cache`` beside it: pixels, rows, and a stamp.
 
+    Snakemake deletes the outputs of a job before the job runs. The files for reuse therefore are hard links in a folder
+    of their own. The stamp records the code, the variant and the version of OpenCV that made them.
+    """
 
-def _kept(path: Path) -> Path:
-    return path.parent / ".cache" / path.name
+    def __init__(self, job: ShardJob) -> None:
+        self.job = job
+        self.folder = job.pixels.parent / ".cache"
+        self.pixels, self.rows = self.folder / job.pixels.name, self.folder / job.rows.name
+        self.stamp = self.folder / f"{job.number}.json"
+        self.maker = {"code": job.code, "variant": job.variant.name, "opencv": cv2.__version__}
 
+    def read(self) -> dict[Key, np.ndarray]:
+        """Return the cached pixels (size, size, 3) by image and digest, in the order of the cached shard.
 
-def _stamp(pixels: Path, number: int) -> Path:
-    return _kept(pixels).with_name(f"{number}.json")
-
-
-def _read_kept(pixels: Path, rows: Path, stamp: Path, maker: dict[str, str], size: int) -> dict[Key, np.ndarray]:
-    """Pixels (size, size, 3) by image and digest, in the order of the kept shard; empty if there is none to rely on."""
-    try:
-        if json.loads(stamp.read_text(encoding="utf-8")) != maker:
+        Empty if the cache is missing, damaged or made otherwise.
+        """
+        size = self.job.variant.size
+        try:
+            if json.loads(self.stamp.read_text(encoding="utf-8")) != self.maker:
+                return {}
+            array, _ = read_shard(self.pixels, self.rows)
+            keys = [_key(row) for row in read_table(self.rows, ROW_COLUMNS)]
+        except (OSError, ValueError, RetinaflowError):
             return {}
-        array, _ = read_shard(_kept(pixels), _kept(rows))
-        keys = [_key(row) for row in read_table(_kept(rows), ROW_COLUMNS)]
-    except (OSError, ValueError, RetinaflowError):
-        return {}
-    return dict(zip(keys, array, strict=True)) if array.shape[1:3] == (size, size) else {}
+        return dict(zip(keys, array, strict=True)) if array.shape[1:3] == (size, size) else {}
 
+    def link(self, part: Path) -> bool:
+        """Link the cached pixels to ``part``, with the current time. Return whether that is possible."""
+        try:
+            os.link(self.pixels, part)
+            os.utime(part)
+        except OSError:  # Nothing is cached, or the file is another user's, which Linux does not let one link to.
+            part.unlink(missing_ok=True)
+            return False
+        return True
 
-def _link_kept(pixels: Path, part: Path) -> bool:
-    try:
-        os.link(_kept(pixels), part)
-        os.utime(part)
-    except OSError:  # nothing kept, or the file is another user's, which Linux does not let one link to
-        part.unlink(missing_ok=True)
-        return False
-    return True
-
-
-def _keep(pixels: Path, rows: Path, stamp: Path, maker: dict[str, str]) -> None:
-    # The stamp goes first and comes last: whenever this is cut short, pixels and rows that may not match have none.
-    stamp.unlink(missing_ok=True)
-    try:
-        for path in (pixels, rows):
-            with whole_file(_kept(path)) as part:
-                os.link(path, part)
-    except OSError as error:
-        logging.getLogger(__name__).info("%s is not kept for reuse: %s", pixels, error)
-        return
-    write_json(stamp, maker)
+    def write(self) -> None:
+        """Link the outputs of the job into the cache. A failure is logged and changes nothing else."""
+        # Delete the stamp first and write it last. After an interruption, files that may not match have no stamp.
+        self.stamp.unlink(missing_ok=True)
+        try:
+            for source, target in ((self.job.pixels, self.pixels), (self.job.rows, self.rows)):
+                with whole_file(target) as part:
+                    os.link(source, part)
+        except OSError as error:
+            logging.getLogger(__name__).info("%s is not cached: %s", self.job.pixels, error)
+            return
+        write_json(self.stamp, self.maker)

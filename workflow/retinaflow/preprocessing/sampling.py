@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def share_at(epoch: int, share: float, epochs: int) -> float:
+def balance_at(epoch: int, share: float, epochs: int) -> float:
     """How far ``epoch``, counted from 0, is balanced, 0 to 1: ``share`` in the first, less in each, 0 after ``epochs``.
 
     With 0 ``epochs`` it stays. That balance should end early is an idea of the o_O team, second in the competition of
@@ -12,7 +12,7 @@ def share_at(epoch: int, share: float, epochs: int) -> float:
     return share * max(0.0, 1 - epoch / epochs) if epochs else share
 
 
-def draw(levels: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def sample_epoch(levels: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The photographs of an epoch in random order, and how often each was there before: two int64 (n,).
 
     ``levels``: int (n,). With a ``share`` of 0 each photograph comes once; with 1 each class that there is has as many

@@ -11,7 +11,7 @@ ENHANCEMENTS = ("none", "ben_graham", "clahe")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Variant:
     """How a photograph becomes a square of ``size`` x ``size`` pixels.
 
     ``crop``: ``none`` takes the whole photograph, ``trim`` the box around the retina, ``circle`` also blackens what
@@ -43,7 +43,7 @@ class Recipe:
         return f"{self.size}-{self.crop}-{self.aspect}-{self.enhance}"
 
     @classmethod
-    def parse(cls, name: str) -> "Recipe":
+    def parse(cls, name: str) -> "Variant":
         """The recipe that ``name`` is the name of; ``RetinaflowError`` if it is none's."""
         parts = name.split("-")
         if len(parts) != 4 or not re.fullmatch("[1-9][0-9]*", parts[0]):

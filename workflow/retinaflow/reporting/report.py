@@ -72,7 +72,7 @@ def illustrate(
     operating_curves(figures["roc"], positive, risk, referred == 1, title)
     before = None
     if objective != "regression":
-        before = reliability(actual, objectives.class_probabilities(objective, said.outputs, len(classes), 1.0))
+        before = reliability(actual, objectives.grade_probabilities(objective, said.outputs, len(classes), 1.0))
     reliability_diagram(figures["reliability"], reliability(actual, probabilities), before, title)
     thirds = read_own(metrics)["by_quality"]
     quality_figure(figures["quality"], thirds, title)

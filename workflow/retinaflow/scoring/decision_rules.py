@@ -49,7 +49,7 @@ class Decision(NamedTuple):
 
     ``objective``: what they are (``objectives``); ``grade_names``: k names. ``thresholds``: k - 1, ascending; the
     grade is how many of them the severity exceeds. ``temperature`` and, of a regression alone, the k - 1 ascending
-    ``cutpoints`` are what ``objectives.class_probabilities`` takes. A photograph is referred if its probability of
+    ``cutpoints`` are what ``objectives.grade_probabilities`` takes. A photograph is referred if its probability of
     ``referable_grade`` or
     worse reaches ``referable_cut``, which found ``referable_sensitivity`` of those to be found. ``photographs`` and
     ``patients``: of how many it was fitted.
@@ -95,7 +95,7 @@ def fit(labelled: Labelled, referable_grade: int, referable_sensitivity: float, 
         cuts, temperature = ordered_probit(severity, labelled.levels, k)
     else:
         temperature = best_temperature(labelled.objective, labelled.outputs, labelled.levels, k)
-    probabilities = objectives.class_probabilities(labelled.objective, labelled.outputs, k, temperature, cuts)
+    probabilities = objectives.grade_probabilities(labelled.objective, labelled.outputs, k, temperature, cuts)
     risk, referable = probabilities[:, referable_grade:].sum(axis=1), labelled.levels >= referable_grade
     return Decision(
         labelled.objective,
@@ -116,11 +116,11 @@ def grade(decision: Decision, outputs: np.ndarray) -> Grades:
     objective, k = decision.objective, len(decision.grade_names)
     cuts = None if decision.cutpoints is None else np.array(decision.cutpoints)
     severity = objectives.severity(objective, outputs, k)
-    probabilities = objectives.class_probabilities(objective, outputs, k, decision.temperature, cuts)
+    probabilities = objectives.grade_probabilities(objective, outputs, k, decision.temperature, cuts)
     return Grades(
         severity,
         probabilities,
-        objectives.plain(objective, outputs, k),
+        objectives.argmax_grades(objective, outputs, k),
         np.searchsorted(decision.thresholds, severity, side="left").astype(np.int64),
         probabilities[:, decision.referable_grade :].sum(axis=1) >= decision.referable_cut,
     )
@@ -254,7 +254,7 @@ def best_temperature(objective: str, outputs: np.ndarray, levels: np.ndarray, cl
     """
 
     def loss(logarithm: float) -> float:
-        probabilities = objectives.class_probabilities(objective, outputs, classes, math.exp(logarithm))
+        probabilities = objectives.grade_probabilities(objective, outputs, classes, math.exp(logarithm))
         return -float(np.log(np.maximum(_of(probabilities, levels), objectives.TINY)).mean())
 
     found = minimize_scalar(loss, bounds=tuple(map(math.log, TEMPERATURES)), method="bounded")

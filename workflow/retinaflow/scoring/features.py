@@ -12,7 +12,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import load_backbone, normalise, pooled, up_to
 from retinaflow.preprocessing import augmentation
-from retinaflow.preprocessing.batches import Photographs, photograph_number
+from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.preprocessing.shards import ROW_COLUMNS
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import stream_table, write_table
@@ -46,7 +46,7 @@ def fine_tuned(model: keras.Model) -> keras.Model:
 
 def extract(
     model: keras.Model,
-    photographs: Photographs,
+    photographs: Images,
     views: int,
     augmentation: Mapping[str, Any],
     seed: int,
@@ -71,7 +71,7 @@ def extract(
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise RetinaflowError(
-                f"{model.name}: the features of {photographs.images[start + row]!r} have the value "
+                f"{model.name}: the features of {photographs.names[start + row]!r} have the value "
                 f"{features[row, column]:g}, expected -65504 to 65504, which float16 holds. Set feature_layers to "
                 "other layers, or weights to others."
             )
@@ -83,7 +83,7 @@ class _Views(keras.utils.PyDataset):
 
     def __init__(
         self,
-        photographs: Photographs,
+        photographs: Images,
         chosen: range,
         views: int,
         augmentation: Mapping[str, Any],
@@ -108,14 +108,14 @@ class _Views(keras.utils.PyDataset):
             if view == 0:
                 self.photographs.read_into(out, number)
             else:
-                rng = np.random.default_rng((self.seed, view, photograph_number(self.photographs.images[number])))
-                augmentation.change(self.photographs[number], self.augmentation, rng, out)
+                rng = np.random.default_rng((self.seed, view, image_number(self.photographs.names[number])))
+                augmentation.augment(self.photographs[number], self.augmentation, rng, out)
         return (pixels,)
 
 
 def write_features(
     model: keras.Model,
-    photographs: Photographs,
+    photographs: Images,
     indices: Sequence[Path],
     views: int,
     augmentation: Mapping[str, Any],
@@ -135,4 +135,4 @@ def write_features(
         for some in extract(model, photographs, views, augmentation, seed, threads):
             file.write(some.tobytes())
     digests = {row["image"]: row["digest"] for index in indices for row in stream_table(index, ROW_COLUMNS)}
-    write_table(rows, ROW_COLUMNS, ({"image": image, "digest": digests[image]} for image in photographs.images))
+    write_table(rows, ROW_COLUMNS, ({"image": image, "digest": digests[image]} for image in photographs.names))

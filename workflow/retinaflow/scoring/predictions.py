@@ -109,7 +109,7 @@ def _write_scores(
     uncalibrated = None
     # What a regression puts out is no probability before the spread around it is known.
     if fitted.objective != "regression":
-        uncalibrated = objectives.class_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
+        uncalibrated = objectives.grade_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
     result: dict[str, Any] = evaluate(
         said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated, quality
     )

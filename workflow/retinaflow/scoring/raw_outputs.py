@@ -76,7 +76,7 @@ def read_outputs(path: Path, objective: str, classes: int, kind: str = "output")
                 f"{path}: row {number + 1} has {str(error)[:100]}; expected a class 0 to {classes - 1} and outputs. "
                 f"{REBUILD}"
             ) from error
-    wrong = objectives.impossible(objective, outputs)
+    wrong = objectives.impossible_rows(objective, outputs)
     if objective == "softmax":
         wrong |= np.abs(outputs.sum(axis=1) - 1) > SUM_TOLERANCE
     if wrong.any():

@@ -8,7 +8,7 @@ import numpy as np
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
-from retinaflow.preprocessing.batches import Batches, Pixels
+from retinaflow.preprocessing.batches import Batches, ImageSource
 
 BATCH = 32
 TRAIN_ANEW = "Delete the model and run again to train it anew."
@@ -48,7 +48,7 @@ def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, obje
 
 
 def predict_views(
-    model: keras.Model, photographs: Pixels, threads: int, objective: str, views: int
+    model: keras.Model, photographs: ImageSource, threads: int, objective: str, views: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean of what ``predict`` gives over ``views`` of each photograph; of several, also what the first one gives."""
     # All photographs in one view, then in the next: as fast as all views of a few at a time.
@@ -60,7 +60,7 @@ def predict_views(
 
 
 def predict(
-    model: keras.Model, photographs: Pixels, threads: int, objective: str = "softmax", view: int = 0
+    model: keras.Model, photographs: ImageSource, threads: int, objective: str = "softmax", view: int = 0
 ) -> np.ndarray:
     """Outputs float64 (n, width) in the order of ``photographs``, as ``objectives`` has them; rows of softmax sum to 1.
 
@@ -74,11 +74,11 @@ def predict(
             f"{model.name}: the model takes photographs of {model.input_shape[1]} px, those of the shards have "
             f"{photographs.size}. {TRAIN_ANEW}"
         )
-    outputs = model.predict(Batches(photographs, BATCH, threads, view=view), verbose=0).astype(np.float64)
+    outputs = model.predict(Batches(photographs, BATCH, threads=threads, view=view), verbose=0).astype(np.float64)
     totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
-    wrong = objectives.impossible(objective, outputs) | (totals <= 0)
+    wrong = objectives.impossible_rows(objective, outputs) | (totals <= 0)
     if wrong.any():
-        first = photographs.images[int(wrong.argmax())]
+        first = photographs.names[int(wrong.argmax())]
         raise RetinaflowError(
             f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective},"
             f" first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"

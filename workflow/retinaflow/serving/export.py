@@ -24,9 +24,9 @@ from sklearn.metrics import confusion_matrix
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import kappa
-from retinaflow.networks.objectives import impossible
-from retinaflow.preprocessing.batches import Batches, Photographs, Pixels
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.networks.objectives import impossible_rows
+from retinaflow.preprocessing.batches import Batches, Images, ImageSource
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import Decision, grade
 from retinaflow.scoring.score import BATCH, predict_views
 from retinaflow.serving.bundle import NOTICE
@@ -57,11 +57,11 @@ def export(
     run: str,
     model: keras.Model,
     keras_file: Path,
-    recipe: Recipe,
+    recipe: Variant,
     decision: Decision,
     views: int,
-    training: Photographs,
-    validation: Photographs,
+    training: Images,
+    validation: Images,
     seed: int,
     threads: int,
     files: Mapping[str, Path],
@@ -95,19 +95,19 @@ def export(
                     "export.formats."
                 ) from error
             outputs = answers(answer, validation, threads, views)
-        if impossible(decision.objective, outputs).any():
+        if impossible_rows(decision.objective, outputs).any():
             raise RetinaflowError(
                 f"{path}: its answers are none of objective {decision.objective}, though those of {keras_file} are. "
                 f"Leave {kind} out of export.formats."
             )
         found.append(Exported(kind, path, outputs))
-    rows = [compared(run, one, found[0], validation.levels, decision) for one in found]
+    rows = [compared(run, one, found[0], validation.grades, decision) for one in found]
     write_table(differences, COLUMNS, rows)
     for row in rows[1:]:
         log.info("%s", ", ".join(f"{name} {row[name]}" for name in COLUMNS[1:]))
 
 
-def metadata(run: str, recipe: Recipe, decision: Decision, views: int) -> dict[str, Any]:
+def metadata(run: str, recipe: Variant, decision: Decision, views: int) -> dict[str, Any]:
     """What a program needs to know that grades photographs by an exported model: what goes in, what comes out.
 
     ``input`` is what ``preprocess.load`` makes of a photograph by the recipe; ``decision`` reads the outputs, which
@@ -159,11 +159,11 @@ def _written(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def answers(answer: Answer, photographs: Pixels, threads: int, views: int) -> np.ndarray:
+def answers(answer: Answer, photographs: ImageSource, threads: int, views: int) -> np.ndarray:
     """Mean over ``views`` of what ``answer`` says of ``photographs``: float64 (n, width)."""
     total: np.ndarray | float = 0.0
     for view in range(views):
-        batches = Batches(photographs, BATCH, threads, view=view)
+        batches = Batches(photographs, BATCH, threads=threads, view=view)
         said = [answer(batches[number][0]) for number in range(batches.num_batches)]
         total = total + np.concatenate(said).astype(np.float64)
     return np.asarray(total) / views

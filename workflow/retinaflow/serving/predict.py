@@ -20,8 +20,8 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.jobs.resources import PREDICTED
 from retinaflow.preprocessing.allocator import keep_freed_memory
-from retinaflow.preprocessing.preprocess import load
-from retinaflow.preprocessing.variant import Recipe
+from retinaflow.preprocessing.preprocess import load_image
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import Decision, grade, read_decision
 from retinaflow.scoring.eyes import blend, fellows, paired
 from retinaflow.scoring.raw_outputs import mean_outputs
@@ -65,17 +65,17 @@ def columns(classes: Sequence[str]) -> list[str]:
 
 
 class Decoded:
-    """Photographs as ``score.predict`` takes them, in memory. Levels are not known, and 0."""
+    """Images as ``score.predict`` takes them, in memory. Levels are not known, and 0."""
 
     def __init__(self, images: Sequence[str], pixels: np.ndarray) -> None:
         """``pixels``: uint8 RGB (n, size, size, 3) of n ``images``."""
-        self.images, self.pixels = images, pixels
+        self.names, self.pixels = images, pixels
         self.size = int(pixels.shape[1])
-        self.levels = np.zeros(len(images), np.int64)
+        self.grades = np.zeros(len(images), np.int64)
 
     def __len__(self) -> int:
         """Number of photographs."""
-        return len(self.images)
+        return len(self.names)
 
     def __getitem__(self, number: int) -> np.ndarray:
         """Pixels of one photograph."""
@@ -85,7 +85,7 @@ class Decoded:
         """Copy the pixels of one photograph to ``out``."""
         out[...] = self.pixels[number]
 
-    def expect(self, numbers: np.ndarray) -> None:
+    def prefetch(self, numbers: np.ndarray) -> None:
         """Nothing: they are in memory."""
 
 
@@ -218,12 +218,12 @@ def decode(
     photographs: Sequence[Photograph], recipes: set[str], threads: int
 ) -> tuple[dict[str, Decoded], dict[str, str]]:
     """Pixels of ``photographs`` by recipe, as those of the shards are made; and of those that have none, why not."""
-    parsed = {name: Recipe.parse(name) for name in sorted(recipes)}
+    parsed = {name: Variant.parse(name) for name in sorted(recipes)}
 
     def read(one: Photograph) -> list[np.ndarray] | str:
         row = {"digest": one.header.digest, "width": str(one.header.width), "height": str(one.header.height)}
         try:
-            return [load(Path(one.path), row, recipe) for recipe in parsed.values()]
+            return [load_image(Path(one.path), row, recipe) for recipe in parsed.values()]
         except RetinaflowError as error:
             return str(error).removeprefix(f"{one.path}: ")
 

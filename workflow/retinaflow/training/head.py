@@ -29,7 +29,7 @@ class Features(Batches):
     def __init__(self, views: Sequence[np.ndarray], batches: Batches) -> None:
         """Describe the batches; ``views`` may be mapped from files."""
         super().__init__(
-            batches.photographs,
+            batches.images,
             batches.batch_size,
             seed=batches.seed,
             devices=batches.devices,
@@ -78,12 +78,12 @@ def features(
     # Each photograph once, whatever the balance of classes, and by itself.
     alone = None if batches.augmentation is None else {**batches.augmentation, "mixup": 0, "cutmix": 0}
     plain = Batches(
-        batches.photographs,
+        batches.images,
         batches.batch_size,
-        batches.workers,
-        batches.seed,
-        alone,
-        batches.devices,
+        threads=batches.workers,
+        seed=batches.seed,
+        augmentation=alone,
+        devices=batches.devices,
     )
     # A file for each, mapped: they may exceed memory, and what is mapped need not stay there.
     passes = [("validation", held_out, 0), *((f"view-{view + 1}", plain, view) for view in range(views))]
@@ -98,8 +98,8 @@ def features(
             start = time.monotonic()
             checkpoint.keep_array(name, _features(backbone, source, view))
             seconds = time.monotonic() - start
-            passed(len(source.photographs), seconds)
-            log.info("features of %s: %.1f images/s", name, len(source.photographs) / seconds)
+            passed(len(source.images), seconds)
+            log.info("features of %s: %.1f images/s", name, len(source.images) / seconds)
         found.append(checkpoint.array(name))
     return Features(found[1:], batches), Features(found[:1], held_out)
 

@@ -15,7 +15,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import build, compile_model, in_float32
 from retinaflow.networks.optimizers import Average, optimizer
-from retinaflow.preprocessing.batches import Batches, Photographs
+from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.storage.files import digest, digest_files, whole_file, write_json
 from retinaflow.storage.lock import lock
 from retinaflow.storage.tables import write_table
@@ -62,8 +62,8 @@ def train(
     backbone: str,
     settings: Mapping[str, Any],
     classes: Sequence[str],
-    training: Photographs,
-    validation: Photographs,
+    training: Images,
+    validation: Images,
     weights: Path | None,
     seed: int,
     workers: int,
@@ -88,9 +88,9 @@ def train(
     finite or memory does not suffice; ``OutOfTimeError`` where ``deadline``, on the clock of ``time.monotonic``, would
     pass before another epoch has ended.
     """
-    balance = class_weights(settings["class_weights"], training.levels, classes)
-    factors = None if balance is None else np.array(list(balance.values()), np.float32)[training.levels]
-    frequencies = np.bincount(training.levels, factors, len(classes))
+    balance = class_weights(settings["class_weights"], training.grades, classes)
+    factors = None if balance is None else np.array(list(balance.values()), np.float32)[training.grades]
+    frequencies = np.bincount(training.grades, factors, len(classes))
     statistics = None
     if settings["normalisation"] == "dataset":
         mean, deviation = training.channel_statistics()
@@ -98,24 +98,26 @@ def train(
     if not checkpoint.batch_size:
         checkpoint.restart(settings["batch_size"])
 
-    def targets_of(photographs: Photographs, smoothing: float = 0.0) -> np.ndarray:
-        return objectives.targets(settings["objective"], photographs.levels, len(classes), smoothing)
+    def targets_of(photographs: Images, smoothing: float = 0.0) -> np.ndarray:
+        return objectives.targets(settings["objective"], photographs.grades, len(classes), smoothing)
 
     def attempt(batch_size: int) -> keras.Model:
         devices.prepare(seed, settings["cpu_threads"], settings["jit"])
         batches = Batches(
             training,
             batch_size,
-            workers,
-            seed,
-            settings["augment"],
-            settings["gpus"],
-            targets_of(training, settings["label_smoothing"]),
-            factors,
+            threads=workers,
+            seed=seed,
+            augmentation=settings["augment"],
+            devices=settings["gpus"],
+            targets=targets_of(training, settings["label_smoothing"]),
+            weights=factors,
             balance=(settings["balanced_sampling"], settings["balanced_epochs"]),
         )
         # Neither smoothed nor weighted: what is watched stays comparable.
-        held_out = Batches(validation, batch_size, workers, devices=settings["gpus"], targets=targets_of(validation))
+        held_out = Batches(
+            validation, batch_size, threads=workers, devices=settings["gpus"], targets=targets_of(validation)
+        )
         with devices.parallel(settings["gpus"]):
             model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
             devices.adopt(model)
@@ -225,7 +227,7 @@ def _fit(
         log.info("going on after epoch %d", done)
     trained.evaluate(held_out, steps=1, verbose=0)
     pace.resume(checkpoint.rows)
-    clock = _Progress(len(batches.photographs), batches.batch_size, pace, head is not None)
+    clock = _Progress(len(batches.images), batches.batch_size, pace, head is not None)
     keep = _Keep(model, settings, seed, checkpoint, last, clock, before, deadline)
     trained.fit(
         batches,
@@ -302,7 +304,7 @@ def train_job(
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
     devices.prepare(seed, settings["cpu_threads"], devices.compiles(settings["jit"]))
     resolved = devices.resolve(settings)
-    parts = [Photographs(indices, shards, classes) for indices, shards in (training, validation)]
+    parts = [Images(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
         "training_run": run,
         "backbone": backbone,
