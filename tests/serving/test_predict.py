@@ -1,4 +1,4 @@
-"""New photographs: the pixels that networks see, what is made of their outputs, and what cannot be graded."""
+"""New images: the pixels that networks get, the answers made of their raw outputs, and images that cannot be graded."""
 
 import json
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from retinaflow.scoring.eyes import blend
 from retinaflow.scoring.raw_outputs import Outputs, average, read_outputs, write_outputs
 from retinaflow.scoring.score import load_model, predict_views
 from retinaflow.serving import predict
-from retinaflow.serving.bundle import NOTICE, Grader, Graders, Network, read_graders
+from retinaflow.serving.bundle import NOTICE, Bundle, BundledModel, BundledNetwork, read_bundle
 from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import read_table, write_table
 
-# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+# TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
 devices.prepare(seed=0, threads=1)
 
 THREE = ["none", "mild", "severe"]
 SIZE = 16
-RECIPE = f"{SIZE}-trim-keep-none"
+VARIANT = f"{SIZE}-trim-keep-none"
 LIMIT = 2**24
 
 
@@ -46,7 +46,7 @@ def save_model(path: Path, objective: str, seed: int) -> None:
     keras.Model(pixels, keras.layers.Dense(width(objective, 3), activation=activation)(x)).save(path)
 
 
-def save_decision(path: Path, objective: str, seed: int) -> None:
+def save_decision_rule(path: Path, objective: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 2, (60, 1))
     patients = [str(number // 2) for number in range(60)]
@@ -56,7 +56,7 @@ def save_decision(path: Path, objective: str, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models: one of two folds, one that puts out a level, and the average of both."""
+    """A folder of models: one of two folds, one of regression, and the ensemble of both."""
     folder = tmp_path_factory.mktemp("run") / "results"
     networks = []
     for seed, (name, objective, runs) in enumerate(
@@ -64,30 +64,31 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         for number, run in enumerate(runs):
             save_model(folder / "models" / run / "model.keras", objective, 10 * seed + number)
-        save_decision(folder / "models" / name / "decision_rule.json", objective, seed)
-        models = [f"{run}/model.keras" for run in runs]
+        save_decision_rule(folder / "models" / name / "decision_rule.json", objective, seed)
+        files = [f"{run}/model.keras" for run in runs]
         networks.append(
             {
-                **{"name": name, "objective": objective, "recipe": RECIPE, "models": models},
+                **{"name": name, "objective": objective, "variant": VARIANT, "files": files},
                 **{"cpu_threads": 1, "backend": keras.backend.backend()},
             }
         )
-    save_decision(folder / "models/A+eye_average/decision_rule.json", "softmax", 2)
-    save_decision(folder / "models/ensemble/decision_rule.json", "regression", 3)
+    save_decision_rule(folder / "models/A+eye_average/decision_rule.json", "softmax", 2)
+    save_decision_rule(folder / "models/ensemble/decision_rule.json", "regression", 3)
 
-    def grader(name: str, objective: str, *its: dict[str, Any], blended: str | None = None) -> dict[str, Any]:
-        decision = f"{name}/decision_rule.json"
-        return {"objective": objective, "decision": decision, "blended": blended, "backbones": list(its)}
+    def model(name: str, objective: str, *networks: dict[str, Any], eye_average: str | None = None) -> dict[str, Any]:
+        rules = {"decision_rule": f"{name}/decision_rule.json", "eye_average": eye_average}
+        return {"objective": objective, **rules, "networks": list(networks)}
 
     write_json(
         folder / "models/bundle.json",
         {
-            **{"classes": THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 1, "seed": 1},
-            **{"views": 2, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.5, "best": "A"},
-            "graders": {
-                "A": grader("A", "softmax", networks[0], blended="A+eye_average/decision_rule.json"),
-                "B": grader("B", "regression", networks[1]),
-                "ensemble": grader("ensemble", "regression", *networks),
+            **{"grade_names": THREE, "patient_pattern": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 1},
+            **{"seed": 1, "tta_views": 2, "fellow_eye_weight": 0.25, "quality_share": 0.05, "quality_threshold": 0.5},
+            "best": "A",
+            "models": {
+                "A": model("A", "softmax", networks[0], eye_average="A+eye_average/decision_rule.json"),
+                "B": model("B", "regression", networks[1]),
+                "ensemble": model("ensemble", "regression", *networks),
             },
         },
     )
@@ -95,8 +96,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def graders(results: Path) -> Graders:
-    return read_graders(results / "models/bundle.json")
+def bundle(results: Path) -> Bundle:
+    return read_bundle(results / "models/bundle.json")
 
 
 def encoded(suffix: str, seed: int, height: int = 60, width: int = 80) -> bytes:
@@ -108,8 +109,8 @@ def encoded(suffix: str, seed: int, height: int = 60, width: int = 80) -> bytes:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Two patients' both eyes, and one eye of a third."""
+def images(tmp_path: Path) -> Path:
+    """A folder with both eyes of two patients and one eye of a third."""
     folder = tmp_path / "new photos"
     for seed, name in enumerate(["1_left.jpeg", "1_right.png", "2_left.tif", "more/2_right.JPG", "3_left.bmp"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +121,14 @@ def photographs(tmp_path: Path) -> Path:
 NAMES = ["1_left.jpeg", "1_right.png", "2_left.tif", "3_left.bmp", "more/2_right.JPG"]
 
 
-def run(source: Path, graders: Graders, system: str, folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def run(source: Path, bundle: Bundle, model: str, folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     tables = folder / "predictions.csv", folder / "problems.csv"
-    predict.predict(str(source), graders, system, LIMIT, 2, *tables)
+    predict.predict(predict.PredictJob(str(source), bundle, model, LIMIT, 2, *tables))
     return read_table(tables[0]), read_table(tables[1])
 
 
-def stored(folder: Path, names: Sequence[str], recipe: str, target: Path) -> Images:
-    """The photographs as the workflow makes shards of them."""
+def stored(folder: Path, names: Sequence[str], variant: str, target: Path) -> Images:
+    """The images as shards of the workflow."""
     rows = []
     for name in names:
         content = (folder / name).read_bytes()
@@ -140,12 +141,12 @@ def stored(folder: Path, names: Sequence[str], recipe: str, target: Path) -> Ima
         rows.append(dict(zip((*IMAGE_COLUMNS, "patient", "eye"), values, strict=True)))
     write_table(target / "index.csv", (*IMAGE_COLUMNS, "patient", "eye"), rows)
     shard = target / "0.npy", target / "0.csv"
-    build_shard(ShardJob(target / "index.csv", 0, 1, Variant.parse(recipe), *shard, "code"))
+    build_shard(ShardJob(target / "index.csv", 0, 1, Variant.parse(variant), *shard, "code"))
     return Images([target / "index.csv"], [shard], THREE)
 
 
 class Recorder:
-    """In place of a model: keeps what it is shown."""
+    """Stands for a model and keeps the pixels it gets."""
 
     name = "recorder"
 
@@ -159,99 +160,98 @@ class Recorder:
         return np.full((len(self.seen[-1]), 3), 1 / 3)
 
 
-def shown(folder: Path, names: Sequence[str], recipe: str, graders: Graders) -> list[np.ndarray]:
-    """Pixels of each photograph that enter a model, in the first view."""
-    recorder = Recorder(Variant.parse(recipe).size)
-    network = Network("A", "softmax", recipe, [Path()], 1, "tensorflow")
-    decision = predict.read_decision(graders.named("A").decision)
-    grader = Grader("softmax", Path(), None, [network])
-    loaded = predict.Loaded(grader, [(network, [recorder])], decision, decision)
-    graders = graders._replace(pixel_limit=100)
-    answers, problems = predict.grade_files({name: str(folder / name) for name in names}, graders, loaded, 2)
+def shown(folder: Path, names: Sequence[str], variant: str, bundle: Bundle) -> list[np.ndarray]:
+    """Pixels of each image that enter a model, in the first view."""
+    recorder = Recorder(Variant.parse(variant).size)
+    network = BundledNetwork("A", "softmax", variant, [Path()], 1, "tensorflow")
+    rule = predict.read_decision(bundle.model("A").decision_rule)
+    model = BundledModel("softmax", Path(), None, [network])
+    loaded = predict.LoadedModel(bundle._replace(pixel_limit=100), model, [(network, [recorder])], rule, rule)
+    answers, problems = predict.grade_files({name: str(folder / name) for name in names}, loaded, 2)
     assert not problems
     assert [answer["image"] for answer in answers] == sorted(names)
     return list(recorder.seen[0])
 
 
-def same_as_stored(folder: Path, names: Sequence[str], recipe: str, graders: Graders, target: Path) -> None:
-    shards = stored(folder, names, recipe, target)
-    for name, pixels in zip(sorted(names), shown(folder, names, recipe, graders), strict=True):
+def same_as_stored(folder: Path, names: Sequence[str], variant: str, bundle: Bundle, target: Path) -> None:
+    shards = stored(folder, names, variant, target)
+    for name, pixels in zip(sorted(names), shown(folder, names, variant, bundle), strict=True):
         assert pixels.tobytes() == shards[shards.names.index(Path(name).stem)].tobytes()
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, "24-circle-squash-ben_graham", "33-none-keep-clahe"])
-def test_pixels_are_those_of_the_shards(photographs, graders, tmp_path, recipe):
-    same_as_stored(photographs, NAMES, recipe, graders, tmp_path / "shard")
+@pytest.mark.parametrize("variant", [VARIANT, "24-circle-squash-ben_graham", "33-none-keep-clahe"])
+def test_pixels_are_those_of_the_shards(images, bundle, tmp_path, variant):
+    same_as_stored(images, NAMES, variant, bundle, tmp_path / "shard")
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not DATA.is_dir(), reason="no real photographs")
-def test_pixels_of_real_photographs_are_those_of_the_shards(graders, tmp_path):
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real images")
+def test_pixels_of_real_images_are_those_of_the_shards(bundle, tmp_path):
     for kind in ("eyepacs-1024/resized train 15", "eyepacs-original/images"):
         names = sorted(path.name for path in (DATA / kind).iterdir())[:12]
-        same_as_stored(DATA / kind, names, "224-trim-keep-none", graders, tmp_path / kind)
+        same_as_stored(DATA / kind, names, "224-trim-keep-none", bundle, tmp_path / kind)
 
 
-def scored(graders: Graders, shards: Images, folder: Path) -> dict[str, Outputs]:
-    """What the workflow's tables say of photographs that are in shards."""
+def scored(bundle: Bundle, shards: Images, folder: Path) -> dict[str, Outputs]:
+    """Raw outputs of images in shards, as the tables of the workflow have them."""
     tables = []
-    for network in graders.named("ensemble").backbones:
+    for network in bundle.model("ensemble").networks:
         own = []
-        for model in network.models:
-            loaded = load_model(model, THREE, graders.seed, 1, network.objective)
-            said, single = predict_views(loaded, shards, 1, network.objective, graders.views)
+        for file in network.files:
+            loaded = load_model(file, THREE, bundle.seed, 1, network.objective)
+            outputs, no_tta = predict_views(loaded, shards, 1, network.objective, bundle.tta_views)
             own.append((folder / f"{len(own)}.csv", network.objective))
             names = shards.names, shards.filenames, shards.patients, shards.eyes, shards.grades
-            write_outputs(own[-1][0], Outputs(*names, said), single)
+            write_outputs(own[-1][0], Outputs(*names, outputs), no_tta)
         tables.append((folder / f"{network.name}.csv", network.objective))
         average(own, network.objective, 3, tables[-1][0])
-    average(tables, "regression", 3, folder / "average.csv")
-    tables.append((folder / "average.csv", "regression"))
+    average(tables, "regression", 3, folder / "ensemble.csv")
+    tables.append((folder / "ensemble.csv", "regression"))
     return {path.stem: read_outputs(path, objective, 3) for path, objective in tables}
 
 
-@pytest.mark.parametrize("system", ["A", "B", "ensemble"])
-def test_answers_are_those_of_scoring_and_grading(photographs, graders, tmp_path, system, monkeypatch):
-    # Also where both eyes are not in memory together.
+@pytest.mark.parametrize("model", ["A", "B", "ensemble"])
+def test_answers_are_those_of_scoring(images, bundle, tmp_path, model, monkeypatch):
+    # Chunks of two: both eyes of a patient are not always in memory together.
     monkeypatch.setattr(predict, "PREDICTED", 2)
-    rows, problems = run(photographs, graders, system, tmp_path / "out")
+    rows, problems = run(images, bundle, model, tmp_path / "out")
     assert problems == []
     assert list(rows[0]) == predict.columns(THREE)
     assert [row["image"] for row in rows] == NAMES
-    said = scored(graders, stored(photographs, NAMES, RECIPE, tmp_path / "shard"), tmp_path)[system]
-    grader = graders.named(system)
-    own = grade(predict.read_decision(grader.decision), said.outputs)
+    outputs = scored(bundle, stored(images, NAMES, VARIANT, tmp_path / "shard"), tmp_path)[model]
+    bundled = bundle.model(model)
+    own = grade(predict.read_decision(bundled.decision_rule), outputs.outputs)
     both = grade(
-        predict.read_decision(grader.blended or grader.decision),
-        blend(said.outputs, said.patients, said.eyes, graders.blend_weight),
+        predict.read_decision(bundled.eye_average or bundled.decision_rule),
+        blend(outputs.outputs, outputs.patients, outputs.eyes, bundle.fellow_eye_weight),
     )
     for row in rows:
-        place = said.images.index(Path(row["image"]).stem)
-        assert (row["patient"], row["eye"]) == (said.patients[place], said.eyes[place])
-        for prefix, grades in (("", own), ("both_", both)):
-            if prefix and row["patient"] == "3":
-                assert [row[name] for name in predict.BOTH_COLUMNS] == [""] * 4
+        place = outputs.images.index(Path(row["image"]).stem)
+        assert (row["patient"], row["eye"]) == (outputs.patients[place], outputs.eyes[place])
+        for of_grade, of_rest, grades in (("predicted_", "", own), ("patient_", "patient_", both)):
+            if of_rest and row["patient"] == "3":
+                assert [row[name] for name in predict.PATIENT_COLUMNS] == [""] * 4
                 continue
-            assert float(row[f"{prefix}severity"]) == pytest.approx(grades.severity[place], abs=1e-6)
-            assert int(row[f"{prefix}level"]) == grades.level[place]
-            assert row[f"{prefix}class"] == THREE[grades.level[place]]
-            assert int(row[f"{prefix}referable"]) == grades.referable[place]
+            assert float(row[f"{of_rest}severity"]) == pytest.approx(grades.severity[place], abs=1e-6)
+            assert int(row[f"{of_grade}grade"]) == grades.level[place]
+            assert row[f"{of_grade}grade_name"] == THREE[grades.level[place]]
+            assert int(row[f"{of_rest}referable"]) == grades.referable[place]
         probabilities = [float(row[f"probability_{name}"]) for name in THREE]
         assert probabilities == pytest.approx(own.probabilities[place].tolist(), abs=1e-6)
         assert float(row["uncertainty"]) == pytest.approx(1 - max(probabilities), abs=1e-6)
-        assert int(row["low_quality"]) == (float(row["quality"]) < graders.quality_cut)
+        assert int(row["low_quality"]) == (float(row["quality"]) < bundle.quality_threshold)
 
 
-def test_what_cannot_be_graded_is_listed_and_the_rest_graded(photographs, graders, tmp_path, caplog):
-    (photographs / "4_left.jpeg").write_bytes(encoded(".jpeg", 0)[:-100])
-    (photographs / "5_left.jpeg").write_bytes(b"no photograph")
-    (photographs / "6_left.jpeg").write_bytes(b"")
-    (photographs / "7_left.png").write_bytes(encoded(".png", 0, 1001, 1000))
-    (photographs / "notes.txt").write_text("hello")
-    (photographs / "more/3_LEFT.png").write_bytes(encoded(".png", 0))
-    (photographs / "8_left.jpeg").symlink_to("nowhere")
+def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, caplog):
+    (images / "4_left.jpeg").write_bytes(encoded(".jpeg", 0)[:-100])
+    (images / "5_left.jpeg").write_bytes(b"no image")
+    (images / "6_left.jpeg").write_bytes(b"")
+    (images / "7_left.png").write_bytes(encoded(".png", 0, 1001, 1000))
+    (images / "notes.txt").write_text("hello")
+    (images / "more/3_LEFT.png").write_bytes(encoded(".png", 0))
+    (images / "8_left.jpeg").symlink_to("nowhere")
     with caplog.at_level("INFO"):
-        rows, problems = run(photographs, graders, "A", tmp_path / "out")
+        rows, problems = run(images, bundle, "A", tmp_path / "out")
     assert [row["image"] for row in rows] == [name for name in NAMES if name != "3_left.bmp"]
     assert [(row["image"], row["problem"]) for row in problems] == [
         ("3_left.bmp", "duplicate_image"),
@@ -264,55 +264,55 @@ def test_what_cannot_be_graded_is_listed_and_the_rest_graded(photographs, grader
         ("notes.txt", "other_file"),
     ]
     assert all(row["found"] for row in problems)
-    told = "A graded 4 of 12 files"
-    assert any(told in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
+    counts = "A graded 4 of 12 files"
+    assert any(counts in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
 
 
-def test_a_photograph_that_changes_while_it_is_read_is_listed(photographs, graders, tmp_path, monkeypatch):
+def test_image_that_changes_during_the_read_is_listed(images, bundle, tmp_path, monkeypatch):
     read = predict.read_anew
 
     def change(paths, *options):
         headers = read(paths, *options)
-        (photographs / "1_left.jpeg").write_bytes(encoded(".jpeg", 99))
+        (images / "1_left.jpeg").write_bytes(encoded(".jpeg", 99))
         return headers
 
     monkeypatch.setattr(predict, "read_anew", change)
-    rows, problems = run(photographs, graders, "A", tmp_path / "out")
+    rows, problems = run(images, bundle, "A", tmp_path / "out")
     assert [row["image"] for row in rows] == NAMES[1:]
     assert [(row["image"], row["problem"]) for row in problems] == [("1_left.jpeg", "unreadable")]
     assert problems[0]["found"].startswith("changed since")
 
 
-def test_where_nothing_can_be_graded_nothing_is_written(tmp_path, graders):
+def test_nothing_is_written_if_no_image_can_be_graded(tmp_path, bundle):
     (tmp_path / "new").mkdir()
-    with pytest.raises(RetinaflowError, match=r"new: none of 0 files can be graded\. Expected a folder of photographs"):
-        run(tmp_path / "new", graders, "A", tmp_path / "out")
+    with pytest.raises(RetinaflowError, match=r"new: none of 0 files can be graded\. Expected a folder of "):
+        run(tmp_path / "new", bundle, "A", tmp_path / "out")
     (tmp_path / "new/1_left.jpeg").write_bytes(b"")
     with pytest.raises(RetinaflowError, match=r"none of 1 files can be graded, first 1_left.jpeg: empty, 0 bytes"):
-        run(tmp_path / "new", graders, "A", tmp_path / "out")
+        run(tmp_path / "new", bundle, "A", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_list_names_what_is_missing(photographs, graders, tmp_path):
-    (tmp_path / "list.csv").write_text(f"image\n{photographs.name}/1_left.jpeg\n{photographs.name}/absent.jpeg\n")
-    rows, problems = run(tmp_path / "list.csv", graders, "B", tmp_path / "out")
+def test_missing_images_of_a_list_are_problems(images, bundle, tmp_path):
+    (tmp_path / "list.csv").write_text(f"image\n{images.name}/1_left.jpeg\n{images.name}/absent.jpeg\n")
+    rows, problems = run(tmp_path / "list.csv", bundle, "B", tmp_path / "out")
     assert [(row["image"], row["patient"]) for row in rows] == [("new photos/1_left.jpeg", "1")]
     assert [(row["image"], row["problem"]) for row in problems] == [("new photos/absent.jpeg", "no_image")]
 
 
-def test_a_decision_of_other_classes_is_refused(graders):
-    others = graders._replace(classes=["a", "b", "c"])
-    with pytest.raises(RetinaflowError, match=r"decision\.json: decides on softmax of none, mild, severe; expected"):
-        predict.load_grader(others, "A")
+def test_decision_rule_of_other_grades_is_refused(bundle):
+    others = bundle._replace(grade_names=["a", "b", "c"])
+    with pytest.raises(RetinaflowError, match=r"decision_rule\.json: .* for softmax of none, mild, severe; expected"):
+        predict.load_bundled_model(others, "A")
 
 
 # Without Snakemake --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def command(results, photographs, monkeypatch, capsys):
-    """Run it on some of the photographs: exit status, what it prints, and what it complains of."""
-    monkeypatch.chdir(photographs)
+def command(results, images, monkeypatch, capsys):
+    """Run the command on some of the images; return exit status, output and errors."""
+    monkeypatch.chdir(images)
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
 
     def call(*arguments):
@@ -322,47 +322,47 @@ def command(results, photographs, monkeypatch, capsys):
     return call
 
 
-def test_one_photograph_is_graded(command):
-    status, printed, complaints = command("1_left.jpeg")
-    assert (status, complaints) == (0, "")
+def test_one_image_is_graded(command):
+    status, printed, errors = command("1_left.jpeg")
+    assert (status, errors) == (0, "")
     assert printed.startswith("1_left.jpeg: ")
-    assert "by both eyes" not in printed
+    assert "both eyes" not in printed
     assert printed.endswith(f"A. {NOTICE}\n")
 
 
-def test_figures_are_those_of_the_table(command, photographs, graders, tmp_path):
-    status, printed, complaints = command("1_left.jpeg", "1_right.png", "--system", "ensemble", "--json")
-    assert (status, complaints) == (0, "")
-    told = json.loads(printed)
-    assert (told["model"], told["problems"]) == ("ensemble", [])
-    rows, _ = run(photographs, graders, "ensemble", tmp_path / "out")
-    for answer, row in zip(told["photographs"], rows[:2], strict=True):
+def test_json_has_the_values_of_the_table(command, images, bundle, tmp_path):
+    status, printed, errors = command("1_left.jpeg", "1_right.png", "--model", "ensemble", "--json")
+    assert (status, errors) == (0, "")
+    content = json.loads(printed)
+    assert (content["model"], content["problems"]) == ("ensemble", [])
+    rows, _ = run(images, bundle, "ensemble", tmp_path / "out")
+    for answer, row in zip(content["images"], rows[:2], strict=True):
         assert set(answer) == set(row)
         for name, value in answer.items():
             assert str(value) == row[name] if isinstance(value, str | int) else value == pytest.approx(float(row[name]))
 
 
-def test_a_bad_file_is_one_line_and_the_others_are_graded(command):
+def test_bad_file_is_one_line_and_others_are_graded(command):
     (Path.cwd() / "bad.jpeg").write_bytes(b"")
-    status, printed, complaints = command("1_left.jpeg", "bad.jpeg", "1_right.png")
+    status, printed, errors = command("1_left.jpeg", "bad.jpeg", "1_right.png")
     assert status == 1
-    assert complaints == "error: bad.jpeg: empty, 0 bytes\n"
-    assert printed.count("by both eyes of 1: ") == 2
+    assert errors == "error: bad.jpeg: empty, 0 bytes\n"
+    assert printed.count("mean of both eyes of 1: ") == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["absent.jpeg"], "error: absent.jpeg: no_image, there is no such file\n"),
         (
-            ["1_left.jpeg", "--system", "C"],
-            "error: system: 'C' grades no new photographs, expected one of A, B, ensemble",
+            ["1_left.jpeg", "--model", "C"],
+            "error: model: 'C' grades no new images; expected one of A, B, ensemble",
         ),
         (["1_left.jpeg", "--results", "nowhere"], "error: nowhere/models/bundle.json: No such file or directory"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(command, arguments, told):
-    status, _, complaints = command(*arguments)
+def test_error_is_one_line(command, arguments, message):
+    status, _, errors = command(*arguments)
     assert status == 1
-    assert complaints.startswith(told)
-    assert complaints.count("\n") == 1
+    assert errors.startswith(message)
+    assert errors.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The page that grades one patient: what it answers, what it refuses, and that nothing of a photograph stays."""
+"""The HTTP service and page that grade one patient: answers, refusals, and no image left behind."""
 
 import base64
 import http.client
@@ -27,9 +27,9 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.building import build
 from retinaflow.scoring.decision_rules import Labelled, fit, write_decision
-from retinaflow.serving.bundle import NOTICE, Graders, read_graders
+from retinaflow.serving.bundle import NOTICE, Bundle, read_bundle
 from retinaflow.serving.explain import overlay, relevance
-from retinaflow.serving.predict import Loaded, grade_files, load_grader
+from retinaflow.serving.predict import LoadedModel, grade_files, load_bundled_model
 from retinaflow.storage.files import write_json
 
 if keras.backend.backend() != "tensorflow":
@@ -37,13 +37,13 @@ if keras.backend.backend() != "tensorflow":
 uvicorn = pytest.importorskip("uvicorn", reason="make serve installs it")
 serve = pytest.importorskip("retinaflow.serving.serve")
 
-# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+# TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
 devices.prepare(seed=0, threads=1)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the models of two backbones, of 32 px and of 48."""
+    """A folder with two networks, for images of 32 and of 48 pixels."""
     folder = tmp_path_factory.mktemp("run") / "results"
     networks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -57,8 +57,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model.save(folder / "models" / name / "model.keras")
             networks.append(
                 {
-                    **{"name": name, "objective": "softmax", "recipe": f"{size}-trim-keep-none"},
-                    **{"models": [f"{name}/model.keras"], "cpu_threads": 1, "backend": "tensorflow"},
+                    **{"name": name, "objective": "softmax", "variant": f"{size}-trim-keep-none"},
+                    **{"files": [f"{name}/model.keras"], "cpu_threads": 1, "backend": "tensorflow"},
                 }
             )
     rng = np.random.default_rng(0)
@@ -67,34 +67,36 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_decision(folder / "models/decision_rule.json", fit(labelled, 1, 0.9, 0))
 
-    def grader(*its: dict[str, Any]) -> dict[str, Any]:
-        return {"objective": "softmax", "decision": "decision_rule.json", "blended": None, "backbones": list(its)}
+    def model(*of: dict[str, Any]) -> dict[str, Any]:
+        rules = {"decision_rule": "decision_rule.json", "eye_average": None}
+        return {"objective": "softmax", **rules, "networks": list(of)}
 
     write_json(
         folder / "models/bundle.json",
         {
-            **{"classes": small.THREE, "patient": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 10, "seed": 1},
-            **{"views": 1, "blend_weight": 0.25, "quality_share": 0.05, "quality_cut": 0.999, "best": "A"},
-            "graders": {"A": grader(networks[0]), "ensemble": grader(*networks)},
+            **{"grade_names": small.THREE, "patient_pattern": "(?P<patient>.+)_(?P<eye>left|right)"},
+            **{"pixel_limit": 10, "seed": 1, "tta_views": 1, "fellow_eye_weight": 0.25, "best": "A"},
+            **{"quality_share": 0.05, "quality_threshold": 0.999},
+            "models": {"A": model(networks[0]), "ensemble": model(*networks)},
         },
     )
     return folder
 
 
 @pytest.fixture(scope="module")
-def graders(results: Path) -> Graders:
-    return read_graders(results / "models/bundle.json")
+def bundle(results: Path) -> Bundle:
+    return read_bundle(results / "models/bundle.json")
 
 
 @pytest.fixture(scope="module")
-def loaded(graders: Graders) -> Loaded:
-    return load_grader(graders, "ensemble")
+def loaded(bundle: Bundle) -> LoadedModel:
+    return load_bundled_model(bundle, "ensemble")
 
 
 @pytest.fixture(scope="module")
-def port(graders: Graders, loaded: Loaded) -> Iterator[int]:
+def port(loaded: LoadedModel) -> Iterator[int]:
     """A server in a thread."""
-    server = uvicorn.Server(uvicorn.Config(serve.application(graders, "ensemble", loaded, 2), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(serve.application(loaded, "ensemble", 2), log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -104,7 +106,7 @@ def port(graders: Graders, loaded: Loaded) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def photograph(seed: int) -> bytes:
+def image_file(seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     pixels = cv2.resize(rng.integers(60, 256, (6, 8, 3), dtype=np.uint8), (160, 120))
     disc = cv2.circle(np.zeros((120, 160), np.uint8), (80, 60), 56, 255, -1)
@@ -137,20 +139,20 @@ def pixels_of(address: str) -> np.ndarray:
 
 
 def test_answers_are_those_of_predict(
-    port: int, graders: Graders, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     files = {}
     for seed, name in enumerate(("7_right.jpeg", "7_left.jpeg")):
-        (tmp_path / name).write_bytes(photograph(seed))
+        (tmp_path / name).write_bytes(image_file(seed))
         files[name] = str(tmp_path / name)
-    expected = {answer["eye"]: answer for answer in grade_files(files, graders, loaded, 1)[0]}
+    expected = {answer["eye"]: answer for answer in grade_files(files, loaded, 1)[0]}
     sent = {Path(name).stem[2:]: (f"../../{name}", Path(path).read_bytes()) for name, path in files.items()}
     status, found = ask(port, sent)
     assert (status, found["problems"]) == (200, [])
-    assert [answer["eye"] for answer in found["photographs"]] == ["right", "left"]
-    for answer in found["photographs"]:
+    assert [answer["eye"] for answer in found["images"]] == ["right", "left"]
+    for answer in found["images"]:
         like = expected[answer["eye"]]
         assert answer["patient_grade_name"] is not None
         assert answer["low_quality"] == 1
@@ -158,27 +160,27 @@ def test_answers_are_those_of_predict(
             assert answer[name] == (
                 pytest.approx(like[name], abs=1e-6) if isinstance(like[name], float) else like[name]
             )
-        assert pixels_of(answer["photograph"]).shape == (32, 32, 3)
-        assert pixels_of(answer["relevance"]).shape == (32, 32, 3)
+        assert pixels_of(answer["input"]).shape == (32, 32, 3)
+        assert pixels_of(answer["heat_map"]).shape == (32, 32, 3)
     # One eye alone has the same answer, and none by both.
     status, alone = ask(port, {"left": sent["left"]})
     assert status == 200
-    (answer,) = alone["photographs"]
+    (answer,) = alone["images"]
     assert answer["patient_grade_name"] is None
-    assert answer["severity"] == pytest.approx(found["photographs"][1]["severity"], abs=1e-6)
+    assert answer["severity"] == pytest.approx(found["images"][1]["severity"], abs=1e-6)
     # Neither is written anywhere.
     assert not list((tmp_path / "temporary").iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7_left.jpeg", "7_right.jpeg", "temporary"]
 
 
-def test_what_an_answer_rests_on_is_that_of_explain(graders: Graders, tmp_path: Path) -> None:
-    (tmp_path / "one.jpeg").write_bytes(photograph(3))
-    alone = load_grader(graders, "A")
-    (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, graders, alone, 1)["photographs"]
-    shown = pixels_of(answer["photograph"])
+def test_heat_map_is_that_of_explain(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "one.jpeg").write_bytes(image_file(3))
+    alone = load_bundled_model(bundle, "A")
+    (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, alone, 1)["images"]
+    shown = pixels_of(answer["input"])
     (model,) = alone.networks[0][1]
     (share,) = relevance(model, shown[np.newaxis], "softmax", np.array([answer["predicted_grade"]]))
-    assert (pixels_of(answer["relevance"]) == overlay(shown, share)).all()
+    assert (pixels_of(answer["heat_map"]) == overlay(shown, share)).all()
 
 
 @pytest.mark.parametrize(
@@ -186,64 +188,64 @@ def test_what_an_answer_rests_on_is_that_of_explain(graders: Graders, tmp_path: 
     [
         ("left.jpeg", b"", "empty"),
         ("left.png", b"GIF89a and more", "not_an_image"),
-        ("left.jpeg", photograph(1)[:-400], "truncated"),
+        ("left.jpeg", image_file(1)[:-400], "truncated"),
     ],
 )
-def test_a_broken_photograph_is_told_and_the_other_graded(port: int, name: str, content: bytes, kind: str) -> None:
-    status, found = ask(port, {"left": (name, content), "right": ("b.jpeg", photograph(2))})
+def test_broken_image_is_reported_and_the_other_graded(port: int, name: str, content: bytes, kind: str) -> None:
+    status, found = ask(port, {"left": (name, content), "right": ("b.jpeg", image_file(2))})
     assert status == 200
-    assert [answer["eye"] for answer in found["photographs"]] == ["right"]
-    assert [(one["eye"], one["problem"]) for one in found["problems"]] == [("left", kind)]
+    assert [answer["eye"] for answer in found["images"]] == ["right"]
+    assert [(problem["eye"], problem["problem"]) for problem in found["problems"]] == [("left", kind)]
     assert found["problems"][0]["found"]
 
 
 @pytest.mark.parametrize(
     ("files", "headers", "status", "message"),
     [
-        ({}, {}, 400, "expected a photograph as the file 'right', as the file 'left', or both"),
-        ({"middle": ("a.jpeg", b"x")}, {}, 400, "expected a photograph as the file 'right'"),
+        ({}, {}, 400, "expected an image as the file 'right', as the file 'left', or both"),
+        ({"middle": ("a.jpeg", b"x")}, {}, 400, "expected an image as the file 'right'"),
         ({"left": ("a.exe", b"x")}, {}, 415, "left eye: expected a file that ends in .jpeg, .jpg, .png"),
         ({"left": ("a.jpeg", bytes(2001))}, {}, 413, "left eye: 0 MB, expected 0 MB at most"),
-        ({"left": ("a.jpeg", bytes(20_000))}, {}, 413, "expected 0 MB a photograph at most"),
+        ({"left": ("a.jpeg", bytes(20_000))}, {}, 413, "expected 0 MB an image at most"),
         ({"left": ("a.jpeg", b"x")}, {"Origin": "http://example.org"}, 403, "asked from http://example.org"),
         ({"left": ("a.jpeg", b"x")}, {"Host": "example.org"}, 400, "Invalid host header"),
-        ({"left": ("a.jpeg", b"x")}, {"Content-Type": "text/plain"}, 400, "expected a photograph as the file"),
+        ({"left": ("a.jpeg", b"x")}, {"Content-Type": "text/plain"}, 400, "expected an image as the file"),
     ],
 )
-def test_what_is_no_request_of_the_page_is_refused(
+def test_request_that_is_not_from_the_page_is_refused(
     port: int, files: Any, headers: Any, status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "MOST_BYTES", 2000)
-    found, told = ask(port, files, headers)
+    found, content = ask(port, files, headers)
     assert found == status
-    assert message in (told if isinstance(told, str) else told["error"])
+    assert message in (content if isinstance(content, str) else content["error"])
 
 
 @pytest.mark.parametrize("length", [{}, {"Content-Length": "5"}])
 def test_a_request_in_chunks_is_refused(port: int, length: dict[str, str]) -> None:
-    """Whatever length it claims."""
+    """Also if it names a length."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     sent = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked", **length}
     connection.request("POST", "/grade", iter([b"12345", b"more"]), sent, encode_chunked=True)
     assert connection.getresponse().status == 411
 
 
-def test_what_nobody_expects_is_told(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_reported(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(serve, "examine", full)
-    status, told = ask(port, {"left": ("a.jpeg", photograph(0))})
-    assert (status, told) == (500, {"error": "it could not be graded: No space left on device"})
+    status, content = ask(port, {"left": ("a.jpeg", image_file(0))})
+    assert (status, content) == (500, {"error": "it could not be graded: No space left on device"})
 
 
-def test_many_photographs_leave_nothing_behind(graders: Graders, loaded: Loaded, tmp_path: Path) -> None:
-    """Neither layers nor nodes: a page is open for days."""
-    (tmp_path / "one.jpeg").write_bytes(photograph(3))
+def test_many_images_leave_nothing_behind(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Neither layers nor nodes: a service runs for days."""
+    (tmp_path / "one.jpeg").write_bytes(image_file(3))
     layers = [layer for _, models in loaded.networks for model in models for layer in model.layers]
     counts = []
     for _ in range(3):
-        serve.examine({"left": str(tmp_path / "one.jpeg")}, graders, loaded, 1)
+        serve.examine({"left": str(tmp_path / "one.jpeg")}, loaded, 1)
         counts.append(sum(len(layer._inbound_nodes) for layer in layers))
     assert counts[0] == counts[1] == counts[2]
 
@@ -268,29 +270,29 @@ def command(results: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def test_the_command(results: Path, tmp_path: Path) -> None:
-    """It tells where it is, listens on the loopback interface alone, and ends on Ctrl-C."""
+    """It prints its address, listens on the loopback interface only, and ends on Ctrl-C."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = command(results, "--port", str(taken.getsockname()[1]))
-        process = command(results, "--port", "0", "--system", "ensemble")
-        told = process.stdout.readline()
-        assert "This is research software, not a medical device." in told
-        port = int(re.match(r"http://127\.0\.0\.1:(\d+) ", told)[1])
-        assert ask(port, {"left": ("a.jpeg", photograph(0))})[0] == 200
+        process = command(results, "--port", "0", "--model", "ensemble")
+        line = process.stdout.readline()
+        assert "This is research software, not a medical device." in line
+        port = int(re.match(r"http://127\.0\.0\.1:(\d+) ", line)[1])
+        assert ask(port, {"left": ("a.jpeg", image_file(0))})[0] == 200
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=10)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) in (0, -signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
         assert refused.wait(60) == 1
-        assert f"error: port {taken.getsockname()[1]}: cannot be listened on" in refused.stderr.read()
+        assert f"error: port {taken.getsockname()[1]}: cannot listen on it" in refused.stderr.read()
     absent = command(tmp_path)
     assert absent.wait(60) == 1
-    assert "bundle.json: No such file or directory; expected the graders of a finished run" in absent.stderr.read()
+    assert "bundle.json: No such file or directory; expected the bundle of a finished run" in absent.stderr.read()
 
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RetinaflowError, match="--port"):
-        serve.serve(None, "", None, taken.getsockname()[1], 1)
+        serve.serve(None, "", port=taken.getsockname()[1], threads=1)
 
 
 @pytest.mark.browser
@@ -299,9 +301,9 @@ def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
     real = sorted((DATA / "eyepacs-256/images").glob("*_left.*"))[:1]
     for eye in serve.EYES:
         path = tmp_path / f"1_{eye}.jpeg"
-        path.write_bytes(Path(str(real[0]).replace("left", eye)).read_bytes() if real else photograph(len(eye)))
+        path.write_bytes(Path(str(real[0]).replace("left", eye)).read_bytes() if real else image_file(len(eye)))
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "broken.jpeg").write_bytes(photograph(1)[:-400])
+    (tmp_path / "broken.jpeg").write_bytes(image_file(1)[:-400])
     address = f"http://127.0.0.1:{port}/"
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     wrong = watched(page, (address, "data:", "blob:"))
@@ -324,8 +326,8 @@ def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
     assert page.locator("article h2").all_inner_texts() == ["Right eye", "Left eye"]
     for article in page.locator("article").all():
         assert article.locator(".grade").inner_text().split(",")[0] in small.THREE
-        assert article.locator(".both").inner_text().startswith("By both eyes: ")
-        assert article.locator(".quality").inner_text().startswith("Poor quality")
+        assert article.locator(".both").inner_text().startswith("Mean of both eyes: ")
+        assert article.locator(".quality").inner_text().startswith("Low quality")
         assert article.locator("tbody tr").count() == len(small.THREE)
         shares = [float(cell) for cell in article.locator("td:last-child").all_inner_texts()]
         assert sum(shares) == pytest.approx(1, abs=0.01)

@@ -1,4 +1,4 @@
-"""The command ``retinaflow``: grade new images by a finished run, and show GPUs, plans and the reference."""
+"""The command ``retinaflow``: grade new images with a finished run, and show GPUs, plans and the reference."""
 
 import argparse
 import gc
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from retinaflow.errors import RetinaflowError
 
 if TYPE_CHECKING:
-    from retinaflow.serving.bundle import Graders
-    from retinaflow.serving.predict import Loaded
+    from retinaflow.serving.bundle import Bundle
+    from retinaflow.serving.predict import LoadedModel
 
-THREADS = 4  # that read and decode
-# What each command imports beyond the base installation, and the extra of pyproject.toml that installs it.
+THREADS = 4  # for reading and decoding
+# Modules that each command imports beyond the base installation, and the extra of pyproject.toml that installs them.
 NEEDED = {
     "predict": (("numpy", "cv2", "keras", "simplejpeg"), "workflow"),
     "serve": (("fastapi", "uvicorn", "python_multipart"), "serve"),
@@ -55,16 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="retinaflow", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('retinaflow')}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    predict = commands.add_parser("predict", help="grade images by a finished run")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image; both eyes of a patient tell more")
-    predict.add_argument("--json", action="store_true", help="print all figures as JSON")
-    serve = commands.add_parser("serve", help="grade images on a page of this computer")
+    predict = commands.add_parser("predict", help="grade images with a finished run")
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="an image; both eyes of a patient are graded together"
+    )
+    predict.add_argument("--json", action="store_true", help="print all values as JSON")
+    serve = commands.add_parser("serve", help="grade images on a web page of this computer")
     serve.add_argument(
         "--port", type=int, default=8000, choices=range(65536), metavar="PORT", help="%(default)s, 0: any"
     )
     for command in (predict, serve):
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
-        command.add_argument("--system", help="a backbone, or `average` (the best on held-out photographs)")
+        command.add_argument("--model", help="a network, or `ensemble` (default: the best on held-out images)")
     commands.add_parser("gpus", help="list the GPUs of this machine and the jobs that use them")
     commands.add_parser("plan", help="estimate images, disk, GPU memory and hours; takes snakemake's own options")
     clean = commands.add_parser("clean", help="list or remove shards, features and checkpoints that no model uses")
@@ -95,7 +97,7 @@ def _gpus() -> int:
 
 
 def _plan(options: Sequence[str]) -> int:
-    """Run the rule ``plan`` of the workflow in this folder, or else of the checkout that this package lies in."""
+    """Run the rule ``plan`` of the workflow in this folder, or else of the checkout with this package."""
     own = next((path for path in map(Path, ("Snakefile", "workflow/Snakefile")) if path.is_file()), None)
     snakefile = own or Path(__file__).parents[2] / "Snakefile"
     if not snakefile.is_file():
@@ -132,75 +134,76 @@ def _clean(configfile: Path, remove: bool) -> int:
 
 
 def _grade_images(asked: argparse.Namespace) -> int:
-    from retinaflow.serving.bundle import read_graders
+    from retinaflow.serving.bundle import read_bundle
 
-    graders = read_graders(asked.results / "models/bundle.json")
-    system = asked.system or graders.best
+    bundle = read_bundle(asked.results / "models/bundle.json")
+    name = asked.model or bundle.best
     if asked.command == "predict":
-        return _predict(asked.images, graders, system, asked.json)
-    return _serve(graders, system, asked.port)
+        return _predict(asked.images, bundle, name, as_json=asked.json)
+    return _serve(bundle, name, asked.port)
 
 
-def _serve(graders: "Graders", system: str, port: int) -> int:
-    # What an answer rests on is computed with it; all models answer the same with all backends, to 1e-4.
-    loaded = _load(graders, system, "tensorflow")
+def _serve(bundle: "Bundle", name: str, port: int) -> int:
+    # The heat maps need TensorFlow. All models answer the same with every backend, to 1e-4.
+    loaded = _load(bundle, name, "tensorflow")
     from retinaflow.serving.serve import serve
 
-    serve(graders, system, loaded, port, THREADS)
+    serve(loaded, name, port=port, threads=THREADS)
     return 0
 
 
-def _load(graders: "Graders", system: str, backend: str) -> "Loaded":
-    """Read what grades, ready to answer at once."""
+def _load(bundle: "Bundle", name: str, backend: str) -> "LoadedModel":
+    """Load a model so that it grades a few images at once."""
     from retinaflow.networks.backend import choose
 
     choose(backend)
-    # Nobody who grades one photograph wants to know what TensorFlow was built with.
+    # Hide the messages about TensorFlow's build.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    gc.disable()  # what is imported and loaded is no garbage, and looking for some takes a second
+    gc.disable()  # Imports and models leave no garbage; the search for some takes a second.
     try:
-        # Here, as this takes seconds, and what is wrong above is told at once.
-        from retinaflow.serving.predict import load_grader
+        # Imported here: it takes seconds, and the errors above need none of it.
+        from retinaflow.serving.predict import load_bundled_model
 
-        loaded = load_grader(graders, system)
+        loaded = load_bundled_model(bundle, name)
     finally:
         gc.enable()
     for model in (model for _, models in loaded.networks for model in models):
-        model.run_eagerly = True  # compiling it takes longer than to run it a few times
+        model.run_eagerly = True  # Compilation takes longer than a few images.
     return loaded
 
 
-def _predict(images: Sequence[str], graders: "Graders", system: str, as_json: bool) -> int:
-    loaded = _load(graders, system, graders.named(system).backbones[0].backend)
+def _predict(images: Sequence[str], bundle: "Bundle", name: str, *, as_json: bool) -> int:
+    loaded = _load(bundle, name, bundle.model(name).networks[0].backend)
     from retinaflow.serving.bundle import NOTICE
     from retinaflow.serving.predict import grade_files
 
-    answers, problems = grade_files({image: image for image in images}, graders, loaded, THREADS)
+    answers, problems = grade_files({image: image for image in images}, loaded, THREADS)
     if as_json:
-        told = {"model": system, "notice": NOTICE, "photographs": answers, "problems": problems}
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        content = {"model": name, "notice": NOTICE, "images": answers, "problems": problems}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print("\n".join([*(line for answer in answers for line in _lines(answer, graders)), f"{system}. {NOTICE}"]))
+        print("\n".join([*(line for answer in answers for line in _lines(answer, bundle)), f"{name}. {NOTICE}"]))
     for problem in problems:
         print(f"error: {problem['image']}: {problem['problem']}, {problem['found']}", file=sys.stderr)
     return int(bool(problems))
 
 
-def _lines(answer: dict[str, Any], graders: "Graders") -> Iterator[str]:
-    yield f"{answer['image']}: {_grade(answer, '', graders)}, uncertainty {answer['uncertainty']:.2f}"
-    yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in graders.classes)
+def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
+    """Text of one graded image."""
+    yield f"{answer['image']}: {_grade(answer, '', bundle)}, uncertainty {answer['uncertainty']:.2f}"
+    yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in bundle.grade_names)
     if answer["low_quality"]:
         yield (
-            f"  poor quality: {answer['quality']:.2f}, where {1 - graders.quality_share:.0%} of the photographs it was "
-            f"trained on have {graders.quality_cut:.2f} or more"
+            f"  low quality: {answer['quality']:.2f}; {1 - bundle.quality_share:.0%} of the training images have "
+            f"{bundle.quality_threshold:.2f} or more"
         )
     if answer["patient_grade_name"] is not None:
-        yield f"  by both eyes of {answer['patient']}: {_grade(answer, 'patient_', graders)}"
+        yield f"  mean of both eyes of {answer['patient']}: {_grade(answer, 'patient_', bundle)}"
 
 
-def _grade(answer: dict[str, Any], prefix: str, graders: "Graders") -> str:
-    """``prefix``: empty, or that of the columns of both eyes."""
-    severity = f"severity {answer[f'{prefix}severity']:.2f} of {len(graders.classes) - 1}"
-    referral = "to be referred" if answer[f"{prefix}referable"] else "not to be referred"
+def _grade(answer: dict[str, Any], prefix: str, bundle: "Bundle") -> str:
+    """Grade, severity and referral; ``prefix``: empty, or ``patient_`` for both eyes."""
+    severity = f"severity {answer[f'{prefix}severity']:.2f} of {len(bundle.grade_names) - 1}"
+    referral = "refer" if answer[f"{prefix}referable"] else "do not refer"
     name = answer[f"{prefix or 'predicted_'}grade_name"]
     return f"{name}, {severity}, {referral}"

@@ -1,4 +1,4 @@
-# All systems in one table and one figure, and each with each other; and what it takes to grade new images by them.
+# Compare all models in one table and one figure, and in pairs. Write the deployment bundle.
 
 
 def score_files(file):
@@ -6,34 +6,34 @@ def score_files(file):
     return [path("scores", model, split, file) for model in MODELS.names for split in MODELS.splits_of(model)]
 
 
-def described_graders():
-    """What ``graders.write_graders`` is told: what grades new images, of which files below `models`."""
-    networks = {}
-    for network in CONFIG.models:
-        chosen = CONFIG.models[network]
-        networks[network] = {
-            "name": network,
-            "objective": MODELS.objective(network),
-            "recipe": lookups.variant(CONFIG, network).name,
-            "models": [f"{run}/model.keras" for run in MODELS.runs_of(network)],
-            "cpu_threads": chosen.cpu_threads,
-            "backend": chosen.backend,
+def bundle_content():
+    """Content of the deployment bundle that ``bundle.write_bundle`` expects. Its files are below `models`."""
+    networks = {
+        name: {
+            "name": name,
+            "objective": MODELS.objective(name),
+            "variant": lookups.variant(CONFIG, name).name,
+            "files": [f"{run}/model.keras" for run in MODELS.runs_of(name)],
+            "cpu_threads": settings.cpu_threads,
+            "backend": settings.backend,
         }
+        for name, settings in CONFIG.models.items()
+    }
     return {
-        "classes": GRADE_NAMES,
-        "patient": CONFIG.data.patient_pattern,
+        "grade_names": GRADE_NAMES,
+        "patient_pattern": CONFIG.data.patient_pattern,
         "pixel_limit": CONFIG.data.pixel_limit,
         "seed": CONFIG.seed,
-        "views": CONFIG.score.tta_views,
-        "blend_weight": CONFIG.eyes.fellow_eye_weight,
-        "graders": {
+        "tta_views": CONFIG.score.tta_views,
+        "fellow_eye_weight": CONFIG.eyes.fellow_eye_weight,
+        "models": {
             model: {
                 "objective": MODELS.objective(model),
-                "decision": f"{model}/decision_rule.json",
-                "blended": (
+                "decision_rule": f"{model}/decision_rule.json",
+                "eye_average": (
                     f"{model}+eye_average/decision_rule.json" if f"{model}+eye_average" in MODELS.names else None
                 ),
-                "backbones": list(networks.values()) if model == ENSEMBLE else [networks[model]],
+                "networks": list(networks.values()) if model == ENSEMBLE else [networks[model]],
             }
             for model in lookups.grading_models(CONFIG)
         },
@@ -55,7 +55,7 @@ rule compare:
             category="Comparison",
             labels={"figure": "kappa and accuracy with intervals"},
         ),
-        graders=path("models", "bundle.json"),
+        bundle=path("models", "bundle.json"),
     log:
         path("logs", "compare.log"),
     localrule: True
@@ -65,6 +65,6 @@ rule compare:
         code=code_of("compare.py"),
         bootstrap=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
-        graders=described_graders(),
+        bundle=bundle_content(),
     script:
         "../scripts/compare.py"

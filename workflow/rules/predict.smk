@@ -1,9 +1,9 @@
-# New images, without labels, graded by the best of the models or by the one that is named. `all` does not ask for it.
+# Grade new images, which have no labels, by the best model or a named one. `all` does not ask for it.
 
 
 @functools.cache
 def new_images():
-    """What tells the new images from what they were before: a text for each file."""
+    """States of the new images, a text for each file. They change with the files."""
     if CONFIG.images is None:
         raise WorkflowError(
             "images: none, so there is nothing to predict. Name the images: `snakemake predict --config "
@@ -16,14 +16,14 @@ def new_images():
 
 
 def decision_rule_files():
-    """The decision_rule_files that new images are graded by."""
-    graders = described_graders()["graders"].values()
-    return [path("models", file) for its in graders for file in (its["decision"], its["blended"]) if file]
+    """Decision rules of the bundle's models."""
+    models = bundle_content()["models"].values()
+    return [path("models", file) for model in models for file in (model["decision_rule"], model["eye_average"]) if file]
 
 
 rule predict:
     input:
-        graders=path("models", "bundle.json"),
+        bundle=path("models", "bundle.json"),
         models=[path("models", run, "model.keras") for run in MODELS.training_runs],
         decision_rule_files=decision_rule_files(),
     output:
@@ -40,10 +40,10 @@ rule predict:
         runtime=scheduled(predict_runtime),
     params:
         code=code_of("predict.py"),
-        # Functions, as what a folder is called may look like a wildcard.
+        # Functions: the name of a folder may look like a wildcard.
         source=lambda wildcards: CONFIG.images,
         listing=lambda wildcards: archives.combined(new_images()),
-        system=CONFIG.model,
+        model=CONFIG.model,
         limit=CONFIG.data.unpack_limit,
     script:
         "../scripts/predict.py"

@@ -1,10 +1,10 @@
-"""Rank all systems, and describe those that grade new photographs."""
+"""Rank all models, and write the bundle of those that grade new images."""
 
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
 from retinaflow.scoring.compare import compare
-from retinaflow.serving.bundle import write_graders
+from retinaflow.serving.bundle import write_bundle
 
 with job_log(snakemake.log[0]):
     compare(
@@ -17,9 +17,9 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.markdown),
         Path(snakemake.output.figure),
     )
-    write_graders(
-        Path(snakemake.output.graders),
-        snakemake.params.graders,
+    write_bundle(
+        Path(snakemake.output.bundle),
+        snakemake.params.bundle,
         Path(snakemake.output.table),
         Path(snakemake.input.inventory),
     )

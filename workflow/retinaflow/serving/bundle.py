@@ -1,4 +1,4 @@
-"""What it takes to grade new photographs, as one file beside the models. Imports nothing heavy."""
+"""Deployment bundle: models, decision rules and settings that grade new images. Imports nothing heavy."""
 
 import os
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import stream_table
 
 NOTICE = "This is research software, not a medical device."
-# Share of the training photographs below whose quality a photograph is said to be poor.
-POOR = 0.05
+# Share of the training images below whose quality an image is reported as of low quality.
+LOW_QUALITY_SHARE = 0.05
+RUN_AGAIN = "Let the workflow run to its end; if it has, delete the file and run it again."
 
 _NAME = {"type": "string", "minLength": 1}
 _COUNT = {"type": "integer", "minimum": 1}
@@ -37,125 +38,151 @@ def _list(item: dict[str, Any], least: int = 1) -> dict[str, Any]:
 _NETWORK = _object(
     name=_NAME,
     objective=_OBJECTIVE,
-    recipe=_NAME,
-    models=_list(_NAME),
+    variant=_NAME,
+    files=_list(_NAME),
     cpu_threads=_COUNT,
     backend={"enum": ["tensorflow", "jax", "torch"]},
 )
-_GRADER = _object(
+_MODEL = _object(
     objective=_OBJECTIVE,
-    decision=_NAME,
-    blended={**_NAME, "type": ["string", "null"]},
-    backbones=_list(_NETWORK),
+    decision_rule=_NAME,
+    eye_average={**_NAME, "type": ["string", "null"]},
+    networks=_list(_NETWORK),
 )
 SCHEMA = _object(
-    classes=_list(_NAME, 2),
-    patient=_NAME,
+    grade_names=_list(_NAME, 2),
+    patient_pattern=_NAME,
     pixel_limit=_COUNT,
     seed={"type": "integer", "minimum": 0},
-    views=_COUNT,
-    blend_weight=_SHARE,
+    tta_views=_COUNT,
+    fellow_eye_weight=_SHARE,
     quality_share=_SHARE,
-    quality_cut=_SHARE,
+    quality_threshold=_SHARE,
     best=_NAME,
-    graders={"type": "object", "minProperties": 1, "additionalProperties": _GRADER},
+    models={"type": "object", "minProperties": 1, "additionalProperties": _MODEL},
 )
 
 
-class Network(NamedTuple):
-    """A trained backbone: of which ``objective`` its outputs are, of which ``recipe`` its photographs.
+class BundledNetwork(NamedTuple):
+    """A trained network of a bundle.
 
-    ``models``: its one model, or those of its folds. ``cpu_threads`` and ``backend`` are those that scored it.
+    Attributes:
+        name: Its name in the configuration.
+        objective: Kind of its raw outputs: ``softmax``, ``regression`` or ``ordinal``.
+        variant: Preprocessing variant of its images.
+        files: Its Keras file, or one for each fold.
+        cpu_threads: Number of threads that scored it.
+        backend: Backend of Keras that scored it.
     """
 
     name: str
     objective: str
-    recipe: str
-    models: list[Path]
+    variant: str
+    files: list[Path]
     cpu_threads: int
     backend: str
 
 
-class Grader(NamedTuple):
-    """The mean of what ``backbones`` put out, of this ``objective``; the file ``decision`` reads it.
+class BundledModel(NamedTuple):
+    """A model of a bundle: the mean raw outputs of its networks, graded by a decision rule.
 
-    ``blended``, where there is one, reads the mean of both eyes.
+    Attributes:
+        objective: Kind of the mean raw outputs.
+        decision_rule: File of its decision rule.
+        eye_average: File of the decision rule for the mean of both eyes, if there is one.
+        networks: The networks it averages.
     """
 
     objective: str
-    decision: Path
-    blended: Path | None
-    backbones: list[Network]
+    decision_rule: Path
+    eye_average: Path | None
+    networks: list[BundledNetwork]
 
 
-class Graders(NamedTuple):
-    """All that grade new photographs, by name, and which is ``best`` by its kappa on held-out photographs.
+class Bundle(NamedTuple):
+    """All models that grade new images, and the settings they share.
 
-    ``classes``, ``patient`` (pattern), ``pixel_limit``, ``seed``, ``views`` and ``blend_weight`` are those of the
-    configuration. Of the training photographs, ``quality_share`` are of less quality than ``quality_cut``.
+    Attributes:
+        grade_names: Name of each grade.
+        patient_pattern: Regular expression for patient and eye in an image's name.
+        pixel_limit: Largest image, in megapixels.
+        seed: Seed of the workflow.
+        tta_views: Views of test-time augmentation.
+        fellow_eye_weight: Weight of the fellow eye in an eye average, 0 to 1.
+        quality_share: Share of the training images whose quality is below ``quality_threshold``.
+        quality_threshold: Quality below which an image is of low quality, 0 to 1.
+        best: Name of the model with the highest kappa on held-out images.
+        models: The models by name.
     """
 
-    classes: list[str]
-    patient: str
+    grade_names: list[str]
+    patient_pattern: str
     pixel_limit: int
     seed: int
-    views: int
-    blend_weight: float
+    tta_views: int
+    fellow_eye_weight: float
     quality_share: float
-    quality_cut: float
+    quality_threshold: float
     best: str
-    graders: dict[str, Grader]
+    models: dict[str, BundledModel]
 
-    def named(self, system: str) -> Grader:
-        """The grader called ``system``; ``RetinaflowError`` if there is none."""
-        if system not in self.graders:
+    def model(self, name: str) -> BundledModel:
+        """Return a model by name; raise ``RetinaflowError`` if there is none."""
+        if name not in self.models:
             raise RetinaflowError(
-                f"system: {system!r} grades no new photographs, expected one of {', '.join(self.graders)}. Name one of "
-                "these, or none for the best."
+                f"model: {name!r} grades no new images; expected one of {', '.join(self.models)}. Name one of them, or "
+                "none for the best."
             )
-        return self.graders[system]
+        return self.models[name]
 
 
-def write_graders(path: Path, described: Mapping[str, Any], comparison: Path, inventory: Path) -> None:
-    """Write ``described``, all of ``SCHEMA`` but what follows from two tables: which is best, and what quality is poor.
+def write_bundle(path: Path, content: Mapping[str, Any], comparison: Path, inventory: Path) -> None:
+    """Write a bundle.
 
-    ``comparison`` ranks systems; one by both eyes, ``X+eye_average``, counts for ``X``. ``inventory`` is that of the
-    training photographs. Paths of models and decisions are relative to the folder of ``path``.
+    Args:
+        path: The file. Paths in ``content`` are relative to its folder.
+        content: All keys of ``SCHEMA`` but ``best``, ``quality_share`` and ``quality_threshold``.
+        comparison: Table that ranks the models. The rank of ``X+eye_average`` counts for ``X``.
+        inventory: Inventory of the training images, for their quality.
     """
     ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
-    best = next(name for run in ranked if (name := run.removesuffix("+eye_average")) in described["graders"])
+    best = next(name for model in ranked if (name := model.removesuffix("+eye_average")) in content["models"])
     rows = usable(stream_table(inventory, ("quality", "problem")))
     qualities = sorted(float(row["quality"]) for row in rows)
-    cut = qualities[int(POOR * len(qualities))]
-    write_json(path, {**described, "quality_share": POOR, "quality_cut": cut, "best": best})
+    threshold = qualities[int(LOW_QUALITY_SHARE * len(qualities))]
+    derived = {"quality_share": LOW_QUALITY_SHARE, "quality_threshold": threshold, "best": best}
+    write_json(path, {**content, **derived})
 
 
-def read_graders(path: str | os.PathLike[str]) -> Graders:
-    """Read what ``write_graders`` wrote.
+def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle.
 
-    Raises ``RetinaflowError`` if the file cannot be read or is something else, or a path leads out of its folder.
+    Raises:
+        RetinaflowError: The file cannot be read or is no bundle, or one of its paths leads out of its folder.
     """
-    again = "Let the workflow run to its end; if it has, delete the file and run it again."
-    content = read_document(path, SCHEMA, "the graders of a finished run", again)
+    content = read_document(path, SCHEMA, "the bundle of a finished run", RUN_AGAIN)
+    folder = Path(path).parent
 
     def below(name: str) -> Path:
-        # What is read there decides how photographs are graded, and may be somebody else's.
+        # A bundle may come from another person; its files decide how images are graded.
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise RetinaflowError(f"{path}: {name!r} leads out of the folder of models, where all is expected. {again}")
-        return Path(path).parent / name
+            raise RetinaflowError(
+                f"{path}: {name!r} leads out of the folder of models; expected a path below it. {RUN_AGAIN}"
+            )
+        return folder / name
 
-    graders = {
-        system: Grader(
-            grader["objective"],
-            below(grader["decision"]),
-            below(grader["blended"]) if grader["blended"] else None,
+    models = {
+        name: BundledModel(
+            model["objective"],
+            below(model["decision_rule"]),
+            below(model["eye_average"]) if model["eye_average"] else None,
             [
-                Network(**{**network, "models": [below(model) for model in network["models"]]})
-                for network in grader["backbones"]
+                BundledNetwork(**{**network, "files": [below(file) for file in network["files"]]})
+                for network in model["networks"]
             ],
         )
-        for system, grader in content["graders"].items()
+        for name, model in content["models"].items()
     }
-    found = Graders(**{**content, "graders": graders})
-    found.named(found.best)
-    return found
+    bundle = Bundle(**{**content, "models": models})
+    bundle.model(bundle.best)
+    return bundle

@@ -1,10 +1,11 @@
-"""Grade new photographs, which have no labels, by models that are trained. Imports Keras: choose its backend before."""
+"""Grade new images, which have no labels, by trained models. Imports Keras: choose its backend before."""
 
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,174 +27,209 @@ from retinaflow.scoring.decision_rules import Decision, grade, read_decision
 from retinaflow.scoring.eyes import blend, fellows, paired
 from retinaflow.scoring.raw_outputs import mean_outputs
 from retinaflow.scoring.score import load_model, predict_views
-from retinaflow.serving.bundle import Grader, Graders, Network
+from retinaflow.serving.bundle import Bundle, BundledModel, BundledNetwork
 from retinaflow.storage.tables import write_table
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 5
+EXAMPLES = 5  # problems that a message names
 
 PROBLEM_COLUMNS = ("image", "problem", "found")
 PATIENT_COLUMNS = ("patient_grade_name", "patient_grade", "patient_severity", "patient_referable")
 
 Answer = dict[str, Any]  # a value for each of ``columns``
 Problem = dict[str, str]  # a value for each of ``PROBLEM_COLUMNS``
+Found = tuple[str, str]  # a kind of problem, and a text
 
 
-def columns(classes: Sequence[str]) -> list[str]:
-    """Of the table of graded photographs.
+def columns(grade_names: Sequence[str]) -> list[str]:
+    """Columns of the table of graded images.
 
-    ``image``: its name in the folder, archive or list. ``patient``, ``eye``: by that name. ``predicted_grade`` by
-    thresholds on the ``severity``, 0 to k - 1. ``probability_CLASS``: calibrated. ``referable``: 0 or 1, by the
-    operating point. ``uncertainty``: what the highest probability lacks to 1, the measure by which ``metrics`` judges
-    what is gained if people grade the rest. ``quality``: 0 to 1; ``low_quality``: 1 if that is below the
-    ``quality_cut`` of the graders. ``patient_...``: the same, of the mean with the patient's other eye; empty without.
+    - ``image``: its name in the folder, archive or list. ``patient``, ``eye``: read from that name.
+    - ``predicted_grade``: number of thresholds below the ``severity``, which is 0 to k - 1.
+    - ``probability_NAME``: calibrated. ``referable``: 0 or 1, by the operating point.
+    - ``uncertainty``: 1 minus the highest probability.
+    - ``quality``: 0 to 1. ``low_quality``: 1 if it is below the ``quality_threshold`` of the bundle.
+    - ``patient_...``: the same for the eye average; empty if the fellow eye is missing.
     """
-    probabilities = [f"probability_{name}" for name in classes]
-    names = (
-        "image",
-        "patient",
-        "eye",
-        "predicted_grade_name",
-        "predicted_grade",
-        "severity",
-        *probabilities,
-        "referable",
-        "uncertainty",
-    )
-    return [*names, "quality", "low_quality", *PATIENT_COLUMNS]
+    return [
+        *("image", "patient", "eye", "predicted_grade_name", "predicted_grade", "severity"),
+        *(f"probability_{name}" for name in grade_names),
+        *("referable", "uncertainty", "quality", "low_quality"),
+        *PATIENT_COLUMNS,
+    ]
 
 
 class Decoded:
-    """Images as ``score.predict`` takes them, in memory. Levels are not known, and 0."""
+    """Images in memory, as ``score.predict`` needs them. Their grades are not known, and 0."""
 
     def __init__(self, images: Sequence[str], pixels: np.ndarray) -> None:
-        """``pixels``: uint8 RGB (n, size, size, 3) of n ``images``."""
+        """Keep the names of n ``images`` and their ``pixels``, uint8 RGB (n, size, size, 3)."""
         self.names, self.pixels = images, pixels
         self.size = int(pixels.shape[1])
         self.grades = np.zeros(len(images), np.int64)
 
     def __len__(self) -> int:
-        """Number of photographs."""
+        """Number of images."""
         return len(self.names)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """Pixels of one photograph."""
+        """Pixels of one image."""
         return self.pixels[number]
 
     def read_into(self, out: np.ndarray, number: int) -> None:
-        """Copy the pixels of one photograph to ``out``."""
+        """Copy the pixels of one image to ``out``."""
         out[...] = self.pixels[number]
 
     def prefetch(self, numbers: np.ndarray) -> None:
-        """Nothing: they are in memory."""
+        """Do nothing: the pixels are in memory."""
 
 
-class Loaded(NamedTuple):
-    """A grader whose files are read: each backbone with its models, and the decisions."""
+class LoadedModel(NamedTuple):
+    """A model of a bundle with its files read.
 
-    grader: Grader
-    networks: list[tuple[Network, list[keras.Model]]]
-    decision: Decision
-    blended: Decision
+    Attributes:
+        bundle: The bundle it is from.
+        model: The model.
+        networks: Each of its networks with the Keras models of its files.
+        decision_rule: Decision rule for one eye.
+        eye_average: Decision rule for the mean of both eyes.
+    """
+
+    bundle: Bundle
+    model: BundledModel
+    networks: list[tuple[BundledNetwork, list[keras.Model]]]
+    decision_rule: Decision
+    eye_average: Decision
 
 
-class Photograph(NamedTuple):
-    """One that can be graded: what it is called, where it is, and what its file says."""
+class NewImage(NamedTuple):
+    """An image that can be graded: its name, its path, and the header of its file."""
 
-    image: str
+    name: str
     path: str
     header: Header
 
 
-def predict(
-    source: str, graders: Graders, system: str, max_bytes: int, threads: int, predictions: Path, problems: Path
-) -> None:
-    """Grade the photographs of ``source`` (``sources.files_of``) by ``system`` and list those that cannot be.
+@dataclass(frozen=True)
+class PredictJob:
+    """Input, output and resources of a prediction.
 
-    Raises ``RetinaflowError`` if none can be, or a file of the grader is not what it should be.
+    Attributes:
+        source: Folder, archive or list of images, as ``sources.files_of`` reads it.
+        bundle: Bundle of models.
+        model: Name of the model in it.
+        max_bytes: Largest size of an unpacked archive.
+        threads: Threads that read and decode.
+        predictions: Table of the graded images.
+        problems: Table of the images that cannot be graded.
     """
-    loaded = load_grader(graders, system)
-    with files_of(source, predictions.parent / ".unpacked", max_bytes) as files:
-        answers, faults = grade_files(files, graders, loaded, threads)
+
+    source: str
+    bundle: Bundle
+    model: str
+    max_bytes: int
+    threads: int
+    predictions: Path
+    problems: Path
+
+
+def predict(job: PredictJob) -> None:
+    """Grade the images of a source and list those that cannot be graded.
+
+    Raises:
+        RetinaflowError: No image can be graded, or a file of the model cannot be used.
+    """
+    loaded = load_bundled_model(job.bundle, job.model)
+    with files_of(job.source, job.predictions.parent / ".unpacked", job.max_bytes) as files:
+        answers, problems = grade_files(files, loaded, job.threads)
         if not answers:
-            raise RetinaflowError(f"images: {source}: {none_graded(faults)} Expected {EXPECTED}.")
-    write_table(problems, PROBLEM_COLUMNS, faults)
-    names = columns(graders.classes)
-    write_table(predictions, names, ({name: _written(answer[name]) for name in names} for answer in answers))
-    kinds = Counter(fault["problem"] for fault in faults)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
-    log.info("%s graded %d of %d files of %s; problems: %s", system, len(answers), len(files), source, told)
+            raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED}.")
+    write_table(job.problems, PROBLEM_COLUMNS, problems)
+    names = columns(job.bundle.grade_names)
+    write_table(job.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
+    kinds = Counter(problem["problem"] for problem in problems)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
+    log.info("%s graded %d of %d files of %s; problems: %s", job.model, len(answers), len(files), job.source, counts)
 
 
-def none_graded(faults: Sequence[Problem]) -> str:
-    """What to tell where no photograph can be graded."""
-    some = "; ".join(f"{fault['image']}: {fault['problem']}, {fault['found']}" for fault in faults[:EXAMPLES])
-    return f"none of {len(faults)} files can be graded{f', first {some}' if some else ''}."
+def none_graded(problems: Sequence[Problem]) -> str:
+    """Message for a source of which no image can be graded."""
+    some = "; ".join(f"{problem['image']}: {problem['problem']}, {problem['found']}" for problem in problems[:EXAMPLES])
+    return f"none of {len(problems)} files can be graded{f', first {some}' if some else ''}."
 
 
-def load_grader(graders: Graders, system: str) -> Loaded:
-    """Read models and decisions of ``system``; models compute in as many threads as the first of them was scored in.
+def load_bundled_model(bundle: Bundle, name: str) -> LoadedModel:
+    """Read the networks and decision rules of a model. All compute in the threads that scored the first network.
 
-    Raises ``RetinaflowError`` if one cannot be read, or is of other classes or of another objective.
+    Raises:
+        RetinaflowError: A file cannot be read, or has other grades or another objective.
     """
-    grader, classes = graders.named(system), graders.classes
-    threads = grader.backbones[0].cpu_threads
+    model, grade_names = bundle.model(name), bundle.grade_names
+    threads = model.networks[0].cpu_threads
     networks = [
-        (its, [load_model(model, classes, graders.seed, threads, its.objective) for model in its.models])
-        for its in grader.backbones
+        (network, [load_model(file, grade_names, bundle.seed, threads, network.objective) for file in network.files])
+        for network in model.networks
     ]
-    paths = (grader.decision, grader.blended or grader.decision)
-    decisions = [read_decision(path) for path in paths]
-    for path, decision in zip(paths, decisions, strict=True):
-        if (decision.grade_names, decision.objective) != (classes, grader.objective):
+    paths = (model.decision_rule, model.eye_average or model.decision_rule)
+    rules = [read_decision(path) for path in paths]
+    for path, rule in zip(paths, rules, strict=True):
+        if (rule.grade_names, rule.objective) != (grade_names, model.objective):
             raise RetinaflowError(
-                f"{path}: decides on {decision.objective} of {', '.join(decision.grade_names)}; expected "
-                f"{grader.objective} of {', '.join(classes)}. Delete it and run the workflow again."
+                f"{path}: this decision rule is for {rule.objective} of {', '.join(rule.grade_names)}; expected "
+                f"{model.objective} of {', '.join(grade_names)}. Delete it and run the workflow again."
             )
-    return Loaded(grader, networks, *decisions)
+    return LoadedModel(bundle, model, networks, *rules)
 
 
-def grade_files(
-    files: Mapping[str, str], graders: Graders, loaded: Loaded, threads: int
-) -> tuple[list[Answer], list[Problem]]:
-    """Answers (``columns``) to the photographs among ``files``, paths by name; and the files that have none, with why.
+def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> tuple[list[Answer], list[Problem]]:
+    """Grade files.
 
-    Both are in the order of the names. ``threads`` read and decode.
+    Args:
+        files: Path of each file by its name.
+        loaded: The model.
+        threads: Threads that read and decode.
+
+    Returns:
+        The answers (``columns``) and the problems of the other files, both in the order of the names.
     """
-    faults = {name: fault for name in files if (fault := _fault_of_name(name, files))}
-    faults |= _twins([name for name in files if name not in faults])
-    left = sorted(name for name in files if name not in faults)
-    graded: list[Photograph] = []
-    said: list[np.ndarray] = []
+    found = {name: problem for name in files if (problem := _name_problem(name, files))}
+    found |= _duplicates([name for name in files if name not in found])
+    left = sorted(name for name in files if name not in found)
+    graded: list[NewImage] = []
+    outputs: list[np.ndarray] = []
     for first in range(0, len(left), PREDICTED):
         names = left[first : first + PREDICTED]
-        chunk, decoded, unread = read({name: files[name] for name in names}, graders, loaded, threads)
-        faults |= unread
+        chunk, decoded, unread = read_images({name: files[name] for name in names}, loaded, threads)
+        found |= unread
         if chunk:
-            said.append(outputs_of(loaded, decoded, len(graders.classes), graders.views, threads))
+            outputs.append(raw_outputs(loaded, decoded, threads))
             graded += chunk
-            log.info("%d of %d photographs", first + len(names), len(left))
-    known = identifier(graders.patient)
-    eyes = [known(image_name(Path(one.image).name)) for one in graded]
-    found = answers(graded, eyes, np.concatenate(said), graders, loaded) if graded else []
-    return found, [dict(zip(PROBLEM_COLUMNS, (name, *faults[name]), strict=True)) for name in sorted(faults)]
+            log.info("%d of %d images", first + len(names), len(left))
+    known = identifier(loaded.bundle.patient_pattern)
+    eyes = [known(image_name(Path(image.name).name)) for image in graded]
+    answers = answers_of(graded, eyes, np.concatenate(outputs), loaded) if graded else []
+    return answers, [dict(zip(PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
 
 
-def read(
-    files: Mapping[str, str], graders: Graders, loaded: Loaded, threads: int
-) -> tuple[list[Photograph], dict[str, Decoded], dict[str, tuple[str, str]]]:
-    """The photographs among ``files``, paths by name, their pixels by recipe, and why the others are none."""
-    headers = read_anew(list(files.values()), graders.pixel_limit, threads)
-    chunk = [Photograph(name, path, header) for (name, path), header in zip(files.items(), headers, strict=True)]
-    faults = {one.image: (one.header.problem, one.header.found) for one in chunk if one.header.problem}
-    chunk = [one for one in chunk if not one.header.problem]
-    decoded, undecoded = decode(chunk, {network.recipe for network, _ in loaded.networks}, threads)
-    faults |= {image: ("unreadable", found) for image, found in undecoded.items()}
-    return [one for one in chunk if one.image not in undecoded], decoded, faults
+def read_images(
+    files: Mapping[str, str], loaded: LoadedModel, threads: int
+) -> tuple[list[NewImage], dict[str, Decoded], dict[str, Found]]:
+    """Read and decode files, paths by name.
+
+    Returns:
+        The images that can be graded, their pixels by preprocessing variant, and the problems of the others by name.
+    """
+    headers = read_anew(list(files.values()), loaded.bundle.pixel_limit, threads)
+    images = [NewImage(name, path, header) for (name, path), header in zip(files.items(), headers, strict=True)]
+    problems = {image.name: (image.header.problem, image.header.found) for image in images if image.header.problem}
+    images = [image for image in images if not image.header.problem]
+    decoded, undecoded = decode(images, {network.variant for network, _ in loaded.networks}, threads)
+    problems |= {name: ("unreadable", found) for name, found in undecoded.items()}
+    return [image for image in images if image.name not in undecoded], decoded, problems
 
 
-def _fault_of_name(name: str, files: Mapping[str, str]) -> tuple[str, str] | None:
+def _name_problem(name: str, files: Mapping[str, str]) -> Found | None:
     if not os.path.lexists(files[name]):
         return "no_image", "there is no such file"
     if not name.lower().endswith(IMAGE_EXTENSIONS):
@@ -201,101 +237,122 @@ def _fault_of_name(name: str, files: Mapping[str, str]) -> tuple[str, str] | Non
     return None
 
 
-def _twins(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Those whose image name, which tells patient and eye, is that of another."""
+def _duplicates(names: Sequence[str]) -> dict[str, Found]:
+    """Files that share their image name, and so their patient and eye, with another file."""
     same: dict[str, list[str]] = defaultdict(list)
     for name in names:
         same[image_name(Path(name).name).casefold()].append(name)
     return {
-        name: ("duplicate_image", f"the same name as {', '.join(repr(twin) for twin in twins if twin != name)}")
-        for twins in same.values()
-        if len(twins) > 1
-        for name in twins
+        name: ("duplicate_image", f"the same name as {', '.join(repr(other) for other in shared if other != name)}")
+        for shared in same.values()
+        if len(shared) > 1
+        for name in shared
     }
 
 
-def decode(
-    photographs: Sequence[Photograph], recipes: set[str], threads: int
-) -> tuple[dict[str, Decoded], dict[str, str]]:
-    """Pixels of ``photographs`` by recipe, as those of the shards are made; and of those that have none, why not."""
-    parsed = {name: Variant.parse(name) for name in sorted(recipes)}
+def decode(images: Sequence[NewImage], variants: set[str], threads: int) -> tuple[dict[str, Decoded], dict[str, str]]:
+    """Decode images as the shards are made.
 
-    def read(one: Photograph) -> list[np.ndarray] | str:
-        row = {"digest": one.header.digest, "width": str(one.header.width), "height": str(one.header.height)}
+    Returns:
+        Their pixels by preprocessing variant, and the reason for each image without pixels by its name.
+    """
+    parsed = {name: Variant.parse(name) for name in sorted(variants)}
+
+    def read(image: NewImage) -> list[np.ndarray] | str:
+        header = image.header
+        row = {"digest": header.digest, "width": str(header.width), "height": str(header.height)}
         try:
-            return [load_image(Path(one.path), row, recipe) for recipe in parsed.values()]
+            return [load_image(Path(image.path), row, variant) for variant in parsed.values()]
         except RetinaflowError as error:
-            return str(error).removeprefix(f"{one.path}: ")
+            return str(error).removeprefix(f"{image.path}: ")
 
-    cv2.setNumThreads(1)  # the threads below each have a photograph of their own
+    cv2.setNumThreads(1)  # Each thread below has an image of its own.
     keep_freed_memory()
     with ThreadPoolExecutor(threads) as pool:
-        found = dict(zip((one.image for one in photographs), pool.map(read, photographs), strict=True))
-    undecoded = {image: pixels for image, pixels in found.items() if isinstance(pixels, str)}
-    images = [image for image in found if image not in undecoded]
+        found = dict(zip((image.name for image in images), pool.map(read, images), strict=True))
+    undecoded = {name: pixels for name, pixels in found.items() if isinstance(pixels, str)}
+    names = [name for name in found if name not in undecoded]
     decoded = {
-        name: Decoded(images, np.stack([found[image][number] for image in images]))
-        for number, name in enumerate(parsed)
-        if images
+        variant: Decoded(names, np.stack([found[name][number] for name in names]))
+        for number, variant in enumerate(parsed)
+        if names
     }
     return decoded, undecoded
 
 
-def outputs_of(loaded: Loaded, decoded: Mapping[str, Decoded], classes: int, views: int, threads: int) -> np.ndarray:
-    """What the grader puts out for photographs ``decoded`` by each recipe: float64 (n, width), as if it were scored."""
+def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, Decoded], threads: int) -> np.ndarray:
+    """Compute the raw outputs of a model, as scoring does.
+
+    Args:
+        loaded: The model.
+        decoded: n images by preprocessing variant.
+        threads: Threads that prepare batches.
+
+    Returns:
+        float64 (n, width).
+    """
+    grades, views = len(loaded.bundle.grade_names), loaded.bundle.tta_views
     means = []
     for network, models in loaded.networks:
-        pixels, objective = decoded[network.recipe], network.objective
-        said = [(objective, predict_views(model, pixels, threads, objective, views)[0]) for model in models]
-        means.append((objective, mean_outputs(said, objective, classes)))
-    return mean_outputs(means, loaded.grader.objective, classes)
+        pixels, objective = decoded[network.variant], network.objective
+        of_files = [(objective, predict_views(model, pixels, threads, objective, views)[0]) for model in models]
+        means.append((objective, mean_outputs(of_files, objective, grades)))
+    return mean_outputs(means, loaded.model.objective, grades)
 
 
-def answers(
-    photographs: Sequence[Photograph],
-    known: Sequence[tuple[str, str]],
-    outputs: np.ndarray,
-    graders: Graders,
-    loaded: Loaded,
+def answers_of(
+    images: Sequence[NewImage], eyes_of: Sequence[tuple[str, str]], outputs: np.ndarray, loaded: LoadedModel
 ) -> list[Answer]:
-    """What ``outputs`` (``outputs_of``) of ``photographs`` say, of which patient and eye are ``known``."""
-    patients, eyes = [patient for patient, _ in known], [eye for _, eye in known]
-    own = grade(loaded.decision, outputs)
-    both = grade(loaded.blended, blend(outputs, patients, eyes, graders.blend_weight))
+    """Grade images by their raw outputs.
+
+    Args:
+        images: n images.
+        eyes_of: Patient and eye of each, empty if unknown.
+        outputs: Raw outputs, float64 (n, width).
+        loaded: The model.
+
+    Returns:
+        An answer (``columns``) for each image.
+    """
+    names = loaded.bundle.grade_names
+    patients, eyes = [patient for patient, _ in eyes_of], [eye for _, eye in eyes_of]
+    own = grade(loaded.decision_rule, outputs)
+    both = grade(loaded.eye_average, blend(outputs, patients, eyes, loaded.bundle.fellow_eye_weight))
     has_both = paired(fellows(patients, eyes))
     return [
         {
-            "image": one.image,
+            "image": image.name,
             "patient": patients[number],
             "eye": eyes[number],
-            **_answer(own, number, graders.classes, "predicted_", ""),
+            **_graded(own, number, names, "predicted_", ""),
             **{
                 f"probability_{name}": float(value)
-                for name, value in zip(graders.classes, own.probabilities[number], strict=True)
+                for name, value in zip(names, own.probabilities[number], strict=True)
             },
             "uncertainty": float(1 - own.probabilities[number].max()),
-            "quality": float(one.header.quality),
-            "low_quality": int(float(one.header.quality) < graders.quality_cut),
+            "quality": float(image.header.quality),
+            "low_quality": int(float(image.header.quality) < loaded.bundle.quality_threshold),
             **(
-                _answer(both, number, graders.classes, "patient_", "patient_")
+                _graded(both, number, names, "patient_", "patient_")
                 if has_both[number]
                 else dict.fromkeys(PATIENT_COLUMNS)
             ),
         }
-        for number, one in enumerate(photographs)
+        for number, image in enumerate(images)
     ]
 
 
-def _answer(grades: Grades, number: int, classes: Sequence[str], of_grade: str, of_rest: str) -> Answer:
-    level = int(grades.level[number])
+def _graded(grades: Grades, number: int, grade_names: Sequence[str], of_grade: str, of_rest: str) -> Answer:
+    """Grade, severity and referral of one image; ``of_grade`` and ``of_rest`` are prefixes of the columns."""
+    predicted = int(grades.level[number])
     return {
-        f"{of_grade}grade_name": classes[level],
-        f"{of_grade}grade": level,
+        f"{of_grade}grade_name": grade_names[predicted],
+        f"{of_grade}grade": predicted,
         f"{of_rest}severity": float(grades.severity[number]),
         f"{of_rest}referable": int(grades.referable[number]),
     }
 
 
-def _written(value: object) -> object:
-    """As a table has it."""
+def _cell(value: object) -> object:
+    """A value as the table has it."""
     return f"{value:.9g}" if isinstance(value, float) else "" if value is None else value

@@ -1,7 +1,7 @@
-"""A page on this computer that grades the photographs of one patient at a time. Computes with TensorFlow.
+"""HTTP service and page that grade the images of one patient at a time. Computes with TensorFlow.
 
-It listens on the loopback interface alone, keeps nothing of a photograph once it is answered, and takes no more than it
-says. What the page shows is what `predict` says, beside what the answer rests on (`explain`).
+The service listens on the loopback interface only. It keeps no image after its answer and limits the size of a request.
+The page shows the answers of `predict` beside the heat map of `explain`.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from retinaflow.data.labels import IMAGE_EXTENSIONS
 from retinaflow.errors import RetinaflowError
-from retinaflow.serving.bundle import NOTICE, Graders
+from retinaflow.serving.bundle import NOTICE
 from retinaflow.serving.explain import overlay, relevance, scaled
-from retinaflow.serving.predict import Decoded, Loaded, answers, outputs_of, read
+from retinaflow.serving.predict import Decoded, LoadedModel, answers_of, raw_outputs, read_images
 
 LOOPBACK = "127.0.0.1"
 EYES = ("right", "left")
-# A photograph of 20 megapixels that is not compressed has 60 MB.
+# An uncompressed image of 20 megapixels has 60 MB.
 MOST_BYTES = 64_000_000
-# What surrounds the photographs in a request.
-AROUND = 10_000
+# Bytes of a request beside its images.
+FORM_OVERHEAD = 10_000
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 HEADERS = {
-    # Nothing but what is served here, and nothing of it in another site's frame.
+    # Load only files of this service, and show none of them in a frame of another site.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
         "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -48,10 +48,17 @@ HEADERS = {
 }
 
 
-def serve(graders: Graders, system: str, loaded: Loaded, port: int, threads: int) -> None:
-    """Serve the page until it is interrupted, on ``port`` of the loopback interface, 0 for any that is free.
+def serve(loaded: LoadedModel, name: str, *, port: int, threads: int) -> None:
+    """Serve the page until it is interrupted.
 
-    Raises ``RetinaflowError`` if another program has the port.
+    Args:
+        loaded: The model that grades.
+        name: Its name.
+        port: Port of the loopback interface; 0 for any free port.
+        threads: Threads that read and decode.
+
+    Raises:
+        RetinaflowError: Another program uses the port.
     """
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,46 +66,37 @@ def serve(graders: Graders, system: str, loaded: Loaded, port: int, threads: int
             listening.bind((LOOPBACK, port))
         except OSError as error:
             raise RetinaflowError(
-                f"port {port}: cannot be listened on ({error.strerror}). Name another: --port {port + 1}, or 0 for any."
+                f"port {port}: cannot listen on it ({error.strerror}). Name another: --port {port + 1}, or 0 for any."
             ) from error
-        listening.listen()  # who asks at once is kept waiting, not refused
+        listening.listen()  # An early request waits and is not refused.
         print(f"http://{LOOPBACK}:{listening.getsockname()[1]} - Ctrl-C ends it. {NOTICE}", flush=True)
-        config = uvicorn.Config(application(graders, system, loaded, threads), log_level="warning")
-        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
+        config = uvicorn.Config(application(loaded, name, threads), log_level="warning")
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again at its end.
             uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(graders: Graders, system: str, loaded: Loaded, threads: int) -> FastAPI:
-    """The page and what it asks: `GET /about`, and `POST /grade` with the files `right` and `left`, or one of them."""
-    # Without the pages that describe its interface, which fetch scripts from elsewhere.
+def application(loaded: LoadedModel, name: str, threads: int) -> FastAPI:
+    """Build the service: the page, `GET /about`, and `POST /grade` with the files `right` and `left`, or one of them.
+
+    Args:
+        loaded: The model that grades.
+        name: Its name.
+        threads: Threads that read and decode.
+    """
+    # No pages that describe the interface: they fetch scripts from other sites.
     app = FastAPI(title="retinaflow", docs_url=None, redoc_url=None, openapi_url=None)
-    # A page elsewhere whose name is made to lead here would have another one.
+    # Refuses pages of other sites whose host name points to this computer.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"])
+    _add_guard(app)
+    for address, file in FILES.items():
+        app.get(address, include_in_schema=False)(lambda file=file: FileResponse(PAGE / file))
     one_at_a_time = asyncio.Lock()
-
-    @app.middleware("http")
-    async def guard(request: Request, proceed: Any) -> Any:
-        fault = _fault_of_request(request)
-        response = fault if fault else await proceed(request)
-        response.headers.update(HEADERS)
-        return response
-
-    @app.exception_handler(StarletteHTTPException)
-    async def told(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code)
-
-    @app.exception_handler(Exception)
-    async def failed(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": f"it could not be graded: {error}"}, 500)
-
-    for address, name in FILES.items():
-        app.get(address, include_in_schema=False)(lambda name=name: FileResponse(PAGE / name))
 
     @app.get("/about")
     def about() -> dict[str, Any]:
         return {
-            "model": system,
-            "grade_names": graders.classes,
+            "model": name,
+            "grade_names": loaded.bundle.grade_names,
             "types": list(IMAGE_EXTENSIONS),
             "most_bytes": MOST_BYTES,
         }
@@ -108,7 +106,7 @@ def application(graders: Graders, system: str, loaded: Loaded, threads: int) -> 
         async with request.form(max_files=len(EYES), max_fields=0) as form:
             sent = {eye: each for eye in EYES if isinstance(each := form.get(eye), UploadFile)}
             if not sent or len(sent) != len(form):
-                raise HTTPException(400, "expected a photograph as the file 'right', as the file 'left', or both")
+                raise HTTPException(400, "expected an image as the file 'right', as the file 'left', or both")
             with tempfile.TemporaryDirectory(prefix="retinaflow-") as folder:
                 files = {}
                 for eye, upload in sent.items():
@@ -116,31 +114,50 @@ def application(graders: Graders, system: str, loaded: Loaded, threads: int) -> 
                     path.write_bytes(await upload.read())
                     files[eye] = str(path)
                 async with one_at_a_time:
-                    return await run_in_threadpool(examine, files, graders, loaded, threads)
+                    return await run_in_threadpool(examine, files, loaded, threads)
 
     return app
 
 
-def _fault_of_request(request: Request) -> JSONResponse | None:
-    """Why it is not read at all."""
+def _add_guard(app: FastAPI) -> None:
+    """Refuse requests that are not from the page, add the headers, and answer every error as JSON."""
+
+    @app.middleware("http")
+    async def guard(request: Request, proceed: Any) -> Any:
+        refusal = _refusal(request)
+        response = refusal if refusal else await proceed(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": f"it could not be graded: {error}"}, 500)
+
+
+def _refusal(request: Request) -> JSONResponse | None:
+    """Answer to a request that is not read at all; None for others."""
     if request.method != "POST":
         return None
-    # Other sites may send here, but not read what comes back; they need not keep the machine busy either.
+    # Pages of other sites can send requests here; the browser only hides the answer from them.
     origin = request.headers.get("origin")
     if origin is not None and origin != f"http://{request.headers.get('host')}":
         return JSONResponse({"error": f"asked from {origin}, expected from the page itself"}, 403)
     length = request.headers.get("content-length", "")
-    # What comes in chunks has no length, whatever it says.
+    # A chunked request has no length, even if a header names one.
     if not length.isdecimal() or "transfer-encoding" in request.headers:
         return JSONResponse({"error": "expected a Content-Length"}, 411)
-    if int(length) > len(EYES) * MOST_BYTES + AROUND:
-        text = f"{int(length) / 1e6:.0f} MB, expected {MOST_BYTES / 1e6:.0f} MB a photograph at most"
+    if int(length) > len(EYES) * MOST_BYTES + FORM_OVERHEAD:
+        text = f"{int(length) / 1e6:.0f} MB, expected {MOST_BYTES / 1e6:.0f} MB an image at most"
         return JSONResponse({"error": text}, 413)
     return None
 
 
 def _suffix(eye: str, upload: UploadFile) -> str:
-    """The ending of the file's name, of which nothing else is used."""
+    """Extension of an uploaded file. The rest of its name is not used."""
     name = (upload.filename or "").lower()
     for suffix in IMAGE_EXTENSIONS:
         if name.endswith(suffix):
@@ -154,42 +171,48 @@ def _suffix(eye: str, upload: UploadFile) -> str:
     return suffix
 
 
-def examine(files: Mapping[str, str], graders: Graders, loaded: Loaded, threads: int) -> dict[str, Any]:
-    """What the page shows of the photographs of one patient, paths by eye: those graded, and why others are not.
+def examine(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> dict[str, Any]:
+    """Grade the images of one patient and explain the grades.
 
-    Of each, the ``predict.columns``, and as PNG images in `data:` addresses the ``photograph`` as the network sees it
-    and the ``relevance`` over it.
+    Args:
+        files: Path by eye.
+        loaded: The model that grades.
+        threads: Threads that read and decode.
+
+    Returns:
+        ``images``: for each graded image the ``predict.columns`` and, as PNG in `data:` addresses, the ``input`` of the
+        network and the ``heat_map`` over it. ``problems``: the reason for each other image.
     """
-    photographs, decoded, faults = read(files, graders, loaded, threads)
+    images, decoded, unread = read_images(files, loaded, threads)
     graded: list[dict[str, Any]] = []
-    if photographs:
-        outputs = outputs_of(loaded, decoded, len(graders.classes), graders.views, threads)
-        found = answers(photographs, [("", one.image) for one in photographs], outputs, graders, loaded)
-        shares = _relevance(loaded, decoded, np.array([answer["predicted_grade"] for answer in found]))
-        shown = decoded[loaded.networks[0][0].recipe]
+    if images:
+        outputs = raw_outputs(loaded, decoded, threads)
+        answers = answers_of(images, [("", image.name) for image in images], outputs, loaded)
+        heat_maps = _heat_maps(loaded, decoded, np.array([answer["predicted_grade"] for answer in answers]))
+        shown = decoded[loaded.networks[0][0].variant]
         graded = [
             {
                 **answer,
-                "eye": one.image,
-                "photograph": _png(shown[number]),
-                "relevance": _png(overlay(shown[number], share)),
+                "eye": image.name,
+                "input": _png(shown[number]),
+                "heat_map": _png(overlay(shown[number], heat_map)),
             }
-            for number, (one, answer, share) in enumerate(zip(photographs, found, shares, strict=True))
+            for number, (image, answer, heat_map) in enumerate(zip(images, answers, heat_maps, strict=True))
         ]
-    problems = [{"eye": eye, "problem": kind, "found": text} for eye, (kind, text) in faults.items()]
-    return {"photographs": graded, "problems": problems}
+    problems = [{"eye": eye, "problem": kind, "found": text} for eye, (kind, text) in unread.items()]
+    return {"images": graded, "problems": problems}
 
 
-def _relevance(loaded: Loaded, decoded: Mapping[str, Decoded], levels: np.ndarray) -> np.ndarray:
-    """Mean over all networks of ``explain.relevance``, of the size of what the first of them sees."""
-    size = decoded[loaded.networks[0][0].recipe].size
-    each = [
-        np.stack([cv2.resize(share, (size, size)) for share in relevance(model, pixels, network.objective, levels)])
+def _heat_maps(loaded: LoadedModel, decoded: Mapping[str, Decoded], grades: np.ndarray) -> np.ndarray:
+    """Mean of ``explain.relevance`` over all networks, in the image size of the first."""
+    size = decoded[loaded.networks[0][0].variant].size
+    of_files = [
+        np.stack([cv2.resize(share, (size, size)) for share in relevance(model, pixels, network.objective, grades)])
         for network, models in loaded.networks
-        for pixels in [decoded[network.recipe].pixels]
+        for pixels in [decoded[network.variant].pixels]
         for model in models
     ]
-    return scaled(np.mean(each, axis=0))
+    return scaled(np.mean(of_files, axis=0))
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -1,17 +1,17 @@
 "use strict";
 
 const EYES = ["right", "left"];
-const part = (id) => document.getElementById(id);
+const element = (id) => document.getElementById(id);
 const chosen = {};
 const previews = {};
 const ready = fetch("/about").then((response) => response.json());
-let about = null; // what is waited for before anything is chosen
-let asked = 0; // what was asked for before is no answer to what is shown now
+let about = null; // limits and names; loaded before the first choice
+let request = 0; // number of the present request; answers to older ones are dropped
 
-function say(text) { part("status").textContent = text; }
+function report(text) { element("status").textContent = text; }
 
-function complain(texts) {
-  part("problems").firstElementChild.replaceChildren(...texts.map((text) => {
+function showProblems(texts) {
+  element("problems").firstElementChild.replaceChildren(...texts.map((text) => {
     const line = document.createElement("li");
     line.textContent = text;
     return line;
@@ -22,46 +22,46 @@ function size(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
-function fault(file) {
+function problemOf(file) {
   const name = file.name.toLowerCase();
   if (!about.types.some((type) => name.endsWith(type))) return `expected a file that ends in ${about.types.join(", ")}`;
   if (file.size > about.most_bytes) return `${size(file.size)}, expected ${size(about.most_bytes)} at most`;
   return "";
 }
 
-function forget() {
-  asked += 1;
-  complain([]);
-  part("results").replaceChildren();
-  say("");
-  part("grade").disabled = !EYES.some((eye) => chosen[eye]);
+function clearAnswers() {
+  request += 1;
+  showProblems([]);
+  element("results").replaceChildren();
+  report("");
+  element("grade").disabled = !EYES.some((eye) => chosen[eye]);
 }
 
 async function choose(eye, files) {
-  part(eye).value = ""; // so that the same file can be chosen again
-  forget();
+  element(eye).value = ""; // else the same file cannot be chosen again
+  clearAnswers();
   about = await ready;
-  if (files.length !== 1) return complain([`${eye} eye: ${files.length} files, expected one photograph`]);
+  if (files.length !== 1) return showProblems([`${eye} eye: ${files.length} files, expected one image`]);
   const file = files[0];
-  const wrong = fault(file);
-  if (wrong) return complain([`${eye} eye: ${file.name}: ${wrong}`]);
+  const problem = problemOf(file);
+  if (problem) return showProblems([`${eye} eye: ${file.name}: ${problem}`]);
   chosen[eye] = file;
   show(eye);
-  forget();
+  clearAnswers();
 }
 
 function show(eye) {
-  const place = part(`drop-${eye}`);
+  const place = element(`drop-${eye}`);
   const picture = place.querySelector("img");
   const file = chosen[eye];
   if (previews[eye]) URL.revokeObjectURL(previews[eye]);
   previews[eye] = file ? URL.createObjectURL(file) : "";
   picture.hidden = !file;
-  // Browsers do not know every type that can be graded.
+  // Browsers cannot show every type that can be graded.
   picture.onerror = () => { picture.hidden = true; };
   if (file) picture.src = previews[eye]; else picture.removeAttribute("src");
   picture.alt = file ? `${eye} eye, as chosen` : "";
-  place.querySelector(".hint").textContent = file ? `${file.name}, ${size(file.size)}` : "drop a fundus photograph here";
+  place.querySelector(".hint").textContent = file ? `${file.name}, ${size(file.size)}` : "drop a fundus image here";
 }
 
 function clear() {
@@ -69,28 +69,28 @@ function clear() {
     delete chosen[eye];
     show(eye);
   }
-  forget();
+  clearAnswers();
 }
 
 function graded(answer, prefix) {
   const severity = answer[`${prefix}severity`].toFixed(2);
-  const most = about.classes.length - 1;
-  return `${answer[`${prefix || "predicted_"}grade_name`]}, severity ${severity} of ${most}, ${answer[`${prefix}referable`] ? "" : "not "}to be referred`;
+  const most = about.grade_names.length - 1;
+  return `${answer[`${prefix || "predicted_"}grade_name`]}, severity ${severity} of ${most}, ${answer[`${prefix}referable`] ? "refer" : "do not refer"}`;
 }
 
 function result(answer) {
-  const article = part("result").content.cloneNode(true).firstElementChild;
+  const article = element("result").content.cloneNode(true).firstElementChild;
   const find = (selector) => article.querySelector(selector);
   article.dataset.eye = answer.eye;
   find("h2").textContent = `${answer.eye === "right" ? "Right" : "Left"} eye`;
   find(".grade").textContent = graded(answer, "");
   find(".grade").classList.toggle("refer", Boolean(answer.referable));
-  find(".detail").textContent = `Uncertainty ${answer.uncertainty.toFixed(2)}: what the highest probability lacks to 1`;
-  if (answer.patient_grade_name !== null) find(".both").textContent = `By both eyes: ${graded(answer, "patient_")}`;
+  find(".detail").textContent = `Uncertainty ${answer.uncertainty.toFixed(2)}: 1 minus the highest probability`;
+  if (answer.patient_grade_name !== null) find(".both").textContent = `Mean of both eyes: ${graded(answer, "patient_")}`;
   if (answer.low_quality) {
-    find(".quality").textContent = `Poor quality (${answer.quality.toFixed(2)}): less than nearly all photographs it was trained on have`;
+    find(".quality").textContent = `Low quality (${answer.quality.toFixed(2)}): lower than nearly all training images`;
   }
-  for (const name of about.classes) {
+  for (const name of about.grade_names) {
     const share = answer[`probability_${name}`];
     const row = find("tbody").insertRow();
     const head = document.createElement("th");
@@ -103,9 +103,9 @@ function result(answer) {
     row.insertCell().append(meter);
     row.insertCell().textContent = share.toFixed(3);
   }
-  for (const name of ["photograph", "relevance"]) {
+  for (const name of ["input", "heat_map"]) {
     find(`.${name}`).src = answer[name];
-    find(`.${name}`).alt = `${answer.eye} eye, ${name === "photograph" ? "as the network sees it" : "what the answer rests on"}`;
+    find(`.${name}`).alt = `${answer.eye} eye, ${name === "input" ? "input of the network" : "Grad-CAM heat map"}`;
   }
   return article;
 }
@@ -115,7 +115,7 @@ async function answer(sent) {
   try {
     response = await fetch("/grade", { method: "POST", body: sent });
   } catch {
-    throw new Error("The program that grades does not answer: is it still running?");
+    throw new Error("The retinaflow server does not answer. Is it still running?");
   }
   const found = await response.json();
   if (!response.ok) throw new Error(found.error);
@@ -126,28 +126,28 @@ async function grade(event) {
   event.preventDefault();
   const sent = new FormData();
   for (const eye of EYES) if (chosen[eye]) sent.append(eye, chosen[eye]);
-  forget();
-  const number = asked;
-  part("grade").disabled = true;
-  say("Grading ...");
+  clearAnswers();
+  const number = request;
+  element("grade").disabled = true;
+  report("Grading ...");
   try {
     const found = await answer(sent);
-    if (number !== asked) return;
-    part("results").replaceChildren(...found.photographs.map(result));
-    complain(found.problems.map((one) => `${one.eye} eye: ${one.problem}, ${one.found}`));
-    say(found.photographs.length ? "Graded." : "Nothing was graded.");
+    if (number !== request) return;
+    element("results").replaceChildren(...found.images.map(result));
+    showProblems(found.problems.map((problem) => `${problem.eye} eye: ${problem.problem}, ${problem.found}`));
+    report(found.images.length ? "Graded." : "Nothing was graded.");
   } catch (error) {
-    if (number !== asked) return;
-    say("");
-    complain([error.message]);
+    if (number !== request) return;
+    report("");
+    showProblems([error.message]);
   } finally {
-    if (number === asked) part("grade").disabled = !EYES.some((eye) => chosen[eye]);
+    if (number === request) element("grade").disabled = !EYES.some((eye) => chosen[eye]);
   }
 }
 
 for (const eye of EYES) {
-  const place = part(`drop-${eye}`);
-  part(eye).addEventListener("change", () => choose(eye, [...part(eye).files]));
+  const place = element(`drop-${eye}`);
+  element(eye).addEventListener("change", () => choose(eye, [...element(eye).files]));
   place.addEventListener("dragover", () => place.classList.add("over"));
   place.addEventListener("dragleave", () => place.classList.remove("over"));
   place.addEventListener("drop", (event) => {
@@ -155,13 +155,13 @@ for (const eye of EYES) {
     choose(eye, [...event.dataTransfer.files]);
   });
 }
-// A photograph dropped beside its place would take the place of the page.
+// The browser would open an image that is dropped elsewhere.
 for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
-part("form").addEventListener("submit", grade);
-part("clear").addEventListener("click", (event) => { event.preventDefault(); clear(); });
+element("form").addEventListener("submit", grade);
+element("clear").addEventListener("click", (event) => { event.preventDefault(); clear(); });
 
-ready.then((told) => {
-  part("about").textContent = `Graded by ${told.system}.`;
-  part("limits").textContent = `${told.types.join(", ")}, up to ${size(told.most_bytes)} each`;
-  for (const eye of EYES) part(eye).accept = told.types.join(",");
-}, () => complain(["The program that grades does not answer: start it, and load this page again."]));
+ready.then((limits) => {
+  element("about").textContent = `Graded by ${limits.model}.`;
+  element("limits").textContent = `${limits.types.join(", ")}, up to ${size(limits.most_bytes)} each`;
+  for (const eye of EYES) element(eye).accept = limits.types.join(",");
+}, () => showProblems(["The retinaflow server does not answer. Start it and load this page again."]));
