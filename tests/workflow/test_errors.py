@@ -185,7 +185,7 @@ def test_a_photograph_that_breaks_off_later_is_named_by_the_job_that_decodes_it(
     photograph.write_bytes(photograph.read_bytes()[:-600])
     # Without another look at the folder.
     shown = project.snakemake("--until", "preprocess", "--rerun-triggers", "mtime", check=False)
-    assert re.search(r"results/organized/\w+/class\d/1_left.jpeg: ", shown)
+    assert re.search(r"results/organized/\w+/\w+/1_left.jpeg: ", shown)
     assert "1 of its photographs cannot be used" in shown
     assert "Traceback" not in shown
     logs = (project.folder / "results/logs/preprocess").glob("*/*/*.log")
@@ -243,3 +243,15 @@ def test_an_image_that_was_not_made_is_named_with_the_command_that_makes_it(fres
     shown = fresh().snakemake("preflight", "--software-deployment-method", "apptainer", check=False)
     assert "apptainer build retinaflow.sif envs/retinaflow.def" in shown
     assert "Traceback" not in shown
+
+
+def test_results_of_the_former_layout_are_refused_and_kept(fresh):
+    project = fresh()
+    record = project.folder / "results/models/VGG16/run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    for arguments in (["-n"], []):
+        shown = project.snakemake(*arguments, check=False)
+        assert re.search(r"layout of retinaflow 0\.1 \(found results/models/VGG16/run\.json\)", shown)
+        assert "mv 'results' 'results-0.1'" in shown
+        assert [path.name for path in record.parent.iterdir()] == ["run.json"]

@@ -56,10 +56,7 @@ def test_new_photographs(finished):
 
     # From another shell, in one clear error.
     shown = finished.snakemake("predict", check=False)
-    assert (
-        "images: none, so there is nothing to predict. Name the photographs: `snakemake predict --config images="
-        in shown
-    )
+    assert "images: none, so there is nothing to predict. Name the images: `snakemake predict --config images=" in shown
     shown = finished.snakemake("-n", "predict", "--config", "images=absent", check=False)
     assert "images: there is no 'absent'; expected a folder of photographs, a .zip archive of one, or a list" in shown
     shown = finished.snakemake("-n", *ASKED, "model=Nobody", check=False)

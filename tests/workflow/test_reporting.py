@@ -41,10 +41,10 @@ def test_nothing_depends_on_the_report(reported: Project) -> None:
 def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
     html = reported.read("results/report.html")
     results, categories = variable(html, "results"), variable(html, "categories")
-    assert categories.keys() == {"Comparison", "Data", "Graders", "Provenance"}
-    assert categories["Graders"].keys() == set(SYSTEMS)
+    assert categories.keys() == {"Comparison", "Data", "Models", "Provenance"}
+    assert categories["Models"].keys() == set(SYSTEMS)
     for system in SYSTEMS:
-        shown = [results[path]["labels"] for path in categories["Graders"][system]]
+        shown = [results[path]["labels"] for path in categories["Models"][system]]
         figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the photographs"}
         of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
         curves = set() if system == "ensemble" else {("learning curves", "")}
@@ -99,7 +99,7 @@ def test_report_without_its_own_figures(finished: Project) -> None:
     """`--report` alone has what every run leaves behind, and says what else could be drawn of it."""
     finished.snakemake("--report", "results/report.html")
     html = finished.read("results/report.html")
-    assert variable(html, "categories").keys() == {"Comparison", "Graders"}
+    assert variable(html, "categories").keys() == {"Comparison", "Models"}
     assert "snakemake report" in variable(html, "workflow_desc")
     drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
     cards = {"data_card": 1, **{f"model_card {system}": 1 for system in SYSTEMS}}

@@ -220,7 +220,8 @@ def test_words_in_the_library(finished):
     """Comments and docstrings of every module change; nothing runs again."""
     for module in (finished.folder / "workflow/retinaflow").rglob("*.py"):
         text = module.read_text(encoding="utf-8").replace("    # ", "    # Indeed: ")
-        module.write_text(text.replace('\n    """', '\n    """Indeed: ') + "\n# changed\n", encoding="utf-8")
+        text = re.sub(r'(:\n +""")(?=\w)', r"\1Indeed, ", text)
+        module.write_text(f"{text}\n# changed\n", encoding="utf-8")
     assert not finished.planned()
 
 

@@ -7,5 +7,5 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.jobs.plan import plan
 
 with job_log(snakemake.log[0]):
-    text = plan(load(snakemake.config), snakemake.params.photographs)
+    text = plan(load(snakemake.config), snakemake.params.images)
     logging.info("what this configuration takes:\n\n%s", text, extra={"screen": True})
