@@ -186,7 +186,7 @@ def test_a_photograph_that_breaks_off_later_is_named_by_the_job_that_decodes_it(
     # Without another look at the folder.
     shown = project.snakemake("--until", "preprocess", "--rerun-triggers", "mtime", check=False)
     assert re.search(r"results/organized/\w+/\w+/1_left.jpeg: ", shown)
-    assert "1 of its photographs cannot be used" in shown
+    assert "1 of its images cannot be used" in shown
     assert "Traceback" not in shown
     logs = (project.folder / "results/logs/preprocess").glob("*/*/*.log")
     (log,) = [log for log in logs if "1_left.jpeg" in log.read_text() and "attempt" not in log.name]

@@ -45,7 +45,7 @@ def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
     assert categories["Models"].keys() == set(SYSTEMS)
     for system in SYSTEMS:
         shown = [results[path]["labels"] for path in categories["Models"][system]]
-        figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the photographs"}
+        figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the images"}
         of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
         curves = set() if system == "ensemble" else {("learning curves", "")}
         card = {("model card", "")}
