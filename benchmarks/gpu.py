@@ -66,7 +66,7 @@ from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.preprocess import prepare
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.preprocess import PreprocessSettings
-from retinaflow.settings.train import TrainSection
+from retinaflow.settings.train import TrainingSettings, TrainSection
 
 CASES: tuple[tuple[str, int], ...] = sized(
     (("VGG16", 224), ("ResNet50", 224), ("InceptionV3", 224), ("InceptionV3", 299), ("ResNet50", 512)),
@@ -174,8 +174,9 @@ def _prepare(path: Path, recipe: Variant) -> np.ndarray:
 
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
     """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.training.train`` does."""
-    model = build(case.backbone, settings, len(CLASSES), None, precision=precision)
-    compile_model(model, settings, len(CLASSES), devices.compiles())
+    typed = TrainingSettings.model_construct(**{**settings, "backbone": case.backbone})
+    model = build(typed, len(CLASSES), precision=precision)
+    compile_model(model, typed, len(CLASSES), jit=devices.compiles())
     return model
 
 

@@ -21,6 +21,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
 from retinaflow.networks.objectives import targets
 from retinaflow.preprocessing.batches import Batches, Images
+from retinaflow.settings.train import TrainingSettings
 
 CASES = common.sized(("InceptionV3", "ResNet50"), ("MobileNetV3Small",))
 SIZE, COUNT = common.sized((224, 64), (32, 16))
@@ -37,8 +38,9 @@ def configured(backbone: str) -> dict[str, Any]:
 def compare(backbone: str, photographs: Images) -> list[common.Row]:
     """One backbone, an epoch each."""
     chosen = configured(backbone)
-    model = build(backbone, chosen, len(common.CLASSES), None)
-    compile_model(model, chosen, len(common.CLASSES), devices.compiles())
+    typed = TrainingSettings.model_construct(**chosen)
+    model = build(typed, len(common.CLASSES))
+    compile_model(model, typed, len(common.CLASSES), jit=devices.compiles())
     answers = targets(chosen["objective"], photographs.grades, len(common.CLASSES))
     batches = Batches(
         photographs, chosen["batch_size"], threads=THREADS, seed=1, augmentation=chosen["augment"], targets=answers

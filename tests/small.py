@@ -18,6 +18,7 @@ import pytest
 
 from common import AUGMENT, Part
 from retinaflow.networks.backbones import BACKBONES, Backbone
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.train import OutOfTimeError, train_job
 
 THREE = ["none", "mild", "severe"]
@@ -59,6 +60,13 @@ SETTINGS = {
     "early_stopping_patience": 10,
     "augment": AUGMENT,
 }
+
+
+def typed(backbone: str = "Tiny", **changes: Any) -> TrainingSettings:
+    """Settings of a training run. Values out of the bounds of the configuration are possible."""
+    return TrainingSettings.model_construct(**{**SETTINGS, "backbone": backbone, **changes})
+
+
 OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json")
 
 

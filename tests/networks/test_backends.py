@@ -69,12 +69,14 @@ import keras
 import numpy as np
 from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
-device.prepare(1, 2)
-model = build("MobileNetV3Small", settings, 5, None)
+from retinaflow.settings.train import TrainingSettings
+devices.prepare(1, 2)
+settings = TrainingSettings.model_construct(backbone="MobileNetV3Small", **settings)
+model = build(settings, 5)
 for layer in model.get_layer("MobileNetV3Small").layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
-compile_model(model, settings, 5, device.compiles())
+compile_model(model, settings, 5, jit=devices.compiles())
 model.fit(np.load(folder / "pixels.npy"), np.eye(5)[np.arange(40) % 5], batch_size=20, epochs=3, verbose=0)
 model.save(folder / f"{name}.keras")
 """

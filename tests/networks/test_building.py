@@ -37,6 +37,10 @@ SETTINGS = {
 }
 
 
+def typed(backbone, **changes):
+    return small.typed(backbone, **{**SETTINGS, **changes})
+
+
 def rgb(size=32, count=2):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
@@ -79,13 +83,13 @@ def test_normalisation_inside_a_network_stays_in_float32(name):
 
 
 def test_mixed_precision_is_of_one_model():
-    model = build("MobileNetV3Small", SETTINGS, 5, None, precision="mixed_float16")
+    model = build(typed("MobileNetV3Small"), 5, precision="mixed_float16")
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("dense_1").compute_dtype == "float16"
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
     answer = keras.ops.convert_to_numpy(model(rgb()))
     assert answer.dtype == np.float32
-    plain = in_float32(model, "MobileNetV3Small", SETTINGS, 5, None)
+    plain = in_float32(model, typed("MobileNetV3Small"), 5)
     assert plain.get_layer("dense_1").compute_dtype == "float32"
     assert keras.ops.convert_to_numpy(plain(rgb())) == pytest.approx(answer, abs=0.02)
 
@@ -149,7 +153,7 @@ def test_per_image_normalisation_forgets_brightness_and_contrast():
 )
 def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind):
     keras.utils.set_random_seed(1)
-    model = build(name, {**SETTINGS, "normalisation": kind}, 5, None, ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0]))
+    model = build(typed(name, normalisation=kind), 5, statistics=([100.0, 60.0, 30.0], [50.0, 40.0, 20.0]))
     answer = model.predict(rgb(), verbose=0)
     assert answer.shape == (2, 5)
     assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -162,7 +166,7 @@ def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind)
 def test_before_the_first_step_a_model_answers_what_is_frequent(monkeypatch, objective):
     small.register(monkeypatch)
     frequencies = np.array([700, 70, 150, 50, 30.0])
-    model = build("Tiny", {**small.SETTINGS, "objective": objective}, 5, None, frequencies=frequencies)
+    model = build(small.typed(objective=objective), 5, frequencies=frequencies)
     inner = model.layers[-1 if objective != "ordinal" else -2]
     inner.set_weights([np.zeros_like(inner.get_weights()[0]), *inner.get_weights()[1:]])
     answer = keras.ops.convert_to_numpy(model(rgb())).astype(np.float64)
@@ -200,8 +204,8 @@ def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
     """Whatever the weights: one vector serves all, and training leaves the biases in their order."""
     small.register(monkeypatch)
     keras.utils.set_random_seed(1)
-    settings = {**small.SETTINGS, "objective": "ordinal", "learning_rate": 0.05}
-    model = build("Tiny", settings, 5, None, frequencies=np.array([700, 70, 150, 50, 30.0]), precision="mixed_bfloat16")
+    settings = small.typed(objective="ordinal", learning_rate=0.05)
+    model = build(settings, 5, frequencies=np.array([700, 70, 150, 50, 30.0]), precision="mixed_bfloat16")
     compile_model(model, settings, 5, jit=False)
     before = model.get_layer("probabilities").get_weights()[1]
     levels = np.random.default_rng(1).integers(0, 5, 40)
@@ -221,7 +225,7 @@ def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
 def test_the_seed_decides_random_weights():
     def first_kernel(seed):
         keras.utils.set_random_seed(seed)
-        return np.asarray(build("MobileNetV3Small", SETTINGS, 5, None).weights[0])
+        return np.asarray(build(typed("MobileNetV3Small"), 5).weights[0])
 
     assert np.array_equal(first_kernel(1), first_kernel(1))
     assert not np.array_equal(first_kernel(1), first_kernel(2))
@@ -230,7 +234,7 @@ def test_the_seed_decides_random_weights():
 def steps(settings, count=3):
     """A backbone before and after a few training steps: name of each weight and whether it changed."""
     keras.utils.set_random_seed(1)
-    model = build("MobileNetV3Small", {**SETTINGS, **settings}, 5, None)
+    model = build(typed("MobileNetV3Small", **settings), 5)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     before = [np.array(weight) for weight in network.weights]
     model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy())
@@ -280,8 +284,8 @@ def test_features_of_several_layers_are_joined_in_their_order():
 def test_a_network_of_several_layers_trains_and_answers_the_same_from_its_file(tmp_path):
     # Whatever the start, some units answer, and none of them for sure: nothing would be learnt from either.
     start = {"normalisation": "per_image", "dense_units": [64]}
-    settings = {**SETTINGS, **start, "feature_layers": ["block1_pool", "block2_pool"], "freeze_layers": 2}
-    model = build("VGG16", settings, 5, None)
+    settings = typed("VGG16", **start, feature_layers=["block1_pool", "block2_pool"], freeze_layers=2)
+    model = build(settings, 5)
     before = {weight.path: weight.numpy().copy() for weight in model.weights}  # JAX trains in the same memory
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(rgb(), np.array([0, 4]), verbose=0)
@@ -291,9 +295,7 @@ def test_a_network_of_several_layers_trains_and_answers_the_same_from_its_file(t
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded.predict_on_batch(rgb()), model.predict_on_batch(rgb()))
-    np.testing.assert_array_equal(
-        in_float32(model, "VGG16", settings, 5, None).predict_on_batch(rgb()), model.predict_on_batch(rgb())
-    )
+    np.testing.assert_array_equal(in_float32(model, settings, 5).predict_on_batch(rgb()), model.predict_on_batch(rgb()))
 
 
 def model_weight(model, path):
@@ -302,7 +304,7 @@ def model_weight(model, path):
 
 def test_layers_that_a_network_lacks_are_refused():
     with pytest.raises(RetinaflowError, match=r"vgg16 has no layer 'block3_pol'.*similar ones are block3_pool"):
-        build("VGG16", {**SETTINGS, "feature_layers": ["block2_pool", "block3_pol"]}, 5, None)
+        build(typed("VGG16", feature_layers=["block2_pool", "block3_pol"]), 5)
 
 
 @pytest.mark.parametrize("name", [name for name, backbone in BACKBONES.items() if backbone.feature_layers])

@@ -10,6 +10,7 @@ import pytest
 
 from common import ROOT
 from retinaflow.networks import devices
+from small import typed
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
@@ -43,7 +44,7 @@ THREADS = {
 def test_threads_are_those_asked_for():
     """In a process of its own, as only the first tensor fixes their number."""
     code = (
-        "from retinaflow import device; device.prepare(1, 3); import keras; keras.ops.ones(1) + 1;"
+        "from retinaflow.networks import devices; devices.prepare(1, 3); import keras; keras.ops.ones(1) + 1;"
         f"{THREADS[keras.backend.backend()]}"
     )
     result = subprocess.run(
@@ -76,7 +77,7 @@ def test_auto_is_what_all_devices_compute_fast(monkeypatch, capabilities, precis
     monkeypatch.setattr(devices, "has_gpu", lambda: bool(capabilities))
     monkeypatch.setattr(devices, "_capability", lambda number: capabilities[number])
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    settings = {"precision": "auto", "jit": "auto", "gpus": max(1, len(capabilities))}
+    settings = typed(precision="auto", jit="auto", gpus=max(1, len(capabilities)))
     assert devices.resolve(settings) == {"precision": precision, "jit": True}
 
 
@@ -84,7 +85,7 @@ def test_auto_is_what_all_devices_compute_fast(monkeypatch, capabilities, precis
 def test_a_precision_that_is_no_faster_is_used_and_said_so(monkeypatch, caplog, wanted, said):
     monkeypatch.setattr(devices, "has_gpu", lambda: True)
     monkeypatch.setattr(devices, "_capability", {0: (7, 5)}.get)
-    assert devices.resolve({"precision": wanted, "jit": False, "gpus": 1}) == {"precision": wanted, "jit": False}
+    assert devices.resolve(typed(precision=wanted, jit=False, gpus=1)) == {"precision": wanted, "jit": False}
     assert ("computes mixed_bfloat16 no faster than mixed_float16" in caplog.text) == said
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from retinaflow.networks.building import policy
-from retinaflow.networks.optimizers import Average, optimizer, scales
-from small import SETTINGS
+from retinaflow.networks.optimizers import AveragedWeights, build_optimizer, rate_factors
+from small import typed
 
 
 def stack(layers: int, offsets: bool = True) -> keras.Model:
@@ -25,7 +25,7 @@ def stack(layers: int, offsets: bool = True) -> keras.Model:
 
 def step(model: keras.Model, count: int = 1, rate: float = 0.1, gradient: float = 1.0, **changes) -> list[np.ndarray]:
     """Weights after some steps with gradients that are the same for all."""
-    optimiser = optimizer({**SETTINGS, **changes}, model)
+    optimiser = build_optimizer(typed(**changes), model)
     optimiser.learning_rate = rate
     for _ in range(count):
         optimiser.apply([gradient * keras.ops.ones(each.shape) for each in model.trainable_variables])
@@ -35,7 +35,7 @@ def step(model: keras.Model, count: int = 1, rate: float = 0.1, gradient: float 
 def test_the_rate_falls_for_each_tenth_of_the_layers():
     expected = [0.5 ** (10 - number // 2) for number in range(20)] + [1.0]
     model = stack(20)
-    assert scales(model, 0.5) == pytest.approx(np.repeat(expected, 2))  # of kernel and offset
+    assert rate_factors(model, 0.5) == pytest.approx(np.repeat(expected, 2))  # of kernel and offset
     # The first steps of Adam are as long as its rate, whatever the gradient: a scaled gradient would change nothing.
     for weight, scale in zip(step(model, layer_decay=0.5), np.repeat(expected, 2), strict=True):
         assert weight == pytest.approx(1 - 0.1 * scale, abs=1e-6)
@@ -43,7 +43,7 @@ def test_the_rate_falls_for_each_tenth_of_the_layers():
 
 @pytest.mark.parametrize("layers", [1, 3, 13])
 def test_networks_of_few_layers_have_the_extremes(layers):
-    found = scales(stack(layers, offsets=False), 0.9)
+    found = rate_factors(stack(layers, offsets=False), 0.9)
     assert found[0] == pytest.approx(0.9**10)
     assert found[-3] == pytest.approx(0.9 ** (10 - 10 * (layers - 1) // layers))
     assert found == sorted(found)
@@ -53,7 +53,7 @@ def test_networks_of_few_layers_have_the_extremes(layers):
 def test_frozen_layers_have_no_rate():
     model = stack(4)
     model.get_layer("network").layers[1].trainable = False
-    assert len(scales(model, 0.5)) == len(model.trainable_variables) == 8
+    assert len(rate_factors(model, 0.5)) == len(model.trainable_variables) == 8
 
 
 @pytest.mark.parametrize(("kind", "layer_decay"), [("adamw", 1), ("adamw", 0.5), ("sgd", 1)])
@@ -80,13 +80,13 @@ def test_a_long_gradient_is_shortened_over_all_weights():
 def test_the_average_is_in_the_model_for_validation_and_what_comes_after(precision):
     with policy(precision):
         model = stack(1)
-    optimiser = optimizer({**SETTINGS, "optimizer": "sgd", "ema": 0.75}, model)
+    optimiser = build_optimizer(typed(optimizer="sgd", ema=0.75), model)
     assert isinstance(optimiser, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     optimiser.learning_rate = 0.1
     model.compile(optimiser, loss="mse")
     kernel = model.trainable_variables[0]
     scale = 2.0**15 if precision == "mixed_float16" else 1  # what the loss would have been multiplied by
-    average = Average(averaged=False)
+    average = AveragedWeights(averaged=False)
     average.set_model(model)
     average.on_epoch_begin(0)
     for _ in range(2):

@@ -77,7 +77,7 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(fetched, kind, cau
     assert status == 1
     assert "RetinaflowError: The ImageNet weights of MobileNetV3Small could not be fetched: " in message
     assert cause in message
-    assert "Run `snakemake weights` again where there is internet" in message
+    assert "Run `snakemake weights` again on a machine with internet" in message
     assert list((folder / "weights").iterdir()) == []
 
 

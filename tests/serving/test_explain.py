@@ -66,7 +66,7 @@ def test_models_of_this_workflow_are_explained(
     small.register(monkeypatch)
     settings = {**small.SETTINGS, "objective": objective, "head_epochs": head_epochs, "feature_layers": layers}
     keras.utils.set_random_seed(1)
-    model = build("Tiny", settings, 3, None)
+    model = build(small.typed(**settings), 3)
     shares = relevance(model, PIXELS, objective, np.array([0, 1, 2, 0, 1, 2]))
     assert shares.shape == (len(PIXELS), SIZE, SIZE)
     assert shares.min() >= 0

@@ -51,7 +51,7 @@ def photographs(make_part: Any) -> Images:
 def model_of(objective: str, monkeypatch: pytest.MonkeyPatch) -> keras.Model:
     small.register(monkeypatch)
     keras.utils.set_random_seed(0)
-    model = build("Tiny", {**small.SETTINGS, "objective": objective}, 3, None)
+    model = build(small.typed(objective=objective), 3)
     for number, weight in enumerate(model.trainable_weights):
         values = np.random.default_rng(number).normal(0, 0.5, weight.shape)
         # So that no unit is dead, and a severity lies between the levels.
@@ -204,6 +204,6 @@ def test_every_backbone_can_be_exported(tmp_path: Path, make_part: Any, name: st
     levels = [0, 1, 2, 3, 4, 0, 1, 2]
     some = Images(*make_part("part", pixels, levels), CLASSES)
     keras.utils.set_random_seed(0)
-    model = build(name, {**small.SETTINGS, "image_size": size}, 5, None)
+    model = build(small.typed(name, image_size=size), 5)
     rows = exported_to(tmp_path, model, "softmax", some, classes=CLASSES)
     assert all(float(row["largest_probability_difference"]) < 1e-4 for row in rows[:3])

@@ -50,7 +50,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small.register(patch)
         for seed, (name, size) in enumerate((("A", 32), ("B", 48))):
             keras.utils.set_random_seed(seed)
-            model = build("Tiny", {**small.SETTINGS, "image_size": size}, 3, None)
+            model = build(small.typed(image_size=size), 3)
             for number, weight in enumerate(model.trainable_weights):
                 weight.assign(np.random.default_rng(number).normal(0, 0.3, weight.shape))
             (folder / "models" / name).mkdir(parents=True)

@@ -26,6 +26,7 @@ from retinaflow.scoring.predictions import grade_system
 from retinaflow.scoring.raw_outputs import Outputs, write_outputs
 from retinaflow.storage.tables import read_table
 from retinaflow.training.class_weights import class_weights
+from small import typed
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
@@ -113,7 +114,7 @@ def test_frozen_layers_stay_and_the_others_learn():
         "dropout": 0.0,
     }
     keras.utils.set_random_seed(1)
-    model = build("VGG16", settings, 5, None)
+    model = build(typed("VGG16", **settings), 5)
     network = model.get_layer("vgg16")
     before = [layer.get_weights() for layer in network.layers]
     model.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy")

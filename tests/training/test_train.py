@@ -32,7 +32,7 @@ from retinaflow.storage.tables import read_table
 from retinaflow.training import train as train_module
 from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.train import HISTORY_COLUMNS, OutOfTimeError, train, train_job
-from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small
+from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small, typed
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
@@ -53,7 +53,7 @@ def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of
     settings = {**SETTINGS, **changes}
     return train(
         "Tiny",
-        {**settings, **devices.resolve(settings)},
+        {**settings, **devices.resolve(typed(**settings))},
         THREE,
         Images(*training, THREE),
         Images(*validation, THREE),
@@ -448,7 +448,7 @@ def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photo
     assert judged(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
     assert best["val_loss"] < history[0]["val_loss"]
     devices.prepare(1, 1)
-    fresh = build("Tiny", {**SETTINGS, **settings}, 3, None)
+    fresh = build(typed(**settings), 3)
     for new, old in zip(trained.get_layer("tiny").get_weights(), fresh.get_layer("tiny").get_weights(), strict=True):
         assert np.array_equal(new, old)
     for name in ("dense_1", "probabilities"):
@@ -503,8 +503,8 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
 
 def test_the_scale_of_float16_losses_is_kept(tmp_path):
     def fresh() -> keras.Model:
-        model = build("Tiny", SETTINGS, 3, None, precision="mixed_float16")
-        compile_model(model, SETTINGS, 3, jit=False)
+        model = build(typed(), 3, precision="mixed_float16")
+        compile_model(model, typed(), 3, jit=False)
         return model
 
     model, other = fresh(), fresh()

@@ -1,4 +1,4 @@
-"""The backbones that can be named in the configuration. Imports nothing heavy: read when the Snakefile is."""
+"""Backbones that the configuration can name. The Snakefile reads this module, so it imports nothing heavy."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,14 @@ from typing import NamedTuple
 class Backbone(NamedTuple):
     """A network of ``keras.applications``.
 
-    ``constructor``: its name there. ``input_mode``: what its ImageNet weights expect of RGB values 0 to 255:
-    ``caffe`` (BGR less the ImageNet channel means), ``tf`` (scaled to -1..1) or ``builtin`` (the network does it
-    itself). ``minimum_size``: least side of its input in pixels. ``feature_layers``: the layers whose features together
-    grade best by a linear probe, where that was measured; without any it is the last.
+    Attributes:
+        constructor: Its name there.
+        input_mode: Form in which its ImageNet weights expect RGB values 0 to 255.
+            ``caffe``: BGR minus the ImageNet channel means.
+            ``tf``: scaled to -1..1.
+            ``builtin``: as they are, since the network scales its input itself.
+        minimum_size: Least side of its input in pixels.
+        feature_layers: Layers whose joined features were best in a linear probe. Empty for the last layer.
     """
 
     constructor: str

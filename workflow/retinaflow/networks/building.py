@@ -1,10 +1,10 @@
-"""Build a grader: raw uint8 RGB pixels in, what its objective says out."""
+"""Building of networks: raw uint8 RGB pixels in, raw outputs of the objective out."""
 
 import contextlib
 import difflib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,89 +15,98 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa
-from retinaflow.networks.optimizers import optimizer
+from retinaflow.networks.optimizers import build_optimizer
 from retinaflow.networks.weights import EXPECTED, SET, weights_fault
+from retinaflow.settings.train import TrainingSettings
+
+# Mean and standard deviation of each channel, in values 0 to 255.
+Statistics = tuple[Sequence[float], Sequence[float]]
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
 
-# So that a class that weighs nothing, or nearly so, has a logit that training can still move.
+# Least share of a grade for the initial bias. A grade without weight still has a logit that training can move.
 LEAST_SHARE = 1e-3
-# Added to the variance of a feature, so that one which hardly varies is not blown up: their deviations are about 0.05.
+# Added to the variance of a feature, so that a nearly constant feature is not magnified. Deviations are about 0.05.
 LEAST_VARIANCE = 1e-5
 
 
 def build(
-    backbone: str,
-    settings: Mapping[str, Any],
-    classes: int,
-    weights: str | os.PathLike[str] | None,
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    settings: TrainingSettings,
+    grade_count: int,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    statistics: Statistics | None = None,
     precision: str = "float32",
     frequencies: np.ndarray | None = None,
 ) -> keras.Model:
-    """A model from uint8 RGB (n, size, size, 3) to float32 (n, width), as ``objectives`` says for ``classes`` classes.
+    """Build a network from uint8 RGB (n, size, size, 3) to float32 raw outputs (n, width).
 
-    ``settings`` is one backbone's ``train`` section of the configuration. ``weights`` is a weights file for the
-    backbone without its top, or None for random ones, which follow from Keras's random seed. ``statistics`` are the
-    mean and deviation of each channel (values 0 to 255), needed for ``normalisation: dataset``. ``precision`` is a
-    policy of Keras; mixed ones keep weights, normalisation and probabilities in float32 (Micikevicius et al. 2018,
-    arXiv:1710.03740). ``frequencies``, float (k,), are the shares of the classes in training, each at least 0: before
-    the first step, the model answers about these, and no epoch is spent on them (Lin et al. 2017, Focal loss for dense
-    object detection, arXiv:1708.02002, section 3.3).
+    Normalisation happens inside, with layers of Keras. The saved file therefore needs neither this library nor the
+    statistics of the training split.
 
-    Normalisation happens inside, with layers that Keras itself has: the saved file needs neither this library nor
-    anything known about how the pixels were treated in training.
+    Args:
+        settings: Settings of the model.
+        grade_count: Number of grades.
+        weights: Weights file of the backbone without its top, or None for random weights. These follow from the
+            random seed of Keras.
+        statistics: Mean and deviation of each channel. Needed for ``normalisation: dataset``.
+        precision: Dtype policy of Keras. Mixed ones keep weights, normalisation and probabilities in float32
+            (Micikevicius et al. 2018, arXiv:1710.03740).
+        frequencies: Frequency of each grade in training, float (grade_count,), each at least 0. The initial outputs
+            are about these, so that no epoch is spent on learning them (Lin et al. 2017, Focal loss for dense object
+            detection, arXiv:1708.02002, section 3.3).
 
-    Raises ``RetinaflowError`` if the weights do not fit or there are fewer layers than should be frozen.
+    Returns:
+        The network, not compiled. ``objectives`` defines the width and the meaning of its outputs.
+
+    Raises:
+        RetinaflowError: The weights do not fit, or there are fewer layers than should be frozen.
     """
     with policy(precision):
-        return _build(backbone, settings, classes, weights, statistics, frequencies)
+        size = settings.image_size
+        pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+        normalised = settings.normalisation == "imagenet"
+        network = load_backbone(settings.backbone, size, weights, normalised=normalised)
+        network = up_to(network, settings.feature_layers)
+        freeze(network, settings.freeze_layers, statistics_too=settings.batch_norm == "inference")
+        x = normalise(pixels, settings.normalisation, BACKBONES[settings.backbone].input_mode, statistics)
+        x = _head(pooled(network(x)), settings)
+        outputs = _outputs(x, settings.objective, grade_count, frequencies)
+        return keras.Model(pixels, outputs, name=settings.backbone)
 
 
-def _build(
-    backbone: str,
-    settings: Mapping[str, Any],
-    classes: int,
-    weights: str | os.PathLike[str] | None,
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
-    frequencies: np.ndarray | None,
-) -> keras.Model:
-    size = settings["image_size"]
-    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    network = load_backbone(backbone, size, weights, normalised=settings["normalisation"] == "imagenet")
-    network = up_to(network, settings["feature_layers"])
-    freeze(network, settings["freeze_layers"], statistics_too=settings["batch_norm"] == "inference")
-    x = normalise(pixels, settings["normalisation"], BACKBONES[backbone].input_mode, statistics)
-    x = pooled(network(x))
-    if settings["head_epochs"]:
-        # Each feature with mean 0 and deviation 1, which `head.standardise` sets before the first step.
+def _head(x: keras.KerasTensor, settings: TrainingSettings) -> keras.KerasTensor:
+    """Layers between the features of the backbone and the last layer."""
+    if settings.head_epochs:
+        # `head.standardise` sets the mean and the variance of each feature before the first step.
         x = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=LEAST_VARIANCE, trainable=False, dtype="float32", name="standardise"
         )(x)
-    # Without a seed, torch would draw from what all layers share. `train` sets it anew each epoch.
-    x = keras.layers.Dropout(settings["dropout"], seed=0, name="dropout")(x)
-    for number, units in enumerate(settings["dense_units"], start=1):
+    # Without a seed, torch draws from a generator that all layers share. Training sets the seed again each epoch.
+    x = keras.layers.Dropout(settings.dropout, seed=0, name="dropout")(x)
+    for number, units in enumerate(settings.dense_units, start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
-        x = keras.layers.Dropout(settings["dropout"], seed=number, name=f"dropout_{number}")(x)
-    outputs = _answer(x, settings["objective"], classes, frequencies)
-    return keras.Model(pixels, outputs, name=backbone)
+        x = keras.layers.Dropout(settings.dropout, seed=number, name=f"dropout_{number}")(x)
+    return x
 
 
-def _answer(x: keras.KerasTensor, objective: str, classes: int, frequencies: np.ndarray | None) -> keras.KerasTensor:
-    """The last layers, in float32 whatever the precision of the rest: probabilities and loss need it."""
-    shares = np.full(classes, 1 / classes) if frequencies is None else frequencies / frequencies.sum()
+def _outputs(
+    x: keras.KerasTensor, objective: str, grade_count: int, frequencies: np.ndarray | None
+) -> keras.KerasTensor:
+    """The last layers, in float32 for every precision: probabilities and loss need it."""
+    shares = np.full(grade_count, 1 / grade_count) if frequencies is None else frequencies / frequencies.sum()
     bias = keras.initializers.Constant(_bias(objective, np.maximum(shares, LEAST_SHARE)))
     if objective == "softmax":
         return keras.layers.Dense(
-            classes, activation="softmax", bias_initializer=bias, dtype="float32", name="probabilities"
+            grade_count, activation="softmax", bias_initializer=bias, dtype="float32", name="probabilities"
         )(x)
     if objective == "regression":
         return keras.layers.Dense(1, bias_initializer=bias, dtype="float32", name="level")(x)
-    # CORAL: one vector of weights for all, and a bias each. What the last layer multiplies by stays 1.
+    # CORAL: all outputs share one vector of weights and have a bias each. The kernel of the last layer stays 1.
     x = keras.layers.Dense(1, use_bias=False, dtype="float32", name="severity")(x)
     biases = keras.layers.Dense(
-        classes - 1,
+        grade_count - 1,
         activation="sigmoid",
         kernel_initializer="ones",
         bias_initializer=bias,
@@ -110,7 +119,7 @@ def _answer(x: keras.KerasTensor, objective: str, classes: int, frequencies: np.
 
 
 def _bias(objective: str, shares: np.ndarray) -> list[float]:
-    """Of the last layer, so that it answers ``shares`` where its weights say nothing."""
+    """Biases of the last layer with which a network of zero weights predicts ``shares``, float (k,)."""
     if objective == "softmax":
         return list(np.log(shares))
     if objective == "regression":
@@ -120,7 +129,7 @@ def _bias(objective: str, shares: np.ndarray) -> list[float]:
 
 @contextlib.contextmanager
 def policy(precision: str) -> Iterator[None]:
-    """What is built within computes in ``precision``: ``keras.applications`` go by a global setting alone."""
+    """Build layers with the dtype policy ``precision``. ``keras.applications`` read a global setting alone."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -130,51 +139,65 @@ def policy(precision: str) -> Iterator[None]:
 
 
 def in_float32(
-    model: keras.Model,
-    backbone: str,
-    settings: Mapping[str, Any],
-    classes: int,
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
+    model: keras.Model, settings: TrainingSettings, grade_count: int, statistics: Statistics | None = None
 ) -> keras.Model:
-    """``model``, which ``build`` has made in whatever precision and on however many devices, to be used anywhere."""
-    plain = build(backbone, settings, classes, None, statistics)
-    plain.set_weights(model.get_weights())
-    return plain
+    """Copy a network of any precision, built on any number of devices, to float32 on one device.
+
+    Args:
+        model: Network that ``build`` made with the same ``settings``, ``grade_count`` and ``statistics``.
+        settings: Settings of the model.
+        grade_count: Number of grades.
+        statistics: Mean and deviation of each channel, if ``model`` has them.
+
+    Returns:
+        A network with the same weights.
+    """
+    copy = build(settings, grade_count, statistics=statistics)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def compile_model(
     model: keras.Model,
-    settings: Mapping[str, Any],
-    classes: int,
+    settings: TrainingSettings,
+    grade_count: int,
+    *,
     jit: bool,
-    optimiser: keras.optimizers.Optimizer | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
 ) -> None:
-    """Give ``model`` the optimiser, loss and metrics that it is trained with; ``jit`` has its steps compiled.
+    """Compile ``model`` with its optimizer, loss and metrics.
 
-    ``settings`` is the ``train`` section that it was built by, for ``classes`` classes. Without ``optimiser`` it gets
-    one of its own, with the ``learning_rate``.
+    Args:
+        model: Network that ``build`` made with the same ``settings`` and ``grade_count``.
+        settings: Settings of the model.
+        grade_count: Number of grades.
+        jit: Whether XLA compiles the training steps.
+        optimizer: Optimizer for ``model``. By default a new one with the ``learning_rate`` of the settings.
     """
-    if optimiser is None:
-        optimiser = optimizer(settings, model)
-        optimiser.learning_rate = settings["learning_rate"]
-    objective = settings["objective"]
+    if optimizer is None:
+        optimizer = build_optimizer(settings, model)
+        optimizer.learning_rate = settings.learning_rate
     model.compile(
-        optimizer=optimiser,
-        loss=Loss(objective, settings["regression_loss"]),
-        metrics=[Accuracy(classes, objective), QuadraticWeightedKappa(classes, objective)],
+        optimizer=optimizer,
+        loss=Loss(settings.objective, settings.regression_loss),
+        metrics=[
+            Accuracy(grade_count, settings.objective),
+            QuadraticWeightedKappa(grade_count, settings.objective),
+        ],
         jit_compile=jit,
     )
 
 
 class Loss(keras.losses.Loss):
-    """Of targets and outputs as ``objectives`` has them, mean over the whole batch on however many devices it is.
+    """Loss of targets and outputs as defined in ``objectives``: the mean over a batch on any number of devices.
 
-    Cross-entropy of softmax; of ordinal outputs the sum of the binary cross-entropies (CORAL, equation 4, all levels of
-    equal weight); of a regression ``mse`` or ``smooth_l1`` (Girshick 2015, Fast R-CNN, arXiv:1504.08083, equation 3).
+    Softmax outputs have the cross-entropy. Ordinal outputs have the sum of the binary cross-entropies (CORAL, equation
+    4, with equal weights). A regression has ``mse`` or ``smooth_l1`` (Girshick 2015, Fast R-CNN, arXiv:1504.08083,
+    equation 3).
     """
 
     def __init__(self, objective: str = "softmax", regression_loss: str = "mse") -> None:
-        """``regression_loss`` is of no account for other objectives."""
+        """Create the loss of ``objective``. Only a regression uses ``regression_loss``."""
         super().__init__()
         kind = regression_loss if objective == "regression" else objective
         self.each = {
@@ -186,19 +209,25 @@ class Loss(keras.losses.Loss):
         self.terms = kind == "ordinal"
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Of each photograph: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
-        # Keras has the mean of the binary ones.
+        """Return the loss of each image, (n,), for targets ``y_true`` and outputs ``y_pred``, both (n, width)."""
+        # Keras averages binary cross-entropies.
         terms = y_pred.shape[-1] if self.terms else 1
         return devices.weigh_by_share(terms * self.each.call(y_true, y_pred))
 
 
 def load_backbone(
-    backbone: str, size: int, weights: str | os.PathLike[str] | None, normalised: bool = True
+    backbone: str, size: int, weights: str | os.PathLike[str] | None = None, *, normalised: bool = True
 ) -> keras.Model:
-    """The network of ``keras.applications`` without its top, for inputs (n, size, size, 3).
+    """Load a network of ``keras.applications`` without its top, for inputs (n, size, size, 3).
 
-    ``normalised`` keeps the input scaling that some networks have built in.
-    Raises ``RetinaflowError`` if ``weights`` is no weights file, incomplete, damaged or of another network.
+    Args:
+        backbone: Name in ``BACKBONES``.
+        size: Side of the input in pixels.
+        weights: Weights file, or None for random weights.
+        normalised: Whether to keep the input scaling that some networks have built in.
+
+    Raises:
+        RetinaflowError: ``weights`` is not a weights file, or is incomplete, damaged or of another network.
     """
     description = BACKBONES[backbone]
     options: dict[str, Any] = {} if description.input_mode != "builtin" else {"include_preprocessing": normalised}
@@ -212,10 +241,10 @@ def load_backbone(
     if fault := weights_fault(weights):
         raise RetinaflowError(f"{weights}: {fault}. {SET}")
     try:
-        # Keras warns of each layer that a file lacks, and then refuses the file.
+        # Keras warns of each layer that a file lacks, and then rejects the file.
         with warnings.catch_warnings(action="ignore"):
             network.load_weights(weights)
-    except Exception as error:  # a file that does not fit, or is damaged, fails anywhere in Keras and h5py
+    except Exception as error:  # A file that does not fit, or is damaged, fails anywhere in Keras and h5py.
         cause = " ".join(str(error).split())[:400]
         raise RetinaflowError(
             f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET}"
@@ -224,9 +253,17 @@ def load_backbone(
 
 
 def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
-    """``network`` up to the layers of these ``names``, of which it puts out a list; the whole of it without names.
+    """Cut ``network`` after the layers ``names``.
 
-    Raises ``RetinaflowError`` if it has no layer of a name with an output (n, height, width, channels).
+    Args:
+        network: Network to cut. It stays as it is.
+        names: Names of layers with an output (n, height, width, channels).
+
+    Returns:
+        A network that shares its weights and has a list of the outputs of these layers. Without ``names``, ``network``.
+
+    Raises:
+        RetinaflowError: ``network`` has no such layer.
     """
     if not names:
         return network
@@ -239,31 +276,36 @@ def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
         if name not in usable:
             near = difflib.get_close_matches(name, usable, n=5, cutoff=0.4) or list(usable)[-5:]
             raise RetinaflowError(
-                f"feature_layers: {network.name} has no layer {name!r} that puts out (n, height, width, channels); "
-                f"similar ones are {', '.join(near)}. Set feature_layers to such as it has."
+                f"feature_layers: {network.name} has no layer {name!r} with an output (n, height, width, channels); "
+                f"similar ones are {', '.join(near)}. Set feature_layers to layers that it has."
             )
     return keras.Model(network.inputs, [usable[name] for name in names], name=network.name)
 
 
 def pooled(maps: keras.KerasTensor | Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-    """Features (n, channels): each of the ``maps`` (n, height, width, channels) averaged over its area, then joined."""
-    several = [maps] if isinstance(maps, keras.KerasTensor) else list(maps)
-    if len(several) == 1:
-        return keras.layers.GlobalAveragePooling2D(name="pool")(several[0])
+    """Average each of the ``maps`` (n, height, width, channels) over its area, and join them: (n, channels)."""
+    maps = [maps] if isinstance(maps, keras.KerasTensor) else list(maps)
+    if len(maps) == 1:
+        return keras.layers.GlobalAveragePooling2D(name="pool")(maps[0])
     means = [
-        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(several, start=1)
+        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps, start=1)
     ]
     return keras.layers.Concatenate(name="pool")(means)
 
 
 def freeze(network: keras.Model, layers: int | str, statistics_too: bool) -> None:
-    """Keep the weights of the first ``layers`` layers, or of ``all``, as they are.
+    """Freeze the weights of the first layers.
 
-    A frozen BatchNormalization layer uses its stored statistics. With ``statistics_too`` all of them do, wherever
-    they stand: calling the network with ``training=False`` would not see to it, as ``fit`` of the model around it
-    overrides that.
+    A frozen BatchNormalization layer uses its stored statistics. A call of the network with ``training=False`` has no
+    such effect: ``fit`` of the model around it overrides that argument.
 
-    Raises ``RetinaflowError`` if the network has fewer layers.
+    Args:
+        network: Backbone.
+        layers: Number of layers from the input, or ``all``.
+        statistics_too: Whether all BatchNormalization layers are frozen.
+
+    Raises:
+        RetinaflowError: The network has fewer layers.
     """
     count = len(network.layers) if layers == "all" else int(layers)
     if count > len(network.layers):
@@ -280,12 +322,18 @@ def normalise(
     pixels: keras.KerasTensor,
     kind: str,
     input_mode: str,
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    statistics: Statistics | None = None,
 ) -> keras.KerasTensor:
-    """Pixel values 0 to 255 to what the backbone takes; ``kind`` as ``train.normalisation`` of the configuration.
+    """Normalise pixel values 0 to 255 for a backbone, in float32 for every precision.
 
-    The order of the channels belongs to the weights, whatever the normalisation: BGR for ``caffe``. All of it is in
-    float32, whatever the precision of the rest: in bfloat16, neighbouring pixel values would become one.
+    In bfloat16, neighbouring pixel values would become equal. The order of the channels belongs to the weights, not to
+    the normalisation: it is BGR for ``caffe``.
+
+    Args:
+        pixels: RGB (n, size, size, 3).
+        kind: ``train.normalisation`` of the configuration.
+        input_mode: Input that the weights expect, as in ``Backbone``.
+        statistics: Mean and deviation of each channel, for ``dataset``.
     """
     bgr = input_mode == "caffe"
     x = keras.ops.flip(pixels, axis=-1) if bgr else pixels
@@ -296,8 +344,8 @@ def normalise(
         )(x)
     if kind == "dataset":
         if statistics is None:
-            raise ValueError("normalisation 'dataset' needs the statistics of the training photographs")
-        # A channel without any variation carries nothing; a deviation of 1 keeps it finite.
+            raise ValueError("`normalisation: dataset` needs the statistics of the training split")
+        # A constant channel has no information. A deviation of 1 keeps it finite.
         channels = [(mean, deviation or 1.0) for mean, deviation in zip(*statistics, strict=True)]
         if bgr:
             channels.reverse()

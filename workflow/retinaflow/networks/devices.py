@@ -1,39 +1,44 @@
-"""Set up the device that Keras runs on and say what it is. The one place that knows which backend that is."""
+"""Devices that Keras runs on. Only this module depends on which backend that is."""
 
 import contextlib
 import functools
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from typing import Any
 
 import keras
 
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.train import TrainingSettings
 
 log = logging.getLogger(__name__)
 
 # https://openxla.org/xla/determinism
-ONE_ORDER = " --xla_gpu_deterministic_ops=true"
+DETERMINISTIC = " --xla_gpu_deterministic_ops=true"
 
 
 def prepare(seed: int, threads: int, compiled: bool = False) -> None:
-    """Seed Keras, compute in ``threads`` CPU threads and let GPU memory grow as needed. Call before any tensor is made.
+    """Seed Keras, set the number of CPU threads and let GPU memory grow as needed. Call before any tensor is made.
 
-    On one machine, the same seed and number of threads give the same result to the last bit, on however many cores.
-    Another number of threads adds up in another order: its results differ by rounding, which training amplifies.
-    ``compiled`` says that XLA will compile the steps: Keras does not let TensorFlow see to the order of sums then.
+    On one machine, the same seed and number of threads give the same result to the last bit, on any number of cores.
+    Another number of threads adds in another order. Its results differ by rounding, which training amplifies.
+
+    Args:
+        seed: Seed of the random generators.
+        threads: Number of CPU threads of one operation.
+        compiled: Whether XLA compiles the steps. Keras then does not let TensorFlow fix the order of sums.
     """
     keras.utils.set_random_seed(seed)
     backend = keras.backend.backend()
     if compiled or backend == "jax":
-        # XLA looks there when the first array is made.
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").removesuffix(ONE_ORDER) + ONE_ORDER
+        # XLA reads this when the first array is made.
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").removesuffix(DETERMINISTIC) + DETERMINISTIC
     if backend == "tensorflow":
         tf = import_module("tensorflow")
-        # Otherwise the order of parallel sums, and with it the metrics, differs from run to run.
+        # Otherwise the order of parallel sums, and with it the metrics, differs between runs.
         if not compiled:
             tf.config.experimental.enable_op_determinism()
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -43,13 +48,13 @@ def prepare(seed: int, threads: int, compiled: bool = False) -> None:
         os.environ.update(NPROC=str(threads), XLA_PYTHON_CLIENT_PREALLOCATE="false")
     else:
         torch = import_module("torch")
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS adds up in one order only with a buffer of its own
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS needs its own buffer for a fixed order of sums.
         torch.use_deterministic_algorithms(True)
         torch.set_num_threads(threads)
 
 
 def full_float32() -> None:
-    """Multiply in all 24 bits of float32: by default, GPUs that have TF32 keep 11 of them in products."""
+    """Multiply in all 24 bits of float32. By default, GPUs with TF32 use 11 of them in products."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import_module("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
@@ -62,32 +67,35 @@ def full_float32() -> None:
 
 
 def compiles(jit: bool | str = "auto") -> bool:
-    """Whether XLA is to compile the steps of training: ``jit``, or what the backend does by itself if that is ``auto``.
+    """Return whether XLA compiles the steps of training: ``jit``, or the default of the backend for ``auto``.
 
-    JAX always compiles. With TensorFlow, Keras cannot while operations are held to one order of sums; on a CPU the
-    compiler also takes longer than it saves.
+    JAX always compiles. With TensorFlow, Keras cannot compile operations with a fixed order of sums. On a CPU, the
+    compilation also takes longer than it saves.
     """
     return keras.backend.backend() == "jax" if jit == "auto" else bool(jit)
 
 
-def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``auto`` stands for here, in training settings: ``precision``, a policy of Keras, and ``jit``, a bool.
+def resolve(settings: TrainingSettings) -> dict[str, Any]:
+    """Resolve ``auto`` in training settings for the devices of this job. Call after ``prepare``.
 
-    ``precision`` is mixed_bfloat16 on GPUs with tensor cores for it (compute capability 8.0 or higher), mixed_float16
-    on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training).
-    Call after ``prepare``. Where float32 was asked for by name, products are in all of its bits.
+    The precision is mixed_bfloat16 on GPUs with tensor cores for it (compute capability 8.0 or higher), mixed_float16
+    on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training). If the
+    settings name float32, products use all of its bits.
+
+    Returns:
+        ``precision``, a dtype policy of Keras, and ``jit``, a bool.
     """
-    native = _native_precisions(settings["gpus"])
-    precision = native[0] if settings["precision"] == "auto" else settings["precision"]
+    native = _native_precisions(settings.gpus)
+    precision = native[0] if settings.precision == "auto" else settings.precision
     if precision not in native:
         log.warning("precision: this device computes %s no faster than %s", precision, native[0])
-    if settings["precision"] == "float32":
+    if settings.precision == "float32":
         full_float32()
-    return {"precision": precision, "jit": compiles(settings["jit"])}
+    return {"precision": precision, "jit": compiles(settings.jit)}
 
 
 def _native_precisions(count: int) -> tuple[str, ...]:
-    """What each of the first ``count`` devices computes fast, the best one first."""
+    """Precisions that each of the first ``count`` devices computes fast, the best first."""
     capability = min(map(_capability, range(count))) if has_gpu() else (0, 0)
     if capability >= (8, 0):
         return "mixed_bfloat16", "mixed_float16", "float32"
@@ -95,7 +103,7 @@ def _native_precisions(count: int) -> tuple[str, ...]:
 
 
 def _capability(number: int) -> tuple[int, int]:
-    """Compute capability of a GPU by NVIDIA, (0, 0) of any other or if there are not so many."""
+    """Compute capability of an NVIDIA GPU, (0, 0) for any other device or if there is none of this number."""
     backend = keras.backend.backend()
     try:
         if backend == "tensorflow":
@@ -106,14 +114,16 @@ def _capability(number: int) -> tuple[int, int]:
             major, minor = import_module("jax").devices()[number].compute_capability.split(".")
             return int(major), int(minor)
         return tuple(import_module("torch").cuda.get_device_capability(number))
-    except (LookupError, ValueError, AttributeError, AssertionError, RuntimeError):  # of torch without CUDA or driver
+    # Torch without CUDA or driver raises the last two.
+    except (LookupError, ValueError, AttributeError, AssertionError, RuntimeError):
         return 0, 0
 
 
 def names(count: int) -> list[str]:
-    """What the first ``count`` devices are, by their makers' names, or CPU.
+    """Return the product names of the first ``count`` devices, or ``CPU``.
 
-    Raises ``RetinaflowError`` if there are fewer.
+    Raises:
+        RetinaflowError: There are fewer devices.
     """
     backend, kind = keras.backend.backend(), "GPU" if has_gpu() else "CPU"
     if backend == "tensorflow":
@@ -121,7 +131,7 @@ def names(count: int) -> list[str]:
         found = [device.name for device in config.list_logical_devices(kind)]
         if kind == "GPU":
             details = map(config.experimental.get_device_details, config.list_physical_devices(kind))
-            found = [told.get("device_name", kind) for told in details]
+            found = [each.get("device_name", kind) for each in details]
     elif backend == "jax":
         found = [device.device_kind for device in import_module("jax").devices()]
     else:
@@ -129,18 +139,21 @@ def names(count: int) -> list[str]:
         found = [cuda.get_device_name(number) for number in range(cuda.device_count())] or [kind]
     if len(found) < count:
         raise RetinaflowError(
-            f"gpus: {count}, but this job sees {len(found)} {kind}. Lower gpus, or let jobs have more: the resource "
-            "gpu in the profile, and CUDA_VISIBLE_DEVICES where it is set."
+            f"gpus: {count}, but this job sees {len(found)} {kind}. Lower gpus, or let jobs have more: raise the "
+            "resource gpu in the profile, and check CUDA_VISIBLE_DEVICES."
         )
     return found[:count] if kind == "GPU" else [kind] * count
 
 
 @contextlib.contextmanager
 def parallel(count: int) -> Iterator[None]:
-    """What is built, compiled and fitted within is computed on the first ``count`` devices, a part of a batch on each.
+    """Build, compile and fit models on the first ``count`` devices, each with a part of every batch.
 
-    Losses, metrics, gradients and statistics are those of the whole batch: one step of one device, to rounding.
-    Raises ``RetinaflowError`` if there are fewer devices.
+    Losses, metrics, gradients and statistics are those of the whole batch. A step equals the step of one device, except
+    for rounding.
+
+    Raises:
+        RetinaflowError: There are fewer devices.
     """
     names(count)
     if count == 1:
@@ -155,17 +168,20 @@ def parallel(count: int) -> Iterator[None]:
 
 @functools.cache
 def _mirrored(count: int) -> Any:
-    """TensorFlow's way to several devices: one in a process, as the sums of a second would meet those of the first."""
+    """Return the strategy of TensorFlow for several devices.
+
+    A process has one strategy only: sums of a second one would be mixed with those of the first.
+    """
     kind = "GPU" if has_gpu() else "CPU"
     devices = [f"{kind}:{number}" for number in range(count)]
     return import_module("tensorflow").distribute.MirroredStrategy(devices)
 
 
 class _WholeBatches(keras.distribution.DataParallel):
-    """Data parallelism that takes batches of any size, where Keras's own takes multiples of the number of devices.
+    """Data parallelism for batches of any size. The class of Keras needs multiples of the number of devices.
 
-    Arrays must be cut into equal parts, values within a compiled step need not be: batches are handed to all devices,
-    and each computes the layers for its part.
+    Arrays must be cut into equal parts, values within a compiled step need not. Each device therefore gets the whole
+    batch and computes the layers for its part.
     """
 
     def get_data_layout(self, data_shape: tuple[int, ...]) -> keras.distribution.TensorLayout:
@@ -176,7 +192,7 @@ class _WholeBatches(keras.distribution.DataParallel):
 
 
 def has_gpu() -> bool:
-    """Whether Keras computes on a GPU."""
+    """Return whether Keras computes on a GPU."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return bool(import_module("tensorflow").config.list_physical_devices("GPU"))
@@ -186,10 +202,17 @@ def has_gpu() -> bool:
 
 
 def weigh_by_share(losses: keras.KerasTensor) -> keras.KerasTensor:
-    """``losses`` (n,) of the photographs on this device, with gradients that make their mean one over the whole batch.
+    """Rescale the gradients of ``losses`` to the share that this device has of the batch.
 
-    TensorFlow averages the means of the devices, as if each had as many photographs: of a batch that cannot be divided
-    evenly, some would count less. The values stay as they are; Keras weighs them by their number where it reports them.
+    TensorFlow averages the means of the devices, as if each had equally many images. In a batch that cannot be divided
+    evenly, some images would count less. The values stay as they are: Keras weighs them by their number when it reports
+    them.
+
+    Args:
+        losses: Loss of each image on this device, (n,).
+
+    Returns:
+        The same values, with gradients of the mean over the whole batch.
     """
     context = _replica()
     if context is None:
@@ -200,7 +223,7 @@ def weigh_by_share(losses: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def everywhere(condition: keras.KerasTensor) -> keras.KerasTensor:
-    """Whether ``condition``, a bool scalar, holds on each device that computes this step."""
+    """Return whether ``condition``, a bool scalar, is true on each device that computes this step."""
     context = _replica()
     if context is None:
         return condition
@@ -208,7 +231,7 @@ def everywhere(condition: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _replica() -> Any:
-    """TensorFlow's link between the devices that compute one step; None where there is one device or no such link."""
+    """Return the link of TensorFlow between the devices that compute one step. None for a single device."""
     return import_module("tensorflow").distribute.get_replica_context() if _replica_count() > 1 else None
 
 
@@ -219,32 +242,32 @@ def _replica_count() -> int:
 
 
 def adopt(model: keras.Model) -> None:
-    """Have ``model``, built within ``parallel``, be trained there as on one device."""
-    # JAX needs not be told: what it divides among devices stays one array.
+    """Prepare ``model``, built within ``parallel``, for the same training as on one device."""
+    # JAX needs no preparation: an array on several devices is one array.
     if _replica_count() == 1:
         return
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
-    # With it, Keras 3.15 takes a batch out of the queue before `fit` begins, and reads all later ones late by as many.
+    # With a strategy, Keras 3.15 takes a batch out of the queue before `fit` begins. Later batches are late by one.
     model._distribute_strategy = None
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the device, or the machine, has not enough memory."""
+    """Return whether ``error`` means that the device or the machine has too little memory."""
     if isinstance(error, MemoryError):
         return True
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return isinstance(error, import_module("tensorflow").errors.ResourceExhaustedError)
     if backend == "torch":
-        # On a CPU, torch has no type of its own for it.
+        # On a CPU, torch has no exception type for this.
         return isinstance(error, import_module("torch").OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def describe() -> dict[str, Any]:
-    """What computed a result: backend, device, machine and the versions of the packages that decide it."""
+    """Return backend, device, machine and the versions of packages that decide a result."""
     packages = ("keras", keras.backend.backend(), "numpy", "opencv-python-headless", "scikit-learn")
     return {
         "backend": keras.backend.backend(),

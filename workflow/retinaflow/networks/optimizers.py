@@ -1,47 +1,45 @@
-"""The optimiser of a training: how its rate differs with depth, and what decays, is clipped and averaged."""
+"""Optimizers with layer-wise learning rates, weight decay, gradient clipping and averaged weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from retinaflow.networks import devices
+from retinaflow.settings.train import TrainingSettings
 
 DEPTHS = 10
 MOMENTUM = 0.9
 
 
-def optimizer(settings: Mapping[str, Any], model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimiser that ``settings``, a ``train`` section of the configuration, describe for ``model``.
-
-    It is built: there are variables for each of the trainable ones of ``model``.
-    """
-    options: dict[str, Any] = {"learning_rate": settings["learning_rate"]}
-    if settings["optimizer"] == "sgd":
+def build_optimizer(settings: TrainingSettings, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Build the optimizer of ``settings`` for ``model``, with variables for each trainable variable."""
+    options: dict[str, Any] = {"learning_rate": settings.learning_rate}
+    if settings.optimizer == "sgd":
         options["momentum"] = MOMENTUM
-    if settings["clip_norm"]:
-        options["global_clipnorm"] = settings["clip_norm"]
-    if settings["ema"]:
-        options |= {"use_ema": True, "ema_momentum": settings["ema"]}
-    scaled = settings["layer_decay"] != 1 or settings["weight_decay"]
-    kind = "sgd" if settings["optimizer"] == "sgd" else "adam"
+    if settings.clip_norm:
+        options["global_clipnorm"] = settings.clip_norm
+    if settings.ema:
+        options |= {"use_ema": True, "ema_momentum": settings.ema}
+    scaled = settings.layer_decay != 1 or settings.weight_decay
+    kind = "sgd" if settings.optimizer == "sgd" else "adam"
     built = KINDS[kind, bool(scaled)](**options)
     if scaled:
-        built.scales = tuple(scales(model, settings["layer_decay"]))
-        # Not offsets, nor the scales of normalisation: they have one dimension.
-        built.decays = tuple(settings["weight_decay"] * (len(each.shape) > 1) for each in model.trainable_variables)
+        built.scales = tuple(rate_factors(model, settings.layer_decay))
+        # Biases and the weights of normalisation layers have one dimension. They do not decay.
+        built.decays = tuple(settings.weight_decay * (len(each.shape) > 1) for each in model.trainable_variables)
     if model.dtype_policy.name == "mixed_float16":
         built = _LossScale(built)
     built.build(model.trainable_variables)
     return built
 
 
-def scales(model: keras.Model, decay: float) -> list[float]:
-    """Factors on the learning rate of each trainable variable of ``model``: discriminative rates.
+def rate_factors(model: keras.Model, decay: float) -> list[float]:
+    """Return factors on the learning rate of each trainable variable of ``model``: discriminative rates.
 
-    The layers of the backbone that have weights are divided into ``DEPTHS`` equal groups, by their order. The rate
-    falls by ``decay`` from the head to the last group and from each to the one before (Howard and Ruder 2018,
-    arXiv:1801.06146, section 3.2; by groups and not layers, as networks differ in depth).
+    The layers of the backbone that have weights are divided into ``DEPTHS`` equal groups in their order. The rate falls
+    by ``decay`` from the head to the last group, and from each group to the previous one (Howard and Ruder 2018,
+    arXiv:1801.06146, section 3.2). Groups replace layers here, as networks differ in depth.
     """
     factors: dict[int, float] = {}
     for network in (layer for layer in model.layers if isinstance(layer, keras.Model)):
@@ -53,9 +51,9 @@ def scales(model: keras.Model, decay: float) -> list[float]:
 
 
 class _Scaled(keras.optimizers.Optimizer):
-    """Scales the learning rate of each variable, and has it decay by its own (Loshchilov and Hutter 2019).
+    """Scale the learning rate and the decay of each variable (Loshchilov and Hutter 2019).
 
-    Keras's weight decay goes by the one rate of all: where a layer hardly learns, it would only shrink.
+    Weight decay of Keras uses one rate for all variables: layers with a small rate would only shrink.
     """
 
     scales: Sequence[float]
@@ -79,7 +77,7 @@ class ScaledSGD(_Scaled, keras.optimizers.SGD):
     """SGD with a rate and decay for each variable."""
 
 
-# With torch, Keras updates all variables at once, but not in classes that are derived from its own.
+# With torch, Keras updates all variables at once in its own classes, but not in classes derived from them.
 KINDS = {
     ("adam", False): keras.optimizers.Adam,
     ("adam", True): ScaledAdam,
@@ -89,25 +87,25 @@ KINDS = {
 
 
 class _LossScale(keras.optimizers.LossScaleOptimizer):
-    """Scales the loss so that no gradient vanishes in float16, and leaves out steps in which one overflows.
+    """Scale the loss so that no gradient vanishes in float16, and skip steps in which a gradient overflows.
 
-    Keras's own asks one of several devices whether its gradients are finite, and adds up those of all.
+    The class of Keras checks the gradients of one device only, but adds the gradients of all devices.
     """
 
     def check_finite(self, grads: list[keras.KerasTensor]) -> keras.KerasTensor:
-        """Whether all gradients on all devices are finite."""
+        """Return whether all gradients on all devices are finite."""
         return devices.everywhere(super().check_finite(grads))
 
 
-class Average(keras.callbacks.Callback):
-    """Puts the averaged weights in the model before each validation, and the others back before the next epoch.
+class AveragedWeights(keras.callbacks.Callback):
+    """Swap averaged weights into the model before each validation, and back before the next epoch.
 
-    Whatever comes at the end of an epoch finds and keeps the averaged ones (Polyak and Juditsky 1992); the others are
-    where the optimiser had the average. Keras's ``SwapEMAWeights`` swaps by sums and differences, which rounds.
+    At the end of an epoch, the model holds the averaged weights (Polyak and Juditsky 1992), and the optimizer holds the
+    others in the variables of the average. ``SwapEMAWeights`` of Keras swaps by sums and differences, which rounds.
     """
 
     def __init__(self, averaged: bool) -> None:
-        """``averaged``: whether the model has the averaged weights in it now."""
+        """``averaged``: whether the model holds the averaged weights at the start."""
         super().__init__()
         self.averaged = averaged
 
@@ -120,9 +118,9 @@ class Average(keras.callbacks.Callback):
 
     def _swap(self) -> None:
         self.averaged = not self.averaged
-        optimiser = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         for weight, average in zip(
-            optimiser._trainable_variables, optimiser._model_variables_moving_average, strict=True
+            optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
         ):
             value = keras.ops.convert_to_numpy(weight)
             weight.assign(average)

@@ -1,4 +1,4 @@
-"""Weights files: fetch ImageNet's of a backbone once, for jobs without internet, and tell what is no weights file."""
+"""Weights files: check a file, and fetch the ImageNet weights of a backbone once, for jobs without internet."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.storage.files import whole_file
 
-# HDF5 file format specification, version 3.0, section II.A: what a file starts with, and where each version of its
-# superblock keeps the address at which the file ends, 8 bytes in what Keras writes.
+# HDF5 file format specification, version 3.0, section II.A: the signature at the start of a file, and the offset of the
+# end-of-file address by the version of the superblock. Keras writes addresses of 8 bytes.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_ADDRESS = {0: 40, 1: 44, 2: 28, 3: 28}
 SET = "Set `weights` to one, or to 'imagenet' or 'random'."
@@ -18,7 +18,7 @@ EXPECTED = "expected a .h5 or .weights.h5 file that Keras saved for this backbon
 
 
 def weights_fault(path: str | os.PathLike[str]) -> str:
-    """What tells at once that the file ``path`` holds no weights, or not all of them; empty if nothing does."""
+    """Return why the file ``path`` cannot hold all weights, by its name and first bytes. Empty if it can."""
     try:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
@@ -49,12 +49,14 @@ def _kind(start: bytes) -> str:
 def fetch(backbone: str, target: Path) -> None:
     """Save the ImageNet weights of ``backbone`` without its top as ``target``, a ``.h5`` file.
 
-    Keras knows the address and the checksum of each file and downloads it; a broken download is refused.
-    Raises ``RetinaflowError`` if it cannot be had.
+    Keras has the address and the checksum of each file. It rejects a broken download.
+
+    Raises:
+        RetinaflowError: The download failed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as home:
-        # Keras reads this when it is imported; its own folder in the user's home is left alone.
+        # Keras reads this when it is imported. Its folder in the user's home stays as it is.
         os.environ["KERAS_HOME"] = home
         import keras
 
@@ -65,8 +67,8 @@ def fetch(backbone: str, target: Path) -> None:
         except Exception as error:
             raise RetinaflowError(
                 f"The ImageNet weights of {backbone} could not be fetched: {error}\n"
-                f"Run `snakemake weights` again where there is internet, or set `weights` "
-                f"of {backbone} to the path of a weights file, or to 'random'."
+                f"Run `snakemake weights` again on a machine with internet. Or set "
+                f"`weights` of {backbone} to the path of a weights file, or to 'random'."
             ) from error
         (fetched,) = Path(home, "models").glob("*.h5")
         with whole_file(target) as part:

@@ -14,8 +14,9 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import build, compile_model, in_float32
-from retinaflow.networks.optimizers import Average, optimizer
+from retinaflow.networks.optimizers import AveragedWeights, build_optimizer
 from retinaflow.preprocessing.batches import Batches, Images
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.files import digest, digest_files, whole_file, write_json
 from retinaflow.storage.lock import lock
 from retinaflow.storage.tables import write_table
@@ -88,6 +89,7 @@ def train(
     finite or memory does not suffice; ``OutOfTimeError`` where ``deadline``, on the clock of ``time.monotonic``, would
     pass before another epoch has ended.
     """
+    typed = TrainingSettings.model_construct(**{**settings, "backbone": backbone})
     balance = class_weights(settings["class_weights"], training.grades, classes)
     factors = None if balance is None else np.array(list(balance.values()), np.float32)[training.grades]
     frequencies = np.bincount(training.grades, factors, len(classes))
@@ -119,7 +121,14 @@ def train(
             validation, batch_size, threads=workers, devices=settings["gpus"], targets=targets_of(validation)
         )
         with devices.parallel(settings["gpus"]):
-            model = build(backbone, settings, len(classes), weights, statistics, settings["precision"], frequencies)
+            model = build(
+                typed,
+                len(classes),
+                weights=weights,
+                statistics=statistics,
+                precision=settings["precision"],
+                frequencies=frequencies,
+            )
             devices.adopt(model)
             pace = Pace(settings["head_epochs"], settings["epochs"], len(training), len(validation))
             log.info("%s: %s parameters, %s trainable", backbone, f"{model.count_params():,}", f"{_trainable(model):,}")
@@ -153,7 +162,7 @@ def train(
     checkpoint.load(_alone(model), best)
     trainable = _trainable(model)
     if settings["precision"] != "float32" or settings["gpus"] > 1:
-        model = in_float32(model, backbone, settings, len(classes), statistics)
+        model = in_float32(model, typed, len(classes), statistics)
     decided = {
         "class_weights": None if balance is None else {classes[level]: weight for level, weight in balance.items()},
         "channel_statistics": statistics,
@@ -218,9 +227,10 @@ def _fit(
         checkpoint.load(_alone(model), best_epoch(checkpoint.rows, settings))
     # TensorFlow traces a step again if variables were made in it: those of optimiser and metrics, if not beforehand.
     # With JAX and torch, Keras makes those of metrics by a look at a first batch, which mixes up the order of the next.
-    optimiser = optimizer(settings, trained)
+    typed = TrainingSettings.model_construct(**settings)
+    optimizer = build_optimizer(typed, trained)
     for one in {model, trained}:  # the checkpoint holds the whole model with the optimiser of the head
-        compile_model(one, settings, classes, settings["jit"], optimiser)
+        compile_model(one, typed, classes, jit=settings["jit"], optimizer=optimizer)
     if done > first:
         checkpoint.load(model, done)
     if done:
@@ -239,7 +249,7 @@ def _fit(
         callbacks=[
             batches.follow_epochs(),
             keras.callbacks.TerminateOnNaN(),
-            *([Average(averaged=done > first)] if settings["ema"] else []),
+            *([AveragedWeights(averaged=done > first)] if settings["ema"] else []),
             clock,
             keep,
         ],
@@ -303,7 +313,7 @@ def train_job(
     """
     deadline = math.inf if minutes is None else start + 60 * minutes - MARGIN
     devices.prepare(seed, settings["cpu_threads"], devices.compiles(settings["jit"]))
-    resolved = devices.resolve(settings)
+    resolved = devices.resolve(TrainingSettings.model_construct(**settings))
     parts = [Images(indices, shards, classes) for indices, shards in (training, validation)]
     decisive = {
         "training_run": run,
