@@ -122,6 +122,7 @@ def test_a_wheel_holds_the_library_and_its_page(tmp_path):
         if path.is_file() and path.suffix != ".pyc"
     }
     assert held == expected
+    assert "retinaflow/reporting/templates/model_card.md.jinja" in held
     assert "retinaflow/serving/page/index.html" in held
 
 

@@ -1,4 +1,4 @@
-"""Cards say what the files of a run say, and nothing that these do not."""
+"""Cards have the values of the files of a workflow run, and no others."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ RECORD = {
 
 
 def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
-    """The card of a system of two parts, and its metrics."""
+    """The card of a model of two splits, and its metrics."""
     tables = {part: folder / part / "raw_outputs.csv" for part in ("validation", "test")}
     said = [of(60), of(30, seed=1)]
     for path, its in zip(tables.values(), said, strict=True):
@@ -58,7 +58,7 @@ def row(text: str, title: str) -> list[str]:
     return line.split(" | ")[1:]
 
 
-def test_figures_are_those_of_the_metrics(tmp_path: Path) -> None:
+def test_values_are_those_of_the_metrics(tmp_path: Path) -> None:
     text, metrics = cards(tmp_path, 20, [RECORD])
     for title, name in (("quadratic weighted kappa", "quadratic_weighted_kappa"), ("accuracy", "accuracy")):
         for cell, its in zip(row(text, title), metrics, strict=True):
@@ -84,14 +84,14 @@ def test_figures_are_those_of_the_metrics(tmp_path: Path) -> None:
     assert "no medical device" in text
 
 
-def test_folds_are_told_together_and_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+def test_folds_are_one_line_and_unknown_values_are_left_out(tmp_path: Path) -> None:
     folds = [
         {**RECORD, "training_run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800} for fold in (1, 2, 3)
     ]
     settings = {"feature_layers": [], "image_size": 64, "weights": "/home/somebody/mine.h5"}
     text, metrics = cards(tmp_path, 0, [{**fold, "settings": settings} for fold in folds], qualities=False)
-    assert "3 trainings of 11 to 13 epochs, 1.5 hours" in text
-    assert "read at its last layer" in text
+    assert "3 training runs of 11 to 13 epochs, 1.5 hours" in text
+    assert "features of its last layer" in text
     assert "the weights mine.h5" in text
     assert "somebody" not in text
     assert "By quality" not in text
@@ -111,19 +111,29 @@ def tables(tmp_path: Path) -> dict[str, Path]:
 
 def test_data_card_counts(tables: dict[str, Path], tmp_path: Path) -> None:
     text = data_card(
-        {"train": tables["train"]}, {"train": tables["problems"]}, {"test": tables["index"]}, CLASSES, tmp_path / "d.md"
+        {"train": tables["train"]},
+        {"train": tables["problems"]},
+        indices={"test": tables["index"]},
+        grade_names=CLASSES,
+        card=tmp_path / "d.md",
     )
-    assert "- 6 photographs, of which 5 of 3 patients have no problem" in text
+    assert "- 6 images, of which 5 of 3 patients have no problem" in text
     assert "- 2 patients with both eyes" in text
     assert "- problems: 1 no_image, 1 truncated" in text
     assert "| test | 3 | 2 | 0 | 1 |" in text
     median = np.median([100, 100, 200, 200, 300])
     assert row(text, "width in pixels")[1] == f"{median:.4g}"
-    assert "<td>test</td><td>3</td>" in from_markdown(text)
+    assert "<td>test</td>\n<td>3</td>" in from_markdown(text)
 
 
-def test_data_card_without_a_photograph_that_can_be_used(tables: dict[str, Path], tmp_path: Path) -> None:
+def test_data_card_without_a_usable_image(tables: dict[str, Path], tmp_path: Path) -> None:
     names = ("image", "patient", "eye", "width", "height", "quality", "problem")
     write_table(tables["train"], names, [dict.fromkeys(names, "") | {"image": "1", "problem": "empty"}])
-    text = data_card({"train": tables["train"]}, {"train": tables["problems"]}, {}, CLASSES, tmp_path / "d.md")
-    assert "- 1 photographs, of which 0 of 0 patients have no problem" in text
+    text = data_card(
+        {"train": tables["train"]},
+        {"train": tables["problems"]},
+        indices={},
+        grade_names=CLASSES,
+        card=tmp_path / "d.md",
+    )
+    assert "- 1 images, of which 0 of 0 patients have no problem" in text

@@ -1,4 +1,4 @@
-"""Figures of the report: whole PNG files, the same bytes every time, whatever there is to draw."""
+"""Figures of the report: whole PNG files, the same bytes every time, also of unusual data."""
 
 import warnings
 from collections.abc import Callable
@@ -26,7 +26,7 @@ POSITIVE = RISK + RNG.normal(0, 0.3, 200) > 0.7
 LEVELS = RNG.integers(0, 5, 200)
 PROBABILITIES = RNG.dirichlet(np.ones(5), 200)
 PIXELS = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-# Rows and columns of a whole screen, less what a browser takes.
+# Rows and columns of a screen without the frame of a browser.
 SCREEN = (1000, 2300)
 
 
@@ -44,25 +44,27 @@ def thirds(**override: Any) -> list[dict[str, Any]]:
 
 
 def curves(positive: np.ndarray, referred: np.ndarray) -> Callable[[Path], None]:
-    return lambda path: operating_curves(path, positive, RISK, referred, "VGG16 on test")
+    return lambda path: operating_curves(path, positive, RISK, referred=referred, title="VGG16 on test")
 
 
 def diagram(before: bool) -> Callable[[Path], None]:
     flat = np.full((200, 5), 0.2)
     after, other = reliability(LEVELS, PROBABILITIES), reliability(LEVELS, flat) if before else None
-    return lambda path: reliability_diagram(path, after, other, "VGG16 on test")
+    return lambda path: reliability_diagram(path, after, before=other, title="VGG16 on test")
 
 
 def grades(parts: int, weightings: int, classes: list[str]) -> Callable[[Path], None]:
     k = len(classes)
     counts = {f"fold-{number}": np.arange(k) * 1234 for number in range(parts - 1)}
     weights = {f"InceptionResNetV{number}": [0.3, *[2.0] * (k - 1)] for number in range(weightings)}
-    return lambda path: grades_figure(path, {**counts, "test": np.zeros(k, np.int64)}, weights, classes)
+    return lambda path: grades_figure(
+        path, {**counts, "test": np.zeros(k, np.int64)}, weights=weights, grade_names=classes
+    )
 
 
 def mistakes(number: int) -> Callable[[Path], None]:
     one = (PIXELS, "a.png\nactual 4\npredicted 0, 97%")
-    return lambda path: captioned_figure(path, [one] * number, "VGG16 on test", "no mistake")
+    return lambda path: captioned_figure(path, [one] * number, title="VGG16 on test", empty="no mistake")
 
 
 DRAWINGS: dict[str, Callable[[Path], None]] = {
@@ -78,12 +80,17 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "1 mistake": mistakes(1),
     "12 mistakes": mistakes(12),
     "no mistake": mistakes(0),
-    "odd name": lambda path: captioned_figure(path, [(PIXELS, "a$b$^ \udcff.png")], "VGG16 on test", "no mistake"),
+    "odd name": lambda path: captioned_figure(
+        path, [(PIXELS, "a$b$^ \udcff.png")], title="VGG16 on test", empty="no mistake"
+    ),
     "split": grades(3, 1, CLASSES),
     "folds": grades(6, 3, CLASSES),
     "2 classes": grades(3, 1, ["none", "a class with rather a long name"]),
     "samples": lambda path: samples_figure(
-        path, {name: [(PIXELS[:20], PIXELS)] * min(3, level) for level, name in enumerate(CLASSES)}, 3, "train"
+        path,
+        {name: [(PIXELS[:20], PIXELS)] * min(3, level) for level, name in enumerate(CLASSES)},
+        columns=3,
+        title="train",
     ),
 }
 
@@ -93,8 +100,8 @@ def test_figure_is_whole_fits_a_screen_and_is_the_same_every_time(tmp_path: Path
     assert (np.array(drawn(DRAWINGS[name], tmp_path).shape[:2]) <= SCREEN).all()
 
 
-def test_each_line_is_told_by_more_than_its_colour(tmp_path: Path) -> None:
-    """Other places, markers or strokes: what is drawn in grey still has as many kinds of lines."""
+def test_lines_differ_by_more_than_colour(tmp_path: Path) -> None:
+    """They differ in place, marker or stroke, also in grey."""
     quality_figure(tmp_path / "four.png", thirds(), "x")
     quality_figure(tmp_path / "three.png", thirds(specificity=None), "x")
     four, three = (pixels_of_figure(tmp_path / f"{name}.png").mean(axis=2) for name in ("four", "three"))
@@ -106,7 +113,7 @@ def test_each_line_is_told_by_more_than_its_colour(tmp_path: Path) -> None:
 def test_operating_point_moves_with_who_is_referred(tmp_path: Path) -> None:
     drawn = []
     for bound in (0.3, 0.8):
-        operating_curves(tmp_path / "f.png", POSITIVE, RISK, bound < RISK, "x")
+        operating_curves(tmp_path / "f.png", POSITIVE, RISK, referred=bound < RISK, title="x")
         drawn.append(pixels_of_figure(tmp_path / "f.png"))
     orange = [np.argwhere(np.abs(one.astype(int) - (0xE6, 0x9F, 0x00)).sum(axis=2) < 10) for one in drawn]
     half = drawn[0].shape[1] // 2

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,10 +33,18 @@ class Text(HTMLParser):
 def test_each_kind_of_block() -> None:
     text = "# A & b\n\nSome *text*\nin **two** lines.\n\n## Below\n\n| x | y |\n|---|---|\n| 1 |  |\n\n- one\n- two\n"
     assert from_markdown(text) == (
-        "<h1>A &amp; b</h1>\n<p>Some *text*\nin <b>two</b> lines.</p>\n<h2>Below</h2>\n"
-        "<table>\n<tr><th>x</th><th>y</th></tr>\n<tr><td>1</td><td></td></tr>\n</table>\n"
+        "<h1>A &amp; b</h1>\n<p>Some *text*\nin <strong>two</strong> lines.</p>\n<h2>Below</h2>\n"
+        "<table>\n<thead>\n<tr>\n<th>x</th>\n<th>y</th>\n</tr>\n</thead>\n"
+        "<tbody>\n<tr>\n<td>1</td>\n<td></td>\n</tr>\n</tbody>\n</table>\n"
         "<ul>\n<li>one</li>\n<li>two</li>\n</ul>\n"
     )
+
+
+@pytest.mark.parametrize("name", ["<b>x</b>", "__x__", "*17*", "[a](b)", "`c`", "&lt;", "a_b_c", "http://a.b/c"])
+def test_names_in_markdown_are_shown_as_they_are(name: str) -> None:
+    page = Text(from_markdown(f"- {name}\n"))
+    assert page.shown.strip("\n") == name
+    assert page.tags == ["ul", "li"]
 
 
 def test_summary_of_problems_is_shown_whole() -> None:

@@ -1,4 +1,4 @@
-"""What the report shows beside the figures of other stages."""
+"""Figures and pages of the report."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ import pytest
 from common import CLASSES
 from retinaflow.errors import RetinaflowError
 from retinaflow.reporting.report import (
+    IllustrateDataJob,
+    IllustrateJob,
     illustrate,
     illustrate_data,
     loss_weights,
     page_of,
-    photographs,
     provenance,
+    stored_pixels,
     worst_mistakes,
 )
 from retinaflow.scoring.decision_rules import Labelled, cross_fitted
@@ -32,7 +34,7 @@ PIXELS = np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16,
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[tuple[Path, Path]]:
-    """Two shards, each photograph as grey as its number."""
+    """Two shards; the brightness of an image is its number."""
     files = []
     for shard in range(2):
         pixels, rows = tmp_path / f"{shard}.npy", tmp_path / f"{shard}.csv"
@@ -43,7 +45,7 @@ def shards(tmp_path: Path) -> list[tuple[Path, Path]]:
 
 
 def record(path: Path, run: str, **values: Any) -> Path:
-    """What a training says of itself."""
+    """Write the record of a training run."""
     common = {"seed": 1, "digests": {"weights": None}, "environment": {"python": "3.12.1"}, "computed": {"jit": False}}
     counts = {"photographs": {"train": 9}, "batch_size": 8, "epochs_run": 2, "best_epoch": 2}
     sizes = {"parameters": 5, "trainable_parameters": 4, "seconds": 12.5, "class_weights": None}
@@ -52,7 +54,7 @@ def record(path: Path, run: str, **values: Any) -> Path:
 
 
 @pytest.mark.parametrize("objective", ["softmax", "regression"])
-def test_every_figure_of_a_system_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]], objective: str) -> None:
+def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]], objective: str) -> None:
     rng = np.random.default_rng(0)
     outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(LEVELS, 1)[:, np.newaxis]
     said = Outputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
@@ -62,11 +64,21 @@ def test_every_figure_of_a_system_is_drawn(tmp_path: Path, shards: list[tuple[Pa
     write_json(tables[1], {"by_quality": None})
     write_outputs(tables[2], said)
     figures = {name: tmp_path / f"drawn/{name}.png" for name in ("roc", "reliability", "quality", "mistakes")}
-    illustrate("VGG16 on test", *tables, shards, objective, "output", CLASSES, 2, figures)
+    job = IllustrateJob(
+        title="VGG16 on test",
+        **dict(zip(("predictions", "metrics", "raw_outputs"), tables, strict=True)),
+        kind="output",
+        objective=objective,
+        shards=shards,
+        grade_names=CLASSES,
+        referable_grade=2,
+        figures=figures,
+    )
+    illustrate(job)
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == figures.keys()
     write_outputs(tables[2], said._replace(filenames=["other.png"] * COUNT))
-    with pytest.raises(RetinaflowError, match=r"predictions\.csv: other photographs than in .*outputs\.csv"):
-        illustrate("VGG16 on test", *tables, shards, objective, "output", CLASSES, 2, figures)
+    with pytest.raises(RetinaflowError, match=r"predictions\.csv: other images than in .*raw_outputs\.csv"):
+        illustrate(job)
 
 
 def test_worst_mistakes_come_first() -> None:
@@ -79,12 +91,12 @@ def test_worst_mistakes_come_first() -> None:
     assert worst_mistakes(actual, actual, sure).tolist() == []
 
 
-def test_photographs_come_from_whatever_shard(shards: list[tuple[Path, Path]]) -> None:
-    found = photographs(shards, ["07", "30", "06", "07"])
+def test_pixels_are_read_from_every_shard(shards: list[tuple[Path, Path]]) -> None:
+    found = stored_pixels(shards, ["07", "30", "06", "07"])
     assert [int(pixels[0, 0, 0]) for pixels in found] == [7, 30, 6, 7]
-    assert photographs([], []) == []
+    assert stored_pixels([], []) == []
     with pytest.raises(RetinaflowError, match="'no' is in no shard"):
-        photographs(shards, ["07", "no"])
+        stored_pixels(shards, ["07", "no"])
 
 
 def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
@@ -101,16 +113,17 @@ def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
     write_table(empty, rows[0], [])
     figures = tmp_path / "grades.png", tmp_path / "samples.png"
     trained = [record(tmp_path / "training_run.json", "VGG16")]
-    illustrate_data({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
+    job = IllustrateDataJob({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
+    illustrate_data(job)
     assert all(figure.is_file() for figure in figures)
     path.write_bytes(b"")
-    for photograph in path.parent.iterdir():
-        photograph.write_bytes(b"none")
+    for image in path.parent.iterdir():
+        image.write_bytes(b"none")
     with pytest.raises(RetinaflowError, match=r"\.png: cannot be decoded"):
-        illustrate_data({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
+        illustrate_data(job)
 
 
-def test_weights_are_told_once_for_all_that_share_them(tmp_path: Path) -> None:
+def test_shared_class_weights_are_one_entry(tmp_path: Path) -> None:
     weights = {"a": 0.5, "b": 2.0}
     records = [
         record(tmp_path / "1.json", "A/fold-1", class_weights=weights),
@@ -121,7 +134,7 @@ def test_weights_are_told_once_for_all_that_share_them(tmp_path: Path) -> None:
     assert loss_weights(records, ["a", "b"]) == {"A": [1.0, 3.0], "B, C": [1.0, 1.0]}
 
 
-def test_provenance_says_once_what_all_share(tmp_path: Path) -> None:
+def test_provenance_has_shared_values_once(tmp_path: Path) -> None:
     records = [record(tmp_path / f"{run}.json", run, seconds=1.5 + len(run)) for run in ("A", "BB")]
     provenance([["train.epochs", 3, 80], ["results", "<here>", None]], records, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ from retinaflow.config.places import check_files
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.errors import RetinaflowError
-from retinaflow.jobs.code import code_digests
+from retinaflow.jobs.code import code_digests, library_folder
 from retinaflow.storage.files import digest
 from retinaflow.storage.former_layout import check_layout
 from retinaflow.storage.lock import lock

@@ -29,6 +29,12 @@ def model_shards(suffix):
     return files
 
 
+def template_digests(*names):
+    """Digests of templates of cards and pages. The digests of code do not have them."""
+    folder = library_folder() / "reporting/templates"
+    return [digest((folder / f"{name}.jinja").read_bytes()) for name in names]
+
+
 rule illustrate:
     input:
         predictions=path("scores", "{model}", "{split}", "predictions.csv"),
@@ -59,7 +65,7 @@ rule illustrate:
         code=code_of("illustrate.py"),
         kind=output_kind,
         objective=lambda wildcards: MODELS.objective(wildcards.model),
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         referable_grade=CONFIG.score.referable_grade,
     script:
         "../scripts/illustrate.py"
@@ -91,8 +97,8 @@ rule illustrate_data:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("illustrate_data.py"),
-        parts=list(SHARDS),
-        classes=GRADE_NAMES,
+        splits=list(SHARDS),
+        grade_names=GRADE_NAMES,
     script:
         "../scripts/illustrate_data.py"
 
@@ -128,6 +134,7 @@ rule pages:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("pages.py"),
+        templates=template_digests("page.html", "provenance.html", "table.html"),
         changed=lambda wildcards: changes.changed(CONFIG),
     script:
         "../scripts/pages.py"
@@ -138,7 +145,7 @@ rule model_card:
         metrics=lambda wildcards: [
             path("scores", wildcards.model, split, "metrics.json") for split in MODELS.splits_of(wildcards.model)
         ],
-        decision=path("models", "{model}", "decision_rule.json"),
+        decision_rule=path("models", "{model}", "decision_rule.json"),
         records=model_records,
     output:
         card=path("cards", "{model}.md"),
@@ -158,6 +165,7 @@ rule model_card:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("model_card.py"),
+        templates=template_digests("model_card.md", "page.html"),
     script:
         "../scripts/model_card.py"
 
@@ -182,8 +190,9 @@ rule data_card:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("data_card.py"),
-        datasets=list(DATA_SETS),
-        parts=list(SHARDS),
-        classes=GRADE_NAMES,
+        templates=template_digests("data_card.md", "page.html"),
+        data_sets=list(DATA_SETS),
+        splits=list(SHARDS),
+        grade_names=GRADE_NAMES,
     script:
         "../scripts/data_card.py"

@@ -1,21 +1,23 @@
-"""Draw how a system does on a part."""
+"""Draw the figures of a model on a split."""
 
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.reporting.report import illustrate
+from retinaflow.reporting.report import IllustrateJob, illustrate
 
 with job_log(snakemake.log[0]):
-    files, wildcards = snakemake.input, snakemake.wildcards
+    files, wildcards, params = snakemake.input, snakemake.wildcards, snakemake.params
     illustrate(
-        f"{wildcards.model} on {wildcards.split}",
-        Path(files.predictions),
-        Path(files.metrics),
-        Path(files.outputs),
-        [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
-        snakemake.params.objective,
-        snakemake.params.kind,
-        snakemake.params.classes,
-        snakemake.params.referable_grade,
-        {name: Path(figure) for name, figure in snakemake.output.items()},
+        IllustrateJob(
+            title=f"{wildcards.model} on {wildcards.split}",
+            predictions=Path(files.predictions),
+            metrics=Path(files.metrics),
+            raw_outputs=Path(files.outputs),
+            kind=params.kind,
+            objective=params.objective,
+            shards=[(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
+            grade_names=params.grade_names,
+            referable_grade=params.referable_grade,
+            figures={name: Path(figure) for name, figure in snakemake.output.items()},
+        )
     )

@@ -1,4 +1,4 @@
-"""Write the model card of a system."""
+"""Write the card of a model."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from retinaflow.reporting.cards import model_card
 from retinaflow.reporting.report import page_of
 
 with job_log(snakemake.log[0]):
-    files, output, system = snakemake.input, snakemake.output, snakemake.wildcards.model
+    files, output, model = snakemake.input, snakemake.output, snakemake.wildcards.model
     model_card(
-        system,
+        model,
         [Path(metrics) for metrics in files.metrics],
-        Path(files.decision),
+        Path(files.decision_rule),
         [Path(record) for record in files.records],
         Path(output.card),
     )
-    page_of(Path(output.card), Path(output.page), f"Model card: {system}")
+    page_of(Path(output.card), Path(output.page), f"Model card: {model}")

@@ -8,5 +8,5 @@ from retinaflow.reporting.report import page_of, provenance
 with job_log(snakemake.log[0]):
     files, output = snakemake.input, snakemake.output
     page_of(Path(files.comparison), Path(output.comparison), "Comparison")
-    page_of(Path(files.problems), Path(output.problems), "Photographs and labels")
+    page_of(Path(files.problems), Path(output.problems), "Images and labels")
     provenance(snakemake.params.changed, [Path(record) for record in files.records], Path(output.provenance))

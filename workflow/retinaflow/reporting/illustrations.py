@@ -1,6 +1,6 @@
-"""Figures of the report: what photographs there are, and how a system does on them. PNG, always the same bytes.
+"""Figures of the report on the data and on the models. PNG, always the same bytes.
 
-Apart from ``figures``, so that a change here does not score anything anew.
+They are not in ``figures``: a change here does not run the scoring again.
 """
 
 import math
@@ -16,9 +16,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from retinaflow.evaluation.calibration import Reliability
 from retinaflow.reporting.figures import DARK, LIGHT, save
 
-# Panels side by side: a row of them fits a screen.
+# Panels side by side; they fit a screen.
 COLUMNS = 6
-# Figures by quality, each with its line.
+# Metrics by image quality, each with its line.
 BY_QUALITY = {
     "quadratic_weighted_kappa": ("quadratic weighted kappa", DARK, "s-"),
     "accuracy": ("accuracy", LIGHT, "o-"),
@@ -26,45 +26,37 @@ BY_QUALITY = {
     "specificity": ("specificity for referable", "0.5", "v:"),
 }
 
+POINT: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 9, "clip_on": False}
+LEGEND_BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.15),
+    "fontsize": 8,
+    "frameon": False,
+}
+
 PathLike = str | os.PathLike[str]
 
 
-def operating_curves(path: PathLike, positive: np.ndarray, risk: np.ndarray, referred: np.ndarray, title: str) -> None:
-    """Draw the ROC curve and the precision-recall curve of what is to be referred, and where the operating point is.
+def operating_curves(
+    path: PathLike, positive: np.ndarray, risk: np.ndarray, *, referred: np.ndarray, title: str
+) -> None:
+    """Draw the ROC curve, the precision-recall curve and the operating point of referral.
 
-    ``positive``: bool (n,), photographs that are referable; ``risk``: float (n,), the probability that they are;
-    ``referred``: bool (n,), those that the operating point refers. Where a curve is undefined, its panel says so.
+    A panel without a defined curve has a text instead.
+
+    Args:
+        path: The file.
+        positive: Whether each image is referable, bool (n,).
+        risk: Probability that it is, float (n,).
+        referred: Whether the operating point refers it, bool (n,).
+        title: Title of the figure.
     """
     figure = Figure(figsize=(9.6, 5.5), layout="constrained")
-    roc, recalls = figure.subplots(1, 2)
-    found, count = int((positive & referred).sum()), int(positive.sum())
-    point: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 9, "clip_on": False}
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 8, "frameon": False}
-    if 0 < count < len(positive):
-        false, true, _ = roc_curve(positive, risk, drop_intermediate=False)
-        roc.plot(false, true, color=DARK, label=f"area under the curve {roc_auc_score(positive, risk):.3f}")
-        roc.plot([0, 1], [0, 1], ":", color="0.35", label="by chance")
-        at = float((~positive & referred).sum() / (~positive).sum()), found / count
-        label = f"operating point: sensitivity {at[1]:.3f}, specificity {1 - at[0]:.3f}"
-        roc.plot(*at, "D", **point, label=label)
-        roc.legend(**below)
-    else:
-        _say(roc, f"undefined: {count:,} of {len(positive):,} photographs are referable")
-    if count:
-        precision, recall, _ = precision_recall_curve(positive, risk)
-        average = average_precision_score(positive, risk)
-        recalls.plot(recall, precision, color=DARK, drawstyle="steps-post", label=f"average precision {average:.3f}")
-        prevalence = count / len(positive)
-        recalls.axhline(prevalence, color="0.35", linestyle=":", label=f"by chance: prevalence {prevalence:.3f}")
-        if referred.any():
-            at = found / count, found / int(referred.sum())
-            label = f"operating point: recall {at[0]:.3f}, precision {at[1]:.3f}"
-            recalls.plot(*at, "D", **point, label=label)
-        recalls.legend(**below)
-    else:
-        _say(recalls, "undefined: no photograph is referable")
+    panels = figure.subplots(1, 2)
+    _draw_roc(panels[0], positive, risk, referred)
+    _draw_precision_recall(panels[1], positive, risk, referred)
     for axes, (name, across, up) in zip(
-        (roc, recalls),
+        panels,
         (
             ("ROC", "False positive rate (1 - specificity)", "True positive rate (sensitivity)"),
             ("Precision-recall", "Recall (sensitivity)", "Precision (positive predictive value)"),
@@ -76,18 +68,55 @@ def operating_curves(path: PathLike, positive: np.ndarray, risk: np.ndarray, ref
         axes.set_title(name, fontsize=10)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
-    figure.suptitle(f"{title}\n{count:,} of {len(positive):,} photographs are referable", fontsize=11)
+    figure.suptitle(f"{title}\n{positive.sum():,} of {len(positive):,} images are referable", fontsize=11)
     save(figure, path)
 
 
-def reliability_diagram(path: PathLike, after: Reliability, before: Reliability | None, title: str) -> None:
-    """Draw how often photographs are graded rightly, by how probable that is said to be, and how many there are.
+def _draw_roc(axes: Axes, positive: np.ndarray, risk: np.ndarray, referred: np.ndarray) -> None:
+    count = int(positive.sum())
+    if not 0 < count < len(positive):
+        _write_text(axes, f"undefined: {count:,} of {len(positive):,} images are referable")
+        return
+    false, true, _ = roc_curve(positive, risk, drop_intermediate=False)
+    axes.plot(false, true, color=DARK, label=f"area under the curve {roc_auc_score(positive, risk):.3f}")
+    axes.plot([0, 1], [0, 1], ":", color="0.35", label="by chance")
+    found = int((positive & referred).sum())
+    at = float((~positive & referred).sum() / (~positive).sum()), found / count
+    label = f"operating point: sensitivity {at[1]:.3f}, specificity {1 - at[0]:.3f}"
+    axes.plot(*at, "D", **POINT, label=label)
+    axes.legend(**LEGEND_BELOW)
 
-    ``after`` and, where it is known, ``before`` calibration.
+
+def _draw_precision_recall(axes: Axes, positive: np.ndarray, risk: np.ndarray, referred: np.ndarray) -> None:
+    count = int(positive.sum())
+    if not count:
+        _write_text(axes, "undefined: no image is referable")
+        return
+    precision, recall, _ = precision_recall_curve(positive, risk)
+    average = average_precision_score(positive, risk)
+    axes.plot(recall, precision, color=DARK, drawstyle="steps-post", label=f"average precision {average:.3f}")
+    prevalence = count / len(positive)
+    axes.axhline(prevalence, color="0.35", linestyle=":", label=f"by chance: prevalence {prevalence:.3f}")
+    if referred.any():
+        found = int((positive & referred).sum())
+        at = found / count, found / int(referred.sum())
+        label = f"operating point: recall {at[0]:.3f}, precision {at[1]:.3f}"
+        axes.plot(*at, "D", **POINT, label=label)
+    axes.legend(**LEGEND_BELOW)
+
+
+def reliability_diagram(path: PathLike, after: Reliability, *, before: Reliability | None, title: str) -> None:
+    """Draw accuracy and number of images by predicted probability.
+
+    Args:
+        path: The file.
+        after: Reliability after calibration.
+        before: Reliability before calibration, if known.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(6.4, 5.9), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot([0, 1], [0, 1], ":", color="0.35", label="as probable as said")
+    axes.plot([0, 1], [0, 1], ":", color="0.35", label="perfect calibration")
     lines = [("after calibration", after, DARK, "s-"), ("before calibration", before, LIGHT, "o--")]
     edges = np.linspace(0, 1, len(after.images) + 1)
     for name, found, colour, style in lines:
@@ -98,10 +127,10 @@ def reliability_diagram(path: PathLike, after: Reliability, before: Reliability 
         axes.plot(found.confidence[filled], found.accuracy[filled], style, color=colour, markersize=5, label=label)
         counts.stairs(found.images, edges, color=colour, linewidth=1.8, linestyle=style[1:])
     _unit_square(axes)
-    axes.set_ylabel("Share that is of that class")
+    axes.set_ylabel("Share of images of that grade")
     axes.legend(loc="upper left", fontsize=8)
-    counts.set_xlabel("Probability of the most probable class")
-    counts.set_ylabel("Photographs")
+    counts.set_xlabel("Probability of the most probable grade")
+    counts.set_ylabel("Images")
     counts.set_ylim(bottom=0)
     counts.yaxis.get_major_locator().set_params(integer=True)
     counts.grid(color="0.9")
@@ -111,15 +140,15 @@ def reliability_diagram(path: PathLike, after: Reliability, before: Reliability 
 
 
 def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, title: str) -> None:
-    """Draw what the photographs of lowest, middle and highest quality score: ``by_quality`` of ``metrics.evaluate``."""
+    """Draw metrics of the images of lowest, middle and highest quality: ``by_quality`` of ``metrics.evaluate``."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     if thirds is None:
-        _say(axes, "the quality of these photographs is not known")
+        _write_text(axes, "the quality of these images is not known")
     else:
         for number, (name, (label, colour, style)) in enumerate(BY_QUALITY.items()):
             values = [math.nan if third[name] is None else third[name] for third in thirds]
-            # Beside each other: scores of 0 and 1 are often the same.
+            # Side by side, because many values are 0 or 1.
             places = np.arange(len(thirds)) + 0.06 * (number - 1.5)
             axes.plot(places, values, style, color=colour, markersize=7, label=label)
         axes.set_xticks(range(len(thirds)), [f"{third['third']}\nn = {third['images']:,}" for third in thirds])
@@ -127,7 +156,7 @@ def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, t
         known = [third[name] for third in thirds for name in BY_QUALITY if third[name] is not None]
         axes.set_ylim(min([0.0, *known]) - 0.03, 1.03)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False, handlelength=3.5)
-    axes.set_xlabel("Third of the photographs, by quality")
+    axes.set_xlabel("Third of the images, by quality")
     axes.set_ylabel("Score (1 is best)")
     axes.grid(color="0.9")
     axes.set_title(title, fontsize=11)
@@ -135,11 +164,21 @@ def quality_figure(path: PathLike, thirds: Sequence[Mapping[str, Any]] | None, t
 
 
 def captioned_figure(
-    path: PathLike, captioned: Sequence[tuple[np.ndarray, str]], title: str, nothing: str, columns: int = COLUMNS
+    path: PathLike,
+    captioned: Sequence[tuple[np.ndarray, str]],
+    *,
+    title: str,
+    empty: str,
+    columns: int = COLUMNS,
 ) -> None:
-    """Draw photographs, uint8 RGB (height, width, 3), each below its text; or say ``nothing`` if there is none.
+    """Draw images, each below its text.
 
-    All are of one size; ``columns`` stand side by side.
+    Args:
+        path: The file.
+        captioned: Images of one size, uint8 RGB (height, width, 3), with their texts.
+        title: Title of the figure.
+        empty: Text of the figure if there is no image.
+        columns: Images side by side.
     """
     rows = max(1, math.ceil(len(captioned) / columns))
     height, width = captioned[0][0].shape[:2] if captioned else (1, 1)
@@ -150,10 +189,10 @@ def captioned_figure(
         axes.axis("off")
     for axes, (pixels, text) in zip(panels.flat, captioned, strict=False):
         axes.imshow(pixels)
-        # A file's name may hold anything: what is no text, and two dollars around what is no formula.
+        # A file's name may have bytes that are no text, and dollar signs that are no formula.
         axes.set_title(text.encode(errors="replace").decode(), fontsize=8, parse_math=False)
     if not captioned:
-        figure.text(0.5, 0.4, nothing, ha="center", fontsize=10)
+        figure.text(0.5, 0.4, empty, ha="center", fontsize=10)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -161,42 +200,51 @@ def captioned_figure(
 def grades_figure(
     path: PathLike,
     counts: Mapping[str, np.ndarray],
+    *,
     weights: Mapping[str, Sequence[float]],
-    classes: Sequence[str],
+    grade_names: Sequence[str],
 ) -> None:
-    """Draw how many photographs of each class there are in each part, and what one weighs in the loss.
+    """Draw the number of images of each grade in each split, and the class weights.
 
-    ``counts``: int (k,) of each part; ``weights``: k of each of those that use the same.
+    Args:
+        path: The file.
+        counts: Number of images by split, int (k,).
+        weights: k class weights by the models that use them.
+        grade_names: Name of each grade.
     """
     panels = len(counts) + len(weights)
     columns = min(panels, COLUMNS)
     rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(2.3 * columns + 1, (0.75 + 0.24 * len(classes)) * rows), layout="constrained")
+    figure = Figure(figsize=(2.3 * columns + 1, (0.75 + 0.24 * len(grade_names)) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[panels:]:
         axes.axis("off")
-    shares = [of_part / max(1, of_part.sum()) for of_part in counts.values()]
-    for axes, (part, of_part), share in zip(grid.flat, counts.items(), shares, strict=False):
-        _named_bars(axes, 100 * share, [f"{n:,} ({its:.1%})" for n, its in zip(of_part, share, strict=True)])
-        axes.set_title(f"{part}: {of_part.sum():,}", fontsize=9)
+    shares = [of_split / max(1, of_split.sum()) for of_split in counts.values()]
+    for axes, (split, of_split), share in zip(grid.flat, counts.items(), shares, strict=False):
+        _named_bars(axes, 100 * share, [f"{n:,} ({part:.1%})" for n, part in zip(of_split, share, strict=True)])
+        axes.set_title(f"{split}: {of_split.sum():,}", fontsize=9)
         axes.set_xticks(range(0, 101, 25))
-        axes.set_xlim(0, 190 * max(its.max() for its in shares))
-        axes.set_xlabel("Share of photographs (%)", fontsize=8)
-    for axes, (users, its) in zip(grid.flat[len(counts) :], weights.items(), strict=False):
-        _named_bars(axes, np.array(its), [f"{weight:.3g}" for weight in its], LIGHT)
+        axes.set_xlim(0, 190 * max(share.max() for share in shares))
+        axes.set_xlabel("Share of images (%)", fontsize=8)
+    for axes, (users, of_grades) in zip(grid.flat[len(counts) :], weights.items(), strict=False):
+        _named_bars(axes, np.array(of_grades), [f"{weight:.3g}" for weight in of_grades], LIGHT)
         axes.set_title(f"weights: {users}", fontsize=9)
-        axes.set_xlabel("Weight of a photograph in the loss", fontsize=8)
-    grid[0, 0].set_yticks(range(len(classes)), [shortened(name) for name in classes])
-    grid[0, 0].set_ylim(len(classes) - 0.4, -0.6)
+        axes.set_xlabel("Weight of an image in the loss", fontsize=8)
+    grid[0, 0].set_yticks(range(len(grade_names)), [shortened(name) for name in grade_names])
+    grid[0, 0].set_ylim(len(grade_names) - 0.4, -0.6)
     save(figure, path)
 
 
 def samples_figure(
-    path: PathLike, samples: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], columns: int, title: str
+    path: PathLike, samples: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], *, columns: int, title: str
 ) -> None:
-    """Draw photographs of each class before and after preprocessing, each a pair of uint8 RGB (height, width, 3).
+    """Draw images of each grade before and after preprocessing.
 
-    ``columns``: how many pairs a class has at most.
+    Args:
+        path: The file.
+        samples: Pairs by grade name, each uint8 RGB (height, width, 3).
+        columns: Largest number of pairs of a grade.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(2.2 * columns + 0.6, 1.1 * len(samples) + 0.5), layout="constrained")
     grid = figure.subplots(len(samples), 2 * columns, squeeze=False)
@@ -216,7 +264,7 @@ def samples_figure(
 
 
 def shortened(name: str, length: int = 24) -> str:
-    """``name`` with its middle left out where it is longer than ``length``: figures have room for no more."""
+    """Shorten a name of more than ``length`` characters by its middle, to fit a figure."""
     return name if len(name) <= length else f"{name[: length // 2]}…{name[1 - (length + 1) // 2 :]}"
 
 
@@ -224,7 +272,7 @@ def _named_bars(axes: Axes, values: np.ndarray, texts: Sequence[str], colour: st
     axes.barh(range(len(values)), values, color=colour, edgecolor="black", linewidth=0.6)
     for place, (value, text) in enumerate(zip(values, texts, strict=True)):
         axes.text(value, place, f" {text}", va="center", fontsize=7)
-    # Room for the text behind the longest bar.
+    # Leave room for the text after the longest bar.
     axes.set_xlim(0, 1.9 * max(values.max(), 1e-9))
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -236,6 +284,6 @@ def _unit_square(axes: Axes) -> None:
     axes.grid(color="0.9")
 
 
-def _say(axes: Axes, text: str) -> None:
-    """In place of a curve that is not defined."""
+def _write_text(axes: Axes, text: str) -> None:
+    """Write a text in a panel whose curve is not defined."""
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes)

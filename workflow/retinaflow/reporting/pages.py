@@ -1,57 +1,62 @@
-"""Pages of the report: HTML that stands by itself, made of tables or of the Markdown that other stages write."""
+"""Pages of the report: HTML files that need no other file, made of tables or of the Markdown of other stages."""
 
-import re
-from collections.abc import Iterable, Sequence
-from html import escape
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+
+from retinaflow.reporting.templates import render
 from retinaflow.storage.files import whole_file
-
-STYLE = """body { font-family: sans-serif; margin: 1em; }
-table { border-collapse: collapse; margin: 1em 0; font-size: 90%; }
-th, td { border: 1px solid #999; padding: 0.25em 0.6em; text-align: left; vertical-align: top; }
-th { background: #eee; }
-td { overflow-wrap: anywhere; }"""
 
 
 def write_page(path: Path, title: str, body: str) -> None:
-    """Write a page with ``body``, which is HTML."""
+    """Write a page.
+
+    Args:
+        path: The file.
+        title: Its title, as text.
+        body: Its body, as HTML.
+    """
     with whole_file(path) as part:
-        part.write_text(
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-            f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
-            encoding="utf-8",
-            errors="replace",
-        )
+        text = render("page.html", title=title, body=body)
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; ``**this**`` in a cell is bold."""
-    lines = [_row("th", header), *(_row("td", row) for row in rows)]
-    return "<table>\n" + "".join(f"{line}\n" for line in lines) + "</table>\n"
+    """Return an HTML table. Its cells are text and escaped."""
+    return render("table.html", header=header, rows=rows)
 
 
 def from_markdown(text: str) -> str:
-    """HTML of the Markdown that other stages write: headings, paragraphs, lists and tables, an empty line between."""
-    return "".join(map(_block, re.split(r"\n\n+", text.strip())))
+    """Return HTML of the Markdown of other stages: headings, paragraphs, lists, tables and ``**bold**``.
+
+    All else is shown as it is, because names of files may look like HTML, links or emphasis.
+    """
+    return str(_parser().render(text))
 
 
-def _block(block: str) -> str:
-    lines = block.split("\n")
-    if heading := re.match(r"#+ ", block):
-        level = len(heading[0]) - 1
-        return f"<h{level}>{_inline(block[len(heading[0]) :])}</h{level}>\n"
-    if block.startswith("| "):
-        cells = [line[2:-2].split(" | ") for line in lines]
-        return table(cells[0], cells[2:])
-    if block.startswith("- "):
-        return "<ul>\n" + "".join(f"<li>{_inline(line[2:])}</li>\n" for line in lines) + "</ul>\n"
-    return f"<p>{_inline(block)}</p>\n"
+@functools.cache
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("zero", {"html": False}).enable(["heading", "list", "table", "emphasis"])
+    for kind in ("em_open", "em_close", "strong_open", "strong_close"):
+        parser.add_render_rule(kind, _emphasis)
+    return parser
 
 
-def _row(tag: str, cells: Sequence[object]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_inline(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _inline(text: str) -> str:
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text, quote=False))
+def _emphasis(
+    _: RendererHTML,
+    tokens: Sequence[Token],
+    number: int,
+    options: OptionsDict,  # noqa: ARG001
+    env: Mapping[str, Any],  # noqa: ARG001
+) -> str:
+    """Render ``**`` as bold. Show other marks, which may be part of a name."""
+    token = tokens[number]
+    if token.markup != "**":
+        return token.markup
+    return "<strong>" if token.nesting == 1 else "</strong>"

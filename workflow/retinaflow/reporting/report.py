@@ -1,7 +1,8 @@
-"""What the report shows beside the figures that other stages leave behind: it reads their files and changes none."""
+"""Figures and pages of the report. It reads the files of other stages and changes none."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,90 +24,126 @@ from retinaflow.reporting.illustrations import (
     shortened,
 )
 from retinaflow.reporting.pages import from_markdown, table, write_page
-from retinaflow.scoring.raw_outputs import read_outputs
+from retinaflow.reporting.templates import render
+from retinaflow.scoring.raw_outputs import Outputs, read_outputs
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.tables import REBUILD, Row, read_table
 
-# Mistakes that are shown; photographs of a class that are shown, and their longest side in pixels.
-MISTAKES = 12
-SAMPLES = 3
-SAMPLE_SIDE = 320
-# Of training_run.json, what says where a model comes from.
+MISTAKES = 12  # mistakes of a figure
+SAMPLES = 3  # images of a grade
+SAMPLE_SIDE = 320  # longest side of a sample in pixels
+# Keys of training_run.json that describe the origin of a network.
 PROVENANCE = (
     *("seed", "digests", "environment", "computed", "photographs", "batch_size", "epochs_run", "best_epoch"),
     *("parameters", "trainable_parameters", "seconds"),
 )
 
-Shards = Sequence[tuple[Path, Path]]
+Shards = Sequence[tuple[Path, Path]]  # pixels and rows of each
 
 
-def illustrate(
-    title: str,
-    predictions: Path,
-    metrics: Path,
-    outputs: Path,
-    shards: Shards,
-    objective: str,
-    kind: str,
-    classes: Sequence[str],
-    referable_grade: int,
-    figures: Mapping[str, Path],
-) -> None:
-    """Draw how a system does on a part: ``roc``, ``reliability``, ``quality`` and ``mistakes`` of ``figures``.
+@dataclass(frozen=True)
+class IllustrateJob:
+    """Input and output of the figures of a model on a split.
 
-    ``outputs`` is what ``predictions`` and ``metrics`` were made of, with the ``objective`` and ``kind`` of
-    ``read_outputs``; ``shards`` are those of the part, each (pixels, rows).
-
-    Raises ``RetinaflowError`` if the two tables are not of the same photographs, or one is in no shard.
+    Attributes:
+        title: Title of all figures.
+        predictions: Predictions of the model.
+        metrics: Metrics of the predictions.
+        raw_outputs: Raw outputs that the predictions are made of.
+        kind: Columns of the raw outputs: ``output`` or ``no_tta``.
+        objective: Kind of the raw outputs: ``softmax``, ``regression`` or ``ordinal``.
+        shards: Shards of the split.
+        grade_names: Name of each grade.
+        referable_grade: Lowest grade to refer.
+        figures: Files of ``roc``, ``reliability``, ``quality`` and ``mistakes``.
     """
-    said = read_outputs(outputs, objective, len(classes), kind)
+
+    title: str
+    predictions: Path
+    metrics: Path
+    raw_outputs: Path
+    kind: str
+    objective: str
+    shards: Shards
+    grade_names: Sequence[str]
+    referable_grade: int
+    figures: Mapping[str, Path]
+
+
+def illustrate(job: IllustrateJob) -> None:
+    """Draw the figures of a model on a split.
+
+    Raises:
+        RetinaflowError: The two tables have different images, or an image is in no shard.
+    """
+    names, title = job.grade_names, job.title
+    raw = read_outputs(job.raw_outputs, job.objective, len(names), job.kind)
     numbers = ["grade", "predicted_grade", "referable"]
-    columns = [*numbers, *(f"probability_{name}" for name in classes)]
-    rows = read_table(predictions, ("filename", *columns))
-    if [row["filename"] for row in rows] != list(said.filenames):
-        raise RetinaflowError(f"{predictions}: other photographs than in {outputs}. {REBUILD}")
-    actual, level, referred = (np.array([int(row[name]) for row in rows]) for name in numbers)
+    columns = [*numbers, *(f"probability_{name}" for name in names)]
+    rows = read_table(job.predictions, ("filename", *columns))
+    if [row["filename"] for row in rows] != list(raw.filenames):
+        raise RetinaflowError(f"{job.predictions}: other images than in {job.raw_outputs}. {REBUILD}")
+    actual, predicted, referred = (np.array([int(row[name]) for row in rows]) for name in numbers)
     probabilities = np.array([[float(row[name]) for name in columns[len(numbers) :]] for row in rows])
 
-    positive, risk = actual >= referable_grade, probabilities[:, referable_grade:].sum(axis=1)
-    operating_curves(figures["roc"], positive, risk, referred == 1, title)
+    positive, risk = actual >= job.referable_grade, probabilities[:, job.referable_grade :].sum(axis=1)
+    operating_curves(job.figures["roc"], positive, risk, referred=referred == 1, title=title)
     before = None
-    if objective != "regression":
-        before = reliability(actual, objectives.grade_probabilities(objective, said.outputs, len(classes), 1.0))
-    reliability_diagram(figures["reliability"], reliability(actual, probabilities), before, title)
-    thirds = read_own(metrics)["by_quality"]
-    quality_figure(figures["quality"], thirds, title)
+    if job.objective != "regression":
+        before = reliability(actual, objectives.grade_probabilities(job.objective, raw.outputs, len(names), 1.0))
+    reliability_diagram(job.figures["reliability"], reliability(actual, probabilities), before=before, title=title)
+    quality_figure(job.figures["quality"], read_own(job.metrics)["by_quality"], title)
+    _draw_mistakes(job, raw, actual, predicted, probabilities)
 
-    worst = worst_mistakes(actual, level, probabilities)[:MISTAKES]
-    pixels = photographs(shards, [said.images[place] for place in worst])
+
+def _draw_mistakes(
+    job: IllustrateJob, raw: Outputs, actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
+) -> None:
+    names, positive = job.grade_names, actual >= job.referable_grade
+    worst = worst_mistakes(actual, predicted, probabilities)[:MISTAKES]
+    pixels = stored_pixels(job.shards, [raw.images[place] for place in worst])
     texts = [
-        f"{shortened(said.filenames[place])}\nactual {shortened(classes[actual[place]])}\n"
-        f"predicted {shortened(classes[level[place]])}, {probabilities[place, level[place]]:.0%}"
+        f"{shortened(raw.filenames[place])}\nactual {shortened(names[actual[place]])}\n"
+        f"predicted {shortened(names[predicted[place]])}, {probabilities[place, predicted[place]]:.0%}"
         for place in worst
     ]
-    missed = int((level[positive] == 0).sum())
+    missed = int((predicted[positive] == 0).sum())
     captioned_figure(
-        figures["mistakes"],
+        job.figures["mistakes"],
         list(zip(pixels, texts, strict=True)),
-        f"{title}\nof {positive.sum():,} photographs of {shortened(classes[referable_grade])} or worse, "
-        f"{missed:,} called {shortened(classes[0])}",
-        "no photograph is graded wrongly",
+        title=f"{job.title}\nof {positive.sum():,} images of {shortened(names[job.referable_grade])} or worse, "
+        f"{missed:,} predicted as {shortened(names[0])}",
+        empty="no image is graded wrongly",
     )
 
 
-def worst_mistakes(actual: np.ndarray, level: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Places of the photographs that are graded wrongly, the worst first: int64.
+def worst_mistakes(actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Order the images that are graded wrongly, the worst first.
 
-    The worst are furthest off; of these, those called too low come first, and then those with the most probable answer.
-    ``actual``, ``level``: int (n,); ``probabilities``: float (n, k).
+    The worst are furthest off. Of these, grades that are too low come first, then answers of high probability.
+
+    Args:
+        actual: Labelled grades, int (n,).
+        predicted: Predicted grades, int (n,).
+        probabilities: float (n, k).
+
+    Returns:
+        Places of the images, int64.
     """
-    wrong = np.flatnonzero(level != actual)
-    off = (level - actual)[wrong]
-    return wrong[np.lexsort((-probabilities[wrong, level[wrong]], off > 0, -np.abs(off)))]
+    wrong = np.flatnonzero(predicted != actual)
+    off = (predicted - actual)[wrong]
+    return wrong[np.lexsort((-probabilities[wrong, predicted[wrong]], off > 0, -np.abs(off)))]
 
 
-def photographs(shards: Shards, images: Sequence[str]) -> list[np.ndarray]:
-    """Pixels of ``images``, each uint8 RGB (size, size, 3); ``RetinaflowError`` if one is in none of ``shards``."""
+def stored_pixels(shards: Shards, images: Sequence[str]) -> list[np.ndarray]:
+    """Read the pixels of images from shards.
+
+    Returns:
+        uint8 RGB (size, size, 3) for each image.
+
+    Raises:
+        RetinaflowError: An image is in no shard.
+    """
     found: dict[str, np.ndarray] = {}
     wanted = set(images)
     for pixels, rows in shards:
@@ -115,48 +152,59 @@ def photographs(shards: Shards, images: Sequence[str]) -> list[np.ndarray]:
         array, names = read_shard(pixels, rows)
         found.update({name: np.array(array[row]) for row, name in enumerate(names) if name in wanted})
     if absent := wanted - found.keys():
-        raise RetinaflowError(f"{min(absent)!r} is in no shard. Delete the shards of its part and run again.")
+        raise RetinaflowError(f"{min(absent)!r} is in no shard. Delete the shards of its split and run again.")
     return [found[image] for image in images]
 
 
-def illustrate_data(
-    indices: Mapping[str, Path],
-    shards: Shards,
-    records: Sequence[Path],
-    classes: Sequence[str],
-    grades: Path,
-    samples: Path,
-) -> None:
-    """Draw how many photographs of each class there are, what they weigh, and some before and after preprocessing.
+@dataclass(frozen=True)
+class IllustrateDataJob:
+    """Input and output of the figures of the data.
 
-    ``indices``: table of each part; ``shards``, each (pixels, rows), are those of the first. ``records``:
-    ``training_run.json``
-    of all trainings.
+    Attributes:
+        indices: Index table of each split.
+        shards: Shards of the first split.
+        records: ``training_run.json`` of all training runs.
+        grade_names: Name of each grade.
+        grades: Figure of the number of images and the class weights.
+        samples: Figure of images before and after preprocessing.
     """
-    tables = {part: read_table(index, ("image", "filename", "grade_name", "grade")) for part, index in indices.items()}
+
+    indices: Mapping[str, Path]
+    shards: Shards
+    records: Sequence[Path]
+    grade_names: Sequence[str]
+    grades: Path
+    samples: Path
+
+
+def illustrate_data(job: IllustrateDataJob) -> None:
+    """Draw the number of images of each grade, the class weights, and samples before and after preprocessing."""
+    names = job.grade_names
+    columns = ("image", "filename", "grade_name", "grade")
+    tables = {split: read_table(index, columns) for split, index in job.indices.items()}
     counts = {
-        part: np.bincount([int(row["grade"]) for row in rows], minlength=len(classes)) for part, rows in tables.items()
+        split: np.bincount([int(row["grade"]) for row in rows], minlength=len(names)) for split, rows in tables.items()
     }
-    grades_figure(grades, counts, loss_weights(records, classes), classes)
-    part, rows = next(iter(tables.items()))
-    chosen = {name: _spread([row for row in rows if row["grade_name"] == name]) for name in classes}
-    after = {name: photographs(shards, [row["image"] for row in of_class]) for name, of_class in chosen.items()}
+    grades_figure(job.grades, counts, weights=loss_weights(job.records, names), grade_names=names)
+    split, rows = next(iter(tables.items()))
+    chosen = {name: _spread([row for row in rows if row["grade_name"] == name]) for name in names}
+    after = {name: stored_pixels(job.shards, [row["image"] for row in of_grade]) for name, of_grade in chosen.items()}
     pairs = {
         name: [
-            (_original(indices[part].parent / name / row["filename"]), pixels)
-            for row, pixels in zip(of_class, after[name], strict=True)
+            (_original(job.indices[split].parent / name / row["filename"]), pixels)
+            for row, pixels in zip(of_grade, after[name], strict=True)
         ]
-        for name, of_class in chosen.items()
+        for name, of_grade in chosen.items()
     }
-    samples_figure(samples, pairs, SAMPLES, f"{part}, before and after preprocessing")
+    samples_figure(job.samples, pairs, columns=SAMPLES, title=f"{split}, before and after preprocessing")
 
 
-def loss_weights(records: Sequence[Path], classes: Sequence[str]) -> dict[str, list[float]]:
-    """What a photograph of each class weighs in the loss, by the backbones that use the same; the mean over folds."""
+def loss_weights(records: Sequence[Path], grade_names: Sequence[str]) -> dict[str, list[float]]:
+    """Class weights of the loss by the backbones that share them; the mean over folds."""
     of_backbone: dict[str, list[list[float]]] = {}
     for record in map(read_own, records):
-        weights = record["class_weights"] or dict.fromkeys(classes, 1.0)
-        of_backbone.setdefault(record["backbone"], []).append([weights[name] for name in classes])
+        weights = record["class_weights"] or dict.fromkeys(grade_names, 1.0)
+        of_backbone.setdefault(record["backbone"], []).append([weights[name] for name in grade_names])
     users: dict[tuple[float, ...], list[str]] = {}
     for backbone, weights in of_backbone.items():
         users.setdefault(tuple(np.mean(weights, axis=0).tolist()), []).append(backbone)
@@ -164,13 +212,13 @@ def loss_weights(records: Sequence[Path], classes: Sequence[str]) -> dict[str, l
 
 
 def _spread(rows: Sequence[Row]) -> list[Row]:
-    """Up to ``SAMPLES`` of them, evenly spaced."""
+    """Up to ``SAMPLES`` rows, evenly spaced."""
     count = min(SAMPLES, len(rows))
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
 def _original(path: Path) -> np.ndarray:
-    """A photograph as it is, made small: uint8 RGB (height, width, 3)."""
+    """An image before preprocessing, made small: uint8 RGB (height, width, 3)."""
     pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise RetinaflowError(f"{path}: cannot be decoded; it has changed since the inventory. Restore it.")
@@ -183,34 +231,38 @@ def _original(path: Path) -> np.ndarray:
 
 
 def page_of(markdown: Path, page: Path, title: str) -> None:
-    """Write ``markdown``, a file of another stage, as a page."""
+    """Write a Markdown file of another stage as a page."""
     write_page(page, title, from_markdown(markdown.read_text(encoding="utf-8", errors="surrogateescape")))
 
 
 def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: Path) -> None:
-    """Write where the results come from: settings (key, value, default) that were ``changed``, and what ``records``,
-    ``training_run.json`` of all trainings, say. What these have in common is said once.
+    """Write the page on the origin of the results.
+
+    Args:
+        changed: Key, value and default of each setting that is not the default.
+        records: ``training_run.json`` of all training runs. Values that all share are written once.
+        page: The file.
     """
     runs = [read_own(record) for record in records]
     facts = [flat({key: record[key] for key in PROVENANCE}) for record in runs]
     keys = list(dict.fromkeys(key for of_run in facts for key in of_run))
     common = [key for key in keys if all(of_run.get(key) == facts[0].get(key) for of_run in facts)]
     own = [key for key in keys if key not in common]
-    body = "<h1>Settings other than the defaults</h1>\n"
-    body += table(("setting", "value", "default"), [(key, *map(_text, both)) for key, *both in changed])
-    body += "<h1>Trainings</h1>\n"
-    body += table(("of all", ""), [(key, _text(facts[0][key])) for key in common])
-    if own:
-        rows = [
-            [record["training_run"], *(_text(of_run.get(key)) for key in own)]
-            for record, of_run in zip(runs, facts, strict=True)
-        ]
-        body += table(("training_run", *own), rows)
+    rows = [
+        [record["training_run"], *(_text(of_run.get(key)) for key in own)]
+        for record, of_run in zip(runs, facts, strict=True)
+    ]
+    body = render(
+        "provenance.html",
+        settings=table(("setting", "value", "default"), [(key, *map(_text, both)) for key, *both in changed]),
+        common=table(("of all", ""), [(key, _text(facts[0][key])) for key in common]),
+        own=table(("training_run", *own), rows) if own else "",
+    )
     write_page(page, "Provenance", body)
 
 
 def _text(value: Any) -> str:
-    """As it would stand in the configuration."""
+    """A value as in the configuration."""
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
