@@ -1,4 +1,4 @@
-"""What an answer rests on is found where it is known to lie."""
+"""Heat maps lie where the cause of an answer is known to lie."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 import small
 from common import CLASSES
 from retinaflow.networks.building import build
-from retinaflow.serving.explain import COLUMNS, RIGHT, WRONG, chosen, explain, overlay, relevance
+from retinaflow.serving.explain import COLUMNS, RIGHT, WRONG, ExplainJob, chosen, explain, overlay, relevance
 from retinaflow.storage.tables import read_table, write_table
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="explains with TensorFlow")
@@ -41,7 +41,7 @@ def of_a_corner(objective: str, layers: int) -> keras.Model:
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("objective", ["softmax", "regression"])
-def test_an_answer_that_comes_from_a_corner_is_found_there(objective: str, layers: int) -> None:
+def test_heat_map_of_a_corner_lies_in_the_corner(objective: str, layers: int) -> None:
     shares = relevance(of_a_corner(objective, layers), PIXELS, objective, np.ones(len(PIXELS), np.int64))
     assert shares.shape == (len(PIXELS), SIZE, SIZE)
     assert np.allclose(shares.max(axis=(1, 2)), 1)
@@ -53,8 +53,8 @@ def test_an_answer_that_comes_from_a_corner_is_found_there(objective: str, layer
 
 
 @pytest.mark.parametrize("objective", ["softmax", "regression"])
-def test_where_nothing_speaks_for_the_answer_all_is_zero(objective: str) -> None:
-    """Brightness speaks for level 1 alone."""
+def test_heat_map_without_support_is_zero(objective: str) -> None:
+    """Brightness supports grade 1 only."""
     assert not relevance(of_a_corner(objective, 1), PIXELS, objective, np.zeros(len(PIXELS), np.int64)).any()
 
 
@@ -73,7 +73,7 @@ def test_models_of_this_workflow_are_explained(
     assert shares.max() == 1
 
 
-def test_overlay_leaves_what_does_not_matter() -> None:
+def test_overlay_keeps_irrelevant_pixels() -> None:
     shares = np.zeros((SIZE, SIZE))
     shares[:4] = 1
     shown = overlay(PIXELS[0], shares)
@@ -84,7 +84,7 @@ def test_overlay_leaves_what_does_not_matter() -> None:
 
 
 def predictions(path: Path) -> None:
-    """Of class 0, photograph n is right for even n; the larger n, the more confident. None of class 4."""
+    """Image n of a grade is right for even n; a larger n is more probable. No image has grade 4."""
     rows = [
         {
             "filename": f"{level}-{n}.png",
@@ -98,7 +98,7 @@ def predictions(path: Path) -> None:
     write_table(path, rows[0], rows)
 
 
-def test_the_most_confident_of_each_class_are_chosen(tmp_path: Path) -> None:
+def test_most_probable_answers_of_each_grade_are_chosen(tmp_path: Path) -> None:
     predictions(tmp_path / "p.csv")
     names = [one.row["filename"] for one in chosen(tmp_path / "p.csv", CLASSES)]
     assert names == [f"{level}-{n}.png" for level in range(4) for n in (6, 4, 7, 5)]
@@ -112,7 +112,7 @@ def test_figure_and_table(tmp_path: Path, make_part) -> None:
     _, shards = make_part("part", pixels, [0] * 32)
     figure, table = tmp_path / "e.png", tmp_path / "e.csv"
     model = of_a_corner("regression", 1)
-    explain("Tiny", model, "regression", tmp_path / "p.csv", images, shards, CLASSES, figure, table)
+    explain(ExplainJob("Tiny", model, "regression", tmp_path / "p.csv", images, shards, CLASSES, figure, table))
     assert figure.read_bytes().startswith(b"\x89PNG")
     rows = read_table(table, COLUMNS)
     assert [row["image"] for row in rows] == [f"part{8 * level + n}_left" for level in range(4) for n in (6, 4, 7, 5)]

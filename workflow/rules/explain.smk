@@ -1,4 +1,4 @@
-# Where in images a network finds what it answers. `all` does not ask for it.
+# Heat maps of the image regions that support answers. `all` does not ask for them.
 
 
 rule explain_run:
@@ -14,7 +14,7 @@ rule explain_run:
             caption="../report/explain.rst",
             category="Models",
             subcategory=lambda wildcards: network_of(wildcards.training_run),
-            labels=figure_labels("what answers rest on", MODELS.scored[-1]),
+            labels=figure_labels("heat maps of answers", MODELS.scored[-1]),
         ),
         table=path("explain", "{training_run}", f"{MODELS.scored[-1]}.csv"),
     log:
@@ -28,7 +28,7 @@ rule explain_run:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("explain.py"),
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         seed=CONFIG.seed,
         cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,

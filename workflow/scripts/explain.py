@@ -1,4 +1,4 @@
-"""Show what the most confident answers of a run rest on."""
+"""Draw heat maps of the most probable answers of a training run."""
 
 from pathlib import Path
 
@@ -10,19 +10,21 @@ from retinaflow.storage.tables import stream_table
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.training_run}")
     choose("tensorflow")
-    # Here, so that the log tells if the backend does not even load.
+    # Imported here, so that the log has the error of a backend that does not load.
     from retinaflow.scoring.score import load_model
-    from retinaflow.serving.explain import explain
+    from retinaflow.serving.explain import ExplainJob, explain
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     explain(
-        snakemake.wildcards.training_run,
-        load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, params.objective),
-        params.objective,
-        Path(files.predictions),
-        {row["filename"]: row["image"] for row in stream_table(files.outputs, ("filename", "image"))},
-        [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
-        params.classes,
-        Path(output.figure),
-        Path(output.table),
+        ExplainJob(
+            training_run=snakemake.wildcards.training_run,
+            model=load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, params.objective),
+            objective=params.objective,
+            predictions=Path(files.predictions),
+            images={row["filename"]: row["image"] for row in stream_table(files.outputs, ("filename", "image"))},
+            shards=[(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
+            grade_names=params.grade_names,
+            figure=Path(output.figure),
+            table=Path(output.table),
+        )
     )

@@ -1,13 +1,15 @@
-"""Where in a photograph a network finds what it answers: Grad-CAM. Computes with TensorFlow, whatever trained it.
+"""Grad-CAM: heat maps of the image regions that support a network's answer. Computes with TensorFlow.
 
-Selvaraju et al. 2017, Grad-CAM, arXiv:1610.02391: the feature maps of a layer, each weighed by what its mean over the
-area adds to the score. Here the head itself reads such means, so this is exact to first order; where it reads several
-layers, the sum of theirs is shown. It tells which regions the answer rests on, not that it is right, nor why.
+Selvaraju et al. 2017, Grad-CAM, arXiv:1610.02391. The feature maps of a layer are summed with weights. The weight of a
+map is the gradient of the score with respect to the mean of the map. The head reads these means, so the sum is exact to
+first order. If the head reads several layers, their sums are added. A heat map shows the regions that an answer depends
+on, not that the answer is right.
 """
 
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +20,13 @@ import tensorflow as tf
 from matplotlib import colormaps
 
 from retinaflow.reporting.illustrations import captioned_figure, shortened
-from retinaflow.reporting.report import Shards, photographs
+from retinaflow.reporting.report import Shards, stored_pixels
 from retinaflow.storage.tables import Row, read_table, write_table
 from retinaflow.training.head import split
 
 log = logging.getLogger(__name__)
 
-# Photographs of each grade that are explained: the most confident right answers and the most confident wrong ones.
+# Images of each grade that are explained: the most probable right answers and the most probable wrong ones.
 RIGHT, WRONG = 2, 2
 # Even in lightness, and the same to all kinds of colour vision.
 COLOURS = "cividis"
@@ -33,133 +35,166 @@ COLUMNS = ("image", "filename", "grade_name", "predicted_grade_name", "probabili
 
 
 class Explained(NamedTuple):
-    """One photograph: its row of predictions, and how probable the predicted class is."""
+    """An explained image: its row of predictions, and the probability of the predicted grade."""
 
     row: Row
     probability: float
 
     @property
     def right(self) -> bool:
-        """Whether it is graded as it should be."""
+        """Whether the predicted grade is the labelled one."""
         return self.row["grade_name"] == self.row["predicted_grade_name"]
 
 
-def relevance(model: keras.Model, pixels: np.ndarray, objective: str, levels: np.ndarray) -> np.ndarray:
-    """How much each place speaks for an answer: float32 (n, size, size), 0 to 1, where 1 is the most of a photograph.
+def relevance(model: keras.Model, pixels: np.ndarray, objective: str, grades: np.ndarray) -> np.ndarray:
+    """Compute the heat maps of answers.
 
-    ``model``, made by ``model.build``, takes ``pixels`` uint8 RGB (n, size, size, 3); ``levels``, int (n,), are the
-    answers. With softmax, what speaks for a level is what raises its probability; otherwise, what raises the severity,
-    or lowers it for level 0. Where nothing speaks for the answer, all is 0.
+    With softmax, a region supports a grade if it raises the grade's probability. Otherwise it supports grade 0 if it
+    lowers the severity, and other grades if it raises it.
+
+    Args:
+        model: A model of ``building.build``.
+        pixels: uint8 RGB (n, size, size, 3).
+        objective: Kind of its raw outputs.
+        grades: The answers, int (n,).
+
+    Returns:
+        float32 (n, size, size), 0 to 1. The largest value of each image is 1, or 0 if no region supports the answer.
     """
     maps, head = _parts(model)
     size = pixels.shape[1]
     found = maps.predict(pixels, verbose=0)
-    each = [np.asarray(one, np.float32) for one in (found if isinstance(found, list) else [found])]
-    features = tf.constant(np.concatenate([one.mean(axis=(1, 2)) for one in each], axis=1))
+    layers = [np.asarray(layer, np.float32) for layer in (found if isinstance(found, list) else [found])]
+    features = tf.constant(np.concatenate([layer.mean(axis=(1, 2)) for layer in layers], axis=1))
     with tf.GradientTape() as tape:
         tape.watch(features)
-        score = _score(head(features, training=False), objective, levels)
+        score = _score(head(features, training=False), objective, grades)
     weights = tape.gradient(score, features).numpy()
     total = np.zeros((len(pixels), size, size), np.float32)
     start = 0
-    for one in each:
-        channels = one.shape[-1]
-        # A cell of a coarser map counts for more in the mean and is larger: by area, all maps are alike.
-        spoken = np.einsum("nhwc,nc->nhw", one, weights[:, start : start + channels])
-        total += np.stack([cv2.resize(its, (size, size), interpolation=cv2.INTER_LINEAR) for its in spoken])
+    for layer in layers:
+        channels = layer.shape[-1]
+        # A cell of a coarser map has more weight in the mean and more area, so all maps are alike by area.
+        sums = np.einsum("nhwc,nc->nhw", layer, weights[:, start : start + channels])
+        total += np.stack([cv2.resize(of_image, (size, size), interpolation=cv2.INTER_LINEAR) for of_image in sums])
         start += channels
     return scaled(np.maximum(total, 0))
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:
-    """``maps``, float (n, size, size) from 0 on, each so that its most is 1; where all is 0, it stays."""
-    most = maps.max(axis=(1, 2), keepdims=True)
-    return np.divide(maps, most, out=np.zeros_like(maps), where=most > 0)
+    """Scale each of ``maps``, non-negative float (n, size, size), to a largest value of 1. A map of zeros is kept."""
+    largest = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
 
 
-@functools.cache  # each time, Keras would add to the layers that both share
+@functools.cache  # Keras adds nodes to the shared layers each time.
 def _parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """``model`` up to the maps that its features are the means of, and its head."""
+    """Split a model into the part up to its feature maps and the head, which reads their means."""
     pool = model.get_layer("pool")
     means = pool.input if isinstance(pool.input, list) else [pool.output]
     maps = keras.Model(model.inputs, [mean._keras_history.operation.input for mean in means])
-    maps.run_eagerly = True  # for a few photographs, tracing it takes longer
+    maps.run_eagerly = True  # Tracing takes longer than a few images.
     return maps, split(model)[1]
 
 
-def _score(outputs: tf.Tensor, objective: str, levels: np.ndarray) -> tf.Tensor:
+def _score(outputs: tf.Tensor, objective: str, grades: np.ndarray) -> tf.Tensor:
     if objective == "softmax":
-        return tf.math.log(tf.gather(outputs, tf.constant(levels), axis=1, batch_dims=1) + keras.config.epsilon())
-    # A level, or probabilities of exceeding each: their sum is the severity.
-    return tf.reduce_sum(outputs, axis=1) * tf.constant(np.where(levels > 0, 1.0, -1.0), outputs.dtype)
+        return tf.math.log(tf.gather(outputs, tf.constant(grades), axis=1, batch_dims=1) + keras.config.epsilon())
+    # The output is a severity, or its sum is: probabilities of exceeding each grade.
+    return tf.reduce_sum(outputs, axis=1) * tf.constant(np.where(grades > 0, 1.0, -1.0), outputs.dtype)
 
 
-def overlay(photograph: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """``photograph``, uint8 RGB (size, size, 3), in grey under the colours of ``shares``, (size, size), 0 to 1.
+def overlay(pixels: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
+    """Draw a heat map over an image.
 
-    It shows through wherever little speaks for the answer. Of a retina's own colours none would tell from yellow.
+    The image is grey: the colours of a retina are too close to yellow. It shows where the heat map is low.
+
+    Args:
+        pixels: uint8 RGB (size, size, 3).
+        heat_map: float (size, size), 0 to 1.
+
+    Returns:
+        uint8 RGB (size, size, 3).
     """
-    grey = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
-    colours = colormaps[COLOURS](shares)[..., :3].astype(np.float32) * 255
-    cover = OPACITY * shares[..., np.newaxis]
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
+    colours = colormaps[COLOURS](heat_map)[..., :3].astype(np.float32) * 255
+    cover = OPACITY * heat_map[..., np.newaxis]
     return np.round((1 - cover) * grey + cover * colours).astype(np.uint8)
 
 
-def chosen(predictions: Path, classes: Sequence[str]) -> list[Explained]:
-    """The photographs of each actual class, in their order, with the most confident right and then wrong answers."""
-    rows = read_table(
-        predictions, ("filename", "grade_name", "predicted_grade_name", *(f"probability_{name}" for name in classes))
-    )
-    judged = [Explained(row, float(row[f"probability_{row['predicted_grade_name']}"])) for row in rows]
-    judged.sort(key=lambda one: (-one.probability, one.row["filename"]))
+def chosen(predictions: Path, grade_names: Sequence[str]) -> list[Explained]:
+    """Choose the images of each grade with the most probable right answers, then those with wrong ones."""
+    columns = ("filename", "grade_name", "predicted_grade_name", *(f"probability_{name}" for name in grade_names))
+    rows = read_table(predictions, columns)
+    answers = [Explained(row, float(row[f"probability_{row['predicted_grade_name']}"])) for row in rows]
+    answers.sort(key=lambda answer: (-answer.probability, answer.row["filename"]))
     found = []
-    for name in classes:
-        own = [one for one in judged if one.row["grade_name"] == name]
-        found += [one for one in own if one.right][:RIGHT] + [one for one in own if not one.right][:WRONG]
+    for name in grade_names:
+        of_grade = [answer for answer in answers if answer.row["grade_name"] == name]
+        found += [answer for answer in of_grade if answer.right][:RIGHT]
+        found += [answer for answer in of_grade if not answer.right][:WRONG]
     return found
 
 
-def explain(
-    run: str,
-    model: keras.Model,
-    objective: str,
-    predictions: Path,
-    images: Mapping[str, str],
-    shards: Shards,
-    classes: Sequence[str],
-    figure: Path,
-    table: Path,
-) -> None:
-    """Draw the ``chosen`` photographs beside what their answers rest on, and list them.
+@dataclass(frozen=True)
+class ExplainJob:
+    """Input and output of the explanation of a training run's answers.
 
-    ``images``: the image name of each file name. ``shards``, (pixels, rows) each, hold their pixels.
+    Attributes:
+        training_run: Its name.
+        model: Its network.
+        objective: Kind of its raw outputs.
+        predictions: Its predictions.
+        images: Image name of each file name.
+        shards: Shards with the pixels of the images.
+        grade_names: Name of each grade.
+        figure: Figure of the explained images.
+        table: Table of the explained images.
     """
-    explained = chosen(predictions, classes)
-    names = [images[one.row["filename"]] for one in explained]
-    pixels = photographs(shards, names)
-    levels = np.array([list(classes).index(one.row["predicted_grade_name"]) for one in explained])
-    shares = relevance(model, np.stack(pixels), objective, levels)
-    panels: list[tuple[np.ndarray, str]] = []
-    lines: list[dict[str, Any]] = []
-    for one, name, photograph, share in zip(explained, names, pixels, shares, strict=True):
-        row = one.row
-        text = (
-            f"{shortened(row['filename'])}\nactual {shortened(row['grade_name'])}, "
-            f"{'right' if one.right else 'wrong'}\n"
-            f"predicted {shortened(row['predicted_grade_name'])}, {one.probability:.0%}"
-        )
-        panels.append((np.hstack([photograph, overlay(photograph, share)]), text))
-        values = (
-            name,
-            row["filename"],
-            row["grade_name"],
-            row["predicted_grade_name"],
-            f"{one.probability:.9g}",
-            int(one.right),
-        )
-        lines.append(dict(zip(COLUMNS, values, strict=True)))
+
+    training_run: str
+    model: keras.Model
+    objective: str
+    predictions: Path
+    images: Mapping[str, str]
+    shards: Shards
+    grade_names: Sequence[str]
+    figure: Path
+    table: Path
+
+
+def explain(job: ExplainJob) -> None:
+    """Draw the chosen images beside their heat maps, and list them."""
+    explained = chosen(job.predictions, job.grade_names)
+    names = [job.images[answer.row["filename"]] for answer in explained]
+    pixels = stored_pixels(job.shards, names)
+    grades = np.array([list(job.grade_names).index(answer.row["predicted_grade_name"]) for answer in explained])
+    heat_maps = relevance(job.model, np.stack(pixels), job.objective, grades)
+    panels = [
+        (np.hstack([image, overlay(image, heat_map)]), _caption(answer))
+        for answer, image, heat_map in zip(explained, pixels, heat_maps, strict=True)
+    ]
     captioned_figure(
-        figure, panels, f"{run}: what the most confident answers rest on", "there is no photograph", RIGHT + WRONG
+        job.figure,
+        panels,
+        title=f"{job.training_run}: heat maps of the most probable answers",
+        empty="there is no image",
+        columns=RIGHT + WRONG,
     )
-    write_table(table, COLUMNS, lines)
-    log.info("%s: %d photographs explained", run, len(panels))
+    write_table(job.table, COLUMNS, [_line(answer, name) for answer, name in zip(explained, names, strict=True)])
+    log.info("%s: %d images explained", job.training_run, len(panels))
+
+
+def _caption(answer: Explained) -> str:
+    row = answer.row
+    return (
+        f"{shortened(row['filename'])}\nactual {shortened(row['grade_name'])}, "
+        f"{'right' if answer.right else 'wrong'}\n"
+        f"predicted {shortened(row['predicted_grade_name'])}, {answer.probability:.0%}"
+    )
+
+
+def _line(answer: Explained, image: str) -> dict[str, Any]:
+    row = answer.row
+    values = (row["filename"], row["grade_name"], row["predicted_grade_name"], f"{answer.probability:.9g}")
+    return dict(zip(COLUMNS, (image, *values, int(answer.right)), strict=True))
