@@ -44,7 +44,6 @@ NOT_YET = [
     "workflow/retinaflow/data/*",
     "workflow/retinaflow/evaluation/*",
     "workflow/retinaflow/jobs/*",
-    "workflow/retinaflow/preprocessing/*",
     "workflow/retinaflow/reporting/*",
     "workflow/retinaflow/scoring/*",
     "workflow/retinaflow/serving/*",

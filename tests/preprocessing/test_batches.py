@@ -53,7 +53,7 @@ def test_each_device_gets_some_of_each_batch(count, share, devices):
     """As TensorFlow cuts batches: a part takes as many as any, while there are some."""
     few = Mock(spec=Images, __len__=lambda _: count, names=[str(number) for number in range(count)])
     if count <= (devices - 1) * -(-count // devices):
-        with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} photographs cannot be divided"):
+        with pytest.raises(RetinaflowError, match=f"gpus: {devices}, but {count} images cannot be divided"):
             Batches(few, count, devices=devices)
         return
     batches = Batches(few, share * devices, devices=devices)
@@ -105,7 +105,7 @@ def test_a_shard_that_cannot_be_read_is_named(photographs, monkeypatch):
 
 def test_shards_of_two_sizes_are_an_error(make_part):
     first, second = make_part("a", numbered(4), [0] * 4), make_part("b", numbered(4, size=9), [1] * 4)
-    with pytest.raises(RetinaflowError, match=r"0\.npy: photographs of 9 px, expected 8"):
+    with pytest.raises(RetinaflowError, match=r"0\.npy: images of 9 px, expected 8"):
         Images(first[0] + second[0], first[1] + second[1], CLASSES)
 
 
@@ -175,12 +175,12 @@ def test_an_image_without_pixels_is_named(make_part):
 
 def test_an_unknown_class_is_named(make_part):
     indices, shards = make_part("a", numbered(4), [0, 0, 0, 4])
-    with pytest.raises(RetinaflowError, match="class 'class4' is none of class0, class1"):
+    with pytest.raises(RetinaflowError, match="grade name 'class4' is none of class0, class1"):
         Images(indices, shards, CLASSES[:2])
 
 
 def test_an_empty_part_is_an_error(make_part):
-    with pytest.raises(RetinaflowError, match="no photograph listed"):
+    with pytest.raises(RetinaflowError, match="no image listed"):
         Images(*make_part("a", numbered(0), []), CLASSES)
 
 

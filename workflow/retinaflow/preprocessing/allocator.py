@@ -1,18 +1,18 @@
-"""How the C library deals with memory that photographs and batches leave behind."""
+"""Reuse of freed memory by the C library."""
 
 import ctypes
 
-# As malloc.h of glibc numbers them.
+# Numbers of these parameters in malloc.h of glibc.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT = 128 << 20  # bytes free at the end of a heap before they go back
-LARGEST = 32 << 20  # bytes of what is taken from a heap at all; glibc accepts no more
+KEPT = 128 << 20  # Bytes that may be free at the end of a heap.
+LARGEST = 32 << 20  # Bytes of the largest block on a heap. glibc accepts no more.
 
 
 def keep_freed_memory() -> None:
-    """Have freed memory wait for the next photograph instead of going back to the system each time.
+    """Keep freed memory for the next image instead of returning it to the system.
 
-    Every page that comes anew takes a fault, which costs a quarter of the time of preprocessing, and more in threads.
-    Does nothing where the C library is not glibc.
+    Each new page costs a fault. These faults take a quarter of the time of preprocessing, and more with threads. The
+    function does nothing if the C library is not glibc.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):

@@ -1,4 +1,4 @@
-"""Feed photographs from shards to Keras: labels joined by image name, batches of raw uint8 pixels."""
+"""Batches of images for Keras: raw uint8 pixels from shards, and labels joined by image name."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from retinaflow.storage.tables import stream_table
 
 
 class ImageSource(Protocol):
-    """What ``Batches`` are made of: n photographs, as ``Images`` have them."""
+    """Source of the n images of ``Batches``, with the attributes of ``Images``."""
 
     size: int
     grades: np.ndarray
@@ -42,82 +42,103 @@ class ImageSource(Protocol):
 
 
 class Images:
-    """The labelled photographs of one or more parts, in the order of their names.
+    """Labelled images of one or more splits, in the order of their names.
 
-    ``names``; ``filenames``; ``grades``: int64 (n,); ``patients``; ``eyes``, ``""`` where that is not known;
-    ``size``: side of the photographs in pixels. ImageSource
-    stay in the shards until asked for, and are read and not mapped: mapped pages count as memory of the process,
-    however many photographs there are. The order does not depend on how photographs are spread over shards, so neither
-    does anything drawn from a seed.
+    Pixels stay in the shards until a batch needs them. They are read, not memory-mapped: mapped pages of any number of
+    images count as memory of the process. The order does not depend on the division into shards. The same is true of
+    all random draws.
+
+    Attributes:
+        names: Image names.
+        filenames: File names.
+        grades: int64 (n,).
+        patients: Patient of each image.
+        eyes: Eye of each image, ``""`` if unknown.
+        size: Side of the images in pixels.
     """
 
-    def __init__(self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], classes: Sequence[str]) -> None:
-        """Join the index tables of the parts with their shards, each a pair of pixel file and row table.
+    def __init__(
+        self, indices: Sequence[Path], shards: Sequence[tuple[Path, Path]], grade_names: Sequence[str]
+    ) -> None:
+        """Join the index tables of the splits with their shards.
 
-        Raises ``RetinaflowError`` if an image of an index has no pixels, its class is unknown or there are more shards
-        than the system lets a process open.
+        Args:
+            indices: Index tables.
+            shards: Pairs of pixel file and row table.
+            grade_names: Names of the grades, in their order.
+
+        Raises:
+            RetinaflowError: An image of an index has no pixels, its grade is unknown, or there are more shards than
+                files that the system lets a process open.
         """
-        # Some of the columns, row by row: a million whole rows are a gigabyte.
+        # Read some columns, row by row: a million whole rows are a gigabyte.
         labelled = {
             row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "grade_name", "patient", "eye"))
             for index in indices
             for row in stream_table(index, ("image", "filename", "grade_name", "patient", "eye"))
         }
         self.size = 0
-        places: dict[str, tuple[int, int]] = {}  # shard, and where in its file
+        places: dict[str, tuple[int, int]] = {}  # Shard, and offset in its file.
         for number, (pixels, rows) in enumerate(shards):
             array, stored = read_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
-                raise RetinaflowError(f"{pixels}: photographs of {array.shape[1]} px, expected {self.size}. {REBUILD}")
+                raise RetinaflowError(f"{pixels}: images of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
             places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.names = sorted(labelled)
         if not self.names:
-            raise RetinaflowError(f"{', '.join(map(str, indices))}: no photograph listed; expected at least one.")
+            raise RetinaflowError(f"{', '.join(map(str, indices))}: no image listed; expected at least one.")
         missing = [image for image in self.names if image not in places]
         if missing:
             raise RetinaflowError(
                 f"{len(missing)} images of {', '.join(map(str, indices))} are in no shard, first {missing[0]!r}. "
-                "Delete the shards of this part and run again."
+                "Delete the shards of this split and run again."
             )
-        self.filenames, grade_names, self.patients, self.eyes = (
+        self.filenames, labels, self.patients, self.eyes = (
             list(column) for column in zip(*(labelled[image] for image in self.names), strict=True)
         )
-        unknown = set(grade_names) - set(classes)
+        unknown = set(labels) - set(grade_names)
         if unknown:
-            raise RetinaflowError(f"{indices[0]}: class {min(unknown)!r} is none of {', '.join(classes)}.")
-        levels = {name: level for level, name in enumerate(classes)}
-        self.grades = np.array([levels[name] for name in grade_names], dtype=np.int64)
+            raise RetinaflowError(f"{indices[0]}: grade name {min(unknown)!r} is none of {', '.join(grade_names)}.")
+        grades = {name: grade for grade, name in enumerate(grade_names)}
+        self.grades = np.array([grades[name] for name in labels], dtype=np.int64)
         self._places = np.array([places[image] for image in self.names], dtype=np.int64)
 
     @classmethod
-    def of(cls, files: Mapping[str, Sequence[str]], use: str, classes: Sequence[str]) -> "Images":
-        """Those that a job uses so: its ``files`` named ``{use}_indices``, ``{use}_pixels`` and ``{use}_rows``."""
+    def of(cls, files: Mapping[str, Sequence[str]], use: str, grade_names: Sequence[str]) -> "Images":
+        """Read the images of a use from the ``files`` of a job.
+
+        Args:
+            files: Inputs of the job. It names the files ``{use}_indices``, ``{use}_pixels`` and ``{use}_rows``.
+            use: Use of the images, such as ``train``.
+            grade_names: Names of the grades, in their order.
+        """
         shards = zip(files[f"{use}_pixels"], files[f"{use}_rows"], strict=True)
         indices = [Path(index) for index in files[f"{use}_indices"]]
-        return cls(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards], classes)
+        return cls(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards], grade_names)
 
     def __len__(self) -> int:
-        """Number of photographs."""
+        """Return the number of images."""
         return len(self.names)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """ImageSource of one photograph: uint8 RGB (size, size, 3)."""
+        """Return the pixels of one image: uint8 RGB (size, size, 3)."""
         pixels = np.empty((self.size, self.size, 3), np.uint8)
         self.read_into(pixels, number)
         return pixels
 
     def read_into(self, out: np.ndarray, number: int) -> None:
-        """Read the pixels of one photograph to ``out``, uint8 (size, size, 3) and contiguous.
+        """Read the pixels of one image to ``out``, uint8 (size, size, 3) and contiguous.
 
-        Raises ``RetinaflowError`` if the shard has become shorter since it was opened.
+        Raises:
+            RetinaflowError: The shard has become shorter since it was opened, or cannot be read.
         """
         shard, offset = self._places[number]
         file, left = self._files[shard], out.data.cast("B")
         try:
-            while left:  # nearly always once: network file systems may hand out less
+            while left:  # Nearly always once. Network file systems may return less.
                 if not (count := os.preadv(file.fileno(), [left], offset)):
                     raise RetinaflowError(f"{file.name}: became shorter while it was read. {REBUILD}")
                 offset, left = offset + count, left[count:]
@@ -125,15 +146,15 @@ class Images:
             raise RetinaflowError(f"{file.name}: cannot be read ({error.strerror}). Run again.") from error
 
     def prefetch(self, numbers: np.ndarray) -> None:
-        """Have the system begin to read the pixels of photographs that will be asked for soon."""
+        """Prefetch the pixels of these images."""
         if hasattr(os, "posix_fadvise"):
             for shard, offset in self._places[numbers]:
-                with contextlib.suppress(OSError):  # advice that a file system need not take
+                with contextlib.suppress(OSError):  # A file system may ignore this advice.
                     os.posix_fadvise(self._files[shard].fileno(), offset, 3 * self.size**2, os.POSIX_FADV_WILLNEED)
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of each channel over all pixels: two float64 (3,), in values 0 to 255."""
-        # Sums of integers: exact, so the order of the photographs cannot change the result.
+        """Return mean and standard deviation of each channel over all pixels: two float64 (3,), in values 0 to 255."""
+        # Sums of integers are exact, so the order of the images cannot change the result.
         total, squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
         for number in range(len(self)):
             values = self[number].reshape(-1, 3).astype(np.int64)
@@ -145,27 +166,27 @@ class Images:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of photographs, the last one smaller if need be.
+    """Batches of images. The last batch may be smaller.
 
-    Each is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width), or ``(pixels, targets, weights)``
-    with float32 (b,) where there are weights. Without targets, int64 (b,) levels take their place.
+    A batch is ``(pixels, targets)``, uint8 (b, size, size, 3) and float32 (b, width). With weights it is ``(pixels,
+    targets, weights)``, the last one float32 (b,). Without targets, int64 (b,) grades replace them.
 
-    Each batch can be cut into ``devices`` parts, equal but for a smaller last one and none of them empty, as TensorFlow
-    does: what is left at the end and too little for that joins the batch before.
+    TensorFlow cuts each batch into parts for the ``devices``. All parts are equal, except for a smaller last one, and
+    none is empty. A rest of images that is too small for this joins the previous batch.
 
-    With ``seed`` the photographs are shuffled anew each epoch and, with ``augmentation`` (``train.augment`` of the
-    configuration), each is changed at random. Shuffle and changes follow from (seed, epoch, photograph) alone: the
-    number of worker threads, and where an interrupted training starts again, make no difference. That takes ``fit``
-    with ``shuffle=False`` and the callback ``follow_epochs``: Keras shuffles batches and counts epochs in ways of its
-    own. Each worker has a core to itself: OpenCV is told to start no threads.
+    With ``seed``, the images are shuffled again each epoch. With ``augmentation``, each image is changed at random.
+    Shuffle and changes follow from (seed, epoch, image) alone. The number of worker threads and the epoch at which an
+    interrupted training resumes make no difference. For this, ``fit`` needs ``shuffle=False`` and the callback
+    ``follow_epochs``: Keras shuffles batches and counts epochs in other ways. OpenCV starts no threads of its own, as
+    each worker has one core.
 
-    With ``mixup`` or ``cutmix`` of ``augmentation`` each photograph is then mixed with the next one of its batch, which
-    the shuffle makes one of any; its target and weight are mixed by the same share.
+    With ``mixup`` or ``cutmix`` of ``augmentation``, each image is mixed with the next one of its batch, which the
+    shuffle makes a random one. Targets and weights are mixed by the same share.
 
-    With a ``balance`` (share and epochs of ``sampling.balance_at``), rare classes come more often in the first epochs.
+    With a ``balance`` (share and epochs of ``sampling.balance_at``), rare grades occur more often in the first epochs.
     An epoch keeps its length. A repeated image is changed in another way.
 
-    With ``view`` all photographs are seen so (``augment.view``); not to be used with ``augmentation``.
+    With ``view``, all images are in that view (``augmentation.write_view``). A view excludes ``augmentation``.
     """
 
     def __init__(
@@ -182,14 +203,26 @@ class Batches(keras.utils.PyDataset):
         view: int = 0,
         balance: tuple[float, int] = (0.0, 0),
     ) -> None:
-        """Describe the batches; nothing is read yet.
+        """Describe the batches. Nothing is read yet.
 
-        ``targets``, float32 (n, width), and ``weights`` in the loss, float32 (n,), are of the photographs in their
-        order. Raises ``RetinaflowError`` if there are too few photographs for ``devices``.
+        Args:
+            images: Source of the images.
+            batch_size: Number of images in a batch.
+            threads: Number of threads that read batches ahead.
+            seed: Seed of shuffle and changes, or None for the order of the names.
+            augmentation: ``train.augment`` of the configuration.
+            devices: Number of devices that share each batch.
+            targets: Targets of the images in their order, float32 (n, width).
+            weights: Weights of the images in the loss, float32 (n,).
+            view: Number of the view.
+            balance: Share and epochs of ``sampling.balance_at``.
+
+        Raises:
+            RetinaflowError: There are too few images for ``devices``.
         """
-        # Below two workers Keras reads in the thread that trains; a second thread keeps one batch ahead.
+        # Below two workers, Keras reads in the thread that trains. A second thread keeps one batch ahead.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
-        cv2.setNumThreads(1)  # the workers each have a batch of their own
+        cv2.setNumThreads(1)  # Each worker prepares another batch.
         keep_freed_memory()
         self.images = images
         self.batch_size = batch_size
@@ -198,28 +231,28 @@ class Batches(keras.utils.PyDataset):
             raise ValueError("augmentation needs a seed")
         self._mixes = augmentation is not None and bool(augmentation["mixup"] or augmentation["cutmix"])
         if self._mixes and targets is None:
-            raise ValueError("what is mixed has no level; give targets")
+            raise ValueError("mixed images have no grade; give targets")
         self.augmentation = augmentation
         self.targets = targets
         self.weights = weights
         self.view = view
         self.balance = balance
         self.devices = devices
-        # By name and not by place, so that one more photograph does not change what happens to the others.
+        # By name and not by place, so that another image does not change the augmentation of the others.
         self._names = [image_number(image) for image in images.names]
         self._count = _count(len(images), batch_size, devices)
         self.start_epoch(0)
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self._count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        """Batch ``index`` of the current epoch."""
+        """Return batch ``index`` of the current epoch."""
         places = self._places(index)
         chosen = self.order[places]
-        # Shuffled, they lie anywhere in the shards: a disk reads them faster if told before a worker asks.
+        # Shuffled images are anywhere in the shards. A disk reads them faster after an early request.
         if self.seed is not None:
             self.images.prefetch(self.order[self._places(index + self.workers)])
         size = self.images.size
@@ -253,7 +286,7 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng([seed, self.epoch, self._names[self.order[place]], *again])
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""
+        """Start ``epoch``, counted from 0, and draw its ``order``, int64 (n,). No worker may be reading."""
         self.epoch = epoch
         if self.seed is None:
             self.order = np.arange(len(self.images))
@@ -262,15 +295,15 @@ class Batches(keras.utils.PyDataset):
             self.order, self._again = sample_epoch(self.images.grades, balance_at(epoch, *self.balance), rng)
 
     def follow_epochs(self) -> keras.callbacks.Callback:
-        """A callback for ``fit`` that turns to each epoch before its first batch is read."""
+        """Return a callback for ``fit`` that starts each epoch before its first batch is read."""
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.start_epoch(epoch))  # noqa: ARG005
 
 
 def _allow_open_files() -> None:
-    """Raise the number of files this process may have open to what the system allows: each shard is one."""
+    """Raise the number of open files of this process to the limit of the system. Each shard is one file."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != most:
-        with contextlib.suppress(OSError, ValueError):  # macOS says that there is no limit, and has one
+        with contextlib.suppress(OSError, ValueError):  # macOS reports no limit, but has one.
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -283,23 +316,22 @@ def _open(pixels: Path, shards: int) -> io.FileIO:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         raise RetinaflowError(
             f"{pixels}: one of {shards} shards, and this process may have {most} files open at most. Raise "
-            "preprocess.shard_size, or have the limit raised (`ulimit -Hn` tells it)."
+            "preprocess.shard_size, or have the limit raised (`ulimit -Hn` shows it)."
         ) from error
 
 
-def _count(photographs: int, batch_size: int, devices: int) -> int:
-    """The number of batches."""
-    for count in range(-(-photographs // batch_size), 0, -1):
-        last = photographs - (count - 1) * batch_size
+def _count(images: int, batch_size: int, devices: int) -> int:
+    """Return the number of batches."""
+    for count in range(-(-images // batch_size), 0, -1):
+        last = images - (count - 1) * batch_size
         if last > (devices - 1) * -(-last // devices):
             return count
     raise RetinaflowError(
-        f"gpus: {devices}, but {photographs} photographs cannot be divided so that each has some. Lower gpus, or add "
-        "photographs."
+        f"gpus: {devices}, but {images} images cannot be divided so that each has some. Lower gpus, or add images."
     )
 
 
 def image_number(image: str) -> int:
-    """What stands for a photograph in seeds: 0 to 2**128 - 1, from its name alone."""
+    """Return the number of an image in seeds, 0 to 2**128 - 1, from its name alone."""
     name = image.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")

@@ -1,4 +1,4 @@
-"""Turn photographs as the camera left them into shards of square RGB pixels, all made by one recipe."""
+"""Preprocessing of camera images to shards of square RGB pixels, all of one variant."""
 
 import io
 import itertools
@@ -26,8 +26,8 @@ from retinaflow.storage.tables import Row, read_table, stream_table, write_table
 JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
-# libjpeg leaves out the frequencies that a reduced image cannot show: cheaper than a full decode, and free of aliasing.
-# For other formats OpenCV honours these flags by dropping pixels.
+# libjpeg skips frequencies that a reduced image cannot show. This is faster than a full decode and free of aliasing.
+# With other formats, OpenCV drops pixels for these flags.
 DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -35,14 +35,14 @@ DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
-# What counts as lit: brighter than JPEG noise in a black border, and than the halo around an overexposed retina, which
-# grows with the mean. On the 960 EyePACS photographs of 1024 px the box hardly moves with either number.
+# A lit pixel is brighter than JPEG noise in a black border. It is also brighter than the halo around an overexposed
+# retina, which grows with the mean. The box of 960 EyePACS images of 1024 px hardly changes with either number.
 BORDER_NOISE = 8
 LIT_SHARE_OF_MEAN = 0.1
-# A row or column with fewer lit pixels than this share holds specks; a disc loses less than 0.1 % of its height to it.
+# A row or column with a smaller share of lit pixels has specks only. A disc loses less than 0.1 % of its height by it.
 SPECKS = 0.02
 
-# What surrounds the retina after each enhancement, and so what pads it.
+# Value around the retina after each enhancement, and so of the padding.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 
 CHUNK = 16  # Images that a thread decodes in one task.
@@ -54,75 +54,83 @@ IMAGE_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
 
 
 class ShardReport(NamedTuple):
-    """How many images a shard holds; how many of them were decoded, how many taken over from the shard before."""
+    """Number of images in a shard, of decoded ones and of ones reused from the cache."""
 
     images: int
     decoded: int
     reused: int
 
 
-def prepare(content: bytes, width: int, height: int, recipe: Variant) -> np.ndarray:
-    """Decode, crop, resize, enhance and pad one photograph.
+def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.ndarray:
+    """Decode, crop, resize, enhance and pad one image.
 
-    ``content`` is an encoded image (JPEG, PNG, TIFF, BMP; grey, colour, palette or CMYK; 8 or 16 bit), ``width`` and
-    ``height`` the pixels its header tells. Returns uint8 RGB (size, size, 3), upright as EXIF says and without alpha.
-    Raises ``RetinaflowError``, without a file name, if ``content`` cannot be decoded.
+    Args:
+        content: Encoded image (JPEG, PNG, TIFF or BMP; grey, colour, palette or CMYK; 8 or 16 bit).
+        width: Width in pixels, from the header.
+        height: Height in pixels, from the header.
+        variant: Preprocessing variant.
+
+    Returns:
+        uint8 RGB (size, size, 3), upright by EXIF and without alpha.
+
+    Raises:
+        RetinaflowError: ``content`` cannot be decoded. The message has no file name.
     """
-    denominator = reduced_scale(width, height, recipe) if content.startswith(JPEG_START) else 1
-    photograph = _crop(_decode(content, denominator), recipe.crop)
-    deciding_side = max if recipe.aspect == "keep" else min
-    while denominator > 1 and deciding_side(photograph.shape[:2]) < recipe.size:
+    denominator = reduced_scale(width, height, variant) if content.startswith(JPEG_START) else 1
+    image = _crop(_decode(content, denominator), variant.crop)
+    deciding_side = max if variant.aspect == "keep" else min
+    while denominator > 1 and deciding_side(image.shape[:2]) < variant.size:
         denominator //= 2
-        photograph = _crop(_decode(content, denominator), recipe.crop)
-    small = _enhance(_resize(photograph, recipe), recipe.enhance)
-    return cv2.cvtColor(_pad(small, recipe.size, SURROUND[recipe.enhance]), cv2.COLOR_BGR2RGB)
+        image = _crop(_decode(content, denominator), variant.crop)
+    small = _enhance(_resize(image, variant), variant.enhance)
+    return cv2.cvtColor(_pad(small, variant.size, SURROUND[variant.enhance]), cv2.COLOR_BGR2RGB)
 
 
-def reduced_scale(width: int, height: int, recipe: Variant) -> int:
-    """The largest divisor of its sides, 1, 2, 4 or 8, by which to decode a JPEG so that enough pixels are left."""
-    # A retina's disc fits the height of the photograph, however wide the black to its left and right.
-    whole_width_counts = recipe.crop == "none" and recipe.aspect == "keep"
+def reduced_scale(width: int, height: int, variant: Variant) -> int:
+    """Return the largest divisor of both sides (1, 2, 4 or 8) that leaves a decoded JPEG enough pixels."""
+    # The disc of a retina fits the height of the image. The black to its left and right may be wide.
+    whole_width_counts = variant.crop == "none" and variant.aspect == "keep"
     side = max(width, height) if whole_width_counts else min(width, height)
-    return max(scale for scale in DECODE_FLAGS if scale == 1 or math.ceil(side / scale) >= recipe.size)
+    return max(scale for scale in DECODE_FLAGS if scale == 1 or math.ceil(side / scale) >= variant.size)
 
 
 def _decode(content: bytes, denominator: int) -> np.ndarray:
     """BGR (height, width, 3)."""
     try:
-        photograph = cv2.imdecode(np.frombuffer(content, np.uint8), DECODE_FLAGS[denominator])
-    except cv2.error:  # nothing at all in the file, or more pixels than OpenCV accepts
-        photograph = None
-    if photograph is None:
-        raise RetinaflowError(f"cannot be decoded, found {len(content)} bytes that are truncated or no photograph")
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), DECODE_FLAGS[denominator])
+    except cv2.error:  # The file is empty or has more pixels than OpenCV accepts.
+        image = None
+    if image is None:
+        raise RetinaflowError(f"cannot be decoded, found {len(content)} bytes that are truncated or no image")
     if content.startswith(TIFF_STARTS):
-        return _without_alpha(content, photograph)
-    return photograph
+        return _without_alpha(content, image)
+    return image
 
 
-def _without_alpha(content: bytes, photograph: np.ndarray) -> np.ndarray:
-    # OpenCV drops the alpha of a PNG, but gets colours that are already multiplied by it from libtiff.
+def _without_alpha(content: bytes, image: np.ndarray) -> np.ndarray:
+    # OpenCV drops the alpha of a PNG. From libtiff, it gets colours that are already multiplied by alpha.
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode == "RGBA":
-                return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except (OSError, Image.DecompressionBombError):  # Pillow knows fewer kinds of TIFF than OpenCV
+        with Image.open(io.BytesIO(content)) as opened:
+            if opened.mode == "RGBA":
+                return cv2.cvtColor(np.asarray(opened.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except (OSError, Image.DecompressionBombError):  # Pillow reads fewer kinds of TIFF than OpenCV.
         pass
-    return photograph
+    return image
 
 
-def _crop(photograph: np.ndarray, crop: str) -> np.ndarray:
+def _crop(image: np.ndarray, crop: str) -> np.ndarray:
     if crop == "none":
-        return photograph
-    retina = photograph[retina_box(photograph)]
+        return image
+    retina = image[retina_box(image)]
     if crop == "trim":
         return retina
     height, width = retina.shape[:2]
     return cv2.bitwise_and(retina, retina, mask=_disc(height, width, max(height, width)))
 
 
-def retina_box(photograph: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a BGR photograph that the retina takes up; all of them where nothing stands out."""
-    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
+def retina_box(image: np.ndarray) -> tuple[slice, slice]:
+    """Return rows and columns of the retina in a BGR image. All of them if no pixel is lit."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     threshold = max(BORDER_NOISE, LIT_SHARE_OF_MEAN * cv2.mean(grey)[0])
     lit = cv2.threshold(grey, threshold, 1, cv2.THRESH_BINARY)[1]
     height, width = lit.shape
@@ -135,37 +143,37 @@ def retina_box(photograph: np.ndarray) -> tuple[slice, slice]:
 
 def _disc(height: int, width: int, diameter: float) -> np.ndarray:
     """Mask (height, width) of 255 in the circle around the centre, 0 outside."""
-    # OpenCV takes fixed-point coordinates: here with 4 binary places, and pixel centres on whole numbers.
+    # OpenCV reads fixed-point coordinates, here with 4 binary places. Pixel centres are at whole numbers.
     centre = (8 * (width - 1), 8 * (height - 1))
     return cv2.circle(np.zeros((height, width), np.uint8), centre, round(8 * diameter), 255, thickness=-1, shift=4)
 
 
-def _resize(photograph: np.ndarray, recipe: Variant) -> np.ndarray:
-    height, width = photograph.shape[:2]
-    target_width = target_height = recipe.size
-    if recipe.aspect == "keep":
-        scale = recipe.size / max(height, width)
+def _resize(image: np.ndarray, variant: Variant) -> np.ndarray:
+    height, width = image.shape[:2]
+    target_width = target_height = variant.size
+    if variant.aspect == "keep":
+        scale = variant.size / max(height, width)
         target_width, target_height = max(1, round(width * scale)), max(1, round(height * scale))
-    # Each side by itself: OpenCV only averages areas where both sides shrink.
+    # Resize each side by itself: OpenCV averages areas only if both sides shrink.
     shrunk = (min(width, target_width), min(height, target_height))
     if shrunk != (width, height):
-        photograph = _shrink(photograph, shrunk)
+        image = _shrink(image, shrunk)
     if shrunk != (target_width, target_height):
-        photograph = cv2.resize(photograph, (target_width, target_height), interpolation=cv2.INTER_CUBIC)
-    return photograph
+        image = cv2.resize(image, (target_width, target_height), interpolation=cv2.INTER_CUBIC)
+    return image
 
 
-def _shrink(photograph: np.ndarray, target: tuple[int, int]) -> np.ndarray:
-    """The means of the areas that the pixels of ``target`` (width, height) cover, nearly as INTER_AREA finds them.
+def _shrink(image: np.ndarray, target: tuple[int, int]) -> np.ndarray:
+    """Average the areas that the pixels of ``target`` (width, height) cover, nearly as INTER_AREA does.
 
-    OpenCV averages blocks of whole pixels several times faster than areas that cut pixels. So each side is brought to a
-    whole multiple first, by interpolation that shrinks it by a fifth at most and hardly aliases more than an average.
+    OpenCV averages blocks of whole pixels several times faster than areas that cut pixels. So interpolation first
+    shrinks each side to a whole multiple. It shrinks by a fifth at most and hardly aliases more than an average.
     """
-    height, width = photograph.shape[:2]
+    height, width = image.shape[:2]
     multiples = [max(1, math.ceil(side / end - 1 / 4)) for side, end in zip((width, height), target, strict=True)]
     whole = (target[0] * multiples[0], target[1] * multiples[1])
-    photograph = cv2.resize(photograph, whole, interpolation=cv2.INTER_LINEAR)
-    return photograph if whole == target else cv2.resize(photograph, target, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, whole, interpolation=cv2.INTER_LINEAR)
+    return image if whole == target else cv2.resize(image, target, interpolation=cv2.INTER_AREA)
 
 
 def _enhance(content: np.ndarray, enhance: str) -> np.ndarray:
@@ -177,10 +185,11 @@ def _enhance(content: np.ndarray, enhance: str) -> np.ndarray:
 
 
 def subtract_local_mean(content: np.ndarray) -> np.ndarray:
-    """uint8 (height, width, 3), local mean mapped to grey 128; grey too outside 0.9 of the radius.
+    """Map the local mean to grey 128, and blank outside 0.9 of the radius. Returns uint8 (height, width, 3).
 
-    B. Graham, "Kaggle Diabetic Retinopathy Detection competition report", 2015: 4 * (image - Gaussian blur) + 128 with
-    a sigma of a thirtieth of the radius, and the rim cut off, where the blur has seen the black border.
+    The result is 4 * (image - Gaussian blur) + 128 with a sigma of a thirtieth of the radius. The rim is cut off,
+    because the blur includes the black border there. Source: B. Graham, "Kaggle Diabetic Retinopathy Detection
+    competition report", 2015.
     """
     height, width = content.shape[:2]
     diameter = max(height, width)
@@ -191,7 +200,7 @@ def subtract_local_mean(content: np.ndarray) -> np.ndarray:
 
 
 def equalise_lightness(content: np.ndarray) -> np.ndarray:
-    """uint8 BGR (height, width, 3), contrast-limited adaptive histogram equalisation (CLAHE) of L in CIE Lab.
+    """Equalise L in CIE Lab of uint8 BGR (height, width, 3) with limited contrast (CLAHE).
 
     K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994; limit 2, 8 x 8 tiles.
     """
@@ -306,15 +315,24 @@ def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.nda
 
 def _write_at(descriptor: int, offset: int, pixels: np.ndarray) -> None:
     left = pixels.data.cast("B")
-    while left:  # short of space, the system writes a part before it says so
+    while left:  # On a full disk, the system writes a part before it reports an error.
         written = os.pwrite(descriptor, left, offset)
         offset, left = offset + written, left[written:]
 
 
-def load_image(path: Path, row: Mapping[str, str], recipe: Variant) -> np.ndarray:
-    """What ``prepare`` makes of the photograph ``path``, whose ``width``, ``height`` and ``digest`` are in ``row``.
+def load_image(path: Path, row: Mapping[str, str], variant: Variant) -> np.ndarray:
+    """Read and prepare one image.
 
-    Raises ``RetinaflowError`` if it cannot be read or decoded, or has another digest.
+    Args:
+        path: Image file.
+        row: Its row in the index, with ``width``, ``height`` and ``digest``.
+        variant: Preprocessing variant.
+
+    Returns:
+        uint8 RGB (size, size, 3).
+
+    Raises:
+        RetinaflowError: The file cannot be read or decoded, or has another digest.
     """
     try:
         content = path.read_bytes()
@@ -324,7 +342,7 @@ def load_image(path: Path, row: Mapping[str, str], recipe: Variant) -> np.ndarra
     if found != row["digest"]:
         raise RetinaflowError(f"{path}: changed since the inventory, digest {found} instead of {row['digest']}")
     try:
-        return prepare(content, int(row["width"]), int(row["height"]), recipe)
+        return prepare(content, int(row["width"]), int(row["height"]), variant)
     except RetinaflowError as error:
         raise RetinaflowError(f"{path}: {error}") from error
 

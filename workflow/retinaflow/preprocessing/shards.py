@@ -1,4 +1,4 @@
-"""Shards: which photograph belongs to which, and reading one back."""
+"""Shards: the shard of each image, and reading of shards."""
 
 import hashlib
 from pathlib import Path
@@ -12,10 +12,11 @@ ROW_COLUMNS = ("image", "digest")
 
 
 def shard_of(image: str, shards: int) -> int:
-    """The number, 0 to ``shards`` - 1, of the shard that ``image`` belongs to.
+    """Return the number of the shard that ``image`` belongs to, 0 to ``shards`` - 1.
 
-    Jump consistent hash (Lamping and Veach 2014, arXiv 1406.2294, figure 1) of the BLAKE2b-64 of the name: an image
-    stays where it is whatever other images there are, and one shard more moves only the 1/n that it takes over.
+    It is the jump consistent hash (Lamping and Veach 2014, arXiv 1406.2294, figure 1) of the BLAKE2b-64 of the name. An
+    image keeps its shard when other images are added or removed. Another shard moves only the 1/n of images that it
+    takes over.
     """
     key = int.from_bytes(hashlib.blake2b(image.encode(errors="surrogateescape"), digest_size=8).digest(), "little")
     shard, jump = -1, 0
@@ -27,14 +28,22 @@ def shard_of(image: str, shards: int) -> int:
 
 
 def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
-    """The pixels of a shard, uint8 RGB (n, size, size, 3), mapped read-only from the file, and its n image names.
+    """Read a shard.
 
-    Raises ``RetinaflowError`` naming the file if either is missing, truncated or not what this workflow writes, or if
-    they do not belong together.
+    Args:
+        pixels: File of pixels.
+        rows: Table of image and digest.
+
+    Returns:
+        Pixels, uint8 RGB (n, size, size, 3), mapped read-only from the file, and the names of the n images.
+
+    Raises:
+        RetinaflowError: A file is missing, truncated or not written by this workflow, or the files do not belong
+            together. The message names the file.
     """
     try:
         array = np.load(pixels, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy has no one exception for a file that is not an array
+    except Exception as error:  # NumPy raises many types for a file that is not an array.
         raise RetinaflowError(f"{pixels}: cannot be read as an array of pixels ({error}). {REBUILD}") from error
     if not isinstance(array, np.memmap) or array.dtype != np.uint8 or not _square(array):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.memmap) else "an archive of arrays"
@@ -46,9 +55,15 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
 
 
 def read_images(rows: Path, array: Path, count: int) -> list[str]:
-    """The names of the ``count`` images of the file ``array``, by the table ``rows`` that is written beside it.
+    """Read the names of the images of a file.
 
-    Raises ``RetinaflowError`` if the table is missing, damaged or has not as many rows.
+    Args:
+        rows: Table with a row for each image.
+        array: File that the table belongs to, for messages.
+        count: Number of images in ``array``.
+
+    Raises:
+        RetinaflowError: The table is missing, damaged or has another number of rows.
     """
     names = [row["image"] for row in read_table(rows, ROW_COLUMNS)]
     if len(names) != count:

@@ -1,4 +1,4 @@
-"""What decides the pixels of a shard, and the name of the folder that says so."""
+"""Preprocessing variants: the parameters that decide the pixels of a shard."""
 
 import re
 from dataclasses import dataclass
@@ -12,13 +12,17 @@ ENHANCEMENTS = ("none", "ben_graham", "clahe")
 
 @dataclass(frozen=True)
 class Variant:
-    """How a photograph becomes a square of ``size`` x ``size`` pixels.
+    """How an image becomes a square of ``size`` x ``size`` pixels.
 
-    ``crop``: ``none`` takes the whole photograph, ``trim`` the box around the retina, ``circle`` also blackens what
-    lies outside the retina's circle. ``aspect``: ``keep`` pads the shorter side with black, ``squash`` stretches it.
-    ``enhance``: ``none``, ``ben_graham`` (local mean subtracted) or ``clahe`` (local contrast equalised).
+    Args:
+        size: Side in pixels, at least 1.
+        crop: ``none`` keeps the whole image. ``trim`` keeps the box around the retina. ``circle`` also blackens the
+            pixels outside the circle of the retina.
+        aspect: ``keep`` pads the shorter side with black, ``squash`` stretches it.
+        enhance: ``none``, ``ben_graham`` (local mean subtracted) or ``clahe`` (local contrast equalised).
 
-    Raises ``RetinaflowError`` if a value is none of these.
+    Raises:
+        RetinaflowError: A value is none of these.
     """
 
     size: int
@@ -39,15 +43,19 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Such as ``224-trim-keep-none``; also the name of the folder that holds the shards."""
+        """Name such as ``224-trim-keep-none``. It is also the name of the folder of the shards."""
         return f"{self.size}-{self.crop}-{self.aspect}-{self.enhance}"
 
     @classmethod
     def parse(cls, name: str) -> "Variant":
-        """The recipe that ``name`` is the name of; ``RetinaflowError`` if it is none's."""
+        """Return the variant of this ``name``.
+
+        Raises:
+            RetinaflowError: ``name`` is no name of a variant.
+        """
         parts = name.split("-")
         if len(parts) != 4 or not re.fullmatch("[1-9][0-9]*", parts[0]):
             raise RetinaflowError(
-                f"recipe: found {name!r}; expected SIZE-CROP-ASPECT-ENHANCE, such as 224-trim-keep-none."
+                f"variant: found {name!r}; expected SIZE-CROP-ASPECT-ENHANCE, such as 224-trim-keep-none."
             )
         return cls(int(parts[0]), *parts[1:])
