@@ -40,7 +40,6 @@ NOT_YET = [
     "tests/storage/*",
     "tests/training/*",
     "tests/workflow/*",
-    "workflow/retinaflow/cli.py",
     "workflow/retinaflow/data/*",
     "workflow/retinaflow/evaluation/*",
     "workflow/retinaflow/jobs/*",
