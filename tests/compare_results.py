@@ -57,6 +57,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "decision": ("decision_rule",),
     "graders": ("models",),
     "level": ("grade", "referable_grade", "grade_name"),
+    "levels_changed": ("grades_changed",),
     "models": ("files",),
     "other": ("other_model",),
     "other_eye": ("fellow_eye",),

@@ -1,4 +1,4 @@
-"""Exported models answer as Keras's do, say what goes in and comes out, and are told apart where they do not."""
+"""Exported models answer like Keras, describe their input and output, and differences are reported."""
 
 import errno
 import json
@@ -27,9 +27,9 @@ from retinaflow.storage.tables import read_table
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports with TensorFlow", allow_module_level=True)
-export = pytest.importorskip("retinaflow.serving.export", reason="make export installs what it takes")
+export = pytest.importorskip("retinaflow.serving.export", reason="make export installs it")
 
-# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+# TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
 devices.prepare(seed=0, threads=1)
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
@@ -43,7 +43,7 @@ def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> Decisio
 
 
 @pytest.fixture
-def photographs(make_part: Any) -> Images:
+def images(make_part: Any) -> Images:
     pixels, levels = small.planted(40)
     return Images(*make_part("part", pixels, levels, classes=small.THREE), small.THREE)
 
@@ -63,32 +63,44 @@ def exported_to(
     folder: Path,
     model: keras.Model,
     objective: str,
-    photographs: Images,
+    images: Images,
     views: int = 1,
     classes: Sequence[str] = small.THREE,
 ) -> list[Any]:
     model.save(folder / "model.keras")
     files = {kind: folder / name for kind, name in FILES.items()}
-    recipe = Variant.parse(f"{photographs.size}-trim-keep-none")
-    its = (recipe, decision_of(objective, classes), views, photographs, photographs)
-    export.export("A/fold-1", model, folder / "model.keras", *its, 3, 1, files, folder / "differences.csv")
+    job = export.ExportJob(
+        training_run="A/fold-1",
+        model=model,
+        keras_file=folder / "model.keras",
+        variant=Variant.parse(f"{images.size}-trim-keep-none"),
+        decision_rule=decision_of(objective, classes),
+        tta_views=views,
+        training=images,
+        validation=images,
+        seed=3,
+        threads=1,
+        files=files,
+        differences=folder / "differences.csv",
+    )
+    export.export(job)
     return read_table(folder / "differences.csv", exported.COLUMNS)
 
 
 @pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
 def test_answers_are_those_of_keras(
-    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
+    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
 ) -> None:
     model = model_of(objective, monkeypatch)
-    rows = exported_to(tmp_path, model, objective, photographs, views)
+    rows = exported_to(tmp_path, model, objective, images, views)
     assert [(row["training_run"], row["format"], row["file"]) for row in rows] == [
         ("A/fold-1", kind, name) for kind, name in {"keras": "model.keras", **FILES}.items()
     ]
     assert [int(row["bytes"]) for row in rows] == [(tmp_path / row["file"]).stat().st_size for row in rows]
-    assert {row["photographs"] for row in rows} == {"40"}
+    assert {row["images"] for row in rows} == {"40"}
     for row in rows[:3]:
         assert float(row["largest_probability_difference"]) < 1e-5
-        assert (row["levels_changed"], float(row["kappa_difference"])) == ("0", 0)
+        assert (row["grades_changed"], float(row["kappa_difference"])) == ("0", 0)
     largest, mean = (float(rows[3][f"{name}_probability_difference"]) for name in ("largest", "mean"))
     assert 1e-6 < mean <= largest < 0.2
     assert {path.name for path in tmp_path.glob("*.*")} == {*FILES.values(), "model.keras", "differences.csv"}
@@ -96,27 +108,23 @@ def test_answers_are_those_of_keras(
     assert int(rows[3]["bytes"]) < int(rows[2]["bytes"])
 
 
-def test_files_say_what_goes_in_and_what_comes_out(
-    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
-    told = [export.read_metadata(tmp_path / name) for name in FILES.values()]
-    assert told[0] == told[1] == told[2]
-    assert told[0]["input"]["shape"] == [None, SIZE, SIZE, 3]
-    assert [told[0]["input"][name] for name in ("type", "channels", "crop", "aspect", "enhance")] == [
+def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
+    found = [export.read_metadata(tmp_path / name) for name in FILES.values()]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["input"]["shape"] == [None, SIZE, SIZE, 3]
+    assert [found[0]["input"][name] for name in ("type", "channels", "crop", "aspect", "enhance")] == [
         *("uint8", "RGB", "trim", "keep", "none")
     ]
-    assert Decision(**told[0]["decision"]) == decision_of("softmax")
-    assert told[0]["training_run"] == "A/fold-1"
+    assert Decision(**found[0]["decision_rule"]) == decision_of("softmax")
+    assert found[0]["training_run"] == "A/fold-1"
     # As anybody reads it who has no library of ours.
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert archive.namelist() == ["retinaflow.json"]
-        assert json.loads(archive.read("retinaflow.json")) == told[0]
+        assert json.loads(archive.read("retinaflow.json")) == found[0]
 
 
-def test_a_format_that_cannot_hold_the_model(
-    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_format_that_cannot_hold_the_model(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("operation Erfc is not known")
 
@@ -124,29 +132,27 @@ def test_a_format_that_cannot_hold_the_model(
     with pytest.raises(
         RetinaflowError, match=r"A/fold-1: litert cannot hold this model \(ValueError: operation Erfc .*"
     ):
-        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.keras", "model.onnx"]
 
 
-def test_a_full_disk_is_no_fault_of_the_format(
-    tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_no_error_of_the_format(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setitem(export._RUNTIMES, "onnx", (fail, export.run_onnx))
     with pytest.raises(OSError, match="No space left on device"):
-        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
 
 
-def test_answers_that_are_none(tmp_path: Path, photographs: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_do_not_fit_are_refused(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     write, _ = export._RUNTIMES["onnx"]
     monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: np.full((len(batch), 3), np.nan)))
-    with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers are none of objective softmax"):
-        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", photographs)
+    with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers do not fit objective softmax"):
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
 
 
-def test_levels_that_change_are_counted() -> None:
+def test_changed_grades_are_counted() -> None:
     decision = decision_of("softmax")._replace(thresholds=[0.5, 1.5], temperature=1.0)
     levels = np.array([0, 1, 2, 0])
     right = np.eye(3)[levels]
@@ -156,7 +162,7 @@ def test_levels_that_change_are_counted() -> None:
     row = export.compared(
         "A", export.Exported("onnx", path, other), export.Exported("keras", path, right), levels, decision
     )
-    assert row["levels_changed"] == 1
+    assert row["grades_changed"] == 1
     assert float(row["largest_probability_difference"]) == pytest.approx(1)
     assert float(row["mean_probability_difference"]) == pytest.approx(2 / 12, abs=1e-6)
     kappa = cohen_kappa_score(levels, [0, 1, 2, 2], weights="quadratic")
@@ -176,7 +182,7 @@ def test_a_kappa_that_is_undefined(tmp_path: Path) -> None:
     assert (tmp_path / "all.md").read_text().count("| undefined | undefined | 0 of 3 |") == 2
 
 
-def test_layers_that_converters_do_not_know_have_others_in_their_place() -> None:
+def test_unknown_layers_are_replaced() -> None:
     """Of which EfficientNetV2 and ConvNeXt are made, with weights that are none of the start."""
     pixels = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Normalization(mean=[10, 20, 30], variance=[4, 9, 0])(keras.ops.flip(pixels, axis=-1))

@@ -135,7 +135,7 @@ def test_models_are_exported(finished: Project) -> None:
     assert made == {"model.onnx", "differences.csv"}
     assert float(rows[1]["largest_probability_difference"]) < 1e-4
     scored = read_table(finished.folder / "results/scores/MobileNetV3Small/validation/predictions.csv")
-    assert {row["photographs"] for row in rows} == {str(len(scored))}
+    assert {row["images"] for row in rows} == {str(len(scored))}
     assert not finished.planned()
     assert not finished.planned(asked)
     # What went missing is made again.

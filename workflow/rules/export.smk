@@ -1,16 +1,16 @@
-# Trained models in the formats of other runtimes, and how far these are from Keras. `all` does not ask for it.
+# Trained models in the formats of other runtimes, compared with Keras. `all` does not ask for them.
 
-# Of each format, the file.
+# File of each format.
 EXPORTED = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
 
 
 def packages_of_export(wildcards):
-    """Input function: no file; a WorkflowError before anything runs if what converts models is not installed."""
+    """Input function: no file. Raises a WorkflowError before any job runs if a converter is not installed."""
     needed = ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert")
-    # What is deployed for a job has packages of its own.
+    # Jobs with deployed software have packages of their own.
     if not workflow.deployment_settings.deployment_method and not all(map(find_spec, needed)):
         raise WorkflowError(
-            f"`snakemake export` takes {', '.join(needed)}, of which some are not installed: `make export`, or pip "
+            f"`snakemake export` needs {', '.join(needed)}; some are not installed. Run `make export`, or pip "
             "install --require-hashes -r envs/requirements-export.txt"
         )
     return []
@@ -29,7 +29,7 @@ rule export_run:
             }.items()
         },
         model=path("models", "{training_run}", "model.keras"),
-        decision=path("models", "{training_run}", "decision_rule.json"),
+        decision_rule=path("models", "{training_run}", "decision_rule.json"),
     output:
         **{kind: path("export", "{training_run}", EXPORTED[kind]) for kind in CONFIG.export.formats},
         differences=path("export", "{training_run}", "differences.csv"),
@@ -43,9 +43,9 @@ rule export_run:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("export_run.py"),
-        classes=GRADE_NAMES,
-        recipe=lambda wildcards: lookups.variant(CONFIG, network_of(wildcards.training_run)).name,
-        views=CONFIG.score.tta_views,
+        grade_names=GRADE_NAMES,
+        variant=lambda wildcards: lookups.variant(CONFIG, network_of(wildcards.training_run)).name,
+        tta_views=CONFIG.score.tta_views,
         seed=CONFIG.seed,
         cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
         formats=CONFIG.export.formats,

@@ -9,13 +9,13 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
 
 with job_log(snakemake.log[0]):
-    # The other runtimes compute there, too, and nobody else is kept from a GPU.
+    # The other runtimes compute on the CPU, too. This job claims no GPU.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     choose("tensorflow")
-    # Here, so that the log tells if the backend does not even load.
+    # Imported here, so that the log has the error of a backend that does not load.
     try:
-        from retinaflow.serving.export import export
-    except ModuleNotFoundError as error:  # in a container that was not made for this
+        from retinaflow.serving.export import ExportJob, export
+    except ModuleNotFoundError as error:  # in a container without the extra
         raise RetinaflowError(
             f"export: {error.name} is not installed for {sys.executable}. Install the extra `export`."
         ) from error
@@ -25,18 +25,21 @@ with job_log(snakemake.log[0]):
     from retinaflow.scoring.score import load_model
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
-    decision = read_decision(files.decision)
+    rule = read_decision(files.decision_rule)
+    model = load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, rule.objective)
     export(
-        snakemake.wildcards.training_run,
-        load_model(Path(files.model), params.classes, params.seed, params.cpu_threads, decision.objective),
-        Path(files.model),
-        Variant.parse(params.recipe),
-        decision,
-        params.views,
-        Images.of(files, "train", params.classes),
-        Images.of(files, "validation", params.classes),
-        params.seed,
-        snakemake.threads,
-        {kind: Path(output[kind]) for kind in params.formats},
-        Path(output.differences),
+        ExportJob(
+            training_run=snakemake.wildcards.training_run,
+            model=model,
+            keras_file=Path(files.model),
+            variant=Variant.parse(params.variant),
+            decision_rule=rule,
+            tta_views=params.tta_views,
+            training=Images.of(files, "train", params.grade_names),
+            validation=Images.of(files, "validation", params.grade_names),
+            seed=params.seed,
+            threads=snakemake.threads,
+            files={kind: Path(output[kind]) for kind in params.formats},
+            differences=Path(output.differences),
+        )
     )

@@ -1,4 +1,4 @@
-"""Set what the exported models of all runs differ by as one table."""
+"""Join the differences of the exported models of all training runs to one table."""
 
 from pathlib import Path
 

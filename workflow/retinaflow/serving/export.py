@@ -1,8 +1,9 @@
-"""Trained models in the formats of other runtimes, and how far their answers are from Keras's. Needs TensorFlow.
+"""Trained models in the formats of other runtimes, compared with Keras. Needs TensorFlow.
 
-ONNX (onnx.ai) is converted by tf2onnx and run by onnxruntime; LiteRT (ai.google.dev/edge/litert, once TensorFlow Lite)
-is converted by TensorFlow and run by ai-edge-litert, in float32 or with 8-bit integers for weights and for what layers
-put out (Jacob et al. 2018, arXiv:1712.05877), whose ranges are those that some training photographs have.
+tf2onnx converts to ONNX (onnx.ai), and onnxruntime runs it. TensorFlow converts to LiteRT
+(ai.google.dev/edge/litert, formerly TensorFlow Lite), and ai-edge-litert runs it. LiteRT has float32, or 8-bit integers
+for weights and outputs of layers (Jacob et al. 2018, arXiv:1712.05877). Some training images set the ranges of the
+integers.
 """
 
 import json
@@ -11,6 +12,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +38,9 @@ from retinaflow.storage.tables import write_table
 
 log = logging.getLogger(__name__)
 
-# Training photographs that the ranges of 8-bit integers are taken from.
+# Training images that set the ranges of 8-bit integers.
 CALIBRATED = 200
-# What the metadata is called, as a property in ONNX and as a file in LiteRT.
+# Name of the metadata: a property in ONNX, a file in LiteRT.
 METADATA = "retinaflow.json"
 KERAS = "keras"
 
@@ -46,170 +48,205 @@ Answer = Callable[[np.ndarray], np.ndarray]  # uint8 RGB (n, size, size, 3) to f
 
 
 class Exported(NamedTuple):
-    """What is made of a trained model in one ``format``, keras for itself: its ``path`` and its outputs."""
+    """A trained model in one format, ``keras`` for itself: its file and its raw outputs."""
 
     format: str
     path: Path
     outputs: np.ndarray
 
 
-def export(
-    run: str,
-    model: keras.Model,
-    keras_file: Path,
-    recipe: Variant,
-    decision: Decision,
-    views: int,
-    training: Images,
-    validation: Images,
-    seed: int,
-    threads: int,
-    files: Mapping[str, Path],
-    differences: Path,
-) -> None:
-    """Write ``model``, which is in ``keras_file``, in each format of ``files`` and compare their answers with its own.
+@dataclass(frozen=True)
+class ExportJob:
+    """Input, output and resources of an export.
 
-    Each file has ``metadata`` inside, which ``read_metadata`` reads. The table ``differences`` has a row of ``COLUMNS``
-    for each file, of the photographs of ``validation`` in so many ``views``, all graded by ``decision``. The ranges of
-    ``litert_int8`` are those of ``CALIBRATED`` photographs of ``training``, drawn by ``seed``.
-
-    Raises ``RetinaflowError`` if a format cannot hold the model, or its answers are none of the objective.
+    Attributes:
+        training_run: Name of the training run.
+        model: Its network.
+        keras_file: File of the network.
+        variant: Preprocessing variant of its images.
+        decision_rule: Its decision rule.
+        tta_views: Views of test-time augmentation.
+        training: Training images, for the ranges of 8-bit integers.
+        validation: Images of the comparison with Keras.
+        seed: Seed that draws the training images.
+        threads: Number of threads.
+        files: File of each format.
+        differences: Table of ``COLUMNS``, a row for each file.
     """
-    told = metadata(run, recipe, decision, views)
-    chosen = np.random.default_rng(seed).permutation(len(training))[:CALIBRATED]
-    found = [Exported(KERAS, keras_file, predict_views(model, validation, threads, decision.objective, views)[0])]
-    known = convertible(model)
-    for kind, path in files.items():
-        with whole_file(path) as part:
-            try:
-                write, start = _RUNTIMES[kind]
-                write(known, part, (training[number] for number in sorted(chosen)))
-                _embed(kind, part, told)
-                answer = start(part, threads)
-            except (OSError, MemoryError):
-                raise
-            except Exception as error:  # converters fail in ways of their own
-                cause = " ".join(str(error).split())[-400:]
-                raise RetinaflowError(
-                    f"{run}: {kind} cannot hold this model ({type(error).__name__}: {cause}). Leave {kind} out of "
-                    "export.formats."
-                ) from error
-            outputs = answers(answer, validation, threads, views)
-        if impossible_rows(decision.objective, outputs).any():
-            raise RetinaflowError(
-                f"{path}: its answers are none of objective {decision.objective}, though those of {keras_file} are. "
-                f"Leave {kind} out of export.formats."
-            )
-        found.append(Exported(kind, path, outputs))
-    rows = [compared(run, one, found[0], validation.grades, decision) for one in found]
-    write_table(differences, COLUMNS, rows)
+
+    training_run: str
+    model: keras.Model
+    keras_file: Path
+    variant: Variant
+    decision_rule: Decision
+    tta_views: int
+    training: Images
+    validation: Images
+    seed: int
+    threads: int
+    files: Mapping[str, Path]
+    differences: Path
+
+
+def export(job: ExportJob) -> None:
+    """Write a model in each format, with ``metadata`` inside, and compare its answers with those of Keras.
+
+    Raises:
+        RetinaflowError: A format cannot hold the model, or its answers do not fit the objective.
+    """
+    rule = job.decision_rule
+    of_keras = predict_views(job.model, job.validation, job.threads, rule.objective, job.tta_views)[0]
+    found = [Exported(KERAS, job.keras_file, of_keras)]
+    known = convertible(job.model)
+    for kind, path in job.files.items():
+        found.append(Exported(kind, path, _write_format(job, known, kind, path)))
+    rows = [compared(job.training_run, other, found[0], job.validation.grades, rule) for other in found]
+    write_table(job.differences, COLUMNS, rows)
     for row in rows[1:]:
         log.info("%s", ", ".join(f"{name} {row[name]}" for name in COLUMNS[1:]))
 
 
-def metadata(run: str, recipe: Variant, decision: Decision, views: int) -> dict[str, Any]:
-    """What a program needs to know that grades photographs by an exported model: what goes in, what comes out.
+def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> np.ndarray:
+    """Write a convertible model in one format; return its raw outputs of the validation images."""
+    chosen = sorted(np.random.default_rng(job.seed).permutation(len(job.training))[:CALIBRATED])
+    content = metadata(job.training_run, job.variant, job.decision_rule, job.tta_views)
+    with whole_file(path) as part:
+        try:
+            write, start = _RUNTIMES[kind]
+            write(model, part, (job.training[number] for number in chosen))
+            _embed(kind, part, content)
+            answer = start(part, job.threads)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # Converters raise errors of many kinds.
+            cause = " ".join(str(error).split())[-400:]
+            raise RetinaflowError(
+                f"{job.training_run}: {kind} cannot hold this model ({type(error).__name__}: {cause}). Leave {kind} "
+                "out of export.formats."
+            ) from error
+        outputs = answers(answer, job.validation, job.threads, job.tta_views)
+    objective = job.decision_rule.objective
+    if impossible_rows(objective, outputs).any():
+        raise RetinaflowError(
+            f"{path}: its answers do not fit objective {objective}; those of {job.keras_file} do. Leave {kind} out of "
+            "export.formats."
+        )
+    return outputs
 
-    ``input`` is what ``preprocess.load`` makes of a photograph by the recipe; ``decision`` reads the outputs, which
-    are means over ``views``, as ``decision.grade`` does.
+
+def metadata(training_run: str, variant: Variant, decision_rule: Decision, tta_views: int) -> dict[str, Any]:
+    """Describe input and output of an exported model for a program that grades images.
+
+    ``input`` describes the result of ``preprocess.load_image``. ``decision_rule`` grades the raw outputs, which are
+    means over the TTA views, as ``decision_rules.grade`` does.
     """
     return {
-        "training_run": run,
+        "training_run": training_run,
         "input": {
-            "shape": [None, recipe.size, recipe.size, 3],
+            "shape": [None, variant.size, variant.size, 3],
             "type": "uint8",
             "channels": "RGB",
             "values": [0, 255],
-            "crop": recipe.crop,
-            "aspect": recipe.aspect,
-            "enhance": recipe.enhance,
+            "crop": variant.crop,
+            "aspect": variant.aspect,
+            "enhance": variant.enhance,
             "normalisation": "inside the model",
         },
-        "output": {"objective": decision.objective, "views": views},
-        "decision": decision._asdict(),
+        "output": {"objective": decision_rule.objective, "tta_views": tta_views},
+        "decision_rule": decision_rule._asdict(),
         "notice": NOTICE,
     }
 
 
-def compared(run: str, one: Exported, like: Exported, levels: np.ndarray, decision: Decision) -> dict[str, Any]:
-    """A row of ``COLUMNS``: how ``one`` grades photographs of these ``levels``, int (n,), and how far from ``like``.
+def compared(
+    training_run: str, exported: Exported, reference: Exported, grades: np.ndarray, decision_rule: Decision
+) -> dict[str, Any]:
+    """Compare an exported model with a reference.
 
-    Differences of probabilities are those of calibrated ones, over photographs and classes.
+    Args:
+        training_run: Name of the training run.
+        exported: The exported model.
+        reference: The model in Keras.
+        grades: Labelled grades of the images, int (n,).
+        decision_rule: Decision rule of both.
+
+    Returns:
+        A row of ``COLUMNS``. Differences of calibrated probabilities are over images and grades.
     """
-    own, other = grade(decision, one.outputs), grade(decision, like.outputs)
+    own, other = grade(decision_rule, exported.outputs), grade(decision_rule, reference.outputs)
     apart = np.abs(own.probabilities - other.probabilities)
-    every = range(len(decision.grade_names))
-    kappas = [float(kappa(confusion_matrix(levels, its.level, labels=every))) for its in (own, other)]
+    every = range(len(decision_rule.grade_names))
+    kappas = [float(kappa(confusion_matrix(grades, found.level, labels=every))) for found in (own, other)]
     return {
-        "training_run": run,
-        "format": one.format,
-        "file": one.path.name,
-        "bytes": one.path.stat().st_size,
-        "photographs": len(levels),
+        "training_run": training_run,
+        "format": exported.format,
+        "file": exported.path.name,
+        "bytes": exported.path.stat().st_size,
+        "images": len(grades),
         "quadratic_weighted_kappa": _written(kappas[0]),
         "kappa_difference": _written(kappas[0] - kappas[1]),
-        "levels_changed": int((own.level != other.level).sum()),
+        "grades_changed": int((own.level != other.level).sum()),
         "mean_probability_difference": _written(apart.mean()),
         "largest_probability_difference": _written(apart.max()),
     }
 
 
 def _written(value: float) -> str:
-    """As a table has it; nothing where kappa is undefined."""
+    """A value as the table has it; empty if kappa is undefined."""
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def answers(answer: Answer, photographs: ImageSource, threads: int, views: int) -> np.ndarray:
-    """Mean over ``views`` of what ``answer`` says of ``photographs``: float64 (n, width)."""
+def answers(answer: Answer, images: ImageSource, threads: int, tta_views: int) -> np.ndarray:
+    """Return the mean raw outputs of images over TTA views, float64 (n, width)."""
     total: np.ndarray | float = 0.0
-    for view in range(views):
-        batches = Batches(photographs, BATCH, threads=threads, view=view)
-        said = [answer(batches[number][0]) for number in range(batches.num_batches)]
-        total = total + np.concatenate(said).astype(np.float64)
-    return np.asarray(total) / views
+    for view in range(tta_views):
+        batches = Batches(images, BATCH, threads=threads, view=view)
+        outputs = [answer(batches[number][0]) for number in range(batches.num_batches)]
+        total = total + np.concatenate(outputs).astype(np.float64)
+    return np.asarray(total) / tta_views
 
 
 # Formats ------------------------------------------------------------------------------------------------------------
 
 
 def convertible(model: keras.Model) -> keras.Model:
-    """The same as ``model``, by layers that converters know.
+    """Return the same model with layers that converters know.
 
-    Of EfficientNetV2, Keras's normalisation has constants that tf2onnx takes for inputs; of ConvNeXt, the convolutions
-    of one channel each are compiled by XLA.
+    tf2onnx takes the constants of Keras's normalisation (EfficientNetV2) for inputs. XLA compiles convolutions of one
+    channel each (ConvNeXt).
     """
 
-    def alike(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def known(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
-            mean, deviation = (np.ravel(keras.ops.convert_to_numpy(one)) for one in (layer.mean, layer.variance**0.5))
+            mean, deviation = (np.ravel(keras.ops.convert_to_numpy(each)) for each in (layer.mean, layer.variance**0.5))
             scale = 1 / np.maximum(deviation, keras.config.epsilon())
             return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=layer.name)
         if isinstance(layer, keras.layers.Conv2D) and layer.groups == layer.filters > 1:
-            known = {name: getattr(layer, name) for name in ("strides", "padding", "use_bias", "activation", "name")}
-            return keras.layers.DepthwiseConv2D(layer.kernel_size, **known)
+            options = {name: getattr(layer, name) for name in ("strides", "padding", "use_bias", "activation", "name")}
+            return keras.layers.DepthwiseConv2D(layer.kernel_size, **options)
         if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.gelu:
             return keras.layers.Activation(_gelu, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
-    copy = keras.models.clone_model(model, clone_function=alike, recursive=True)
+    copy = keras.models.clone_model(model, clone_function=known, recursive=True)
     copy.set_weights(
         [
-            # A kernel (height, width, 1, channels) is one (height, width, channels, 1) there.
+            # The kernel (height, width, 1, channels) is (height, width, channels, 1) in a depthwise layer.
             value if value.shape == tuple(place.shape) else np.swapaxes(value, 2, 3)
             for value, place in zip(model.get_weights(), copy.weights, strict=True)
         ]
     )
-    copy(np.zeros((1, *copy.input_shape[1:]), np.uint8))  # before which Keras refuses to export it
+    copy(np.zeros((1, *copy.input_shape[1:]), np.uint8))  # Keras exports only a model that was called.
     return copy
 
 
 def _gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Hendrycks and Gimpel 2016, arXiv:1606.08415, by the error function and not its complement."""
+    """Hendrycks and Gimpel 2016, arXiv:1606.08415, with the error function, not its complement."""
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
 def _write_onnx(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
-    # An optimisation that does not fit is left out, and told as an error with a traceback.
+    # tf2onnx logs an error with a traceback for an optimisation that it leaves out.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model.export(path, format="onnx", verbose=False)
 
@@ -218,23 +255,23 @@ def _write_litert(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> No
     model.export(path, format="litert", verbose=False, **_BUILTINS)
 
 
-def _write_litert_int8(model: keras.Model, path: Path, photographs: Iterator[np.ndarray]) -> None:
+def _write_litert_int8(model: keras.Model, path: Path, images: Iterator[np.ndarray]) -> None:
     model.export(
         path,
         format="litert",
         verbose=False,
         optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=lambda: ([pixels[np.newaxis]] for pixels in photographs),
+        representative_dataset=lambda: ([pixels[np.newaxis]] for pixels in images),
         **_BUILTINS,
     )
 
 
-# Without the operations of TensorFlow itself, which LiteRT's own runtime has not.
+# LiteRT's own runtime lacks the operations of TensorFlow.
 _BUILTINS = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 def run_onnx(path: Path, threads: int) -> Answer:
-    """What an ONNX file answers, on the CPU."""
+    """Load an ONNX file for the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -243,7 +280,7 @@ def run_onnx(path: Path, threads: int) -> Answer:
 
 
 def run_litert(path: Path, threads: int) -> Answer:
-    """What a LiteRT file answers, on the CPU."""
+    """Load a LiteRT file for the CPU."""
     interpreter = Interpreter(str(path), num_threads=threads)
     (pixels,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -253,8 +290,8 @@ def run_litert(path: Path, threads: int) -> Answer:
             interpreter.allocate_tensors()
         interpreter.set_tensor(pixels["index"], batch)
         interpreter.invoke()
-        said: np.ndarray = interpreter.get_tensor(outputs["index"])
-        return said
+        found: np.ndarray = interpreter.get_tensor(outputs["index"])
+        return found
 
     return answer
 
@@ -266,25 +303,25 @@ _RUNTIMES = {
 }
 
 
-def _embed(kind: str, path: Path, told: Mapping[str, Any]) -> None:
-    text = json.dumps(told, ensure_ascii=False)
+def _embed(kind: str, path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False)
     if kind == "onnx":
-        content = onnx.load(path)
-        onnx.helper.set_model_props(content, {METADATA: text})
-        onnx.save(content, path)
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {METADATA: text})
+        onnx.save(model, path)
     else:
-        # As LiteRT's own metadata has it: a zip archive behind the model, which the runtime does not read.
+        # Like LiteRT's own metadata: a zip archive after the model. The runtime does not read it.
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(METADATA), text)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an exported file says of itself: ``metadata``."""
+    """Read the ``metadata`` of an exported file."""
     if Path(path).suffix == ".onnx":
         properties = onnx.load(path, load_external_data=False).metadata_props
         text: str | bytes = {each.key: each.value for each in properties}[METADATA]
     else:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(METADATA)
-    told: dict[str, Any] = json.loads(text)
-    return told
+    content: dict[str, Any] = json.loads(text)
+    return content

@@ -1,4 +1,4 @@
-"""How far exported models are from those they were made of: the tables. Imports nothing heavy."""
+"""Tables of the differences between exported models and Keras. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from retinaflow.storage.markdown import table
 from retinaflow.storage.tables import read_table, write_table
 
 COLUMNS = (
-    *("training_run", "format", "file", "bytes", "photographs", "quadratic_weighted_kappa", "kappa_difference"),
-    *("levels_changed", "mean_probability_difference", "largest_probability_difference"),
+    *("training_run", "format", "file", "bytes", "images", "quadratic_weighted_kappa", "kappa_difference"),
+    *("grades_changed", "mean_probability_difference", "largest_probability_difference"),
 )
 
 
 def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
-    """Join the tables of several runs, and set them as Markdown."""
+    """Join the tables of several training runs to one table and one Markdown page."""
     rows = [row for path in differences for row in read_table(path, COLUMNS)]
     write_table(summary, COLUMNS, rows)
     header = [
@@ -23,16 +23,16 @@ def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
         "MB",
         "kappa",
         "difference",
-        "levels changed",
+        "grades changed",
         "probabilities: mean difference",
         "largest",
     ]
     lines = [
         "# Exported models",
         "",
-        "Of the photographs that each was validated with, graded by the thresholds of Keras's model, which were fitted "
-        "on these: kappa is here to be compared, not to say how well the model grades. Differences are from Keras's "
-        "answers.",
+        "Each model grades its validation images with the decision rule of the Keras model. The rule was fitted on "
+        "these images: compare the kappas with each other, do not read them as the quality of the model. "
+        "Differences are from the answers of Keras.",
         "",
         *table(
             header,
@@ -43,7 +43,7 @@ def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
                     f"{int(row['bytes']) / 1e6:.1f}",
                     _rounded(row["quadratic_weighted_kappa"], ".3f"),
                     _rounded(row["kappa_difference"], "+.3f"),
-                    f"{row['levels_changed']} of {row['photographs']}",
+                    f"{row['grades_changed']} of {row['images']}",
                     _rounded(row["mean_probability_difference"], ".2g"),
                     _rounded(row["largest_probability_difference"], ".2g"),
                 ]
