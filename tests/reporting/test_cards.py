@@ -32,12 +32,12 @@ RECORD = {
 def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
     """The card of a model of two splits, and its metrics."""
     tables = {part: folder / part / "raw_outputs.csv" for part in ("validation", "test")}
-    said = [of(60), of(30, seed=1)]
-    for path, its in zip(tables.values(), said, strict=True):
+    raw = [of(60), of(30, seed=1)]
+    for path, its in zip(tables.values(), raw, strict=True):
         write_outputs(path, its)
     rows = [
         {"image": image, "quality": number / 90, "problem": ""}
-        for number, image in enumerate(image for its in said for image in its.images)
+        for number, image in enumerate(image for its in raw for image in its.images)
     ]
     write_table(folder / "train.csv", rows[0], rows)
     inventories = [folder / "train.csv"] if qualities else []
@@ -72,7 +72,7 @@ def test_values_are_those_of_the_metrics(tmp_path: Path) -> None:
     assert [cell.rstrip(" |") for cell in row(text, "test")] == [str(test["images"]), str(test["patients"]), *counts]
     for third in test["by_quality"]:
         assert row(text, third["third"])[0] == str(third["images"])
-    for said in (
+    for text_part in (
         "block3_pool and block4_pool",
         "299 px",
         "weights of ImageNet",
@@ -80,7 +80,7 @@ def test_values_are_those_of_the_metrics(tmp_path: Path) -> None:
         "1234",
         "52dc",
     ):
-        assert said in text
+        assert text_part in text
     assert "no medical device" in text
 
 

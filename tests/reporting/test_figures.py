@@ -145,7 +145,7 @@ def test_bad_history_is_named(tmp_path: Path, rows: list[Row], message: str) -> 
 
 
 def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
-    """What a row says of kappa or accuracy changes its own panel alone."""
+    """A value of kappa or accuracy changes only its own panel."""
     usual = bar("A", "validation", 0.6, 0.1)
     comparison_figure(tmp_path / "usual.png", [usual])
     before = pixels_of_figure(tmp_path / "usual.png")

@@ -15,7 +15,7 @@ PROBLEM = {"image": "<17>", "path": "a & b.png", "problem": "empty", "action": "
 
 
 class Text(HTMLParser):
-    """What a browser shows of a page."""
+    """Text and tags of a page, as in a browser."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

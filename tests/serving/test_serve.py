@@ -350,7 +350,7 @@ def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
     assert page.locator("article").count() == 0
     assert button.is_disabled()
 
-    # What comes when something else is shown is no answer to it.
+    # A late answer is not shown for other images.
     page.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
     held: list[Any] = []
     page.route("**/grade", lambda route: held.append(route))

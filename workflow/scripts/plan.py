@@ -8,4 +8,4 @@ from retinaflow.jobs.plan import plan
 
 with job_log(snakemake.log[0]):
     text = plan(load(snakemake.config), snakemake.params.images)
-    logging.info("what this configuration takes:\n\n%s", text, extra={"screen": True})
+    logging.info("estimate for this configuration:\n\n%s", text, extra={"screen": True})

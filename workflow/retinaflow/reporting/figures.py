@@ -1,7 +1,8 @@
-"""Figures of scores: confusion matrices, learning curves, the comparison of backbones. PNG, always the same bytes."""
+"""Figures of scores: confusion matrices, learning curves, the comparison of models. PNG, always the same bytes."""
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +12,14 @@ from matplotlib.figure import Figure
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import whole_file
 
-# Of the Okabe-Ito palette: told apart with any colour vision, and by lightness alone in print.
+# Of the Okabe-Ito palette: they differ for every kind of colour vision, and in lightness in print.
 DARK, LIGHT = "#0072B2", "#E69F00"
 
 CURVES = {"loss": "Loss", "accuracy": "Accuracy", "quadratic_weighted_kappa": "Quadratic weighted kappa"}
 RATE = "learning_rate"
+KAPPA = "quadratic_weighted_kappa"
+
+Scores = Sequence[Mapping[str, Any]]  # rows of a comparison
 
 
 def confusion_matrix_figure(
@@ -95,55 +99,39 @@ def learning_curves(
     save(figure, path)
 
 
-def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw kappa and accuracy of systems as bars with their intervals, best first, and marks of what is free on each.
+def comparison_figure(path: str | os.PathLike[str], rows: Scores) -> None:
+    """Draw kappa and accuracy of models as bars with confidence intervals, and baselines as marks on each bar.
 
-    ``rows``: one a system and part, in the order to draw, with ``run``, ``part``, ``baseline_grade_name``,
-    ``baseline_accuracy``, ``fellow_eye_quadratic_weighted_kappa``, ``argmax_quadratic_weighted_kappa``,
-    ``quadratic_weighted_kappa`` and ``accuracy``, the last two also with ``_low`` and ``_high``; None is undefined or
-    not known. Raises ``RetinaflowError`` if there is no row.
+    Args:
+        path: The file.
+        rows: A row for each model and split, in the order to draw, with ``model``, ``split``, ``baseline_grade_name``,
+            ``baseline_accuracy``, ``fellow_eye_quadratic_weighted_kappa``, ``argmax_quadratic_weighted_kappa``,
+            ``quadratic_weighted_kappa`` and ``accuracy``. The last two also have ``_low`` and ``_high``. None is an
+            undefined or unknown value.
+
+    Raises:
+        RetinaflowError: There is no row.
     """
     if not rows:
-        raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a backbone first.")
-    systems, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "split"))
-    figure = Figure(figsize=(10, 1.8 + 0.36 * len(systems) * len(parts)), layout="constrained")
+        raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a model first.")
+    models, splits = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "split"))
+    figure = Figure(figsize=(10, 1.8 + 0.36 * len(models) * len(splits)), layout="constrained")
     kappas, accuracies = figure.subplots(1, 2, sharey=True)
-    height = 0.8 / len(parts)
-    for part, colour in zip(parts, (DARK, LIGHT), strict=False):
-        chosen = [row for row in rows if row["split"] == part]
-        offset = (parts.index(part) - (len(parts) - 1) / 2) * height
-        places = np.array([systems.index(row["model"]) + offset for row in chosen])
-        last = part == parts[-1]
-        # Marks on each bar: the parts' baselines are so close that lines across the panel would merge.
-        plain, fellow = "argmax_quadratic_weighted_kappa", "fellow_eye_quadratic_weighted_kappa"
-        _bars(kappas, places, height, chosen, "quadratic_weighted_kappa", colour, (plain, fellow))
-        _marks(kappas, places, height, chosen, fellow, "the other eye's label" if last else "", "dashed")
-        _bars(accuracies, places, height, chosen, "accuracy", colour, ("baseline_accuracy",))
-        always = f"always {rows[0]['baseline_grade_name']}"
-        _marks(accuracies, places, height, chosen, "baseline_accuracy", always if last else "", "solid")
-        known = [(row[plain], place) for row, place in zip(chosen, places, strict=True) if row[plain] is not None]
-        kappas.plot(
-            *np.array(known).reshape(-1, 2).T,
-            "o",
-            color="white",
-            markeredgecolor="black",
-            markersize=4.5,
-            label="without thresholds" if last else "",
-        )
-    kappas.set_yticks(range(len(systems)), systems)
-    kappas.set_ylim(len(systems) - 0.45, -0.55)
+    height = 0.8 / len(splits)
+    for split, colour in zip(splits, (DARK, LIGHT), strict=False):
+        chosen = [row for row in rows if row["split"] == split]
+        offset = (splits.index(split) - (len(splits) - 1) / 2) * height
+        places = np.array([models.index(row["model"]) + offset for row in chosen])
+        bars = _Bars(chosen, places, height, colour, labelled=split == splits[-1])
+        bars.draw_kappas(kappas)
+        bars.draw_accuracies(accuracies)
+    kappas.set_yticks(range(len(models)), models)
+    kappas.set_ylim(len(models) - 0.45, -0.55)
     kappas.set_xlabel("Quadratic weighted kappa")
     accuracies.set_xlabel("Accuracy")
-    names = ("quadratic_weighted_kappa", "quadratic_weighted_kappa_low", "argmax_quadratic_weighted_kappa")
-    lowest = min([0.0, *(row[name] or 0.0 for row in rows for name in names)])
+    lowest = min([0.0, *(row[name] or 0.0 for row in rows for name in (KAPPA, f"{KAPPA}_low", f"argmax_{KAPPA}"))])
     for axes, left in ((kappas, lowest), (accuracies, 0.0)):
-        axes.axvline(0, color="black", linewidth=0.8)
-        # Room for the text behind a bar of 1.
-        axes.set_xlim(left, 1.3)
-        axes.spines["bottom"].set_bounds(left, 1)
-        axes.set_xticks([tick for tick in np.linspace(-1, 1, 11) if tick >= left - 1e-9])
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        _limit(axes, left)
     labelled = {
         label: handle
         for axes in (kappas, accuracies)
@@ -153,42 +141,72 @@ def comparison_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
     save(figure, path)
 
 
-def _bars(
-    axes: Axes,
-    places: np.ndarray,
-    height: float,
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    colour: str,
-    marks: Sequence[str],
-) -> None:
-    """Bars of the figure ``name`` with their intervals, and its value behind bar, interval and ``marks``."""
-    label = rows[0]["split"] + (" (95 % interval)" if any(row[f"{name}_low"] is not None for row in rows) else "")
-    axes.barh(places, [row[name] or 0.0 for row in rows], height, color=colour, edgecolor="white", label=label)
-    for place, row in zip(places, rows, strict=True):
-        low, high = row[f"{name}_low"], row[f"{name}_high"]
-        if low is not None:
-            axes.plot([low, high], [place, place], "|-", color="0.3", markersize=6, linewidth=1.2)
-        text = "undefined" if row[name] is None else f"{row[name]:.3f}"
-        end = max(0.0, *(row[mark] or 0.0 for mark in (name, f"{name}_high", *marks)))
-        axes.text(end + 0.025, place, text, va="center", fontsize=8)
+def _limit(axes: Axes, left: float) -> None:
+    """Set the limits of a panel of bars, with room for the text after a bar of 1."""
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(left, 1.3)
+    axes.spines["bottom"].set_bounds(left, 1)
+    axes.set_xticks([tick for tick in np.linspace(-1, 1, 11) if tick >= left - 1e-9])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
-def _marks(
-    axes: Axes,
-    places: np.ndarray,
-    height: float,
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    label: str,
-    style: Literal["solid", "dashed"],
-) -> None:
-    """A stroke across each bar where ``name`` is."""
-    known = [(row[name], place) for row, place in zip(rows, places, strict=True) if row[name] is not None]
-    values, where = np.array(known).reshape(-1, 2).T
-    axes.vlines(
-        values, where - height / 2, where + height / 2, colors="black", linewidth=2, linestyles=style, label=label
-    )
+@dataclass(frozen=True)
+class _Bars:
+    """Bars of the models on one split: their rows, places, height and colour, and whether marks have labels.
+
+    Baselines are marks on each bar. Lines across the panel would merge, because the splits have similar baselines.
+    """
+
+    rows: Scores
+    places: np.ndarray
+    height: float
+    colour: str
+    labelled: bool
+
+    def draw_kappas(self, axes: Axes) -> None:
+        argmax, fellow = f"argmax_{KAPPA}", f"fellow_eye_{KAPPA}"
+        self._draw(axes, KAPPA, (argmax, fellow))
+        self._mark(axes, fellow, "the fellow eye's label", "dashed")
+        axes.plot(
+            *self._known(argmax),
+            "o",
+            color="white",
+            markeredgecolor="black",
+            markersize=4.5,
+            label="argmax" if self.labelled else "",
+        )
+
+    def draw_accuracies(self, axes: Axes) -> None:
+        self._draw(axes, "accuracy", ("baseline_accuracy",))
+        self._mark(axes, "baseline_accuracy", f"always {self.rows[0]['baseline_grade_name']}", "solid")
+
+    def _draw(self, axes: Axes, name: str, marks: Sequence[str]) -> None:
+        """Bars of the metric ``name`` with their intervals; its value after bar, interval and ``marks``."""
+        rows = self.rows
+        has_interval = any(row[f"{name}_low"] is not None for row in rows)
+        label = rows[0]["split"] + (" (95 % interval)" if has_interval else "")
+        values = [row[name] or 0.0 for row in rows]
+        axes.barh(self.places, values, self.height, color=self.colour, edgecolor="white", label=label)
+        for place, row in zip(self.places, rows, strict=True):
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            if low is not None:
+                axes.plot([low, high], [place, place], "|-", color="0.3", markersize=6, linewidth=1.2)
+            text = "undefined" if row[name] is None else f"{row[name]:.3f}"
+            end = max(0.0, *(row[mark] or 0.0 for mark in (name, f"{name}_high", *marks)))
+            axes.text(end + 0.025, place, text, va="center", fontsize=8)
+
+    def _mark(self, axes: Axes, name: str, label: str, style: Literal["solid", "dashed"]) -> None:
+        """A stroke across each bar at the value of ``name``."""
+        values, where = self._known(name)
+        half = self.height / 2
+        text = label if self.labelled else ""
+        axes.vlines(values, where - half, where + half, colors="black", linewidth=2, linestyles=style, label=text)
+
+    def _known(self, name: str) -> np.ndarray:
+        """Values of ``name`` that are known and the places of their bars, float (2, n)."""
+        rows = zip(self.rows, self.places, strict=True)
+        return np.array([(row[name], place) for row, place in rows if row[name] is not None]).reshape(-1, 2).T
 
 
 def _history(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
