@@ -1,4 +1,4 @@
-"""Say what a run would take: photographs, disk, GPU memory and hours."""
+"""Estimate images, disk, GPU memory and hours of a run."""
 
 import logging
 
