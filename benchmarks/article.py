@@ -36,7 +36,7 @@ import numpy as np
 import chain
 import common
 import methods
-from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.raw_outputs import Outputs, pool, write_outputs
 from retinaflow.storage.files import write_json
 
@@ -151,9 +151,21 @@ def publish(dataset: str, mode: methods.Mode) -> None:
 
 def judge(outputs: Path, target: Path) -> dict[str, Any]:
     """Grade outputs as the workflow does, beside them; returns what the most probable class comes to, and always 0."""
-    written = tuple(target / name for name in ("predictions.csv", "metrics.json", "confusion_matrix.png"))
-    options = common.CLASSES, 2, 0.9, methods.REPLICATES, methods.SEED, target / "decision_rule.json"
-    grade_system(methods.BACKBONE, "softmax", {"out-of-fold": outputs}, [], *options, {"out-of-fold": written})
+    job = GradingJob(
+        model=methods.BACKBONE,
+        objective="softmax",
+        raw_outputs={"out-of-fold": outputs},
+        inventories=[],
+        grade_names=common.CLASSES,
+        referable_grade=2,
+        referable_sensitivity=0.9,
+        bootstrap_samples=methods.REPLICATES,
+        seed=methods.SEED,
+        decision_rule=target / "decision_rule.json",
+        predictions={"out-of-fold": target / "predictions.csv"},
+        metrics={"out-of-fold": target / "metrics.json"},
+    )
+    grade_model(job)
     its = methods.read_graded(target, plain=True)
     zeros = its._replace(predicted=np.zeros_like(its.predicted))
     always = {

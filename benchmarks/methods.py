@@ -35,7 +35,7 @@ import numpy as np
 import yaml
 
 import common
-from retinaflow.evaluation.bootstrap import interval, kappa, replicate_figures, replicate_kappas
+from retinaflow.evaluation.bootstrap import bootstrap_kappas, bootstrap_metrics, interval, kappa
 from retinaflow.evaluation.grades import Grades
 from retinaflow.storage.files import whole_file, write_json
 
@@ -325,7 +325,14 @@ def read_graded(folder: Path, plain: bool) -> Graded:
 def kappas(*those: Graded) -> np.ndarray:
     """Quadratic weighted kappa on resampled patients, which are the same for all: float64 (len(those), REPLICATES)."""
     answers = [its.predicted for its in those]
-    return replicate_kappas(those[0].actual, answers, len(common.CLASSES), those[0].patients, REPLICATES, SEED)
+    return bootstrap_kappas(
+        those[0].actual,
+        answers,
+        grade_count=len(common.CLASSES),
+        patients=those[0].patients,
+        samples=REPLICATES,
+        seed=SEED,
+    )
 
 
 def judged(those: Graded) -> dict[str, Any]:
@@ -333,14 +340,16 @@ def judged(those: Graded) -> dict[str, Any]:
     k = len(common.CLASSES)
     certain = np.eye(k)[those.predicted]
     grades = Grades(those.predicted.astype(float), certain, those.predicted, those.predicted, those.predicted > 0)
-    replicates = replicate_figures(those.actual, grades, k, 1, those.patients, REPLICATES, SEED)
+    drawn = bootstrap_metrics(
+        those.actual, grades, referable_grade=1, patients=those.patients, samples=REPLICATES, seed=SEED
+    )
     confusion = np.zeros((k, k))
     np.add.at(confusion, (those.actual, those.predicted), 1)
     return {
         "kappa": float(kappa(confusion)),
-        "kappa_interval": interval(replicates["quadratic_weighted_kappa"]),
+        "kappa_interval": interval(drawn["quadratic_weighted_kappa"]),
         "accuracy": float(np.mean(those.actual == those.predicted)),
-        "accuracy_interval": interval(replicates["accuracy"]),
+        "accuracy_interval": interval(drawn["accuracy"]),
     }
 
 

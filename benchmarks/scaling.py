@@ -168,7 +168,7 @@ def load(folder: Path, count: int) -> Callable[[], object]:
 
 def score(folder: Path, count: int) -> Callable[[], object]:
     """The decision, tables, metrics and figures of made-up outputs of a system, held out and test."""
-    from retinaflow.scoring.predictions import grade_system
+    from retinaflow.scoring.predictions import GradingJob, grade_model
     from retinaflow.scoring.raw_outputs import Outputs, write_outputs
 
     rng = np.random.default_rng(1)
@@ -177,12 +177,22 @@ def score(folder: Path, count: int) -> Callable[[], object]:
     said = Outputs(names, names, patients, [""] * count, rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count))
     table = folder / "raw_outputs.csv"
     write_outputs(table, said)
-    written = {
-        part: (folder / f"{part}.csv", folder / f"{part}.json", folder / f"{part}.png")
-        for part in ("validation", "test")
-    }
-    options = ([], common.CLASSES, 2, 0.9, 1000, 1, folder / "decision_rule.json", written)
-    return lambda: grade_system("A", "softmax", dict.fromkeys(written, table), *options)
+    splits = ("validation", "test")
+    job = GradingJob(
+        model="A",
+        objective="softmax",
+        raw_outputs=dict.fromkeys(splits, table),
+        inventories=[],
+        grade_names=common.CLASSES,
+        referable_grade=2,
+        referable_sensitivity=0.9,
+        bootstrap_samples=1000,
+        seed=1,
+        decision_rule=folder / "decision_rule.json",
+        predictions={split: folder / f"{split}.csv" for split in splits},
+        metrics={split: folder / f"{split}.json" for split in splits},
+    )
+    return lambda: grade_model(job)
 
 
 def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001

@@ -39,9 +39,9 @@ def watched(page: Any, own: tuple[str, ...]) -> list[str]:
 
 def grades_of(probabilities: np.ndarray, referable_grade: int) -> Grades:
     """Grades (n,) by the most probable class of ``probabilities`` (n, k), as if there were no thresholds."""
-    level = probabilities.argmax(axis=1)
+    grade = probabilities.argmax(axis=1)
     return Grades(
-        probabilities @ np.arange(probabilities.shape[1]), probabilities, level, level, level >= referable_grade
+        probabilities @ np.arange(probabilities.shape[1]), probabilities, grade, grade, grade >= referable_grade
     )
 
 

@@ -17,11 +17,11 @@ OUTPUTS = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["lef
 def of(count, seed=0):
     """Raw outputs of a regression for both eyes of some patients, related to their grades."""
     rng = np.random.default_rng(seed)
-    levels = rng.integers(0, 3, count)
+    grades = rng.integers(0, 3, count)
     names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
     patients, eyes = ([name.split("_")[place] for name in names] for place in (0, 1))
-    outputs = (levels + rng.normal(0, 0.6, count))[:, None]
-    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, levels, outputs)
+    outputs = (grades + rng.normal(0, 0.6, count))[:, None]
+    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, grades, outputs)
 
 
 Tables = tuple[Path, Path]

@@ -82,7 +82,16 @@ def test_figures_are_those_of_the_workflow(methods):
     its = answers(methods)
     grades = Grades(its.predicted / 1, np.eye(5)[its.predicted], its.predicted * 0, its.predicted, its.predicted > 1)
     eyes = [name[4:-5] for name in its.filenames]
-    metrics = evaluate(its.actual, grades, CLASSES, 2, its.patients, eyes, 1000, methods.SEED)
+    metrics = evaluate(
+        its.actual,
+        grades,
+        grade_names=CLASSES,
+        referable_grade=2,
+        patients=its.patients,
+        eyes=eyes,
+        bootstrap_samples=1000,
+        seed=methods.SEED,
+    )
     assert methods.judged(its) == {
         "kappa": metrics["quadratic_weighted_kappa"],
         "kappa_interval": metrics["intervals"]["quadratic_weighted_kappa"],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from retinaflow.evaluation import bootstrap
-from retinaflow.evaluation.bootstrap import interval, kappa, replicate_figures, replicate_kappas
+from retinaflow.evaluation.bootstrap import bootstrap_kappas, bootstrap_metrics, interval, kappa
 from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
 
@@ -42,8 +42,9 @@ def drawn(actual: np.ndarray, grades: Grades, patients: list[str], replicates: i
         chosen = [names[number] for number in rng.integers(len(names), size=len(names))]
         rows = np.array([row for name in chosen for row in range(len(patients)) if patients[row] == name])
         sample = Grades(*(values[rows] for values in grades))
-        unknown = [""] * len(rows)
-        results.append(evaluate(actual[rows], sample, FIVE, 2, [str(row) for row in rows], unknown, 0, 0))
+        options: dict[str, Any] = {"grade_names": FIVE, "referable_grade": 2, "bootstrap_samples": 0, "seed": 0}
+        options |= {"patients": [str(row) for row in rows], "eyes": [""] * len(rows)}
+        results.append(evaluate(actual[rows], sample, **options))
     return results
 
 
@@ -51,7 +52,7 @@ def drawn(actual: np.ndarray, grades: Grades, patients: list[str], replicates: i
 def test_replicates_are_metrics_of_patients_drawn_again(seed: int, patients: int) -> None:
     """With five patients, some replicates lack classes, or all but one."""
     actual, grades, names = graded(seed, patients)
-    figures = replicate_figures(actual, grades, 5, 2, names, 20, seed)
+    figures = bootstrap_metrics(actual, grades, referable_grade=2, patients=names, samples=20, seed=seed)
     expected = [
         {
             "quadratic_weighted_kappa": result["quadratic_weighted_kappa"],
@@ -75,7 +76,7 @@ def test_undefined_replicates_are_nan() -> None:
     # Of two patients, one alone has referable photographs: half of the replicates lack one or the other.
     actual, level = np.array([0, 0, 3, 3]), np.array([0, 1, 3, 2])
     grades = Grades(level.astype(float), np.eye(5)[level], level, level, level >= 2)
-    figures = replicate_figures(actual, grades, 5, 2, ["a", "a", "b", "b"], 40, 1)
+    figures = bootstrap_metrics(actual, grades, referable_grade=2, patients=["a", "a", "b", "b"], samples=40, seed=1)
     sensitivity, specificity = (figures[f"operating_point_{name}"] for name in ("sensitivity", "specificity"))
     only_first, only_second = np.isnan(sensitivity), np.isnan(specificity)
     assert 4 < only_first.sum() < 20
@@ -102,23 +103,29 @@ def test_kappa_is_that_of_scikit_learn(data: st.DataObject) -> None:
 
 def test_order_of_photographs_and_size_of_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     actual, grades, names = graded(3)
-    before = replicate_figures(actual, grades, 5, 2, names, 50, 7)
-    kappas = replicate_kappas(actual, [grades.level], 5, names, 50, 7)
+    before = bootstrap_metrics(actual, grades, referable_grade=2, patients=names, samples=50, seed=7)
+    kappas = bootstrap_kappas(actual, [grades.predicted], grade_count=5, patients=names, samples=50, seed=7)
     order = np.random.default_rng(0).permutation(len(actual))
     monkeypatch.setattr(bootstrap, "BLOCK", 7 * len(actual))
     shuffled = Grades(*(values[order] for values in grades))
-    after = replicate_figures(actual[order], shuffled, 5, 2, [names[row] for row in order], 50, 7)
+    after = bootstrap_metrics(
+        actual[order], shuffled, referable_grade=2, patients=[names[row] for row in order], samples=50, seed=7
+    )
     for name, values in before.items():
         assert np.array_equal(values, after[name]), name
-    assert np.array_equal(kappas, replicate_kappas(actual, [grades.level], 5, names, 50, 7))
-    other = replicate_figures(actual, grades, 5, 2, names, 50, 8)
+    assert np.array_equal(
+        kappas, bootstrap_kappas(actual, [grades.predicted], grade_count=5, patients=names, samples=50, seed=7)
+    )
+    other = bootstrap_metrics(actual, grades, referable_grade=2, patients=names, samples=50, seed=8)
     assert not np.array_equal(before["accuracy"], other["accuracy"])
 
 
 def test_all_answers_are_judged_on_the_same_replicates() -> None:
     actual, grades, names = graded(4)
-    kappas = replicate_kappas(actual, [grades.level, grades.plain, grades.level], 5, names, 60, 9)
-    figures = replicate_figures(actual, grades, 5, 2, names, 60, 9)
+    kappas = bootstrap_kappas(
+        actual, [grades.predicted, grades.argmax, grades.predicted], grade_count=5, patients=names, samples=60, seed=9
+    )
+    figures = bootstrap_metrics(actual, grades, referable_grade=2, patients=names, samples=60, seed=9)
     assert kappas.shape == (3, 60)
     assert np.array_equal(kappas[0], kappas[2])
     assert np.array_equal(kappas[0], figures["quadratic_weighted_kappa"])
@@ -130,7 +137,9 @@ def test_what_two_graders_share_does_not_widen_their_difference() -> None:
     actual = rng.integers(0, 5, 300)
     first = np.clip(actual + rng.integers(-1, 2, 300), 0, 4)
     second = np.where(rng.random(300) < 0.1, np.clip(first + 1, 0, 4), first)
-    one, other = replicate_kappas(actual, [first, second], 5, [str(row) for row in range(300)], 400, 1)
+    one, other = bootstrap_kappas(
+        actual, [first, second], grade_count=5, patients=[str(row) for row in range(300)], samples=400, seed=1
+    )
     assert np.std(one - other) < 0.5 * np.hypot(np.std(one), np.std(other))
 
 
@@ -154,7 +163,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say_and_unclustered_ones_do_
     for trial in range(200):
         actual, answers, patients = eyes_of(100, rng)
         for unit, names in (("patients", patients), ("photographs", [str(row) for row in range(200)])):
-            low, high = interval(replicate_kappas(actual, [answers], 5, names, 100, trial)[0])
+            low, high = interval(
+                bootstrap_kappas(actual, [answers], grade_count=5, patients=names, samples=100, seed=trial)[0]
+            )
             covered[unit] += low <= truth <= high
     # Where both eyes are as one, intervals of half the variance cover 0.83. Standard errors are 0.015 and 0.027.
     assert 0.91 < covered["patients"] / 200 < 0.98

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common import grades_of
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import interval, replicate_figures
+from retinaflow.evaluation.bootstrap import bootstrap_metrics, interval
 from retinaflow.evaluation.metrics import evaluate
 
 FIVE = ["class0", "class1", "class2", "class3", "class4"]
@@ -28,8 +28,12 @@ def judged(
 ) -> dict[str, Any]:
     """Metrics of answering the most probable class for photographs of a patient each, without bootstrap."""
     names = [str(number) for number in range(len(actual))]
-    usual = {"patients": names, "eyes": [""] * len(actual), "replicates": 0, "seed": 0}
-    return evaluate(actual, grades_of(probabilities, level), classes, level, **{**usual, **options})
+    usual = {"patients": names, "eyes": [""] * len(actual), "bootstrap_samples": 0, "seed": 0}
+    return evaluate(
+        actual,
+        grades_of(probabilities, level),
+        **{"grade_names": classes, "referable_grade": level, **usual, **options},
+    )
 
 
 def graded(actual: list[int], predicted: list[int], k: int, referable_grade: int = 1, **options: Any) -> dict[str, Any]:
@@ -191,13 +195,13 @@ OK = np.array([[0.5, 0.5], [0.25, 0.75]])
 @pytest.mark.parametrize(
     ("actual", "probabilities", "classes", "level", "message"),
     [
-        (np.array([0, 1]), OK, ["a"], 1, "classes: found .* at least 2"),
+        (np.array([0, 1]), OK, ["a"], 1, "grade_names: found .* at least 2"),
         (np.array([0, 1]), OK, ["a", "b"], 0, "referable_grade: found 0, expected 1 to 1"),
         (np.array([0, 1]), OK, ["a", "b"], 2, "referable_grade: found 2"),
         (np.array([], dtype=int), OK[:0], ["a", "b"], 1, "at least one integer"),
         (np.array([0.0, 1.0]), OK, ["a", "b"], 1, "found float64"),
         (np.array([[0], [1]]), OK, ["a", "b"], 1, r"shape \(2, 1\)"),
-        (np.array([0, 1, 1]), OK, ["a", "b"], 1, r"plain answers: found int64 of shape \(2,\), .* of shape \(3,\)"),
+        (np.array([0, 1, 1]), OK, ["a", "b"], 1, r"argmax grades: found int64 of shape \(2,\), .* of shape \(3,\)"),
         (np.array([0, 1]), OK, ["a", "b", "c"], 1, r"expected float of shape \(2, 3\)"),
         (np.array([0, 1]), np.eye(2, dtype=int), ["a", "b"], 1, "found int64"),
         (np.array([0, 2]), OK, ["a", "b"], 1, "row 1 is 2, expected 0 to 1"),
@@ -219,9 +223,9 @@ def test_bad_input_is_named(
     ("field", "value", "message"),
     [
         ("probabilities", OK[:1], r"probabilities: found float64 of shape \(1, 2\), expected float of shape \(2, 2\)"),
-        ("plain", np.array([0, 2]), "plain answers: row 1 is 2, expected 0 to 1"),
-        ("level", np.array([-1, 0]), "answers: row 0 is -1, expected 0 to 1"),
-        ("level", np.array([0.0, 1.0]), "answers: found float64 .* expected integer"),
+        ("argmax", np.array([0, 2]), "argmax grades: row 1 is 2, expected 0 to 1"),
+        ("predicted", np.array([-1, 0]), "predicted grades: row 0 is -1, expected 0 to 1"),
+        ("predicted", np.array([0.0, 1.0]), "predicted grades: found float64 .* expected integer"),
         ("referable", np.array([0, 1]), "referable: found int64 .* expected bool"),
         ("referable", np.array([True]), r"referable: found bool of shape \(1,\)"),
     ],
@@ -229,14 +233,23 @@ def test_bad_input_is_named(
 def test_grades_that_do_not_fit_are_named(field: str, value: np.ndarray, message: str) -> None:
     grades = grades_of(OK, 1)._replace(**{field: value})
     with pytest.raises(RetinaflowError, match=f"^{message}"):
-        evaluate(np.array([0, 1]), grades, ["a", "b"], 1, ["p", "q"], ["", ""], 0, 0)
+        evaluate(
+            np.array([0, 1]),
+            grades,
+            grade_names=["a", "b"],
+            referable_grade=1,
+            patients=["p", "q"],
+            eyes=["", ""],
+            bootstrap_samples=0,
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patients": ["p"]}, "patients: found 1 for 2 photographs"),
-        ({"eyes": ["left"] * 3}, "eyes: found 3 for 2 photographs"),
+        ({"patients": ["p"]}, "patients: found 1 for 2 images"),
+        ({"eyes": ["left"] * 3}, "eyes: found 3 for 2 images"),
         ({"uncalibrated": OK * 2}, "uncalibrated probabilities: row 0 is .* a sum of 1"),
         ({"uncalibrated": OK[:1]}, r"uncalibrated probabilities: found float64 of shape \(1, 2\)"),
         ({"quality": np.array([1.0])}, r"quality: found shape \(1,\)"),
@@ -258,9 +271,18 @@ def test_thresholded_and_plain_answers_are_told_apart() -> None:
     # Thresholds find both of the severe photographs, which the most probable class misses, and a healthy one.
     actual, level = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 2])
     probabilities = np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]])
-    grades = grades_of(probabilities, 2)._replace(level=level, referable=np.array([False, True, False, True, True]))
+    grades = grades_of(probabilities, 2)._replace(predicted=level, referable=np.array([False, True, False, True, True]))
     names = ["a", "b", "c"]
-    result = evaluate(actual, grades, names, 2, list("pqrst"), [""] * 5, 0, 0)
+    result = evaluate(
+        actual,
+        grades,
+        grade_names=names,
+        referable_grade=2,
+        patients=list("pqrst"),
+        eyes=[""] * 5,
+        bootstrap_samples=0,
+        seed=0,
+    )
     alone = judged(actual, np.eye(3)[level], names, 2)
     plain = judged(actual, probabilities, names, 2)
     assert alone["quadratic_weighted_kappa"] != plain["quadratic_weighted_kappa"]
@@ -372,17 +394,19 @@ def test_intervals_are_percentiles_of_the_replicates_of_patients() -> None:
     actual = rng.integers(0, 3, 60)
     probabilities = 0.8 * rng.dirichlet(np.ones(3), 60) + 0.2 * np.eye(3)[actual]
     patients = [str(number // 2) for number in range(60)]
-    options: dict[str, Any] = {"patients": patients, "replicates": 100, "seed": 3}
+    options: dict[str, Any] = {"patients": patients, "bootstrap_samples": 100, "seed": 3}
     intervals = judged(actual, probabilities, ["a", "b", "c"], 1, **options)["intervals"]
-    figures = replicate_figures(actual, grades_of(probabilities, 1), 3, 1, patients, 100, 3)
+    figures = bootstrap_metrics(
+        actual, grades_of(probabilities, 1), referable_grade=1, patients=patients, samples=100, seed=3
+    )
     assert intervals == {
         "confidence": 0.95,
-        "replicates": 100,
+        "bootstrap_samples": 100,
         **{name: pytest.approx(interval(values)) for name, values in figures.items()},
     }
     low, high = intervals["quadratic_weighted_kappa"]
     assert low < judged(actual, probabilities, ["a", "b", "c"], 1)["quadratic_weighted_kappa"] < high
-    assert judged(actual, probabilities, ["a", "b", "c"], 1, **{**options, "replicates": 0})["intervals"] is None
+    assert judged(actual, probabilities, ["a", "b", "c"], 1, **{**options, "bootstrap_samples": 0})["intervals"] is None
     one = {**options, "patients": ["a"] * 60}
     assert judged(actual, probabilities, ["a", "b", "c"], 1, **one)["intervals"] is None
 
@@ -411,7 +435,7 @@ def numbers(value: Any) -> list[float]:
 def test_every_result_is_json_in_range_with_a_baseline(case: tuple[np.ndarray, np.ndarray, int]) -> None:
     actual, probabilities, level = case
     classes = FIVE[: probabilities.shape[1]] + ["class5"] * (probabilities.shape[1] - 5)
-    result = judged(actual, probabilities, classes, level, replicates=5, quality=probabilities[:, 0])
+    result = judged(actual, probabilities, classes, level, bootstrap_samples=5, quality=probabilities[:, 0])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     kappa = result["quadratic_weighted_kappa"]
     assert kappa is None or -1 - 1e-9 <= kappa <= 1 + 1e-9

@@ -12,8 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import interval, replicate_kappas
-from retinaflow.evaluation.pairs import ANSWER_COLUMNS, Pair, compare_pairs
+from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval
+from retinaflow.evaluation.pairs import COMPARED_COLUMNS, Pair, compare_pairs
 from retinaflow.storage.tables import write_table
 
 PATIENTS = 40
@@ -31,7 +31,7 @@ def write(path: Path, levels: np.ndarray, actual: np.ndarray = ACTUAL, order: np
         }
         for row in (range(len(levels)) if order is None else order)
     ]
-    write_table(path, ANSWER_COLUMNS, rows)
+    write_table(path, COMPARED_COLUMNS, rows)
     return path
 
 
@@ -44,7 +44,7 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
     given = [answers(0.3, 1), answers(0.4, 2), answers(0.9, 3)]
     names = ["A", "A+eye_average", "B"]
     tables = {name: write(tmp_path / f"{name}.csv", levels) for name, levels in zip(names, given, strict=True)}
-    pairs = compare_pairs(tables, 4, 200, 5)
+    pairs = compare_pairs(tables, grade_count=4, samples=200, seed=5)
     assert [(pair.model, pair.other_model) for pair in pairs] == [
         ("A", "A+eye_average"),
         ("A", "B"),
@@ -52,7 +52,7 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
     ]
     kappas = [cohen_kappa_score(ACTUAL, levels, weights="quadratic") for levels in given]
     patients = [f"{row // 2:03d}" for row in range(len(ACTUAL))]
-    drawn = replicate_kappas(ACTUAL, given, 4, patients, 200, 5)
+    drawn = bootstrap_kappas(ACTUAL, given, grade_count=4, patients=patients, samples=200, seed=5)
     for pair, (one, other) in zip(pairs, ((0, 1), (0, 2), (1, 2)), strict=True):
         assert pair.difference == pytest.approx(kappas[one] - kappas[other])
         assert [pair.low, pair.high] == interval(drawn[one] - drawn[other])
@@ -68,7 +68,7 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
 
 def test_a_system_neither_beats_nor_loses_to_its_equal(tmp_path: Path) -> None:
     levels = answers(0.3, 1)
-    pair = compare_pairs({name: write(tmp_path / name, levels) for name in "AB"}, 4, 50, 1)[0]
+    pair = compare_pairs({name: write(tmp_path / name, levels) for name in "AB"}, grade_count=4, samples=50, seed=1)[0]
     assert pair == Pair("A", "B", 0.0, 0.0, 0.0, 0.5)
 
 
@@ -77,7 +77,9 @@ def test_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
     first, second = answers(0.3, 1), answers(0.5, 2)
     tables = {"A": write(tmp_path / "a.csv", first), "B": write(tmp_path / "b.csv", second)}
     shuffled = {"A": write(tmp_path / "c.csv", first, order=order), "B": tables["B"]}
-    assert compare_pairs(tables, 4, 50, 1) == compare_pairs(shuffled, 4, 50, 1)
+    assert compare_pairs(tables, grade_count=4, samples=50, seed=1) == compare_pairs(
+        shuffled, grade_count=4, samples=50, seed=1
+    )
 
 
 def test_a_pair_turned_round_says_the_same() -> None:
@@ -88,39 +90,41 @@ def test_a_pair_turned_round_says_the_same() -> None:
 def test_what_is_undefined_is_none(tmp_path: Path) -> None:
     constant = np.zeros(len(ACTUAL), int)
     tables = {name: write(tmp_path / name, constant, actual=constant) for name in "AB"}
-    assert compare_pairs(tables, 4, 50, 1) == [Pair("A", "B", None, None, None, None)]
+    assert compare_pairs(tables, grade_count=4, samples=50, seed=1) == [Pair("A", "B", None, None, None, None)]
     known = {name: write(tmp_path / name, answers(0.3, 1)) for name in "AB"}
-    assert compare_pairs(known, 4, 0, 1) == [Pair("A", "B", 0.0, None, None, None)]
+    assert compare_pairs(known, grade_count=4, samples=0, seed=1) == [Pair("A", "B", 0.0, None, None, None)]
     one = {name: write(tmp_path / name, np.array([0, 1]), actual=np.array([0, 1])) for name in "AB"}
-    assert compare_pairs(one, 4, 50, 1) == [Pair("A", "B", 0.0, None, None, None)], "one patient is always the same"
+    assert compare_pairs(one, grade_count=4, samples=50, seed=1) == [Pair("A", "B", 0.0, None, None, None)], (
+        "one patient is always the same"
+    )
 
 
 def test_a_system_alone_has_no_pair(tmp_path: Path) -> None:
-    assert compare_pairs({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, 4, 50, 1) == []
+    assert compare_pairs({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, grade_count=4, samples=50, seed=1) == []
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": ACTUAL[:-2], "actual": ACTUAL[:-2]}, "a filename is another than in .*a.csv"),
-        ({"levels": ACTUAL, "actual": (ACTUAL + 1) % 4}, "a grade is another than in .*a.csv"),
+        ({"levels": ACTUAL[:-2], "actual": ACTUAL[:-2]}, "a filename differs from .*a.csv"),
+        ({"levels": ACTUAL, "actual": (ACTUAL + 1) % 4}, "a grade differs from .*a.csv"),
         ({"levels": ACTUAL + 1}, "row .* has grade '4', expected 0 to 3"),
-        ({"levels": ACTUAL[:0]}, "found no photograph"),
+        ({"levels": ACTUAL[:0]}, "found no image"),
     ],
 )
 def test_tables_that_do_not_belong_together_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     tables = {"A": write(tmp_path / "a.csv", answers(0.3, 1)), "B": write(tmp_path / "b.csv", **change)}
     with pytest.raises(RetinaflowError, match=rf"b\.csv: {message}"):
-        compare_pairs(tables, 4, 50, 1)
+        compare_pairs(tables, grade_count=4, samples=50, seed=1)
 
 
 def test_photographs_of_other_patients_are_named(tmp_path: Path) -> None:
     tables = {name: write(tmp_path / f"{name}.csv", answers(0.3, 1)) for name in "ab"}
     with open(tables["b"], newline="") as file:
         rows = list(csv.DictReader(file))
-    write_table(tables["b"], ANSWER_COLUMNS, [*rows[:-1], {**rows[-1], "patient": "another"}])
-    with pytest.raises(RetinaflowError, match=r"b\.csv: a patient is another than in .*a\.csv"):
-        compare_pairs(tables, 4, 50, 1)
+    write_table(tables["b"], COMPARED_COLUMNS, [*rows[:-1], {**rows[-1], "patient": "another"}])
+    with pytest.raises(RetinaflowError, match=r"b\.csv: a patient differs from .*a\.csv"):
+        compare_pairs(tables, grade_count=4, samples=50, seed=1)
 
 
 @given(st.data())
@@ -128,6 +132,6 @@ def test_a_damaged_table_is_refused_or_compared(tmp_path_factory: pytest.TempPat
     path = write(tmp_path_factory.mktemp("pairs") / "a.csv", ACTUAL[:6], actual=ACTUAL[:6])
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
-        assert compare_pairs({"A": path}, 4, 3, 1) == []
+        assert compare_pairs({"A": path}, grade_count=4, samples=3, seed=1) == []
     except RetinaflowError as error:
         assert str(error).startswith(str(path))  # noqa: PT017

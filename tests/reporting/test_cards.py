@@ -9,7 +9,7 @@ import pytest
 from examples import of
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
-from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.raw_outputs import write_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
@@ -41,10 +41,23 @@ def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = 
     ]
     write_table(folder / "train.csv", rows[0], rows)
     inventories = [folder / "train.csv"] if qualities else []
-    written = {part: tuple(folder / part / name for name in ("p.csv", "m.json", "f.png")) for part in tables}
     decision = folder / "decision_rule.json"
-    grade_system("VGG16", "regression", tables, inventories, CLASSES, 2, 0.9, replicates, 1, decision, written)
-    metrics = [paths[1] for paths in written.values()]
+    job = GradingJob(
+        model="VGG16",
+        objective="regression",
+        raw_outputs=tables,
+        inventories=inventories,
+        grade_names=CLASSES,
+        referable_grade=2,
+        referable_sensitivity=0.9,
+        bootstrap_samples=replicates,
+        seed=1,
+        decision_rule=decision,
+        predictions={part: folder / part / "p.csv" for part in tables},
+        metrics={part: folder / part / "m.json" for part in tables},
+    )
+    grade_model(job)
+    metrics = list(job.metrics.values())
     paths = [folder / f"run-{number}.json" for number in range(len(records))]
     for path, record in zip(paths, records, strict=True):
         write_json(path, record)

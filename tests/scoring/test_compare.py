@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from common import grades_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.metrics import evaluate
-from retinaflow.evaluation.pairs import ANSWER_COLUMNS, PAIR_COLUMNS
+from retinaflow.evaluation.pairs import COMPARED_COLUMNS, PAIR_COLUMNS
+from retinaflow.reporting.figures import comparison_figure
 from retinaflow.scoring.compare import COLUMNS, INTERVALS, compare
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import Row, read_table, write_table
@@ -78,11 +79,14 @@ class Comparison:
             tables.append(folder / f"{number}.csv")
             write_json(paths[-1], content)
             write_table(
-                tables[-1], ANSWER_COLUMNS, answers(content["model"], content["split"], len(content["grade_names"]))
+                tables[-1], COMPARED_COLUMNS, answers(content["model"], content["split"], len(content["grade_names"]))
             )
         self.folder = folder / "comparison"
-        outputs = [self.folder / name for name in ("comparison.csv", "pairs.csv", "comparison.md", "comparison.png")]
-        self.text = compare(paths, tables, replicates, 1, *outputs)
+        names = {"table": "comparison.csv", "pairs": "pairs.csv", "markdown": "comparison.md"}
+        outputs = {name: self.folder / file for name, file in names.items()}
+        made = compare(paths, tables, bootstrap_samples=replicates, seed=1, **outputs)
+        self.text = made.text
+        comparison_figure(self.folder / "comparison.png", made.ranked)
         self.rows: list[Row] = read_table(self.folder / "comparison.csv", COLUMNS)
         self.pairs: list[Row] = read_table(self.folder / "pairs.csv", PAIR_COLUMNS)
 
@@ -314,7 +318,16 @@ def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
 def test_what_metrics_writes_is_read(comparison: Compare) -> None:
     # One class only: every member that can be undefined is.
     grades = grades_of(np.array([[1.0, 0.0], [1.0, 0.0]]), 1)
-    result = evaluate(np.array([0, 0]), grades, ["class0", "class1"], 1, ["p", "q"], ["", ""], 10, 1)
+    result = evaluate(
+        np.array([0, 0]),
+        grades,
+        grade_names=["class0", "class1"],
+        referable_grade=1,
+        patients=["p", "q"],
+        eyes=["", ""],
+        bootstrap_samples=10,
+        seed=1,
+    )
     made = comparison(
         {"model": "VGG16", "network": "VGG16", "split": "validation", "grade_names": ["class0", "class1"], **result}
     )
@@ -362,15 +375,17 @@ def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], 
     bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
     with pytest.raises(RetinaflowError, match=message) as caught:
-        compare([bad], [tmp_path / "gone.csv"], 20, 1, *(out / name for name in ("c.csv", "p.csv", "c.md", "c.png")))
+        names = {"table": "c.csv", "pairs": "p.csv", "markdown": "c.md"}
+        outputs = {name: out / file for name, file in names.items()}
+        compare([bad], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
     assert str(caught.value).startswith(f"{bad}: ")
     assert not out.exists()
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    outputs = [tmp_path / name for name in ("c.csv", "p.csv", "c.md", "c.png")]
+    outputs = {name: tmp_path / name for name in ("table", "pairs", "markdown")}
     with pytest.raises(RetinaflowError, match=r"gone\.json: No such file"):
-        compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], 20, 1, *outputs)
+        compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
 
 
 @pytest.mark.parametrize(

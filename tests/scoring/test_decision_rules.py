@@ -19,8 +19,8 @@ from retinaflow.scoring.decision_rules import (
     mean_thresholds,
     operating_point,
     ordered_probit,
-    read_decision,
-    write_decision,
+    read_decision_rule,
+    write_decision_rule,
 )
 
 CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
@@ -152,20 +152,20 @@ def test_a_decision_says_the_same_of_the_same_photographs_in_any_order(objective
     first = fit(known, 2, 0.9, seed=1)
     order = np.random.default_rng(1).permutation(400)
     shuffled = known._replace(
-        outputs=known.outputs[order], levels=known.levels[order], patients=[known.patients[place] for place in order]
+        outputs=known.outputs[order], grades=known.grades[order], patients=[known.patients[place] for place in order]
     )
     again = fit(shuffled, 2, 0.9, seed=1)
     assert again.thresholds == first.thresholds
     assert again.temperature == pytest.approx(first.temperature, rel=1e-4)
     assert fit(known, 2, 0.9, seed=2).thresholds != first.thresholds
     grades = grade(first, known.outputs)
-    assert kappa(known.levels, grades.level) > kappa(known.levels, grades.plain) + 0.02
+    assert kappa(known.grades, grades.predicted) > kappa(known.grades, grades.argmax) + 0.02
     assert grades.probabilities.sum(axis=1) == pytest.approx(np.ones(400))
-    assert grades.referable[known.levels >= 2].mean() == pytest.approx(0.9, abs=0.02)
+    assert grades.referable[known.grades >= 2].mean() == pytest.approx(0.9, abs=0.02)
     assert (first.images, first.patients) == (400, 200)
     # The lowest level has the least severity, and so on.
     assert all(
-        grades.severity[grades.level == level].max() <= grades.severity[grades.level == level + 1].min()
+        grades.severity[grades.predicted == level].max() <= grades.severity[grades.predicted == level + 1].min()
         for level in range(4)
     )
 
@@ -173,11 +173,11 @@ def test_a_decision_says_the_same_of_the_same_photographs_in_any_order(objective
 def test_labels_of_a_patient_do_not_reach_the_grades_of_that_patient():
     known = labelled(200)
     before = cross_fitted(known, 2, 0.9, seed=1)
-    levels = known.levels.copy()
+    levels = known.grades.copy()
     # Within one patient: the worst level, which groups go by, stays.
     place = next(n for n in range(0, 200, 2) if levels[n] != levels[n + 1])
     levels[place : place + 2] = levels[place : place + 2][::-1]
-    after = cross_fitted(known._replace(levels=levels), 2, 0.9, seed=1)
+    after = cross_fitted(known._replace(grades=levels), 2, 0.9, seed=1)
     for name in before._fields:
         assert np.array_equal(getattr(before, name)[place : place + 2], getattr(after, name)[place : place + 2])
     assert not np.array_equal(before.probabilities, after.probabilities)
@@ -187,8 +187,8 @@ def test_two_classes_and_two_patients_are_enough():
     known = Labelled(
         "ordinal", ["no", "yes"], np.array([[0.1], [0.2], [0.8], [0.9]]), np.array([0, 0, 1, 1]), list("aabb")
     )
-    assert grade(fit(known, 1, 0.9, 1), known.outputs).level.tolist() == [0, 0, 1, 1]
-    assert len(cross_fitted(known, 1, 0.9, 1).level) == 4
+    assert grade(fit(known, 1, 0.9, 1), known.outputs).predicted.tolist() == [0, 0, 1, 1]
+    assert len(cross_fitted(known, 1, 0.9, 1).predicted) == 4
     with pytest.raises(
         RetinaflowError, match="4 photographs of one patient are held out, expected those of at least two"
     ):
@@ -198,8 +198,8 @@ def test_two_classes_and_two_patients_are_enough():
 def test_a_decision_is_read_as_it_was_written(tmp_path):
     known = labelled(100)
     decision = fit(known, 2, 0.9, seed=1)
-    write_decision(tmp_path / "decision_rule.json", decision)
-    assert read_decision(tmp_path / "decision_rule.json") == decision
+    write_decision_rule(tmp_path / "decision_rule.json", decision)
+    assert read_decision_rule(tmp_path / "decision_rule.json") == decision
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_is_no_decision_is_refused(tmp_path, change, told):
     content = fit(labelled(100), 2, 0.9, seed=1)._asdict()
     (tmp_path / "decision_rule.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(RetinaflowError, match=rf"decision_rule\.json: .*{told}.*Delete it"):
-        read_decision(tmp_path / "decision_rule.json")
+        read_decision_rule(tmp_path / "decision_rule.json")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{"])
@@ -230,4 +230,4 @@ def test_what_is_no_json_of_a_decision_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "decision_rule.json").write_text(content)
     with pytest.raises(RetinaflowError, match=r"decision_rule\.json: .*Delete it"):
-        read_decision(tmp_path / "decision_rule.json")
+        read_decision_rule(tmp_path / "decision_rule.json")

@@ -96,7 +96,7 @@ def write(folder: Path, made: Seen, levels: np.ndarray) -> tuple[Path, Path, Pat
 def read(files: tuple[Path, Path, Path]) -> tuple[Seen, np.ndarray]:
     said = read_outputs(files[0], "ordinal", 5)
     severity = objectives.severity("ordinal", said.outputs, 5)
-    return Seen(said.patients, said.eyes, severity, np.load(files[1])), said.levels
+    return Seen(said.patients, said.eyes, severity, np.load(files[1])), said.grades
 
 
 def test_folds_are_put_together_and_averaged(tmp_path: Path) -> None:

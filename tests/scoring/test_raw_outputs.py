@@ -44,8 +44,8 @@ def test_what_is_written_is_read(entries):
         write_outputs(Path(folder, "raw_outputs.csv"), said)
         read = read_outputs(Path(folder, "raw_outputs.csv"), "softmax", 3)
     assert [read.images, read.filenames, read.patients, read.eyes] == [texts] * 4
-    assert np.array_equal(read.levels, said.levels)
-    assert read.levels.dtype == np.int64
+    assert np.array_equal(read.grades, said.grades)
+    assert read.grades.dtype == np.int64
     # Nine digits tell any two numbers of a network, which are float32, apart.
     assert np.allclose(read.outputs, said.outputs, rtol=1e-8, atol=0)
 
@@ -90,8 +90,8 @@ def test_a_damaged_table_is_refused_or_holds_outputs(tmp_path_factory, data):
     except RetinaflowError as error:
         assert str(error).startswith(str(path))  # noqa: PT017
     else:
-        assert len(read.images) == len(read.levels) == len(read.outputs) > 0
-        assert ((read.levels >= 0) & (read.levels < 3)).all()
+        assert len(read.images) == len(read.grades) == len(read.outputs) > 0
+        assert ((read.grades >= 0) & (read.grades < 3)).all()
         assert read.outputs.sum(axis=1) == pytest.approx(np.ones(len(read.images)), abs=1e-6)
 
 
@@ -141,7 +141,7 @@ def test_systems_of_one_objective_are_averaged_output_by_output(tmp_path):
     average([(tmp_path / "a.csv", "softmax"), (tmp_path / "b.csv", "softmax")], "softmax", 3, tmp_path / "mean.csv")
     read = read_outputs(tmp_path / "mean.csv", "softmax", 3)
     assert read.outputs == pytest.approx((SOFTMAX + SOFTMAX[::-1]) / 2)
-    assert (read.images, read.eyes, read.levels.tolist()) == (NAMES, OUTPUTS.eyes, LEVELS.tolist())
+    assert (read.images, read.eyes, read.grades.tolist()) == (NAMES, OUTPUTS.eyes, LEVELS.tolist())
 
 
 def test_of_systems_with_other_objectives_the_severities_are_averaged(tmp_path):
@@ -153,7 +153,7 @@ def test_of_systems_with_other_objectives_the_severities_are_averaged(tmp_path):
     assert read.outputs[:, 0] == pytest.approx(np.mean([[0.4, 1.5, 1.0, 0.5], [0.5, 2.0, 0.0, 1.0]], axis=0))
 
 
-@pytest.mark.parametrize("change", [{"images": ["1_left", "1_right", "2_left", "3_left"]}, {"levels": LEVELS[::-1]}])
+@pytest.mark.parametrize("change", [{"images": ["1_left", "1_right", "2_left", "3_left"]}, {"grades": LEVELS[::-1]}])
 def test_systems_of_other_photographs_or_labels_are_not_averaged(tmp_path, change):
     write_outputs(tmp_path / "a.csv", OUTPUTS)
     write_outputs(tmp_path / "b.csv", OUTPUTS._replace(**change))

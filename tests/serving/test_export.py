@@ -21,7 +21,7 @@ from retinaflow.networks.building import build
 from retinaflow.networks.objectives import width
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import Decision, Labelled, fit
+from retinaflow.scoring.decision_rules import DecisionRule, Labelled, fit
 from retinaflow.serving import exported
 from retinaflow.storage.tables import read_table
 
@@ -36,7 +36,7 @@ FILES = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.i
 SIZE = 32
 
 
-def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> Decision:
+def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> DecisionRule:
     rng, k = np.random.default_rng(0), len(classes)
     outputs = rng.dirichlet(np.ones(k), 60) if objective == "softmax" else rng.uniform(0, 1, (60, width(objective, k)))
     return fit(Labelled(objective, classes, outputs, rng.integers(0, k, 60), list("abcdef") * 10), 1, 0.9, 0)
@@ -116,7 +116,7 @@ def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeyp
     assert [found[0]["input"][name] for name in ("type", "channels", "crop", "aspect", "enhance")] == [
         *("uint8", "RGB", "trim", "keep", "none")
     ]
-    assert Decision(**found[0]["decision_rule"]) == decision_of("softmax")
+    assert DecisionRule(**found[0]["decision_rule"]) == decision_of("softmax")
     assert found[0]["training_run"] == "A/fold-1"
     # As anybody reads it who has no library of ours.
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:

@@ -19,7 +19,7 @@ from retinaflow.networks.objectives import width
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import Labelled, fit, grade, write_decision
+from retinaflow.scoring.decision_rules import Labelled, fit, grade, write_decision_rule
 from retinaflow.scoring.eyes import blend
 from retinaflow.scoring.raw_outputs import Outputs, average, read_outputs, write_outputs
 from retinaflow.scoring.score import load_model, predict_views
@@ -51,7 +51,7 @@ def save_decision_rule(path: Path, objective: str, seed: int) -> None:
     outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 2, (60, 1))
     patients = [str(number // 2) for number in range(60)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_decision(path, fit(Labelled(objective, THREE, outputs, rng.integers(0, 3, 60), patients), 1, 0.9, seed))
+    write_decision_rule(path, fit(Labelled(objective, THREE, outputs, rng.integers(0, 3, 60), patients), 1, 0.9, seed))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def shown(folder: Path, names: Sequence[str], variant: str, bundle: Bundle) -> l
     """Pixels of each image that enter a model, in the first view."""
     recorder = Recorder(Variant.parse(variant).size)
     network = BundledNetwork("A", "softmax", variant, [Path()], 1, "tensorflow")
-    rule = predict.read_decision(bundle.model("A").decision_rule)
+    rule = predict.read_decision_rule(bundle.model("A").decision_rule)
     model = BundledModel("softmax", Path(), None, [network])
     loaded = predict.LoadedModel(bundle._replace(pixel_limit=100), model, [(network, [recorder])], rule, rule)
     answers, problems = predict.grade_files({name: str(folder / name) for name in names}, loaded, 2)
@@ -220,9 +220,9 @@ def test_answers_are_those_of_scoring(images, bundle, tmp_path, model, monkeypat
     assert [row["image"] for row in rows] == NAMES
     outputs = scored(bundle, stored(images, NAMES, VARIANT, tmp_path / "shard"), tmp_path)[model]
     bundled = bundle.model(model)
-    own = grade(predict.read_decision(bundled.decision_rule), outputs.outputs)
+    own = grade(predict.read_decision_rule(bundled.decision_rule), outputs.outputs)
     both = grade(
-        predict.read_decision(bundled.eye_average or bundled.decision_rule),
+        predict.read_decision_rule(bundled.eye_average or bundled.decision_rule),
         blend(outputs.outputs, outputs.patients, outputs.eyes, bundle.fellow_eye_weight),
     )
     for row in rows:
@@ -233,8 +233,8 @@ def test_answers_are_those_of_scoring(images, bundle, tmp_path, model, monkeypat
                 assert [row[name] for name in predict.PATIENT_COLUMNS] == [""] * 4
                 continue
             assert float(row[f"{of_rest}severity"]) == pytest.approx(grades.severity[place], abs=1e-6)
-            assert int(row[f"{of_grade}grade"]) == grades.level[place]
-            assert row[f"{of_grade}grade_name"] == THREE[grades.level[place]]
+            assert int(row[f"{of_grade}grade"]) == grades.predicted[place]
+            assert row[f"{of_grade}grade_name"] == THREE[grades.predicted[place]]
             assert int(row[f"{of_rest}referable"]) == grades.referable[place]
         probabilities = [float(row[f"probability_{name}"]) for name in THREE]
         assert probabilities == pytest.approx(own.probabilities[place].tolist(), abs=1e-6)

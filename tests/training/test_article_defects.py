@@ -22,7 +22,7 @@ from retinaflow.networks.building import build, load_backbone, normalise
 from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.preprocess import prepare
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.predictions import grade_system
+from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.raw_outputs import Outputs, write_outputs
 from retinaflow.storage.tables import read_table
 from retinaflow.training.class_weights import class_weights
@@ -174,7 +174,16 @@ def test_always_answering_no_disease_is_seen_to_be_worth_nothing():
     actual = np.repeat(np.arange(5), [73, 7, 15, 3, 2])
     always = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (100, 1))
     unknown = [""] * len(actual)
-    metrics = evaluate(actual, grades_of(always, 2), CLASSES, 2, unknown, unknown, replicates=0, seed=0)
+    metrics = evaluate(
+        actual,
+        grades_of(always, 2),
+        grade_names=CLASSES,
+        referable_grade=2,
+        patients=unknown,
+        eyes=unknown,
+        bootstrap_samples=0,
+        seed=0,
+    )
     assert metrics["accuracy"] == metrics["baseline"]["accuracy"] == 0.73
     assert metrics["quadratic_weighted_kappa"] == 0
     assert metrics["macro_auc"] == 0.5
@@ -216,16 +225,29 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
     for table, said in zip(tables.values(), (photographs.grades, answers), strict=True):
         write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
-    files = ("predictions.csv", "metrics.json", "confusion.png")
-    written = {part: tuple(tmp_path / part / name for name in files) for part in tables}
-    grade_system("VGG16", "softmax", tables, [], classes, 2, 0.9, 0, 1, tmp_path / "decision_rule.json", written)
-    outputs = written["test"]
+    predictions = {split: tmp_path / split / "predictions.csv" for split in tables}
+    metrics = {split: tmp_path / split / "metrics.json" for split in tables}
+    job = GradingJob(
+        model="VGG16",
+        objective="softmax",
+        raw_outputs=tables,
+        inventories=[],
+        grade_names=classes,
+        referable_grade=2,
+        referable_sensitivity=0.9,
+        bootstrap_samples=0,
+        seed=1,
+        decision_rule=tmp_path / "decision_rule.json",
+        predictions=predictions,
+        metrics=metrics,
+    )
+    grade_model(job)
 
     expected = 3 * np.eye(len(classes), dtype=int)
     expected[last, last], expected[last, 1] = 2, 1
-    assert json.loads(outputs[1].read_text())["confusion_matrix"] == expected.tolist()
+    assert json.loads(metrics["test"].read_text())["confusion_matrix"] == expected.tolist()
     truth = {f"test{number}_left.jpeg": classes[level] for number, level in enumerate(levels)}
-    rows = read_table(outputs[0])
+    rows = read_table(predictions["test"])
     assert {row["filename"]: row["grade_name"] for row in rows} == truth
     wrong = [row for row in rows if row["predicted_grade_name"] != row["grade_name"]]
     assert [(row["grade_name"], row["predicted_grade_name"]) for row in wrong] == [(classes[last], classes[1])]

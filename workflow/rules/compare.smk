@@ -63,7 +63,7 @@ rule compare:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("compare.py"),
-        bootstrap=CONFIG.score.bootstrap_samples,
+        bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
         bundle=bundle_content(),
     script:

@@ -86,7 +86,7 @@ rule grade:
         inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
     output:
         **graded_files("validation"),
-        decision=path("models", "{model}", "decision_rule.json"),
+        decision_rule=path("models", "{model}", "decision_rule.json"),
     log:
         path("logs", "grade", "{model}.log"),
     wildcard_constraints:
@@ -96,13 +96,13 @@ rule grade:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("grade.py"),
-        parts=lambda wildcards: MODELS.splits_of(wildcards.model),
+        splits=lambda wildcards: MODELS.splits_of(wildcards.model),
         kind=output_kind,
         objective=lambda wildcards: MODELS.objective(wildcards.model),
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         referable_grade=CONFIG.score.referable_grade,
         referable_sensitivity=CONFIG.score.referable_sensitivity,
-        bootstrap=CONFIG.score.bootstrap_samples,
+        bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
     script:
         "../scripts/grade.py"
@@ -118,7 +118,7 @@ if FOLDS:
     use rule grade as grade_combined with:
         output:
             **graded_files("out-of-fold"),
-            decision=path("models", "{model}", "decision_rule.json"),
+            decision_rule=path("models", "{model}", "decision_rule.json"),
         wildcard_constraints:
             model=any_of(model for model in MODELS.names if MODELS.splits_of(model)[0] == "out-of-fold"),
 

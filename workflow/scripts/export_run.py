@@ -21,11 +21,11 @@ with job_log(snakemake.log[0]):
         ) from error
     from retinaflow.preprocessing.batches import Images
     from retinaflow.preprocessing.variant import Variant
-    from retinaflow.scoring.decision_rules import read_decision
+    from retinaflow.scoring.decision_rules import read_decision_rule
     from retinaflow.scoring.score import load_model
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
-    rule = read_decision(files.decision_rule)
+    rule = read_decision_rule(files.decision_rule)
     model = load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, rule.objective)
     export(
         ExportJob(

@@ -1,26 +1,28 @@
-"""Fit what turns the outputs of a system into answers, and grade its parts."""
+"""Fit the decision rule of a model, grade its splits, and draw their confusion matrices."""
 
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.scoring.predictions import grade_system
+from retinaflow.reporting.figures import confusion_matrix_figure
+from retinaflow.scoring.predictions import GradingJob, grade_model
 
 with job_log(snakemake.log[0]):
-    parts, output = snakemake.params.parts, snakemake.output
-    grade_system(
-        snakemake.wildcards.model,
-        snakemake.params.objective,
-        {part: Path(table) for part, table in zip(parts, snakemake.input.outputs, strict=True)},
-        [Path(table) for table in snakemake.input.inventories],
-        snakemake.params.classes,
-        snakemake.params.referable_grade,
-        snakemake.params.referable_sensitivity,
-        snakemake.params.bootstrap,
-        snakemake.params.seed,
-        Path(output.decision),
-        {
-            part: tuple(Path(output[f"{part}_{name}"]) for name in ("predictions", "metrics", "figure"))
-            for part in parts
-        },
-        snakemake.params.kind,
+    splits, output, params = snakemake.params.splits, snakemake.output, snakemake.params
+    job = GradingJob(
+        model=snakemake.wildcards.model,
+        objective=params.objective,
+        raw_outputs={split: Path(table) for split, table in zip(splits, snakemake.input.outputs, strict=True)},
+        inventories=[Path(table) for table in snakemake.input.inventories],
+        grade_names=params.grade_names,
+        referable_grade=params.referable_grade,
+        referable_sensitivity=params.referable_sensitivity,
+        bootstrap_samples=params.bootstrap_samples,
+        seed=params.seed,
+        decision_rule=Path(output.decision_rule),
+        predictions={split: Path(output[f"{split}_predictions"]) for split in splits},
+        metrics={split: Path(output[f"{split}_metrics"]) for split in splits},
+        kind=params.kind,
     )
+    for split, matrix in grade_model(job).items():
+        title = f"{job.model} on {split}"
+        confusion_matrix_figure(Path(output[f"{split}_figure"]), matrix, job.grade_names, title)

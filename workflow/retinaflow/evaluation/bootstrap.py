@@ -1,8 +1,8 @@
-"""How far figures would differ on other patients: resampling of patients, all photographs of a patient together.
+"""Bootstrap of metrics over patients: all images of a patient are drawn together.
 
 Field, C. A. and Welsh, A. H. (2007), Bootstrapping clustered data, Journal of the Royal Statistical Society B 69(3),
-369-390. The eyes of a patient are graded alike, so that n photographs tell less than n patients would: photographs
-that are resampled one by one give intervals that are too narrow.
+369-390. The eyes of a patient have similar grades, so that n images have less information than n patients. Intervals
+from a bootstrap over images are too narrow.
 """
 
 import math
@@ -14,45 +14,50 @@ from scipy.sparse import csr_array
 from retinaflow.evaluation.grades import Grades
 
 CONFIDENCE = 0.95
-# Where fewer replicates define a figure, their percentiles are those of another figure: of samples that suit it.
+# With fewer samples that define a metric, the percentiles describe only the samples that suit it.
 LEAST_DEFINED = 0.95
 # Numbers in memory at a time: 32 MB of float64.
 BLOCK = 2**22
 
 
-def replicate_figures(
-    actual: np.ndarray,
-    grades: Grades,
-    classes: int,
-    referable_grade: int,
-    patients: Sequence[str],
-    replicates: int,
-    seed: int,
+def bootstrap_metrics(
+    actual: np.ndarray, grades: Grades, *, referable_grade: int, patients: Sequence[str], samples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Figures of ``metrics.evaluate`` in each replicate: float64 (``replicates``,), NaN where one is undefined.
+    """Compute metrics of ``metrics.evaluate`` in each bootstrap sample.
 
-    ``actual``: int (n,), 0 to ``classes`` - 1; ``patients``: names (n,). Each replicate draws as many patients as there
-    are, with replacement, by ``seed``; the order of the photographs changes nothing. ``macro_auc`` is the mean over the
-    classes that have photographs both in and outside them in that replicate.
+    Each sample draws as many patients as there are, with replacement. The order of the images changes nothing.
+    ``macro_auc`` is the mean over the grades that have images both in and outside them in the sample.
+
+    Args:
+        actual: True grades, int (n,), 0 to k - 1.
+        grades: Predictions for the same images and k grades.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        patients: Names of the patients (n,).
+        samples: Number of bootstrap samples.
+        seed: Seed of the draws.
+
+    Returns:
+        Each metric, float64 (samples,), NaN if it is undefined in a sample.
     """
+    k = grades.probabilities.shape[1]
     members = _patient_indices(patients)
     positive = actual >= referable_grade
-    confusion = _per_patient(members, actual, grades.level, classes)
-    plain = _per_patient(members, actual, grades.plain, classes)
+    predicted = _per_patient(members, actual, grades.predicted, k)
+    argmax = _per_patient(members, actual, grades.argmax, k)
     operating = _per_patient(members, positive, grades.referable, 2)
-    one_against_rest = [_weighted_auc(actual == level, grades.probabilities[:, level]) for level in range(classes)]
+    one_against_rest = [_weighted_auc(actual == grade, grades.probabilities[:, grade]) for grade in range(k)]
     referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
     blocks = []
-    for draws in _draws(members, replicates, seed, len(actual)):
-        counts, flagged = _counted(draws, confusion), _counted(draws, operating)
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as meant
+    for draws in _draws(members, samples, seed, len(actual)):
+        counts, flagged = _counted(draws, predicted), _counted(draws, operating)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as intended
             rates = np.diagonal(flagged, axis1=1, axis2=2) / flagged.sum(axis=2)
         weights = draws[:, members]
         blocks.append(
             {
                 "quadratic_weighted_kappa": kappa(counts),
                 "accuracy": np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2)),
-                "argmax_quadratic_weighted_kappa": kappa(_counted(draws, plain)),
+                "argmax_quadratic_weighted_kappa": kappa(_counted(draws, argmax)),
                 "macro_auc": _mean_of_defined(np.stack([auc(weights) for auc in one_against_rest])),
                 "referable_auc": referable_auc(weights),
                 "operating_point_sensitivity": rates[:, 1],
@@ -62,28 +67,44 @@ def replicate_figures(
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def replicate_kappas(
-    actual: np.ndarray, answers: Sequence[np.ndarray], classes: int, patients: Sequence[str], replicates: int, seed: int
+def bootstrap_kappas(
+    actual: np.ndarray,
+    predictions: Sequence[np.ndarray],
+    *,
+    grade_count: int,
+    patients: Sequence[str],
+    samples: int,
+    seed: int,
 ) -> np.ndarray:
-    """Quadratic weighted kappa of several ``answers`` to the same photographs: float64 (answers, ``replicates``).
+    """Compute the quadratic weighted kappa of several ``predictions`` for the same images.
 
-    ``actual`` and each of ``answers``: int (n,). All are judged on the same replicates, so that differences between
-    them lose what they share: the luck of the draw.
+    All use the same bootstrap samples, so that the chance of the draw cancels in differences between them.
+
+    Args:
+        actual: True grades, int (n,), 0 to k - 1.
+        predictions: Predicted grades, each int (n,).
+        grade_count: Number k of grades.
+        patients: Names of the patients (n,).
+        samples: Number of bootstrap samples.
+        seed: Seed of the draws.
+
+    Returns:
+        Kappas float64 (predictions, samples), NaN where undefined.
     """
     members = _patient_indices(patients)
-    tables = [_per_patient(members, actual, answer, classes) for answer in answers]
+    tables = [_per_patient(members, actual, predicted, grade_count) for predicted in predictions]
     blocks = [
         np.stack([kappa(_counted(draws, table)) for table in tables])
-        for draws in _draws(members, replicates, seed, members.max() + 1)
+        for draws in _draws(members, samples, seed, members.max() + 1)
     ]
-    return np.concatenate([np.empty((len(answers), 0)), *blocks], axis=1)
+    return np.concatenate([np.empty((len(predictions), 0)), *blocks], axis=1)
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Percentile interval [low, high] that holds ``CONFIDENCE`` of the ``values`` of replicates, float (replicates,).
+    """Percentile interval [low, high] that contains ``CONFIDENCE`` of the ``values`` of bootstrap samples, float (m,).
 
-    Efron, B. and Tibshirani, R. J. (1993), An Introduction to the Bootstrap, chapter 13. None where fewer than
-    ``LEAST_DEFINED`` of the values are finite, and where there are none.
+    Efron, B. and Tibshirani, R. J. (1993), An Introduction to the Bootstrap, chapter 13. None if fewer than
+    ``LEAST_DEFINED`` of the values are finite, or if there are none.
     """
     finite = values[np.isfinite(values)]
     if len(finite) == 0 or len(finite) < LEAST_DEFINED * len(values):
@@ -94,11 +115,11 @@ def interval(values: np.ndarray) -> list[float] | None:
 def kappa(confusion: np.ndarray) -> np.ndarray:
     """Quadratic weighted kappa of each of many confusion matrices (..., k, k), rows actual: float64 (...).
 
-    Cohen, J. (1968), Weighted kappa, Psychological Bulletin 70(4), 213-220. NaN where labels and answers are all of one
-    class. scikit-learn has the same for one list of photographs: a thousand of them would take minutes.
+    Cohen, J. (1968), Weighted kappa, Psychological Bulletin 70(4), 213-220. NaN if true and predicted grades are all
+    the same grade. The function of scikit-learn takes one list of images: a thousand samples would need minutes.
     """
-    levels = np.arange(confusion.shape[-1])
-    penalty = (levels[:, np.newaxis] - levels) ** 2
+    grades = np.arange(confusion.shape[-1])
+    penalty = (grades[:, np.newaxis] - grades) ** 2
     total = confusion.sum(axis=(-2, -1))
     chance = confusion.sum(axis=-1)[..., np.newaxis] * confusion.sum(axis=-2)[..., np.newaxis, :]
     with np.errstate(invalid="ignore"):
@@ -106,46 +127,47 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 
 
 def _patient_indices(patients: Sequence[str]) -> np.ndarray:
-    """Number of each photograph's patient in the sorted list of patients: int64 (n,)."""
+    """Index of the patient of each image in the sorted list of patients: int64 (n,)."""
     number = {name: index for index, name in enumerate(sorted(set(patients)))}
     return np.array([number[name] for name in patients], dtype=np.int64)
 
 
-def _draws(members: np.ndarray, replicates: int, seed: int, width: int) -> Iterator[np.ndarray]:
-    """How often each patient is drawn in each replicate: float64 (some replicates, patients), until there are enough.
+def _draws(members: np.ndarray, samples: int, seed: int, width: int) -> Iterator[np.ndarray]:
+    """Yield how often each patient is in each bootstrap sample: float64 (some samples, patients).
 
-    As many at a time as keep an array of ``width`` numbers a replicate within ``BLOCK``.
+    An array of ``width`` numbers for each of these samples has at most ``BLOCK`` numbers.
     """
     rng = np.random.default_rng(seed)
     patients = int(members.max()) + 1
     size = max(1, BLOCK // width)
-    for first in range(0, replicates, size):
+    for first in range(0, samples, size):
         yield np.stack(
             [
                 np.bincount(rng.integers(patients, size=patients), minlength=patients).astype(np.float64)
-                for _ in range(min(size, replicates - first))
+                for _ in range(min(size, samples - first))
             ]
         )
 
 
-def _per_patient(members: np.ndarray, actual: np.ndarray, answers: np.ndarray, classes: int) -> csr_array:
-    """Each patient's own confusion matrix: float64 (patients, classes * classes), by rows, which are actual."""
-    shape = (int(members.max()) + 1, classes * classes)
-    return csr_array((np.ones(len(members)), (members, actual * classes + answers)), shape=shape)
+def _per_patient(members: np.ndarray, actual: np.ndarray, predicted: np.ndarray, k: int) -> csr_array:
+    """Confusion matrix of each patient: float64 (patients, k * k), by rows, which are actual."""
+    shape = (int(members.max()) + 1, k * k)
+    return csr_array((np.ones(len(members)), (members, actual * k + predicted)), shape=shape)
 
 
 def _counted(draws: np.ndarray, tables: csr_array) -> np.ndarray:
-    """Confusion matrix of each replicate: float64 (replicates, classes, classes)."""
-    classes = math.isqrt(tables.shape[1])
-    return (draws @ tables).reshape(len(draws), classes, classes)
+    """Confusion matrix of each bootstrap sample: float64 (samples, k, k)."""
+    k = math.isqrt(tables.shape[1])
+    return (draws @ tables).reshape(len(draws), k, k)
 
 
 def _weighted_auc(positive: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from weights float64 (r, n) of photographs to areas under the ROC curve float64 (r,), NaN undefined.
+    """Return a function from weights of images, float64 (r, n), to areas under the ROC curve, float64 (r,).
 
-    The share of pairs of a positive and a negative photograph that ``scores`` put in order, ties half: Hanley, J. A.
-    and McNeil, B. J. (1982), The meaning and use of the area under a receiver operating characteristic (ROC) curve,
-    Radiology 143(1), 29-36. Sorted once for all weights; scikit-learn sorts for each.
+    The area is the share of pairs of a positive and a negative image that ``scores`` put in order, ties half: Hanley,
+    J. A. and McNeil, B. J. (1982), The meaning and use of the area under a receiver operating characteristic (ROC)
+    curve, Radiology 143(1), 29-36. It is NaN where undefined. The scores are sorted once for all weights; scikit-learn
+    sorts them for each.
     """
     positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
@@ -163,7 +185,7 @@ def _weighted_auc(positive: np.ndarray, scores: np.ndarray) -> Callable[[np.ndar
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean of each column of ``values`` float64 (m, r) over what is no NaN: float64 (r,), NaN without any."""
+    """Mean of each column of ``values``, float64 (m, r), without NaN: float64 (r,), NaN for a column of NaN."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)

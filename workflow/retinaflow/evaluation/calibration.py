@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of the photographs graded with 80 % certainty, 80 % should be right."""
+"""Calibration: of the images graded with a probability of 80 %, 80 % should be correct."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,12 @@ BINS = 15
 
 
 class Reliability(NamedTuple):
-    """The points of a reliability diagram over m equal bins of the top probability; bin i is (i / m, (i + 1) / m].
+    """Points of a reliability diagram over m equal bins of the top probability; bin i is (i / m, (i + 1) / m].
 
-    ``images``: int64 (m,). ``confidence``, ``accuracy``: float64 (m,), mean top probability of a bin's photographs and
-    the share of them that are of the most probable class; NaN in an empty bin.
+    Attributes:
+        images: int64 (m,), number of images in each bin.
+        confidence: float64 (m,), mean top probability of the images in a bin; NaN in an empty bin.
+        accuracy: float64 (m,), share of the images in a bin that have the most probable grade; NaN in an empty bin.
     """
 
     images: np.ndarray
@@ -20,7 +22,7 @@ class Reliability(NamedTuple):
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean distance between confidence and accuracy over the photographs, 0 to 1.
+        """Mean distance between confidence and accuracy over the images, 0 to 1.
 
         Guo et al. (2017), On calibration of modern neural networks, arXiv:1706.04599, equation 3.
         """
@@ -30,10 +32,10 @@ class Reliability(NamedTuple):
 
 
 def reliability(actual: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bin photographs by their top probability. ``actual``: int (n,), n > 0; ``probabilities``: float (n, k)."""
+    """Bin images by their top probability. ``actual``: int (n,), n > 0; ``probabilities``: float (n, k)."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == actual
+    correct = probabilities.argmax(axis=1) == actual
     bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
-    images, confident, correct = (np.bincount(bin_of, values, bins) for values in (None, confidence, right))
+    images, confidences, hits = (np.bincount(bin_of, values, bins) for values in (None, confidence, correct))
     with np.errstate(invalid="ignore"):  # an empty bin is 0 / 0
-        return Reliability(images, confident / images, correct / images)
+        return Reliability(images, confidences / images, hits / images)

@@ -1,4 +1,4 @@
-"""What is said of photographs, once the outputs of a network have been turned into answers."""
+"""Predictions for images, made from the raw outputs of a model."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,18 @@ import numpy as np
 
 
 class Grades(NamedTuple):
-    """Answers to n photographs, for k classes in order of severity.
+    """Predictions for n images and k grades.
 
-    ``severity``: float64 (n,), 0 to k - 1. ``probabilities``: float64 (n, k), calibrated, rows sum to 1. ``plain``:
-    int64 (n,), the level that the outputs name by themselves. ``level``: int64 (n,), by fitted thresholds on the
-    severity. ``referable``: bool (n,), by a fitted operating point.
+    Attributes:
+        severity: float64 (n,), 0 to k - 1.
+        probabilities: float64 (n, k), calibrated; rows sum to 1.
+        argmax: int64 (n,), the grade that the raw outputs give without fitted thresholds.
+        predicted: int64 (n,), the grade by fitted thresholds on the severity.
+        referable: bool (n,), by a fitted operating point.
     """
 
     severity: np.ndarray
     probabilities: np.ndarray
-    plain: np.ndarray
-    level: np.ndarray
+    argmax: np.ndarray
+    predicted: np.ndarray
     referable: np.ndarray

@@ -1,150 +1,166 @@
-"""Metrics of graded photographs: agreement, discrimination, calibration, intervals, and what is to be had for free."""
+"""Metrics of predicted grades: agreement, discrimination, calibration, intervals and baselines.
+
+``evaluate`` returns plain JSON values. Shares, areas and probabilities are 0 to 1; None is an undefined metric.
+
+- ``images``, ``patients``: numbers of them. ``log_loss``: mean over the images, in nats, with probabilities clipped to
+  the float64 epsilon.
+- ``accuracy``, ``quadratic_weighted_kappa``: of the predicted grades. Kappa is -1 to 1; Cohen, J. (1968), Weighted
+  kappa, Psychological Bulletin 70(4), 213-220. It is None if true and predicted grades are all the same grade: the
+  formula is 0 / 0 then.
+- ``per_class``: grade_name, precision, recall, f1 and support of each grade. Precision is None for a grade that is
+  never predicted, recall for one without images, F1 for one with neither.
+- ``confusion_matrix``: k lists of k counts, rows actual, columns predicted.
+- ``macro_auc``: unweighted mean over ``auc_classes`` of the area under the ROC curve of each grade against the rest.
+  These grades have images both in and outside them. Fawcett, T. (2006), An introduction to ROC analysis, Pattern
+  Recognition Letters 27(8), 861-874. None if all images have the same grade.
+- ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades;
+  sensitivity and specificity of the predicted grades, and under ``operating_point`` those of ``grades.referable``.
+  Sensitivity is None without referable images, specificity without others, auc without either.
+- ``argmax``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of
+  ``grades.argmax``.
+- ``intervals``: confidence, bootstrap_samples and, as [low, high], the percentile intervals over patients that are
+  drawn with replacement (module ``bootstrap``). An interval is None if its metric is undefined in more than 1 of 20
+  samples. All of ``intervals`` is None without samples or with a single patient.
+- ``baseline``: grade_name (the first), accuracy and quadratic_weighted_kappa of this prediction for every image. The
+  kappa is 0: a constant prediction agrees as expected by chance.
+- ``fellow_eye``: accuracy and quadratic_weighted_kappa of the true grade of the fellow eye as prediction, over the
+  ``images`` of patients with one image of each of two eyes. None if there are none.
+- ``calibration``: expected_calibration_error of the most probable grade in ``bins`` bins (module ``calibration``);
+  ``uncalibrated``: that and log_loss before temperature scaling, or None; ``reliability``: low and high (of the
+  top probability), images, confidence and accuracy of each bin, None in a bin without images.
+- ``referral``: the gain if people grade the least certain images. For each share of ``RETAINED``: ``images`` that are
+  retained, the least ``certainty`` (top probability) among them, their accuracy and quadratic_weighted_kappa. Images
+  as certain as the last one are retained too.
+- ``by_quality``: None without ``quality``; otherwise for each third, cut at the terciles, with equal values in the
+  lower third: ``third``, images, accuracy, quadratic_weighted_kappa, and sensitivity and specificity of
+  ``grades.referable``.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import CONFIDENCE, interval, kappa, replicate_figures
+from retinaflow.evaluation.bootstrap import CONFIDENCE, bootstrap_metrics, interval, kappa
 from retinaflow.evaluation.calibration import BINS, Reliability, reliability
 from retinaflow.evaluation.grades import Grades
 
-# Rounding to float16 moves a sum by 0.0005 at most; what is no softmax is off by more.
+# Rounding to float16 moves a sum by 0.0005 at most; other faults move it by more.
 SUM_TOLERANCE = 1e-3
-# Shares of the photographs, in per cent, that a referral curve keeps.
-KEPT = (100, 90, 80, 70, 60, 50)
+# Shares of the images, in per cent, that a referral curve retains.
+RETAINED = (100, 90, 80, 70, 60, 50)
 THIRDS = ("lowest", "middle", "highest")
 
 
 def evaluate(
     actual: np.ndarray,
     grades: Grades,
-    classes: Sequence[str],
+    *,
+    grade_names: Sequence[str],
     referable_grade: int,
     patients: Sequence[str],
     eyes: Sequence[str],
-    replicates: int,
+    bootstrap_samples: int,
     seed: int,
     uncalibrated: np.ndarray | None = None,
     quality: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Every metric of one system on one set of photographs, as plain JSON values; None is a metric that is undefined.
+    """Compute every metric of one model on one split.
 
-    ``actual``: int (n,), class indices 0 to k - 1. ``classes``: the k names in order of severity. ``referable_grade``:
-    1 to k - 1, lowest class index that counts as referable. ``patients``, ``eyes``: names (n,), an unknown eye is "".
-    ``replicates`` of the bootstrap, 0 for none, are drawn by ``seed``. ``uncalibrated``: probabilities float (n, k)
-    before temperature scaling. ``quality``: float (n,), higher is better.
+    Args:
+        actual: True grades, int (n,), 0 to k - 1.
+        grades: Predictions for the same images.
+        grade_names: Names of the k grades, in order of severity.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        patients: Names of the patients (n,).
+        eyes: Names of the eyes (n,), "" for an unknown eye.
+        bootstrap_samples: Number of bootstrap samples, 0 for no intervals.
+        seed: Seed of the bootstrap.
+        uncalibrated: Probabilities before temperature scaling, float (n, k).
+        quality: Image quality, float (n,), higher is better.
 
-    The result, all shares, areas and probabilities from 0 to 1, the answers ``grades.level`` unless said otherwise:
+    Returns:
+        The metrics, as described above in this module.
 
-    - ``images``: n. ``patients``: how many. ``accuracy``. ``log_loss``: mean over the photographs, in nats,
-      probabilities clipped to the float64 epsilon.
-    - ``quadratic_weighted_kappa``: -1 to 1; Cohen, J. (1968), Weighted kappa, Psychological Bulletin 70(4), 213-220.
-      None where labels and answers are all one class: chance then explains all agreement, the formula is 0 / 0.
-    - ``per_class``: class, precision, recall, f1, support. Precision is None for a class never answered, recall for
-      one without photographs, F1 for one with neither.
-    - ``confusion_matrix``: k lists of k counts, rows actual, columns answered.
-    - ``macro_auc``: unweighted mean over ``auc_classes``, those with photographs both in and outside them, of the area
-      under the ROC curve of each class against the rest; Fawcett, T. (2006), An introduction to ROC analysis, Pattern
-      Recognition Letters 27(8), 861-874. None if all photographs are of one class.
-    - ``referable``: level, images (that are referable), auc of the summed probability of the classes from the level up,
-      sensitivity and specificity of answering a class from the level up, and under ``operating_point`` those of
-      ``grades.referable``. Sensitivity is None without referable photographs, specificity without others, auc without
-      either.
-    - ``plain``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of the
-      answers ``grades.plain``.
-    - ``intervals``: confidence, replicates and, as [low, high], the percentile interval over patients that are drawn
-      with replacement (module ``bootstrap``) of quadratic_weighted_kappa, accuracy, argmax_quadratic_weighted_kappa,
-      macro_auc, referable_auc, operating_point_sensitivity and operating_point_specificity. One is None where the
-      figure is undefined in more than 1 of 20 replicates; all of ``intervals`` is without replicates or with one
-      patient only.
-    - ``baseline``: class (the first), accuracy and quadratic_weighted_kappa of answering it for every photograph. That
-      kappa is 0: a constant answer agrees as chance would.
-    - ``other_eye``: accuracy and quadratic_weighted_kappa of answering the true class of the patient's other eye, over
-      the ``images`` of patients with one photograph of each of two eyes; None where there are none.
-    - ``calibration``: expected_calibration_error of the most probable class in ``bins`` bins (module ``calibration``);
-      under ``uncalibrated`` that and log_loss before temperature scaling, or None; ``reliability``: low, high (of the
-      top probability), images, confidence and accuracy of each bin, None in one without images.
-    - ``referral``: what is gained where people grade the rest. For each share of ``KEPT``: ``images`` kept, the most
-      certain by their top probability, and any as certain as the last of them; the least ``certainty`` among them, and
-      their accuracy and quadratic_weighted_kappa.
-    - ``by_quality``: None without ``quality``; else for each third, cut at the terciles, equal values in the lower:
-      ``third``, images, accuracy, quadratic_weighted_kappa, and the sensitivity and specificity of
-      ``grades.referable``.
-
-    Raises ``RetinaflowError`` if shapes, types, ranges or labels are others than these.
+    Raises:
+        RetinaflowError: Shapes, types, ranges or grades differ from these.
     """
-    _check(actual, grades, classes, referable_grade)
-    _check_companions(len(actual), len(classes), patients, eyes, uncalibrated, quality)
+    _check(actual, grades, grade_names, referable_grade)
+    _check_companions(_Companions(patients, eyes, uncalibrated, quality), len(actual), len(grade_names))
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    positive = actual >= referable_grade
+    referable = actual >= referable_grade
+    k = len(grade_names)
+    intervals = None
+    # With a single patient, all bootstrap samples are the same.
+    if bootstrap_samples and len(set(patients)) > 1:
+        intervals = _intervals(
+            actual, grades, referable_grade=referable_grade, patients=patients, samples=bootstrap_samples, seed=seed
+        )
     aucs = {
         name: auc
-        for level, name in enumerate(classes)
-        if (auc := _auc(actual == level, grades.probabilities[:, level])) is not None
+        for grade, name in enumerate(grade_names)
+        if (auc := _auc(actual == grade, grades.probabilities[:, grade])) is not None
     }
-    answered = _answers(actual, grades.level, classes, referable_grade)
+    predicted = _of_predictions(actual, grades.predicted, grade_names, referable_grade)
     return {
         "images": len(actual),
         "patients": len(set(patients)),
-        "accuracy": answered["accuracy"],
-        "quadratic_weighted_kappa": answered["quadratic_weighted_kappa"],
-        "intervals": _intervals(actual, grades, len(classes), referable_grade, patients, replicates, seed),
-        "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(len(classes)))),
+        "accuracy": predicted["accuracy"],
+        "quadratic_weighted_kappa": predicted["quadratic_weighted_kappa"],
+        "intervals": intervals,
+        "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(k))),
         "macro_auc": sum(aucs.values()) / len(aucs) if aucs else None,
         "auc_classes": list(aucs),
         "referable": {
             "grade": referable_grade,
-            "images": int(positive.sum()),
-            "auc": _auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1)),
-            "sensitivity": answered["sensitivity"],
-            "specificity": answered["specificity"],
-            "operating_point": _sensitivity_specificity(positive, grades.referable),
+            "images": int(referable.sum()),
+            "auc": _auc(referable, grades.probabilities[:, referable_grade:].sum(axis=1)),
+            "sensitivity": predicted["sensitivity"],
+            "specificity": predicted["specificity"],
+            "operating_point": _sensitivity_specificity(referable, grades.referable),
         },
-        "argmax": _answers(actual, grades.plain, classes, referable_grade),
-        "baseline": {
-            "grade_name": classes[0],
-            "accuracy": float(np.mean(actual == 0)),
-            "quadratic_weighted_kappa": 0.0,
-        },
-        "fellow_eye": _other_eye(actual, len(classes), patients, eyes),
+        "argmax": _of_predictions(actual, grades.argmax, grade_names, referable_grade),
+        "baseline": _baseline(actual, grade_names),
+        "fellow_eye": _fellow_eye(actual, k, patients, eyes),
         "calibration": _calibration(actual, grades.probabilities, uncalibrated),
-        "referral": _referral(actual, grades, len(classes)),
-        "by_quality": None if quality is None else _by_quality(actual, grades, len(classes), referable_grade, quality),
-        "per_class": answered["per_class"],
-        "confusion_matrix": answered["confusion_matrix"],
+        "referral": _referral(actual, grades, k),
+        "by_quality": None if quality is None else _by_quality(actual, grades, referable_grade, quality),
+        "per_class": predicted["per_class"],
+        "confusion_matrix": predicted["confusion_matrix"],
     }
 
 
-def _answers(actual: np.ndarray, answers: np.ndarray, classes: Sequence[str], referable_grade: int) -> dict[str, Any]:
-    """What follows from one level a photograph."""
+def _of_predictions(
+    actual: np.ndarray, predicted: np.ndarray, grade_names: Sequence[str], referable_grade: int
+) -> dict[str, Any]:
+    """Metrics that need one predicted grade an image."""
     return {
-        **_agreement(actual, answers, len(classes)),
-        **_sensitivity_specificity(actual >= referable_grade, answers >= referable_grade),
-        "per_class": _per_class(actual, answers, classes),
-        "confusion_matrix": _confusion(actual, answers, len(classes)).tolist(),
+        **_agreement(actual, predicted, len(grade_names)),
+        **_sensitivity_specificity(actual >= referable_grade, predicted >= referable_grade),
+        "per_class": _per_grade(actual, predicted, grade_names),
+        "confusion_matrix": _confusion(actual, predicted, len(grade_names)).tolist(),
     }
 
 
-def _agreement(actual: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, float | None]:
-    """Accuracy and kappa; None of no photograph."""
+def _agreement(actual: np.ndarray, predicted: np.ndarray, k: int) -> dict[str, float | None]:
+    """Accuracy and kappa; None without images."""
     if len(actual) == 0:
         return {"accuracy": None, "quadratic_weighted_kappa": None}
-    agreement = float(kappa(_confusion(actual, answers, classes)))
+    agreement = float(kappa(_confusion(actual, predicted, k)))
     return {
-        "accuracy": float(np.mean(actual == answers)),
+        "accuracy": float(np.mean(actual == predicted)),
         "quadratic_weighted_kappa": agreement if np.isfinite(agreement) else None,
     }
 
 
-def _confusion(actual: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Counts int64 (classes, classes), rows actual."""
-    # scikit-learn's looks at its input for longer than all the rest here takes.
-    return np.bincount(actual * classes + answers, minlength=classes**2).reshape(classes, classes)
+def _confusion(actual: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
+    """Counts int64 (k, k), rows actual."""
+    # Checks of its input make the function of scikit-learn slower than all other metrics together.
+    return np.bincount(actual * k + predicted, minlength=k**2).reshape(k, k)
 
 
 def _auc(positive: np.ndarray, scores: np.ndarray) -> float | None:
@@ -160,41 +176,42 @@ def _sensitivity_specificity(positive: np.ndarray, flagged: np.ndarray) -> dict[
 
 
 def _intervals(
-    actual: np.ndarray,
-    grades: Grades,
-    classes: int,
-    referable_grade: int,
-    patients: Sequence[str],
-    replicates: int,
-    seed: int,
-) -> dict[str, Any] | None:
-    # One patient drawn with replacement is always the same one.
-    if replicates == 0 or len(set(patients)) == 1:
-        return None
-    figures = replicate_figures(actual, grades, classes, referable_grade, patients, replicates, seed)
+    actual: np.ndarray, grades: Grades, *, referable_grade: int, patients: Sequence[str], samples: int, seed: int
+) -> dict[str, Any]:
+    drawn = bootstrap_metrics(
+        actual, grades, referable_grade=referable_grade, patients=patients, samples=samples, seed=seed
+    )
     return {
         "confidence": CONFIDENCE,
-        "replicates": replicates,
-        **{name: interval(values) for name, values in figures.items()},
+        "bootstrap_samples": samples,
+        **{name: interval(values) for name, values in drawn.items()},
     }
 
 
-def _other_eye(actual: np.ndarray, classes: int, patients: Sequence[str], eyes: Sequence[str]) -> dict[str, Any]:
-    photographs = defaultdict(list)
+def _baseline(actual: np.ndarray, grade_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "grade_name": grade_names[0],
+        "accuracy": float(np.mean(actual == 0)),
+        "quadratic_weighted_kappa": 0.0,
+    }
+
+
+def _fellow_eye(actual: np.ndarray, k: int, patients: Sequence[str], eyes: Sequence[str]) -> dict[str, Any]:
+    images = defaultdict(list)
     for number, (patient, eye) in enumerate(zip(patients, eyes, strict=True)):
-        photographs[patient].append((eye, number))
-    # Of several photographs of an eye, none is the one to ask.
+        images[patient].append((eye, number))
+    # With several images of an eye, it is not clear which grade to use.
     pairs = [
         (first, second)
-        for (one, first), (other, second) in (both for both in photographs.values() if len(both) == 2)
-        if one and other and one != other
+        for (eye, first), (fellow, second) in (pair for pair in images.values() if len(pair) == 2)
+        if eye and fellow and eye != fellow
     ]
     own = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return {"images": own.size, **_agreement(actual[own.ravel()], actual[own[:, ::-1].ravel()], classes)}
+    return {"images": own.size, **_agreement(actual[own.ravel()], actual[own[:, ::-1].ravel()], k)}
 
 
 def _calibration(actual: np.ndarray, probabilities: np.ndarray, uncalibrated: np.ndarray | None) -> dict[str, Any]:
-    found = reliability(actual, probabilities)
+    diagram = reliability(actual, probabilities)
     before = None
     if uncalibrated is not None:
         raw = _normalised(uncalibrated)
@@ -204,13 +221,13 @@ def _calibration(actual: np.ndarray, probabilities: np.ndarray, uncalibrated: np
         }
     return {
         "bins": BINS,
-        "expected_calibration_error": found.expected_calibration_error,
+        "expected_calibration_error": diagram.expected_calibration_error,
         "uncalibrated": before,
-        "reliability": _reliability_rows(found),
+        "reliability": _reliability_rows(diagram),
     }
 
 
-def _reliability_rows(found: Reliability) -> list[dict[str, Any]]:
+def _reliability_rows(diagram: Reliability) -> list[dict[str, Any]]:
     return [
         {
             "low": number / BINS,
@@ -219,32 +236,30 @@ def _reliability_rows(found: Reliability) -> list[dict[str, Any]]:
             "confidence": float(confidence) if images else None,
             "accuracy": float(accuracy) if images else None,
         }
-        for number, (images, confidence, accuracy) in enumerate(zip(*found, strict=True))
+        for number, (images, confidence, accuracy) in enumerate(zip(*diagram, strict=True))
     ]
 
 
-def _referral(actual: np.ndarray, grades: Grades, classes: int) -> list[dict[str, Any]]:
+def _referral(actual: np.ndarray, grades: Grades, k: int) -> list[dict[str, Any]]:
     certainty = grades.probabilities.max(axis=1)
     descending = np.sort(certainty)[::-1]
     curve = []
-    for percent in KEPT:
-        # Whole numbers: 0.7 * 10 is more than 7. Rounded up, so that at least one photograph is left.
+    for percent in RETAINED:
+        # Integers, since 0.7 * 10 is more than 7. Rounded up, so that at least one image is left.
         least = descending[(percent * len(actual) + 99) // 100 - 1]
-        kept = certainty >= least
+        retained = certainty >= least
         curve.append(
             {
                 "share": percent / 100,
-                "images": int(kept.sum()),
+                "images": int(retained.sum()),
                 "certainty": float(least),
-                **_agreement(actual[kept], grades.level[kept], classes),
+                **_agreement(actual[retained], grades.predicted[retained], k),
             }
         )
     return curve
 
 
-def _by_quality(
-    actual: np.ndarray, grades: Grades, classes: int, referable_grade: int, quality: np.ndarray
-) -> list[dict[str, Any]]:
+def _by_quality(actual: np.ndarray, grades: Grades, referable_grade: int, quality: np.ndarray) -> list[dict[str, Any]]:
     third_of = np.searchsorted(np.quantile(quality, [1 / 3, 2 / 3]), quality, side="left")
     rows = []
     for number, name in enumerate(THIRDS):
@@ -253,7 +268,7 @@ def _by_quality(
             {
                 "third": name,
                 "images": int(chosen.sum()),
-                **_agreement(actual[chosen], grades.level[chosen], classes),
+                **_agreement(actual[chosen], grades.predicted[chosen], grades.probabilities.shape[1]),
                 **_sensitivity_specificity(actual[chosen] >= referable_grade, grades.referable[chosen]),
             }
         )
@@ -261,71 +276,79 @@ def _by_quality(
 
 
 def _normalised(probabilities: np.ndarray) -> np.ndarray:
-    """In float64, rows that sum to 1 but for float64 rounding."""
+    """Convert to float64, with rows that sum to 1 except for float64 rounding."""
     exact = probabilities.astype(np.float64)
     return exact / exact.sum(axis=1, keepdims=True)
 
 
-def _per_class(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _per_grade(actual: np.ndarray, predicted: np.ndarray, grade_names: Sequence[str]) -> list[dict[str, Any]]:
     columns = precision_recall_fscore_support(
-        actual, predicted, labels=np.arange(len(classes)), average=None, zero_division=np.nan
+        actual, predicted, labels=np.arange(len(grade_names)), average=None, zero_division=np.nan
     )
     return [
         {
             "grade_name": name,
             **{
-                figure: float(value) if np.isfinite(value) else None
-                for figure, value in zip(("precision", "recall", "f1"), figures, strict=True)
+                metric: float(value) if np.isfinite(value) else None
+                for metric, value in zip(("precision", "recall", "f1"), values, strict=True)
             },
             "support": int(support),
         }
-        for name, *figures, support in zip(classes, *columns, strict=True)
+        for name, *values, support in zip(grade_names, *columns, strict=True)
     ]
 
 
-def _check(actual: np.ndarray, grades: Grades, classes: Sequence[str], referable_grade: int) -> None:
-    k = len(classes)
+def _check(actual: np.ndarray, grades: Grades, grade_names: Sequence[str], referable_grade: int) -> None:
+    k = len(grade_names)
     if k < 2:
         raise RetinaflowError(
-            f"classes: found {list(classes)}, expected at least 2. Name all classes, least severe first."
+            f"grade_names: found {list(grade_names)}, expected at least 2. Name all grades, least severe first."
         )
     if not 1 <= referable_grade < k:
         raise RetinaflowError(
-            f"referable_grade: found {referable_grade}, expected 1 to {k - 1} for {k} classes. "
-            "Set it to the lowest level that is referable."
+            f"referable_grade: found {referable_grade}, expected 1 to {k - 1} for {k} grades. "
+            "Set it to the lowest grade that is referable."
         )
     if actual.ndim != 1 or actual.dtype.kind not in "iu" or len(actual) == 0:
         raise RetinaflowError(
-            f"actual classes: found {actual.dtype} of shape {actual.shape}, expected at least one integer in one "
-            "dimension. Give a class index for each photograph."
+            f"actual grades: found {actual.dtype} of shape {actual.shape}, expected at least one integer in one "
+            "dimension. Give a grade for each image."
         )
-    for name, values, kinds in (
-        ("plain answers", grades.plain, "iu"),
-        ("answers", grades.level, "iu"),
-        ("referable", grades.referable, "b"),
+    _check_types(len(actual), grades)
+    for name, values in (
+        ("actual grades", actual),
+        ("argmax grades", grades.argmax),
+        ("predicted grades", grades.predicted),
     ):
-        if values.shape != actual.shape or values.dtype.kind not in kinds:
-            expected = "bool" if kinds == "b" else "integer"
-            raise RetinaflowError(
-                f"{name}: found {values.dtype} of shape {values.shape}, expected {expected} of shape {actual.shape}: "
-                "one for each actual class. Check that both are of the same photographs."
-            )
-    for name, values in (("actual classes", actual), ("plain answers", grades.plain), ("answers", grades.level)):
         outside = np.flatnonzero((values < 0) | (values >= k))
         if len(outside):
             raise RetinaflowError(
                 f"{name}: row {outside[0]} is {values[outside[0]]}, expected 0 to {k - 1}. "
-                "Check the labels against the list of classes."
+                "Check the labels against the list of grade names."
             )
     _check_probabilities("probabilities", grades.probabilities, len(actual), k)
+
+
+def _check_types(images: int, grades: Grades) -> None:
+    for name, values, kinds in (
+        ("argmax grades", grades.argmax, "iu"),
+        ("predicted grades", grades.predicted, "iu"),
+        ("referable", grades.referable, "b"),
+    ):
+        if values.shape != (images,) or values.dtype.kind not in kinds:
+            expected = "bool" if kinds == "b" else "integer"
+            raise RetinaflowError(
+                f"{name}: found {values.dtype} of shape {values.shape}, expected {expected} of shape {(images,)}: "
+                "one for each actual grade. Check that both belong to the same images."
+            )
 
 
 def _check_probabilities(name: str, probabilities: np.ndarray, images: int, k: int) -> None:
     if probabilities.shape != (images, k) or probabilities.dtype.kind != "f":
         raise RetinaflowError(
             f"{name}: found {probabilities.dtype} of shape {probabilities.shape}, expected float of shape "
-            f"{(images, k)}: a row for each of {images} actual classes, a column for each of {k} classes. "
-            "Check that both come from the same model and photographs."
+            f"{(images, k)}: a row for each of {images} actual grades, a column for each of {k} grades. "
+            "Check that both are of the same model and images."
         )
     # NaN fails both comparisons.
     sums = probabilities.sum(axis=1, dtype=np.float64)
@@ -337,24 +360,27 @@ def _check_probabilities(name: str, probabilities: np.ndarray, images: int, k: i
         )
 
 
-def _check_companions(
-    images: int,
-    k: int,
-    patients: Sequence[str],
-    eyes: Sequence[str],
-    uncalibrated: np.ndarray | None,
-    quality: np.ndarray | None,
-) -> None:
+class _Companions(NamedTuple):
+    """Arguments of ``evaluate`` that have a row for each true grade."""
+
+    patients: Sequence[str]
+    eyes: Sequence[str]
+    uncalibrated: np.ndarray | None
+    quality: np.ndarray | None
+
+
+def _check_companions(companions: _Companions, images: int, k: int) -> None:
+    patients, eyes, uncalibrated, quality = companions
     for name, values in (("patients", patients), ("eyes", eyes)):
         if len(values) != images:
             raise RetinaflowError(
-                f"{name}: found {len(values)} for {images} photographs, expected one for each. Check that both are of "
-                "the same photographs."
+                f"{name}: found {len(values)} for {images} images, expected one for each. Check that both belong to "
+                "the same images."
             )
     if uncalibrated is not None:
         _check_probabilities("uncalibrated probabilities", uncalibrated, images, k)
     if quality is not None and (quality.shape != (images,) or not np.isfinite(quality).all()):
         raise RetinaflowError(
             f"quality: found shape {quality.shape}, {np.isfinite(quality).sum()} of the values finite, expected a "
-            f"finite number for each of {images} photographs. Score their quality again."
+            f"finite number for each of {images} images. Compute the image quality again."
         )

@@ -1,4 +1,4 @@
-"""Whether one system grades better than another on the same photographs, or was just lucky with these patients."""
+"""Paired differences: by how much one model has a higher kappa than another on the same images."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -8,18 +8,26 @@ from typing import NamedTuple
 import numpy as np
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import interval, kappa, replicate_kappas
+from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval, kappa
 from retinaflow.storage.tables import REBUILD, stream_table
 
 PAIR_COLUMNS = ("split", "model", "other_model", "difference", "low", "high", "share")
-ANSWER_COLUMNS = ("filename", "patient", "grade", "predicted_grade")
+COMPARED_COLUMNS = ("filename", "patient", "grade", "predicted_grade")
 
 
 class Pair(NamedTuple):
-    """By how much the quadratic weighted kappa of a ``model`` is above that of the ``other_model``.
+    """Quadratic weighted kappa of a ``model`` minus that of the ``other_model``.
 
-    ``low``, ``high``: 95 % interval; ``share``: of replicates in which the model is ahead, ties half. None where
-    undefined: ``difference`` without one of the kappas; the rest also without replicates.
+    ``difference`` is None if one of the kappas is undefined. The last three are None if they are undefined, or without
+    bootstrap samples.
+
+    Attributes:
+        model: Name of a model.
+        other_model: Name of the model that it is compared with.
+        difference: Difference of the kappas, -2 to 2.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        share: Share of the bootstrap samples in which the model is better, ties half; 0 to 1.
     """
 
     model: str
@@ -30,74 +38,87 @@ class Pair(NamedTuple):
     share: float | None
 
     def reversed(self) -> "Pair":
-        """The same of the ``other_model`` over the ``model``."""
+        """Return the difference of the ``other_model`` to the ``model``."""
         difference, low, high = (None if value is None else -value for value in self[2:5])
         return Pair(self.other_model, self.model, difference, high, low, None if self.share is None else 1 - self.share)
 
 
-def compare_pairs(predictions: Mapping[str, Path], classes: int, replicates: int, seed: int) -> list[Pair]:
-    """Each system with all that come after it, in the order of ``predictions``: their tables of one part.
+def compare_pairs(predictions: Mapping[str, Path], *, grade_count: int, samples: int, seed: int) -> list[Pair]:
+    """Compare each model with all that come after it.
 
-    The bootstrap draws patients with replacement, by ``seed`` and for all systems alike: ``bootstrap``.
-    Raises ``RetinaflowError`` if a table cannot be read, or two are not of the same photographs.
+    Args:
+        predictions: Table of predictions of each model, for the same split.
+        grade_count: Number k of grades.
+        samples: Number of bootstrap samples of the patients (module ``bootstrap``), the same for all models.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The pairs, in the order of ``predictions``.
+
+    Raises:
+        RetinaflowError: A table cannot be read, or two tables have different images.
     """
-    (system, path), *others = predictions.items()
-    first = _read(path, classes)
-    given = {system: first.levels}
+    (model, path), *others = predictions.items()
+    first = _read(path, grade_count)
+    predicted = {model: first.predicted}
     for other, table in others:
-        answers = _read(table, classes)
-        _check_same(table, answers, path, first)
-        given[other] = answers.levels
-    found = [_kappa(first.actual, levels, classes) for levels in given.values()]
-    # One patient drawn with replacement is always the same one.
-    draws = replicates if len(set(first.patients)) > 1 else 0
-    drawn = replicate_kappas(first.actual, list(given.values()), classes, first.patients, draws, seed)
+        read = _read(table, grade_count)
+        _check_same(table, read, path, first)
+        predicted[other] = read.predicted
+    kappas = [_kappa(first.actual, grades, grade_count) for grades in predicted.values()]
+    # With a single patient, all bootstrap samples are the same.
+    drawn = bootstrap_kappas(
+        first.actual,
+        list(predicted.values()),
+        grade_count=grade_count,
+        patients=first.patients,
+        samples=samples if len(set(first.patients)) > 1 else 0,
+        seed=seed,
+    )
     return [
-        _pair(system, other, found[one] - found[two], drawn[one] - drawn[two])
-        for (one, system), (two, other) in combinations(enumerate(given), 2)
+        _pair(model, other, kappas[one] - kappas[two], drawn[one] - drawn[two])
+        for (one, model), (two, other) in combinations(enumerate(predicted), 2)
     ]
 
 
-class _Answers(NamedTuple):
-    """A table of predictions, in the order of its filenames: names (n,), and int64 (n,) ``actual`` and ``levels``."""
+class _Predictions(NamedTuple):
+    """A table of predictions, ordered by filename: names (n,), and int64 (n,) ``actual`` and ``predicted``."""
 
     filenames: list[str]
     patients: list[str]
     actual: np.ndarray
-    levels: np.ndarray
+    predicted: np.ndarray
 
 
-def _read(path: Path, classes: int) -> _Answers:
-    indices = {str(level): level for level in range(classes)}
+def _read(path: Path, grade_count: int) -> _Predictions:
+    indices = {str(grade): grade for grade in range(grade_count)}
     rows = []
-    for number, row in enumerate(stream_table(path, ANSWER_COLUMNS), start=1):
+    for number, row in enumerate(stream_table(path, COMPARED_COLUMNS), start=1):
         try:
-            actual, level = (indices[row[column]] for column in ANSWER_COLUMNS[2:])
+            actual, predicted = (indices[row[column]] for column in COMPARED_COLUMNS[2:])
         except KeyError as error:
             raise RetinaflowError(
-                f"{path}: row {number} has grade {str(error)[:100]}, expected 0 to {classes - 1}. {REBUILD}"
+                f"{path}: row {number} has grade {str(error)[:100]}, expected 0 to {grade_count - 1}. {REBUILD}"
             ) from error
-        rows.append((row["filename"], row["patient"], actual, level))
+        rows.append((row["filename"], row["patient"], actual, predicted))
     if not rows:
-        raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
-    filenames, patients, actuals, levels = (list(column) for column in zip(*sorted(rows), strict=True))
-    return _Answers(filenames, patients, np.array(actuals), np.array(levels))
+        raise RetinaflowError(f"{path}: found no image, expected at least one. {REBUILD}")
+    filenames, patients, true_grades, predicted_grades = (list(column) for column in zip(*sorted(rows), strict=True))
+    return _Predictions(filenames, patients, np.array(true_grades), np.array(predicted_grades))
 
 
-def _check_same(path: Path, answers: _Answers, other: Path, expected: _Answers) -> None:
-    for name, mine, its in zip(("filename", "patient", "grade"), answers[:3], expected[:3], strict=True):
-        if list(mine) != list(its):
-            raise RetinaflowError(
-                f"{path}: a {name} is another than in {other}; expected the same photographs. {REBUILD}"
-            )
+def _check_same(path: Path, read: _Predictions, other: Path, expected: _Predictions) -> None:
+    for name, values, others in zip(("filename", "patient", "grade"), read[:3], expected[:3], strict=True):
+        if list(values) != list(others):
+            raise RetinaflowError(f"{path}: a {name} differs from {other}; expected the same images. {REBUILD}")
 
 
-def _kappa(actual: np.ndarray, levels: np.ndarray, classes: int) -> float:
-    counts = np.bincount(actual * classes + levels, minlength=classes**2)
-    return float(kappa(counts.reshape(classes, classes)))
+def _kappa(actual: np.ndarray, predicted: np.ndarray, grade_count: int) -> float:
+    counts = np.bincount(actual * grade_count + predicted, minlength=grade_count**2)
+    return float(kappa(counts.reshape(grade_count, grade_count)))
 
 
-def _pair(system: str, other: str, difference: float, drawn: np.ndarray) -> Pair:
+def _pair(model: str, other: str, difference: float, drawn: np.ndarray) -> Pair:
     low, high = interval(drawn) or (None, None)
-    ahead = None if low is None else float(np.nanmean(np.sign(drawn)) / 2 + 0.5)
-    return Pair(system, other, difference if np.isfinite(difference) else None, low, high, ahead)
+    share = None if low is None else float(np.nanmean(np.sign(drawn)) / 2 + 0.5)
+    return Pair(model, other, difference if np.isfinite(difference) else None, low, high, share)

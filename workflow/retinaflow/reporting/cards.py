@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retinaflow.reporting.templates import render
-from retinaflow.scoring.decision_rules import Decision, read_decision
+from retinaflow.scoring.decision_rules import DecisionRule, read_decision_rule
 from retinaflow.storage import markdown
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.files import whole_file
@@ -39,7 +39,7 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
     """
     of_splits = [read_own(path) for path in metrics]
     runs = [read_own(path) for path in records]
-    rule = read_decision(decision_rule)
+    rule = read_decision_rule(decision_rule)
     last = of_splits[-1]
     text = render(
         "model_card.md",
@@ -107,7 +107,7 @@ def data_card(
     return _write(card, text)
 
 
-def _description(runs: Sequence[Metrics], rule: Decision) -> Iterator[str]:
+def _description(runs: Sequence[Metrics], rule: DecisionRule) -> Iterator[str]:
     """Lines on the networks, packages and answers of a model."""
     for backbone in dict.fromkeys(record["backbone"] for record in runs):
         own = [record for record in runs if record["backbone"] == backbone]
@@ -144,7 +144,7 @@ def _counts(of_split: Metrics) -> list[str]:
     return [str(sum(row)) for row in of_split["confusion_matrix"]]
 
 
-def _metric_rows(of_splits: Sequence[Metrics], rule: Decision) -> Iterator[tuple[str, ...]]:
+def _metric_rows(of_splits: Sequence[Metrics], rule: DecisionRule) -> Iterator[tuple[str, ...]]:
     """A row for each metric, with its value in each split."""
     sensitivity = f"{rule.referable_sensitivity:g}"
     for title, value in (

@@ -5,11 +5,10 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, compare_pairs
-from retinaflow.reporting.figures import comparison_figure
 from retinaflow.scoring.summary import SUMMARISED, summarise
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
@@ -89,55 +88,80 @@ SCHEMA = _object(
     intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
 )
 
-Scores = dict[str, Any]
+Row = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """Result of a comparison.
+
+    Attributes:
+        text: The summary, Markdown.
+        ranked: Rows of ``COLUMNS`` of the ranked models, by split and rank; the split that ranks them comes first.
+    """
+
+    text: str
+    ranked: list[Row]
 
 
 def compare(
-    scores: Sequence[Path],
+    metrics: Sequence[Path],
     predictions: Sequence[Path],
-    replicates: int,
+    *,
+    bootstrap_samples: int,
     seed: int,
     table: Path,
     pairs: Path,
     markdown: Path,
-    figure: Path,
-) -> str:
-    """Write a table of all ``scores``, one of pairs of systems, a Markdown summary and a figure; returns the Markdown.
+) -> Comparison:
+    """Write a table of all models, a table of their pairs, and a Markdown summary.
 
-    ``scores`` are metrics files: ``metrics.evaluate`` with ``run`` (a system, or ``SYSTEM/fold-N``), ``backbone`` (the
-    system), ``part`` and ``classes``; ``predictions`` are the tables of the same runs and parts, in the same order.
-    Systems are ranked by quadratic weighted kappa on their validation part or, with folds, on the ``out-of-fold`` part;
-    never on the test set. Undefined kappas come last, equals by name. The rows of a system's folds follow its own,
-    without a rank. Pairs (``pairs.compare_pairs``, with ``replicates`` drawn by ``seed``) are of ranked systems, the
-    better one first.
+    Models are ranked by quadratic weighted kappa on the validation split or, with folds, on the ``out-of-fold`` split;
+    never on the test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
+    follow its own row, without a rank. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
 
-    Raises ``RetinaflowError`` if there is no file, one is malformed, or they do not belong together.
+    Args:
+        metrics: Metrics files of models and folds on splits, as ``predictions.grade_model`` writes them.
+        predictions: Tables of predictions for the same models and splits, in the same order.
+        bootstrap_samples: Number of bootstrap samples, 0 for no intervals.
+        seed: Seed of the bootstrap.
+        table: Table of all models to write.
+        pairs: Table of pairs to write.
+        markdown: Summary to write.
+
+    Returns:
+        The summary and the rows of ranked models.
+
+    Raises:
+        RetinaflowError: There is no file, a file is malformed, or the files do not belong together.
     """
-    if not scores:
-        raise RetinaflowError("scores: found no file to compare, expected at least one. Score a backbone first.")
-    rows = [{**read_scores(path), "predictions": answers} for path, answers in zip(scores, predictions, strict=True)]
+    if not metrics:
+        raise RetinaflowError("metrics: found no file to compare, expected at least one. Score a model first.")
+    rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
     ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     _check_together(rows, ranked_on)
-    systems = _ranked(rows, ranked_on)
-    ordered = _ordered(rows, systems)
-    by_part = {part: [row for row in ordered if row["rank"] and row["split"] == part] for part in (ranked_on, "test")}
-    by_part = {part: of_part for part, of_part in by_part.items() if of_part}
+    ordered = _ordered(rows, _ranked(rows, ranked_on))
+    by_split = {
+        split: [row for row in ordered if row["rank"] and row["split"] == split] for split in (ranked_on, "test")
+    }
+    by_split = {split: ranked for split, ranked in by_split.items() if ranked}
     found = {
-        part: compare_pairs(
-            {row["model"]: row["predictions"] for row in of_part}, len(rows[0]["grade_names"]), replicates, seed
+        split: compare_pairs(
+            {row["model"]: row["predictions"] for row in ranked},
+            grade_count=len(rows[0]["grade_names"]),
+            samples=bootstrap_samples,
+            seed=seed,
         )
-        for part, of_part in by_part.items()
+        for split, ranked in by_split.items()
     }
     write_table(table, COLUMNS, [{column: row[column] for column in COLUMNS} for row in ordered])
-    write_table(pairs, PAIR_COLUMNS, [{"split": part, **pair._asdict()} for part in found for pair in found[part]])
-    text = summarise(by_part, found, _folds(rows, "test"), replicates)
+    write_table(pairs, PAIR_COLUMNS, [{"split": split, **pair._asdict()} for split in found for pair in found[split]])
+    text = summarise(by_split, found, _folds(rows, "test"), bootstrap_samples)
     with whole_file(markdown) as part:
         part.write_text(text, encoding="utf-8")
-    comparison_figure(figure, [row for of_part in by_part.values() for row in of_part])
-    return text
+    return Comparison(text, [row for ranked in by_split.values() for row in ranked])
 
 
-def read_scores(path: str | os.PathLike[str]) -> Scores:
+def read_metrics(path: str | os.PathLike[str]) -> Row:
     """Read one metrics file as a row of ``COLUMNS`` (without rank) and what places it among others.
 
     Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
@@ -177,9 +201,9 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     }
 
 
-def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
+def _check_together(rows: Sequence[Row], ranked_on: str) -> None:
     """All in one kind of split, over the same classes and, part by part, the same photographs; no run twice."""
-    seen: dict[tuple[str, str], Scores] = {}
+    seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         here = f"{row['file']}: {row['model']} on {row['split']}"
         single, test = row["fold"] == 0, row["split"] == "test"
@@ -196,7 +220,7 @@ def _check_together(rows: Sequence[Scores], ranked_on: str) -> None:
         _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
 
 
-def _check_equal(row: Scores, other: Scores, names: Iterable[str]) -> None:
+def _check_equal(row: Row, other: Row, names: Iterable[str]) -> None:
     for name in names:
         if row[name] != other[name]:
             raise RetinaflowError(
@@ -205,7 +229,7 @@ def _check_equal(row: Scores, other: Scores, names: Iterable[str]) -> None:
             )
 
 
-def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
+def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
     """All backbones, best first."""
     kappas = {row["network"]: row["quadratic_weighted_kappa"] for row in rows if row["split"] == ranked_on}
     for row in rows:
@@ -217,16 +241,16 @@ def _ranked(rows: Sequence[Scores], ranked_on: str) -> list[str]:
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _ordered(rows: Iterable[Scores], systems: Sequence[str]) -> list[Scores]:
+def _ordered(rows: Iterable[Row], systems: Sequence[str]) -> list[Row]:
     """Rows by rank, fold and part, those of whole systems with their ``rank``."""
     ranks = {name: rank for rank, name in enumerate(systems, start=1)}
     ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], PARTS.index(row["split"])))
     return [{**row, "rank": None if row["fold"] else ranks[row["network"]]} for row in ordered]
 
 
-def _folds(rows: Sequence[Scores], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
+def _folds(rows: Sequence[Row], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
     """Mean and sample standard deviation of the ``SUMMARISED`` figures over the folds of each system on a part."""
-    folds: dict[str, list[Scores]] = {}
+    folds: dict[str, list[Row]] = {}
     for row in rows:
         if row["fold"] and row["split"] == part:
             folds.setdefault(row["network"], []).append(row)

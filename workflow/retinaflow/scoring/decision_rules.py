@@ -23,7 +23,7 @@ RESAMPLES = 50
 # The least and largest temperature, or standard deviation of a regression, that is looked for.
 TEMPERATURES = (0.05, 20.0)
 
-_LEVELS = {"type": "array", "items": {"type": "number"}}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
 _COUNT = {"type": "integer", "minimum": 1}
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -31,9 +31,9 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "objective": {"enum": ["softmax", "regression", "ordinal"]},
         "grade_names": {"type": "array", "minItems": 2, "items": {"type": "string", "minLength": 1}},
-        "thresholds": _LEVELS,
+        "thresholds": _NUMBERS,
         "temperature": {"type": "number", "exclusiveMinimum": 0},
-        "cutpoints": {**_LEVELS, "type": ["array", "null"]},
+        "cutpoints": {**_NUMBERS, "type": ["array", "null"]},
         "referable_grade": _COUNT,
         "referable_sensitivity": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         "referable_cut": {"type": "number", "minimum": 0, "maximum": 1},
@@ -44,7 +44,7 @@ SCHEMA: dict[str, Any] = {
 SCHEMA["required"] = list(SCHEMA["properties"])
 
 
-class Decision(NamedTuple):
+class DecisionRule(NamedTuple):
     """How the outputs of a system for k classes are read.
 
     ``objective``: what they are (``objectives``); ``grade_names``: k names. ``thresholds``: k - 1, ascending; the
@@ -68,50 +68,50 @@ class Decision(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """Outputs of a system for n photographs whose levels are known.
+    """Outputs of a system for n photographs whose grades are known.
 
-    ``outputs``: float (n, width) as ``objective`` has them for the k ``classes``; ``levels``: int64 (n,); ``patients``:
+    ``outputs``: float (n, width) as ``objective`` has them for the k ``classes``; ``grades``: int64 (n,); ``patients``:
     n names.
     """
 
     objective: str
     classes: Sequence[str]
     outputs: np.ndarray
-    levels: np.ndarray
+    grades: np.ndarray
     patients: Sequence[str]
 
     def chosen(self, places: np.ndarray) -> "Labelled":
         """The photographs at ``places``, bool (n,)."""
         patients = [self.patients[place] for place in np.flatnonzero(places)]
-        return self._replace(outputs=self.outputs[places], levels=self.levels[places], patients=patients)
+        return self._replace(outputs=self.outputs[places], grades=self.grades[places], patients=patients)
 
 
-def fit(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> Decision:
+def fit(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> DecisionRule:
     """The decision that does best on ``labelled``, at least one photograph. It does not depend on their order."""
     k = len(labelled.classes)
     severity = objectives.severity(labelled.objective, labelled.outputs, k)
     cuts = None
     if labelled.objective == "regression":
-        cuts, temperature = ordered_probit(severity, labelled.levels, k)
+        cuts, temperature = ordered_probit(severity, labelled.grades, k)
     else:
-        temperature = best_temperature(labelled.objective, labelled.outputs, labelled.levels, k)
+        temperature = best_temperature(labelled.objective, labelled.outputs, labelled.grades, k)
     probabilities = objectives.grade_probabilities(labelled.objective, labelled.outputs, k, temperature, cuts)
-    risk, referable = probabilities[:, referable_grade:].sum(axis=1), labelled.levels >= referable_grade
-    return Decision(
+    risk, referable = probabilities[:, referable_grade:].sum(axis=1), labelled.grades >= referable_grade
+    return DecisionRule(
         labelled.objective,
         list(labelled.classes),
-        mean_thresholds(severity, labelled.levels, labelled.patients, k, seed).tolist(),
+        mean_thresholds(severity, labelled.grades, labelled.patients, k, seed).tolist(),
         temperature,
         None if cuts is None else cuts.tolist(),
         referable_grade,
         referable_sensitivity,
         operating_point(risk, referable, referable_sensitivity),
-        len(labelled.levels),
+        len(labelled.grades),
         len(set(labelled.patients)),
     )
 
 
-def grade(decision: Decision, outputs: np.ndarray) -> Grades:
+def grade(decision: DecisionRule, outputs: np.ndarray) -> Grades:
     """What ``decision`` makes of ``outputs``, float (n, width)."""
     objective, k = decision.objective, len(decision.grade_names)
     cuts = None if decision.cutpoints is None else np.array(decision.cutpoints)
@@ -134,10 +134,10 @@ def cross_fitted(labelled: Labelled, referable_grade: int, referable_sensitivity
     """
     if len(set(labelled.patients)) < 2:
         raise RetinaflowError(
-            f"{len(labelled.levels)} photographs of one patient are held out, expected those of at least two patients: "
+            f"{len(labelled.grades)} photographs of one patient are held out, expected those of at least two patients: "
             "what grades one is fitted on others. Hold out more (split.validation)."
         )
-    groups = np.array(fold_photographs(labelled.patients, labelled.levels.tolist(), GROUPS, seed))
+    groups = np.array(fold_photographs(labelled.patients, labelled.grades.tolist(), GROUPS, seed))
     # Patients of one group alone: each is a group.
     if len(set(groups)) == 1:
         groups = np.unique(labelled.patients, return_inverse=True)[1]
@@ -157,7 +157,7 @@ def cross_fitted(labelled: Labelled, referable_grade: int, referable_sensitivity
 
 
 def mean_thresholds(
-    severity: np.ndarray, levels: np.ndarray, patients: Sequence[str], classes: int, seed: int
+    severity: np.ndarray, grades: np.ndarray, patients: Sequence[str], classes: int, seed: int
 ) -> np.ndarray:
     """k - 1 ascending thresholds on float (n,) ``severity``: the mean of those best for resampled patients.
 
@@ -166,34 +166,34 @@ def mean_thresholds(
     too: with simulated severities, the mean was worth 0.001 to 0.01 more kappa on others, the most for 60 photographs.
     """
     order = np.argsort(severity, kind="stable")
-    severity, levels = severity[order], levels[order]
+    severity, grades = severity[order], grades[order]
     members = np.unique(patients, return_inverse=True)[1]
     count = members.max() + 1
     members = members[order]
     rng = np.random.default_rng(seed)
     draws = (np.bincount(rng.integers(0, count, count), minlength=count)[members] for _ in range(RESAMPLES))
-    return np.mean([best_thresholds(severity, levels, weights, classes) for weights in draws], axis=0)
+    return np.mean([best_thresholds(severity, grades, weights, classes) for weights in draws], axis=0)
 
 
-def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+def best_thresholds(severity: np.ndarray, grades: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
     """k - 1 ascending thresholds of the largest quadratic weighted kappa: float64 (k - 1,), exact and not a search.
 
-    ``severity``: float (n,), ascending; ``levels``: int (n,); ``weights``: how often each photograph counts, int (n,).
-    Thresholds lie halfway between the severities that they part. Where all levels are one, so that kappa is undefined,
-    or no thresholds do better than the same answer for all, they lie halfway between the levels.
+    ``severity``: float (n,), ascending; ``grades``: int (n,); ``weights``: how often each photograph counts, int (n,).
+    Thresholds lie halfway between the severities that they part. Where all grades are one, so that kappa is undefined,
+    or no thresholds do better than the same answer for all, they lie halfway between the grades.
 
     1 - kappa is a ratio of two sums over the photographs: the squared distance between answer and level, and its
     expectation by chance. For a given ratio r, the least of (distance - r * chance) is a shortest path through the
     sorted photographs, with a step to the next level at each threshold; its own ratio is the next r, until none is less
     (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7), 492-498).
     """
-    counts = np.bincount(levels, weights, classes)
+    counts = np.bincount(grades, weights, classes)
     halfway_between_levels = np.arange(classes - 1) + 0.5
     if np.count_nonzero(counts) < 2:
         return halfway_between_levels
     # Equal severities stay together. A threshold may also lie below or above all of them.
     places = np.flatnonzero(np.r_[True, severity[1:] > severity[:-1], True])
-    distance, chance = _sums(levels, weights, counts, places)
+    distance, chance = _sums(grades, weights, counts, places)
     ratio = 1.0  # of the same answer for all
     while True:
         path = _shortest_path(distance - ratio * chance)
@@ -212,17 +212,17 @@ def best_thresholds(severity: np.ndarray, levels: np.ndarray, weights: np.ndarra
 
 
 def _sums(
-    levels: np.ndarray, weights: np.ndarray, counts: np.ndarray, places: np.ndarray
+    grades: np.ndarray, weights: np.ndarray, counts: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared distance and its expectation if the first photographs, up to each place, were all of a level: (k, m)."""
     answers = np.arange(len(counts))[:, np.newaxis]
     first, second = (answers.T**power @ counts / counts.sum() for power in (1, 2))
-    number, total, squares = (np.r_[0, np.cumsum(weights * levels**power)][places] for power in (0, 1, 2))
+    number, total, squares = (np.r_[0, np.cumsum(weights * grades**power)][places] for power in (0, 1, 2))
     return answers**2 * number - 2 * answers * total + squares, (answers**2 - 2 * answers * first + second) * number
 
 
 def _shortest_path(cost: np.ndarray) -> np.ndarray:
-    """Places (k + 1,) at which the cheapest division into levels begins and ends.
+    """Places (k + 1,) at which the cheapest division into grades begins and ends.
 
     ``cost``: (k, m), of the photographs up to each place at each level.
     """
@@ -240,46 +240,46 @@ def _shortest_path(cost: np.ndarray) -> np.ndarray:
 
 
 def _along(sums: np.ndarray, path: np.ndarray) -> float:
-    levels = np.arange(len(sums))
-    return float((sums[levels, path[1:]] - sums[levels, path[:-1]]).sum())
+    grades = np.arange(len(sums))
+    return float((sums[grades, path[1:]] - sums[grades, path[:-1]]).sum())
 
 
 # Probabilities ------------------------------------------------------------------------------------------------------
 
 
-def best_temperature(objective: str, outputs: np.ndarray, levels: np.ndarray, classes: int) -> float:
-    """The temperature of softmax or ordinal ``outputs`` that makes int (n,) ``levels`` likeliest.
+def best_temperature(objective: str, outputs: np.ndarray, grades: np.ndarray, classes: int) -> float:
+    """The temperature of softmax or ordinal ``outputs`` that makes int (n,) ``grades`` likeliest.
 
     Guo et al. (2017), On calibration of modern neural networks, arXiv:1706.04599, section 4.2.
     """
 
     def loss(logarithm: float) -> float:
         probabilities = objectives.grade_probabilities(objective, outputs, classes, math.exp(logarithm))
-        return -float(np.log(np.maximum(_of(probabilities, levels), objectives.TINY)).mean())
+        return -float(np.log(np.maximum(_of(probabilities, grades), objectives.TINY)).mean())
 
     found = minimize_scalar(loss, bounds=tuple(map(math.log, TEMPERATURES)), method="bounded")
     return math.exp(found.x)
 
 
-def ordered_probit(severity: np.ndarray, levels: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
-    """Cuts, float64 (k - 1,) ascending, and standard deviation that make int (n,) ``levels`` of ``severity`` likeliest.
+def ordered_probit(severity: np.ndarray, grades: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
+    """Cuts, float64 (k - 1,) ascending, and standard deviation that make int (n,) ``grades`` of ``severity`` likeliest.
 
     McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cuts are others than the
-    thresholds: those that are best for kappa make rare levels likelier than they are. Each class counts one photograph
+    thresholds: those that are best for kappa make rare grades likelier than they are. Each class counts one photograph
     more, at its own level, so that none becomes impossible.
     """
-    severity, levels = (np.r_[values, np.arange(classes)] for values in (severity, levels))
-    rows = np.arange(len(levels))
+    severity, grades = (np.r_[values, np.arange(classes)] for values in (severity, grades))
+    rows = np.arange(len(grades))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         # In terms of cuts / deviation and 1 / deviation, the likelihood has one maximum (Pratt 1981, JASA 76, 103-106).
         cuts, slope = parameters[:-1], parameters[-1]
         inner = cuts - slope * severity[:, np.newaxis]
         ends = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (-40.0, 40.0)))
-        low, high = ends[rows, levels], ends[rows, levels + 1]
+        low, high = ends[rows, grades], ends[rows, grades + 1]
         likelihood = np.maximum(np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low)), objectives.TINY)
         at_low, at_high = (np.exp(-0.5 * end**2) / math.sqrt(2 * math.pi) / likelihood for end in (low, high))
-        of_cuts = np.bincount(levels, at_high, classes)[:-1] - np.bincount(levels, at_low, classes)[1:]
+        of_cuts = np.bincount(grades, at_high, classes)[:-1] - np.bincount(grades, at_low, classes)[1:]
         gradient = np.r_[of_cuts, severity @ (at_low - at_high)]
         return -float(np.log(likelihood).mean()), -gradient / len(rows)
 
@@ -289,8 +289,8 @@ def ordered_probit(severity: np.ndarray, levels: np.ndarray, classes: int) -> tu
     return np.maximum.accumulate(found.x[:-1]) / found.x[-1], float(1 / found.x[-1])
 
 
-def _of(probabilities: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    return probabilities[np.arange(len(levels)), levels]
+def _of(probabilities: np.ndarray, grades: np.ndarray) -> np.ndarray:
+    return probabilities[np.arange(len(grades)), grades]
 
 
 def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float) -> float:
@@ -311,19 +311,19 @@ def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float)
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def write_decision(path: str | os.PathLike[str], decision: Decision) -> None:
+def write_decision_rule(path: str | os.PathLike[str], decision: DecisionRule) -> None:
     """Write ``decision`` as JSON."""
     write_json(path, decision._asdict())
 
 
-def read_decision(path: str | os.PathLike[str]) -> Decision:
-    """Read what ``write_decision`` wrote.
+def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
+    """Read what ``write_decision_rule`` wrote.
 
     Raises ``RetinaflowError`` if the file cannot be read or is no such decision.
     """
     again = "Delete it and grade the system again."
     content = read_document(path, SCHEMA, "a decision", again)
-    decision = Decision(**content)
+    decision = DecisionRule(**content)
     k = len(decision.grade_names)
     for name, values in (("thresholds", decision.thresholds), ("cutpoints", decision.cutpoints or [0.0] * (k - 1))):
         if len(values) != k - 1 or not all(math.isfinite(value) for value in values) or sorted(values) != values:

@@ -40,17 +40,17 @@ class Fusion:
     photographs than those it is fitted to, which must be such that the network was not trained on.
     """
 
-    def __init__(self, seen: Seen, levels: np.ndarray, seed: int) -> None:
-        """Fit to ``seen`` of known ``levels``, int64 (n,).
+    def __init__(self, seen: Seen, grades: np.ndarray, seed: int) -> None:
+        """Fit to ``seen`` of known ``grades``, int64 (n,).
 
         Raises ``RetinaflowError`` if all photographs are of one patient.
         """
         both = both_eyes(seen.severity[:, np.newaxis], seen.patients, seen.eyes)
         features = both_eyes(seen.features, seen.patients, seen.eyes)
-        self.line = LinearRegression().fit(both, levels)
+        self.line = LinearRegression().fit(both, grades)
         self.told = LinearRegression().fit(both, features)
-        left = levels - self.line.predict(both)
-        self.correction = ridge.fit(features - self.told.predict(both), left, levels, seen.patients, seed)
+        left = grades - self.line.predict(both)
+        self.correction = ridge.fit(features - self.told.predict(both), left, grades, seen.patients, seed)
 
     def severity(self, seen: Seen) -> np.ndarray:
         """Of photographs that may be new: float64 (m,), about 0 to the highest level."""
@@ -59,14 +59,14 @@ class Fusion:
         return self.line.predict(both) + self.correction.answer(features - self.told.predict(both))
 
 
-def cross_fused(seen: Seen, levels: np.ndarray, seed: int) -> np.ndarray:
+def cross_fused(seen: Seen, grades: np.ndarray, seed: int) -> np.ndarray:
     """Severity float64 (n,) of each photograph by a ``Fusion`` that was fitted without its patient.
 
     Raises ``RetinaflowError`` if all photographs are of one patient.
     """
-    severity = np.empty(len(levels))
-    for training, held_out in ridge.divided(levels, seen.patients, seed):
-        fusion = Fusion(_chosen(seen, training), levels[training], seed)
+    severity = np.empty(len(grades))
+    for training, held_out in ridge.divided(grades, seen.patients, seed):
+        fusion = Fusion(_chosen(seen, training), grades[training], seed)
         severity[held_out] = fusion.severity(_chosen(seen, held_out))
     return severity
 
@@ -97,11 +97,11 @@ def fuse(
     """
     held_out, *others = runs
     read = [_read(files, objective, classes) for files in runs[held_out]]
-    answered = [said._replace(outputs=cross_fused(seen, said.levels, seed)[:, np.newaxis]) for said, seen in read]
+    answered = [said._replace(outputs=cross_fused(seen, said.grades, seed)[:, np.newaxis]) for said, seen in read]
     write_outputs(fused[held_out], _together(answered))
     if not others:
         return
-    fusions = [Fusion(seen, said.levels, seed) for said, seen in read]
+    fusions = [Fusion(seen, said.grades, seed) for said, seen in read]
     log.info("strengths of the ridge regressions: %s", [fusion.correction.strength for fusion in fusions])
     for part in others:
         severities = []
@@ -113,8 +113,8 @@ def fuse(
 
 def _together(parts: Sequence[Outputs]) -> Outputs:
     images, filenames, patients, eyes = ([name for said in parts for name in said[place]] for place in range(4))
-    levels, outputs = (np.concatenate([said[place] for said in parts]) for place in (4, 5))
-    return Outputs(images, filenames, patients, eyes, levels, outputs)
+    grades, outputs = (np.concatenate([said[place] for said in parts]) for place in (4, 5))
+    return Outputs(images, filenames, patients, eyes, grades, outputs)
 
 
 def _read(files: tuple[Path, Path, Path], objective: str, classes: int) -> tuple[Outputs, Seen]:

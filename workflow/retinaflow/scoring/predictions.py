@@ -1,7 +1,8 @@
-"""What a system is graded as on each photograph of a part, as a table, and the metrics over all of them."""
+"""Grade the splits of a model: decision rule, predictions of each image, and metrics."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,103 @@ import numpy as np
 from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.networks import objectives
-from retinaflow.reporting.figures import confusion_matrix_figure
-from retinaflow.scoring.decision_rules import Decision, Labelled, cross_fitted, fit, grade, write_decision
+from retinaflow.scoring.decision_rules import Labelled, cross_fitted, fit, grade, write_decision_rule
 from retinaflow.scoring.raw_outputs import Outputs, read_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import stream_table, write_table
 
 log = logging.getLogger(__name__)
 
-PREDICTION_COLUMNS = ("filename", "grade_name", "grade", "predicted_grade_name", "predicted_grade")
+PREDICTION_COLUMNS = ("image", "filename", "grade_name", "grade", "predicted_grade_name", "predicted_grade")
 GRADE_COLUMNS = ("patient", "eye", "severity", "argmax_grade_name", "argmax_grade", "referable")
 
 
-def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequence[str]) -> None:
-    """Write a row a photograph: ``PREDICTION_COLUMNS``, ``probability_CLASS`` for each class, ``GRADE_COLUMNS``.
+@dataclass(frozen=True)
+class GradingJob:
+    """Inputs, settings and outputs of the grading of one model.
 
-    The predicted class is that by thresholds, ``argmax_grade_name`` what the outputs name by themselves; ``referable``
-    is 0
-    or 1, by the operating point.
+    Attributes:
+        model: Name of the model; a fold of a network is ``NETWORK/fold-N``.
+        objective: Objective of the model, which tells how its raw outputs are read.
+        raw_outputs: Table of raw outputs of each split. The decision rule is fitted on the first split, which the
+            model did not train on.
+        inventories: Inventory tables with the quality of the images. May be empty.
+        grade_names: Names of the k grades, in order of severity.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        referable_sensitivity: Sensitivity that the referral threshold must reach, above 0, at most 1.
+        bootstrap_samples: Number of bootstrap samples, 0 for no intervals.
+        seed: Seed of the cross-fitting and of the bootstrap.
+        decision_rule: File of the decision rule.
+        predictions: Table of predictions of each split.
+        metrics: Metrics file of each split.
+        kind: Columns of the raw outputs: ``output``, or ``no_tta``.
     """
-    columns = [f"probability_{name}" for name in classes]
-    answers = [
-        said.levels.tolist(),
-        *(values.tolist() for values in (grades.level, grades.plain, grades.severity, grades.referable)),
+
+    model: str
+    objective: str
+    raw_outputs: Mapping[str, Path]
+    inventories: Sequence[Path]
+    grade_names: Sequence[str]
+    referable_grade: int
+    referable_sensitivity: float
+    bootstrap_samples: int
+    seed: int
+    decision_rule: Path
+    predictions: Mapping[str, Path]
+    metrics: Mapping[str, Path]
+    kind: str = "output"
+
+
+def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
+    """Fit the decision rule of a model, and write it with the predictions and metrics of each split.
+
+    Images of the first split are graded by cross-fitting: by decision rules that were fitted on other patients.
+
+    Args:
+        job: Inputs, settings and outputs.
+
+    Returns:
+        Confusion matrix of each split, int64 (k, k), rows actual.
+    """
+    raw_outputs = {
+        split: read_outputs(path, job.objective, len(job.grade_names), job.kind)
+        for split, path in job.raw_outputs.items()
+    }
+    held_out = next(iter(raw_outputs))
+    known = raw_outputs[held_out]
+    labelled = Labelled(job.objective, job.grade_names, known.outputs, known.grades, known.patients)
+    options = labelled, job.referable_grade, job.referable_sensitivity, job.seed
+    rule = fit(*options)
+    matrices = {}
+    for split, outputs in raw_outputs.items():
+        grades = cross_fitted(*options) if split == held_out else grade(rule, outputs.outputs)
+        write_predictions(job.predictions[split], outputs, grades, job.grade_names)
+        metrics = _metrics(job, outputs, grades)
+        network = job.model.split("/")[0]
+        header = {"model": job.model, "network": network, "split": split, "grade_names": list(job.grade_names)}
+        write_json(job.metrics[split], {**header, **metrics})
+        _log_metrics(job.model, split, metrics)
+        matrices[split] = np.array(metrics["confusion_matrix"])
+    write_decision_rule(job.decision_rule, rule)
+    return matrices
+
+
+def write_predictions(path: Path, outputs: Outputs, grades: Grades, grade_names: Sequence[str]) -> None:
+    """Write a table with one row an image.
+
+    The columns are ``PREDICTION_COLUMNS``, ``probability_NAME`` for each grade, and ``GRADE_COLUMNS``. The predicted
+    grade uses the thresholds, ``argmax_grade`` does not. ``referable`` is 0 or 1, by the referral threshold.
+
+    Args:
+        path: Table to write.
+        outputs: Names and true grades of n images.
+        grades: Predictions for the same images, in the same order.
+        grade_names: Names of the k grades.
+    """
+    columns = [f"probability_{name}" for name in grade_names]
+    values = [
+        outputs.grades.tolist(),
+        *(array.tolist() for array in (grades.predicted, grades.argmax, grades.severity, grades.referable)),
         grades.probabilities.tolist(),
     ]
     write_table(
@@ -40,98 +115,63 @@ def write_predictions(path: Path, said: Outputs, grades: Grades, classes: Sequen
         [*PREDICTION_COLUMNS, *columns, *GRADE_COLUMNS],
         (
             {
+                "image": image,
                 "filename": filename,
-                "grade_name": classes[true],
-                "grade": true,
-                "predicted_grade_name": classes[level],
-                "predicted_grade": level,
+                "grade_name": grade_names[actual],
+                "grade": actual,
+                "predicted_grade_name": grade_names[predicted],
+                "predicted_grade": predicted,
                 **{column: f"{value:.9g}" for column, value in zip(columns, probabilities, strict=True)},
                 "patient": patient,
                 "eye": eye,
                 "severity": f"{severity:.9g}",
-                "argmax_grade_name": classes[plain],
-                "argmax_grade": plain,
+                "argmax_grade_name": grade_names[argmax],
+                "argmax_grade": argmax,
                 "referable": int(referable),
             }
-            for filename, patient, eye, true, level, plain, severity, referable, probabilities in zip(
-                said.filenames, said.patients, said.eyes, *answers, strict=True
+            for image, filename, patient, eye, actual, predicted, argmax, severity, referable, probabilities in zip(
+                outputs.images, outputs.filenames, outputs.patients, outputs.eyes, *values, strict=True
             )
         ),
     )
 
 
-def grade_system(
-    system: str,
-    objective: str,
-    outputs: Mapping[str, Path],
-    inventories: Sequence[Path],
-    classes: Sequence[str],
-    referable_grade: int,
-    referable_sensitivity: float,
-    replicates: int,
-    seed: int,
-    decision: Path,
-    written: Mapping[str, tuple[Path, Path, Path]],
-    kind: str = "output",
-) -> None:
-    """Fit the decision of a system, grade its parts by it, and judge the grades with ``replicates`` of the bootstrap.
-
-    ``outputs`` are tables of its parts. The first is what it did not train on and is fitted on; each of its photographs
-    is graded by what was fitted on other patients. ``written`` are predictions, metrics and figure of each part.
-    ``inventories``, where there are any, tell how good the photographs are. ``kind`` is as for ``read_outputs``.
-    """
-    said = {part: read_outputs(path, objective, len(classes), kind) for part, path in outputs.items()}
-    held_out = next(iter(said))
-    known = said[held_out]
-    options = Labelled(objective, classes, known.outputs, known.levels, known.patients), referable_grade
-    fitted = fit(*options, referable_sensitivity, seed)
-    for part, its in said.items():
-        crossed = part == held_out
-        grades = cross_fitted(*options, referable_sensitivity, seed) if crossed else grade(fitted, its.outputs)
-        quality = read_quality(inventories, its.images) if inventories else None
-        _write_scores(system, part, its, grades, fitted, quality, replicates, seed, written[part])
-    write_decision(decision, fitted)
-
-
-def _write_scores(
-    system: str,
-    part: str,
-    said: Outputs,
-    grades: Grades,
-    fitted: Decision,
-    quality: np.ndarray | None,
-    replicates: int,
-    seed: int,
-    written: tuple[Path, Path, Path],
-) -> None:
-    predictions, metrics, figure = written
-    classes, level = fitted.grade_names, fitted.referable_grade
+def _metrics(job: GradingJob, outputs: Outputs, grades: Grades) -> dict[str, Any]:
+    """Metrics of the predictions for one split."""
     uncalibrated = None
-    # What a regression puts out is no probability before the spread around it is known.
-    if fitted.objective != "regression":
-        uncalibrated = objectives.grade_probabilities(fitted.objective, said.outputs, len(classes), 1.0)
-    result: dict[str, Any] = evaluate(
-        said.levels, grades, classes, level, said.patients, said.eyes, replicates, seed, uncalibrated, quality
+    # A regression has no probabilities before its standard deviation is fitted.
+    if job.objective != "regression":
+        uncalibrated = objectives.grade_probabilities(job.objective, outputs.outputs, len(job.grade_names), 1.0)
+    return evaluate(
+        outputs.grades,
+        grades,
+        grade_names=job.grade_names,
+        referable_grade=job.referable_grade,
+        patients=outputs.patients,
+        eyes=outputs.eyes,
+        bootstrap_samples=job.bootstrap_samples,
+        seed=job.seed,
+        uncalibrated=uncalibrated,
+        quality=read_quality(job.inventories, outputs.images) if job.inventories else None,
     )
-    write_predictions(predictions, said, grades, classes)
-    backbone = system.split("/")[0]
-    write_json(metrics, {"model": system, "network": backbone, "split": part, "grade_names": list(classes), **result})
-    confusion_matrix_figure(figure, np.array(result["confusion_matrix"]), classes, f"{system} on {part}")
+
+
+def _log_metrics(model: str, split: str, metrics: Mapping[str, Any]) -> None:
     log.info(
         "%s on %s: %d images, accuracy %.4f (always %s: %.4f), quadratic weighted kappa %s (without thresholds: %s)",
-        system,
-        part,
-        result["images"],
-        result["accuracy"],
-        result["baseline"]["grade_name"],
-        result["baseline"]["accuracy"],
-        result["quadratic_weighted_kappa"],
-        result["argmax"]["quadratic_weighted_kappa"],
+        model,
+        split,
+        metrics["images"],
+        metrics["accuracy"],
+        metrics["baseline"]["grade_name"],
+        metrics["baseline"]["accuracy"],
+        metrics["quadratic_weighted_kappa"],
+        metrics["argmax"]["quadratic_weighted_kappa"],
     )
 
 
 def read_quality(inventories: Iterable[Path], images: Sequence[str]) -> np.ndarray:
-    """Quality float64 (n,), 0 to 1, of ``images`` by the tables ``inventories``; NaN where it is not known."""
+    """Quality float64 (n,), 0 to 1, of ``images`` from the tables ``inventories``; NaN if it is unknown."""
     known = {
         row["image"]: float(row["quality"])
         for inventory in inventories

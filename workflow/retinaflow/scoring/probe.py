@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import interval, kappa, replicate_kappas
+from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval, kappa
 from retinaflow.scoring import eyes as both
 from retinaflow.scoring import ridge
 from retinaflow.scoring.decision_rules import mean_thresholds
@@ -55,22 +55,22 @@ RESULTS = {
 
 def probe(
     features: np.ndarray,
-    levels: np.ndarray,
+    grades: np.ndarray,
     patients: Sequence[str],
     eyes: Sequence[str],
     classes: int,
-    replicates: int,
+    bootstrap_samples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """What ridge regression on ``features`` float (n, 2 d) is worth: a result for one eye, and one for both eyes.
 
-    ``levels``: int64 (n,), 0 to ``classes`` - 1; ``patients`` and ``eyes``: names (n,), "" for an unknown eye.
+    ``grades``: int64 (n,), 0 to ``classes`` - 1; ``patients`` and ``eyes``: names (n,), "" for an unknown eye.
     Without a photograph of a fellow eye there is no result for both. Each fifth of the patients is graded by a
     regression and by thresholds on its severity that come of the others: its strength and the thresholds of those held
     out in turn among these, so that nothing is judged by what it was fitted to.
 
     A result holds ``eyes`` ("one" or "both"), ``images``, ``paired`` (with a fellow), ``quadratic_weighted_kappa`` with
-    the ends ``low`` and ``high`` of its 95 % interval (``replicates`` of the bootstrap of patients), ``accuracy``,
+    the ends ``low`` and ``high`` of its 95 % interval (bootstrap over patients), ``accuracy``,
     ``baseline_accuracy`` (of always answering the first class) and the ``strengths`` chosen. Kappa and interval
     are None where they are undefined.
     """
@@ -81,19 +81,19 @@ def probe(
         kinds["both"] = both.both_eyes(features, patients, eyes)
     results = []
     for kind, values in kinds.items():
-        graded, strengths = _grade(values, levels, patients, classes, seed)
-        figures = _judge(levels, graded, patients, classes, replicates, seed)
-        results.append({"eyes": kind, "images": len(levels), "paired": paired, **figures, "strengths": strengths})
+        graded, strengths = _grade(values, grades, patients, classes, seed)
+        figures = _judge(grades, graded, patients, classes, bootstrap_samples, seed)
+        results.append({"eyes": kind, "images": len(grades), "paired": paired, **figures, "strengths": strengths})
     return results
 
 
 def _grade(
-    features: np.ndarray, levels: np.ndarray, patients: Sequence[str], classes: int, seed: int
+    features: np.ndarray, grades: np.ndarray, patients: Sequence[str], classes: int, seed: int
 ) -> tuple[np.ndarray, list[float]]:
-    graded, strengths = np.empty(len(levels), np.int64), []
+    graded, strengths = np.empty(len(grades), np.int64), []
     names = np.asarray(patients, dtype=object)
-    for training, held_out in ridge.divided(levels, patients, seed):
-        known = levels[training]
+    for training, held_out in ridge.divided(grades, patients, seed):
+        known = grades[training]
         fitted = ridge.fit(features[training], known, known, names[training], seed)
         thresholds = mean_thresholds(fitted.held_out, known, names[training].tolist(), classes, seed)
         graded[held_out] = np.searchsorted(thresholds, fitted.answer(features[held_out]), side="left")
@@ -102,17 +102,19 @@ def _grade(
 
 
 def _judge(
-    levels: np.ndarray, graded: np.ndarray, patients: Sequence[str], classes: int, replicates: int, seed: int
+    grades: np.ndarray, graded: np.ndarray, patients: Sequence[str], classes: int, bootstrap_samples: int, seed: int
 ) -> dict[str, float | None]:
-    (kappas,) = replicate_kappas(levels, [graded], classes, patients, replicates, seed) if replicates else [np.empty(0)]
+    (kappas,) = bootstrap_kappas(
+        grades, [graded], grade_count=classes, patients=patients, samples=bootstrap_samples, seed=seed
+    )
     low, high = interval(kappas) or (None, None)
-    found = float(kappa(confusion_matrix(levels, graded, labels=range(classes))))
+    found = float(kappa(confusion_matrix(grades, graded, labels=range(classes))))
     return {
         "quadratic_weighted_kappa": found if np.isfinite(found) else None,
         "low": low,
         "high": high,
-        "accuracy": float(np.mean(levels == graded)),
-        "baseline_accuracy": float(np.mean(levels == 0)),
+        "accuracy": float(np.mean(grades == graded)),
+        "baseline_accuracy": float(np.mean(grades == 0)),
     }
 
 
@@ -122,7 +124,7 @@ def probe_job(
     indices: Sequence[Path],
     features: Sequence[tuple[Path, Path]],
     classes: Sequence[str],
-    replicates: int,
+    bootstrap_samples: int,
     seed: int,
     output: Path,
 ) -> None:
@@ -152,7 +154,7 @@ def probe_job(
         [row["patient"] for row in rows],
         [row["eye"] for row in rows],
         len(classes),
-        replicates,
+        bootstrap_samples,
         seed,
     )
     for result in results:

@@ -17,14 +17,14 @@ SUM_TOLERANCE = 1e-6
 class Outputs(NamedTuple):
     """What a system put out for n photographs.
 
-    n names each, int64 (n,) ``levels``, and float (n, width) ``outputs``, as its objective has them.
+    n names each, int64 (n,) ``grades``, and float (n, width) ``outputs``, as its objective has them.
     """
 
     images: Sequence[str]
     filenames: Sequence[str]
     patients: Sequence[str]
     eyes: Sequence[str]
-    levels: np.ndarray
+    grades: np.ndarray
     outputs: np.ndarray
 
 
@@ -39,7 +39,7 @@ def write_outputs(path: Path, said: Outputs, single: np.ndarray | None = None) -
     if single is not None:
         columns += [f"no_tta_{number}" for number in range(width)]
         values = np.hstack([values, single])
-    names = zip(said.images, said.filenames, said.patients, said.eyes, said.levels.tolist(), strict=True)
+    names = zip(said.images, said.filenames, said.patients, said.eyes, said.grades.tolist(), strict=True)
     write_table(
         path,
         [*OUTPUT_COLUMNS, *columns],
@@ -66,10 +66,10 @@ def read_outputs(path: Path, objective: str, classes: int, kind: str = "output")
     if not rows:
         raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
     indices = {str(level): level for level in range(classes)}
-    levels, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
+    grades, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
     for number, row in enumerate(rows):
         try:
-            levels[number] = indices[row["grade"]]
+            grades[number] = indices[row["grade"]]
             outputs[number] = [float(row[column]) for column in columns]
         except (KeyError, ValueError) as error:
             raise RetinaflowError(
@@ -86,7 +86,7 @@ def read_outputs(path: Path, objective: str, classes: int, kind: str = "output")
             f"{objective}. {REBUILD}"
         )
     images, filenames, patients, eyes = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
-    return Outputs(images, filenames, patients, eyes, levels, outputs)
+    return Outputs(images, filenames, patients, eyes, grades, outputs)
 
 
 def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path, kind: str = "output") -> None:
@@ -121,7 +121,7 @@ def average(
     path, _, first = read[0]
     outputs = []
     for other, its, said in read:
-        if (said.images, said.levels.tolist()) != (first.images, first.levels.tolist()):
+        if (said.images, said.grades.tolist()) != (first.images, first.grades.tolist()):
             raise RetinaflowError(
                 f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
             )

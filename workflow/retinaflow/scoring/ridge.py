@@ -38,8 +38,8 @@ class Fit(NamedTuple):
         return self.regression.predict(features).astype(np.float64)
 
 
-def fit(features: np.ndarray, target: np.ndarray, levels: np.ndarray, patients: Sequence[str], seed: int) -> Fit:
-    """Fit ``target`` (n,) by ``features`` float (n, d) of photographs of int64 (n,) ``levels`` and of ``patients``.
+def fit(features: np.ndarray, target: np.ndarray, grades: np.ndarray, patients: Sequence[str], seed: int) -> Fit:
+    """Fit ``target`` (n,) by ``features`` float (n, d) of photographs of int64 (n,) ``grades`` and of ``patients``.
 
     Features are scaled to deviation 1 and turned into principal components, which changes nothing but the time it takes
     where there are at most ``COMPONENTS``. Of ``STRENGTHS`` (Hoerl and Kennard 1970, Ridge regression, Technometrics
@@ -51,23 +51,23 @@ def fit(features: np.ndarray, target: np.ndarray, levels: np.ndarray, patients: 
     reduced = scaled.fit_transform(features)
     # The target once for each strength: scikit-learn then multiplies the features with each other once for all.
     targets = np.repeat(target[:, np.newaxis].astype(reduced.dtype), len(STRENGTHS), axis=1)
-    answers = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=PredefinedSplit(_folds(levels, patients, seed)))
+    answers = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=PredefinedSplit(_folds(grades, patients, seed)))
     best = int(np.mean((answers - targets) ** 2, axis=0).argmin())
     regression = make_pipeline(scaled, Ridge(STRENGTHS[best]).fit(reduced, target))
     return Fit(regression, STRENGTHS[best], answers[:, best].astype(np.float64))
 
 
-def divided(levels: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def divided(grades: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Places of training and of held-out photographs, each int64: each fifth of the patients is held out in turn.
 
-    The worst levels are spread evenly. It depends on ``seed`` and on the patients' names, not on their order.
+    The worst grades are spread evenly. It depends on ``seed`` and on the patients' names, not on their order.
     Raises ``RetinaflowError`` if all photographs are of one patient.
     """
-    yield from PredefinedSplit(_folds(levels, patients, seed)).split()
+    yield from PredefinedSplit(_folds(grades, patients, seed)).split()
 
 
-def _folds(levels: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
-    folds = np.array(fold_photographs(patients, levels.tolist(), FOLDS, seed))
+def _folds(grades: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
+    folds = np.array(fold_photographs(patients, grades.tolist(), FOLDS, seed))
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
             f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "

@@ -17,23 +17,23 @@ SUMMARISED = {
 HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
 NONE = "–"
 # The system that is the mean of all backbones.
-AVERAGE = "ensemble"
+ENSEMBLE = "ensemble"
 
 Row = Mapping[str, Any]
 Folds = Mapping[str, Mapping[str, tuple[float, float] | None]]
 
 
 def summarise(
-    by_part: Mapping[str, Sequence[Row]], pairs: Mapping[str, Sequence[Pair]], folds: Folds, replicates: int
+    by_part: Mapping[str, Sequence[Row]], pairs: Mapping[str, Sequence[Pair]], folds: Folds, bootstrap_samples: int
 ) -> str:
     """Markdown of the ranked rows of each part (``compare.COLUMNS``), the part that they are ranked on first.
 
     ``pairs``: of the systems of each part. ``folds``: mean and deviation over the folds of a system on test, of each
-    figure in ``SUMMARISED``. ``replicates`` of the bootstrap.
+    figure in ``SUMMARISED``. ``bootstrap_samples`` of the bootstrap.
     """
     ranked_on = next(iter(by_part))
     best = by_part[ranked_on][0]
-    lines = [_introduction(ranked_on, best, replicates, bool(folds))]
+    lines = [_introduction(ranked_on, best, bootstrap_samples, bool(folds))]
     for part, rows in by_part.items():
         lines += ["", f"## {part}: {rows[0]['images']:,} photographs of {rows[0]['patients']:,} patients", ""]
         shown = []
@@ -55,16 +55,16 @@ def summarise(
     return "\n".join(lines) + "\n"
 
 
-def _introduction(ranked_on: str, row: Row, replicates: int, over_folds: bool) -> str:
+def _introduction(ranked_on: str, row: Row, bootstrap_samples: int, over_folds: bool) -> str:
     text = [
         f"Ranked by quadratic weighted kappa on {ranked_on}, never on test.",
         "Plain kappa is that of what networks answer by themselves, without fitted thresholds.",
         f"Referable is {row['referable_grade_name']} or worse.",
     ]
-    if replicates:
+    if bootstrap_samples:
         text.append(
-            f"In brackets, 95 % intervals over {replicates:,} draws of the patients; a difference is followed by the "
-            "share of draws that are in its favour."
+            f"In brackets, 95 % intervals over {bootstrap_samples:,} draws of the patients. After a difference stands "
+            "the share of draws that are in its favour."
         )
     if over_folds:
         text.append("Single folds: mean ± standard deviation over the folds.")
@@ -109,15 +109,15 @@ def _baselines(row: Row) -> list[list[str]]:
 def _steps(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Systems made of another, named after it with a `+`, or of all backbones, and what they are made of (the best).
 
-    A system by views is more than the same without, `+single`.
+    A system by views is more than the same without, ``+no_tta``.
     """
     names = [row["model"] for row in rows]
-    single = [name for name in names if "+" not in name and name != AVERAGE]
+    single = [name for name in names if "+" not in name and name != ENSEMBLE]
     bases = {name: name.rpartition("+")[0] for name in names if "+" in name}
-    if AVERAGE in names and single:
-        bases[AVERAGE] = single[0]
+    if ENSEMBLE in names and single:
+        bases[ENSEMBLE] = single[0]
     steps = [(name, bases[name]) for name in names if bases.get(name) in names]
-    return [(base, name) if name.endswith("+single") else (name, base) for name, base in steps]
+    return [(base, name) if name.endswith("+no_tta") else (name, base) for name, base in steps]
 
 
 def _both_ways(pairs: Iterable[Pair]) -> list[Pair]:

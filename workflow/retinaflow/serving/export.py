@@ -29,7 +29,7 @@ from retinaflow.evaluation.bootstrap import kappa
 from retinaflow.networks.objectives import impossible_rows
 from retinaflow.preprocessing.batches import Batches, Images, ImageSource
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import Decision, grade
+from retinaflow.scoring.decision_rules import DecisionRule, grade
 from retinaflow.scoring.score import BATCH, predict_views
 from retinaflow.serving.bundle import NOTICE
 from retinaflow.serving.exported import COLUMNS
@@ -78,7 +78,7 @@ class ExportJob:
     model: keras.Model
     keras_file: Path
     variant: Variant
-    decision_rule: Decision
+    decision_rule: DecisionRule
     tta_views: int
     training: Images
     validation: Images
@@ -134,7 +134,7 @@ def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> 
     return outputs
 
 
-def metadata(training_run: str, variant: Variant, decision_rule: Decision, tta_views: int) -> dict[str, Any]:
+def metadata(training_run: str, variant: Variant, decision_rule: DecisionRule, tta_views: int) -> dict[str, Any]:
     """Describe input and output of an exported model for a program that grades images.
 
     ``input`` describes the result of ``preprocess.load_image``. ``decision_rule`` grades the raw outputs, which are
@@ -159,7 +159,7 @@ def metadata(training_run: str, variant: Variant, decision_rule: Decision, tta_v
 
 
 def compared(
-    training_run: str, exported: Exported, reference: Exported, grades: np.ndarray, decision_rule: Decision
+    training_run: str, exported: Exported, reference: Exported, grades: np.ndarray, decision_rule: DecisionRule
 ) -> dict[str, Any]:
     """Compare an exported model with a reference.
 
@@ -176,7 +176,7 @@ def compared(
     own, other = grade(decision_rule, exported.outputs), grade(decision_rule, reference.outputs)
     apart = np.abs(own.probabilities - other.probabilities)
     every = range(len(decision_rule.grade_names))
-    kappas = [float(kappa(confusion_matrix(grades, found.level, labels=every))) for found in (own, other)]
+    kappas = [float(kappa(confusion_matrix(grades, found.predicted, labels=every))) for found in (own, other)]
     return {
         "training_run": training_run,
         "format": exported.format,
@@ -185,7 +185,7 @@ def compared(
         "images": len(grades),
         "quadratic_weighted_kappa": _written(kappas[0]),
         "kappa_difference": _written(kappas[0] - kappas[1]),
-        "grades_changed": int((own.level != other.level).sum()),
+        "grades_changed": int((own.predicted != other.predicted).sum()),
         "mean_probability_difference": _written(apart.mean()),
         "largest_probability_difference": _written(apart.max()),
     }

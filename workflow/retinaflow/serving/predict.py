@@ -23,7 +23,7 @@ from retinaflow.jobs.resources import PREDICTED
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.preprocess import load_image
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import Decision, grade, read_decision
+from retinaflow.scoring.decision_rules import DecisionRule, grade, read_decision_rule
 from retinaflow.scoring.eyes import blend, fellows, paired
 from retinaflow.scoring.raw_outputs import mean_outputs
 from retinaflow.scoring.score import load_model, predict_views
@@ -99,8 +99,8 @@ class LoadedModel(NamedTuple):
     bundle: Bundle
     model: BundledModel
     networks: list[tuple[BundledNetwork, list[keras.Model]]]
-    decision_rule: Decision
-    eye_average: Decision
+    decision_rule: DecisionRule
+    eye_average: DecisionRule
 
 
 class NewImage(NamedTuple):
@@ -172,7 +172,7 @@ def load_bundled_model(bundle: Bundle, name: str) -> LoadedModel:
         for network in model.networks
     ]
     paths = (model.decision_rule, model.eye_average or model.decision_rule)
-    rules = [read_decision(path) for path in paths]
+    rules = [read_decision_rule(path) for path in paths]
     for path, rule in zip(paths, rules, strict=True):
         if (rule.grade_names, rule.objective) != (grade_names, model.objective):
             raise RetinaflowError(
@@ -344,7 +344,7 @@ def answers_of(
 
 def _graded(grades: Grades, number: int, grade_names: Sequence[str], of_grade: str, of_rest: str) -> Answer:
     """Grade, severity and referral of one image; ``of_grade`` and ``of_rest`` are prefixes of the columns."""
-    predicted = int(grades.level[number])
+    predicted = int(grades.predicted[number])
     return {
         f"{of_grade}grade_name": grade_names[predicted],
         f"{of_grade}grade": predicted,
