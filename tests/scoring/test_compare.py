@@ -374,9 +374,9 @@ def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], 
     bad = tmp_path / "bad.json"
     bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
+    names = {"table": "c.csv", "pairs": "p.csv", "markdown": "c.md"}
+    outputs = {name: out / file for name, file in names.items()}
     with pytest.raises(RetinaflowError, match=message) as caught:
-        names = {"table": "c.csv", "pairs": "p.csv", "markdown": "c.md"}
-        outputs = {name: out / file for name, file in names.items()}
         compare([bad], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
     assert str(caught.value).startswith(f"{bad}: ")
     assert not out.exists()
