@@ -10,8 +10,8 @@ from retinaflow.storage.tables import read_table
 RUN = "MobileNetV3Small"
 MADE = [
     f"run_features {RUN}",
-    f"blend {RUN}",
-    f"fusion {RUN}",
+    f"eye_average {RUN}",
+    f"eye_stacking {RUN}",
     *[f"grade {RUN}+{kind}" for kind in ("eye_average", "eye_stacking")],
 ]
 PROBED = [*[f"features {RUN} {part}" for part in ("train", "validation")], f"probe_backbone {RUN}", "rank_probes"]
@@ -53,7 +53,7 @@ def test_both_eyes_and_probe(finished):
     assert finished.planned() == Counter([MADE[1], f"grade {RUN}+eye_average", "compare"])
     finished.config["eyes"]["fellow_eye_weight"] = 0.25
     finished.config["features"] = {"views": 2}
-    fused = Counter([MADE[0], f"fusion {RUN}", f"grade {RUN}+eye_stacking", "compare"])
+    fused = Counter([MADE[0], f"eye_stacking {RUN}", f"grade {RUN}+eye_stacking", "compare"])
     assert finished.planned() == fused
     assert finished.planned(*targets) == fused + Counter([*PROBED, "probe"])
     del finished.config["features"]

@@ -152,7 +152,7 @@ def rules_of(printed: str) -> set[str]:
     return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total"}
 
 
-STAGES = {"inventory", "judge", "split", "organize", "preprocess", "train", "score", "grade", "compare"}
+STAGES = {"inventory", "check_problems", "split", "organize", "preprocess", "train", "score", "grade", "compare"}
 
 
 def test_as_a_module_under_other_names(module):

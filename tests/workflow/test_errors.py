@@ -158,7 +158,7 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
     table.write_text(re.sub("^1002_left,.", f"1002_left,{level}", table.read_text(), flags=re.MULTILINE))
     project.config["data"]["test"]["exclude"] = ["1001_left"]
     project.config["data"]["exclude_limit"] = 0.2
-    project.snakemake("--until", "organize", "judge")
+    project.snakemake("--until", "organize", "check_problems")
     assert problems_of(project, "results/inventory/problems.csv") == {
         ("empty", "excluded", "my photographs/4_left.jpeg"),
         ("truncated", "excluded", "my photographs/7_left.jpeg"),

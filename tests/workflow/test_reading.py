@@ -19,7 +19,7 @@ def test_a_dry_run_of_a_fresh_project_plans_everything_and_makes_nothing(fresh):
     project = fresh()
     planned = project.planned()
     assert {job.split()[0] for job in planned} == {
-        "inventory", "judge", "split", "organize", "preprocess", "train", "score", "average", "grade",
+        "inventory", "check_problems", "split", "organize", "preprocess", "train", "score", "ensemble", "grade",
         "compare"
     }  # fmt: skip
     assert not (project.folder / "results").exists()
@@ -31,7 +31,7 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
     # 38.4, 9.6 and 32 photographs in shards of 10.
     counts = {"preprocess": 4 + 1 + 4, "train": 2, "score": 2, "grade": 3, "inventory": 2, "organize": 3, "split": 1}
     assert {stage: stages.count(stage) for stage in counts} == counts
-    assert len(stages) == sum(counts.values()) + 4  # judge, average, compare and all
+    assert len(stages) == sum(counts.values()) + 4  # check_problems, ensemble, compare and all
 
     project.config["preprocess"]["shard_size"] = 48
     fewer = [label.split("\\n")[0] for label in nodes(project.snakemake("--dag"))]
@@ -41,7 +41,8 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
 
 def test_the_rule_graph_names_each_stage_once(fresh):
     assert sorted(nodes(fresh().snakemake("--rulegraph"))) == [
-        "all", "average", "compare", "grade", "inventory", "judge", "organize", "preprocess", "score", "split", "train"
+        "all", "check_problems", "compare", "ensemble", "grade", "inventory", "organize", "preprocess", "score",
+        "split", "train"
     ]  # fmt: skip
 
 

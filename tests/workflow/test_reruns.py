@@ -22,13 +22,13 @@ def trained(*backbones):
 
 
 # Of two backbones, and graded as one.
-AVERAGED = ["average", "grade ensemble"]
+AVERAGED = ["ensemble", "grade ensemble"]
 
 
 # The test set must share neither patient nor photograph with the training set, and is compared with it anew.
 TABLES = [
     *[f"inventory {dataset}" for dataset in ("train", "test")],
-    "judge",
+    "check_problems",
     "split",
     *[f"organize {part}" for part in SHARDS],
 ]
@@ -37,7 +37,7 @@ TRAINING_SET = jobs(*TABLES, *trained(*BACKBONES), "compare", shards=SHARDS)
 
 TEST_SET = jobs(
     "inventory test",
-    "judge",
+    "check_problems",
     "organize test",
     *[f"{stage} {name}" for stage in ("score", "grade") for name in BACKBONES],
     *AVERAGED,
@@ -144,7 +144,7 @@ def test_a_label_corrected_of_the_test_set(finished):
 def test_what_decides_only_whether_a_problem_stops_the_run(finished):
     finished.config["data"]["on_problem"] = {"no_label": "error"}
     finished.config["data"]["exclude_limit"] = 0.5
-    assert finished.planned() == jobs("judge")
+    assert finished.planned() == jobs("check_problems")
 
 
 def test_a_bad_label_of_the_test_set_costs_no_training(finished):
@@ -185,8 +185,8 @@ def test_size_of_one_backbone(finished):
     assert finished.planned() == jobs(*trained("VGG16"), "compare", shards=SHARDS)
 
 
-SCORES = ["score", "average", "grade", "compare"]
-STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", *SCORES]
+SCORES = ["score", "ensemble", "grade", "compare"]
+STAGES = ["inventory", "check_problems", "split", "organize", "preprocess", "train", *SCORES]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ STAGES = ["inventory", "judge", "split", "organize", "preprocess", "train", *SCO
         ("data/demo", []),
         ("data/headers", STAGES),
         ("data/inventory", STAGES),
-        ("data/preflight", ["judge"]),
+        ("data/preflight", ["check_problems"]),
         ("data/split", ["split", "organize", "preprocess", "train", *SCORES]),
         ("data/organize", ["organize", "preprocess", "train", *SCORES]),
         ("preprocessing/variant", ["preprocess", "train", *SCORES]),

@@ -177,7 +177,15 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
     submitted = run.jobs()
-    numbers = {"inventory": 2, "organize": 3, "preprocess": 6, "train": 1, "score": 1, "run_features": 1, "fusion": 1}
+    numbers = {
+        "inventory": 2,
+        "organize": 3,
+        "preprocess": 6,
+        "train": 1,
+        "score": 1,
+        "run_features": 1,
+        "eye_stacking": 1,
+    }
     assert Counter(job["rule"] for job in submitted) == numbers
     # The shards of the training part can be made as soon as it is organized; the one of validation perhaps alone.
     assert sum("ArrayTaskId" in job for job in submitted if job["rule"] == "preprocess") >= 3
@@ -188,11 +196,11 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
         assert job.get("TresPerJob") == ("gres:gpu:1" if network else None)
         assert ("gres/gpu=1" in job["TRES"]) == network
         assert int(job["MinMemoryNode"].rstrip("M")) >= (5000 if network else 1000)
-        assert job["NumCPUs"] == ("2" if network else {"inventory": "4", "fusion": "2"}.get(job["rule"], "1"))
+        assert job["NumCPUs"] == ("2" if network else {"inventory": "4", "eye_stacking": "2"}.get(job["rule"], "1"))
         assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
         assert job["Requeue"] == "1"
     # Local: what takes seconds, and what needs internet.
-    for rule in ("split", "judge", "blend", "grade", "compare"):
+    for rule in ("split", "check_problems", "eye_average", "grade", "compare"):
         assert f"localrule {rule}:" in shown
     assert "bounded by" not in shown
     if cluster:

@@ -11,27 +11,27 @@ def training_run_files(split, file):
     return lambda wildcards: [path("scores", run, split, file) for run in MODELS.runs_of(wildcards.network)]
 
 
-rule blend:
+rule eye_average:
     input:
-        **{split: network_outputs(split) for split in MODELS.splits_of("blend")},
+        **{split: network_outputs(split) for split in MODELS.splits_of("eye_average")},
     output:
         **{
             split: path("scores", "{network}+eye_average", split, "raw_outputs.csv")
-            for split in MODELS.splits_of("blend")
+            for split in MODELS.splits_of("eye_average")
         },
     log:
-        path("logs", "blend", "{network}.log"),
+        path("logs", "eye_average", "{network}.log"),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
-        code=code_of("blend.py"),
-        parts=MODELS.splits_of("blend"),
+        code=code_of("eye_average.py"),
+        parts=MODELS.splits_of("eye_average"),
         objective=lambda wildcards: MODELS.objective(wildcards.network),
         classes=len(GRADE_NAMES),
         weight=CONFIG.eyes.fellow_eye_weight,
     script:
-        "../scripts/blend.py"
+        "../scripts/eye_average.py"
 
 
 # Of the fine-tuned network, of images that it was not trained on.
@@ -69,7 +69,7 @@ rule run_features:
         "../scripts/run_features.py"
 
 
-rule fusion:
+rule eye_stacking:
     input:
         **{
             f"{split}_{kind}": training_run_files(split, file)
@@ -83,21 +83,21 @@ rule fusion:
     output:
         **{
             split: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
-            for split, folder in zip(MODELS.scored, MODELS.splits_of("fusion"))
+            for split, folder in zip(MODELS.scored, MODELS.splits_of("eye_stacking"))
         },
     log:
-        path("logs", "fusion", "{network}.log"),
+        path("logs", "eye_stacking", "{network}.log"),
     conda:
         "../../envs/retinaflow.yaml"
     threads: 2
     resources:
-        mem_mb=fusion_memory,
-        runtime=scheduled(fusion_runtime),
+        mem_mb=eye_stacking_memory,
+        runtime=scheduled(eye_stacking_runtime),
     params:
-        code=code_of("fusion.py"),
+        code=code_of("eye_stacking.py"),
         parts=MODELS.scored,
         objective=lambda wildcards: MODELS.objective(wildcards.network),
         classes=len(GRADE_NAMES),
         seed=CONFIG.seed,
     script:
-        "../scripts/fusion.py"
+        "../scripts/eye_stacking.py"

@@ -80,8 +80,8 @@ rule inventory:
 
 
 # All problems of all data sets at once. No other stage waits for it, since it would run again after whatever changes
-# either of them: split and organize judge what they read themselves, by the same rules.
-rule judge:
+# either of them: split and organize check what they read, by the same rules.
+rule check_problems:
     input:
         inventories=expand(path("inventory", "{data_set}.csv"), data_set=DATA_SETS),
         problems=expand(path("inventory", "{data_set}-problems.csv"), data_set=DATA_SETS),

@@ -10,7 +10,7 @@ def split_table(wildcards):
 
 
 def split_problems(wildcards):
-    """The problems of the data set that the test split is; those of the other splits split has judged."""
+    """Problems of the test set; the rule split checks those of the other splits."""
     return [path("inventory", "test-problems.csv")] if wildcards.split == "test" else []
 
 

@@ -19,7 +19,7 @@ def model_records(wildcards):
 
 
 def model_shards(suffix):
-    """Input function: shard files of the images that a model is scored on; any network's, for the average."""
+    """Input function: shard files of the images that a model is scored on; any network's, for the ensemble."""
 
     def files(wildcards):
         network = next(iter(CONFIG.models)) if wildcards.model == ENSEMBLE else wildcards.model.split("+")[0]

@@ -109,11 +109,11 @@ def run_features_runtime(wildcards, input, threads, attempt):
     return resources.scoring_minutes(network_settings(wildcards), views, attempt)
 
 
-def fusion_memory(wildcards, attempt):
+def eye_stacking_memory(wildcards, attempt):
     return resources.probe_memory(sum(map(data_set_images, DATA_SETS)), attempt)
 
 
-def fusion_runtime(wildcards, input, threads, attempt):
+def eye_stacking_runtime(wildcards, input, threads, attempt):
     return resources.probe_minutes(data_set_images("train"), attempt)
 
 

@@ -113,7 +113,7 @@ if FOLDS:
     localrules:
         grade_combined,
         pool,
-        pool_single,
+        pool_no_tta,
 
     use rule grade as grade_combined with:
         output:
@@ -146,7 +146,7 @@ if FOLDS:
         script:
             "../scripts/pool.py"
 
-    use rule pool as pool_single with:
+    use rule pool as pool_no_tta with:
         output:
             **{
                 split: path("scores", f"{{network}}+{NO_TTA}", folder, "raw_outputs.csv")
@@ -160,7 +160,7 @@ if FOLDS:
             kind="no_tta",
 
 
-rule average:
+rule ensemble:
     input:
         **{split: outputs_of(CONFIG.models, split) for split in MODELS.splits_of(ENSEMBLE)},
     output:
@@ -171,10 +171,10 @@ rule average:
     conda:
         "../../envs/retinaflow.yaml"
     params:
-        code=code_of("average.py"),
+        code=code_of("ensemble.py"),
         parts=MODELS.splits_of(ENSEMBLE),
         objectives=[MODELS.objective(network) for network in CONFIG.models],
         objective=MODELS.objective(ENSEMBLE),
         classes=len(GRADE_NAMES),
     script:
-        "../scripts/average.py"
+        "../scripts/ensemble.py"
