@@ -62,3 +62,9 @@ def test_no_circle_within_a_package():
 
 def test_package_files_are_empty():
     assert not [path for path in LIBRARY.rglob("__init__.py") if path.read_text(encoding="utf-8").strip()]
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports test files by their names alone."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(set(names)) == len(names)
