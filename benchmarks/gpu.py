@@ -173,7 +173,7 @@ def _prepare(path: Path, recipe: Variant) -> np.ndarray:
 
 
 def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
-    """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.training.train`` does."""
+    """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.training.fit`` does."""
     typed = TrainingSettings.model_construct(**{**settings, "backbone": case.backbone})
     model = build(typed, len(CLASSES), precision=precision)
     compile_model(model, typed, len(CLASSES), jit=devices.compiles())

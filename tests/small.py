@@ -19,7 +19,8 @@ import pytest
 from common import AUGMENT, Part
 from retinaflow.networks.backbones import BACKBONES, Backbone
 from retinaflow.settings.train import TrainingSettings
-from retinaflow.training.train import OutOfTimeError, train_job
+from retinaflow.training.callbacks import OutOfTimeError
+from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
 
 THREE = ["none", "mild", "severe"]
 SETTINGS = {
@@ -94,13 +95,24 @@ def planted(number: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
     return pixels.astype(np.uint8), levels
 
 
+def small_job(folder: Path, parts: tuple[Part, Part], settings: TrainingSettings, **fields: Any) -> TrainingJob:
+    """Training job of the small network in ``folder``, with checkpoints beside it."""
+    training, validation = (SplitFiles(*part) for part in parts)
+    described = {
+        "training_run": "Tiny",
+        "settings": settings,
+        "grade_names": THREE,
+        "seed": 1,
+        "outputs": TrainedFiles(*(folder / name for name in OUTPUTS)),
+        "checkpoints": folder.with_name(f"{folder.name}-checkpoints"),
+    }
+    return TrainingJob(training=training, validation=validation, **{**described, **fields})
+
+
 def train_small(folder: Path, parts: tuple[Part, Part], minutes: float | None = None, **changes: Any) -> None:
     """Train as the workflow does, in ``folder``; with checkpoints beside it."""
-    outputs = [folder / name for name in OUTPUTS]
-    decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, "error", THREE, 1)
     try:
-        checkpoints = folder.with_name(f"{folder.name}-checkpoints")
-        train_job(*decided, *parts, None, "", 1, time.monotonic(), minutes, *outputs, checkpoints, [])
+        train_job(small_job(folder, parts, typed(**changes), minutes=minutes, start=time.monotonic()))
     except OutOfTimeError:
         train_small(folder, parts, minutes, **changes)
 

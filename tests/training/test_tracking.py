@@ -12,9 +12,10 @@ import pytest
 import small
 from common import Part
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.tracking import TrackingSettings
 from retinaflow.storage.tables import read_table
 from retinaflow.training import checkpoints, tracking
-from retinaflow.training.train import train_job
+from retinaflow.training.job import train_job
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="make track")
 tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
@@ -35,14 +36,11 @@ def train(
     folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], halve: str = "error", **changes: Any
 ) -> list[dict[str, str]]:
     """Train as the workflow does, told to what ``asked`` names; returns the history."""
-    outputs = [folder / name for name in small.OUTPUTS]
-    followed = tracking.trackers(asked, "Tiny", folder / "events")
+    followed = tracking.trackers(TrackingSettings.model_validate(asked), "Tiny", folder / "events")
+    settings = small.typed(on_out_of_memory=halve, **changes)
     with pytest.MonkeyPatch.context() as patch:
         small.register(patch)
-        train_job(
-            *("Tiny", "Tiny", {**small.SETTINGS, **changes}, halve, small.THREE, 1, *parts, None, "", 1, 0, None),
-            *(*outputs, folder / "checkpoints", [], followed),
-        )
+        train_job(small.small_job(folder, parts, settings, checkpoints=folder / "checkpoints", trackers=followed))
     return read_table(folder / "history.csv")
 
 

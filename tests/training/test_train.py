@@ -29,10 +29,14 @@ from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
 from retinaflow.storage.tables import read_table
-from retinaflow.training import train as train_module
+from retinaflow.training import fit as fit_module
+from retinaflow.training import job as job_module
+from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.checkpoints import Checkpoint
-from retinaflow.training.train import HISTORY_COLUMNS, OutOfTimeError, train, train_job
-from small import OUTPUTS, SETTINGS, THREE, planted, register, tiny, train_small, typed
+from retinaflow.training.fit import TrainingData, train
+from retinaflow.training.history import HISTORY_COLUMNS
+from retinaflow.training.job import train_job
+from small import OUTPUTS, SETTINGS, THREE, planted, register, small_job, tiny, train_small, typed
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
@@ -50,18 +54,12 @@ def parts(make_part) -> tuple[Part, Part]:
 
 
 def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of_memory: str = "error", **changes: Any):
-    settings = {**SETTINGS, **changes}
+    settings = typed(on_out_of_memory=on_out_of_memory, **changes)
     return train(
-        "Tiny",
-        {**settings, **devices.resolve(typed(**settings))},
-        THREE,
-        Images(*training, THREE),
-        Images(*validation, THREE),
-        None,
-        seed,
-        1,
-        Checkpoint(folder / "checkpoints", "key"),
-        on_out_of_memory=on_out_of_memory,
+        settings.model_copy(update=devices.resolve(settings)),
+        TrainingData(Images(*training, THREE), Images(*validation, THREE), THREE),
+        checkpoint=Checkpoint(folder / "checkpoints", "key"),
+        seed=seed,
     )
 
 
@@ -174,7 +172,7 @@ def test_class_weights_reach_the_loss(tmp_path, parts):
 def test_a_class_without_photographs_is_named(tmp_path, make_part, parts, kind):
     pixels, levels = planted(12)
     without = make_part("without", pixels, [min(level, 1) for level in levels], classes=THREE)
-    with pytest.raises(RetinaflowError, match=r"no photograph of severe\. Add some, or leave the class out"):
+    with pytest.raises(RetinaflowError, match=r"no image of severe\. Add some, or leave the grade out"):
         fit(tmp_path, without, parts[1], class_weights=kind)
 
 
@@ -221,9 +219,9 @@ def job(
     **changes: Any,
 ) -> Path:
     """Train in ``folder`` as the workflow does."""
-    outputs = [folder / name for name in OUTPUTS]
-    decided = ("Tiny", "Tiny", {**SETTINGS, **changes}, on_out_of_memory, THREE, seed)
-    train_job(*decided, *parts, None, code, 1, time.monotonic(), minutes, *outputs, checkpoints_of(folder), ["GPU 3"])
+    settings = typed(on_out_of_memory=on_out_of_memory, **changes)
+    limits = {"start": time.monotonic(), "minutes": minutes, "gpus": ["GPU 3"]}
+    train_job(small_job(folder, parts, settings, seed=seed, code=code, **limits))
     return folder
 
 
@@ -273,7 +271,10 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
 
     record = json.loads((folder / "training_run.json").read_text())
     assert record["training_run"] == record["backbone"] == "Tiny"
-    assert record["settings"] == {**SETTINGS, "normalisation": "dataset"}
+    assert record["settings"] == {
+        **SETTINGS,
+        **{"normalisation": "dataset", "backbone": "Tiny", "weights": "imagenet", "backend": "tensorflow"},
+    }
     assert (record["seed"], record["batch_size"]) == (7, 8)
     assert record["grade_names"] == THREE
     assert record["digests"] == {
@@ -306,12 +307,10 @@ def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
     path = tmp_path / "tiny.weights.h5"
     source = tiny(False, None, (32, 32, 3))
     source.save_weights(path)
-    settings = {**SETTINGS, "freeze_layers": "all", "epochs": 1}
-    outputs = [tmp_path / "run" / name for name in OUTPUTS]
-    decided = ("Tiny", "Tiny", settings, "error", THREE, 1)
-    train_job(*decided, *parts, path, "", 1, 0, None, *outputs, tmp_path / "checkpoints", [])
-    assert json.loads(outputs[3].read_text())["digests"]["weights"] == digest_files([path])
-    trained = keras.saving.load_model(outputs[0]).get_layer("tiny").get_weights()
+    run = small_job(tmp_path / "run", parts, typed(freeze_layers="all", epochs=1), weights=path)
+    train_job(run)
+    assert json.loads(run.outputs.record.read_text())["digests"]["weights"] == digest_files([path])
+    trained = keras.saving.load_model(run.outputs.model).get_layer("tiny").get_weights()
     for old, new in zip(source.get_weights(), trained, strict=True):
         assert np.array_equal(old, new)
 
@@ -413,7 +412,7 @@ def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_bee
 def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_on_the_next_time(tmp_path, parts):
     settings = {"batch_norm": "inference", "head_epochs": 2, "epochs": 1}
     for made, come in (("validation", "view-1"), ("view-1", "view-2")):
-        told = rf"within the features of {come}, as one takes \d+ s\. The features so far are kept"
+        told = rf"within the features of {come}, as one takes \d+ s\. The features so far are saved"
         with pytest.raises(OutOfTimeError, match=told):
             job(tmp_path / "limited", parts, minutes=1, **settings)
         assert (checkpoints_of(tmp_path / "limited") / f"{made}.array.npy").exists()
@@ -525,7 +524,7 @@ def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(t
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "write_table", kill)
+        patch.setattr(job_module, "write_history", kill)
         with pytest.raises(Killed):
             job(tmp_path / "killed", parts)
     with monkeypatch.context() as patch:
@@ -578,7 +577,7 @@ def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monk
 def test_before_its_time_is_over_a_job_ends_after_an_epoch_and_goes_on_the_next_time(tmp_path, parts):
     undisturbed = outcome(job(tmp_path / "undisturbed", parts))
     for epochs in (1, 2):
-        told = rf"within epoch {epochs + 1}, as one takes \d+ s\. The {epochs} epochs so far are kept"
+        told = rf"within epoch {epochs + 1}, as one takes \d+ s\. The {epochs} epochs so far are saved"
         with pytest.raises(OutOfTimeError, match=told):
             job(tmp_path / "limited", parts, minutes=1)  # less than what is put aside
     assert outcome(job(tmp_path / "limited", parts, minutes=1))[0] == undisturbed[0]
@@ -587,21 +586,23 @@ def test_before_its_time_is_over_a_job_ends_after_an_epoch_and_goes_on_the_next_
 
 def memory_for(patch: pytest.MonkeyPatch, limit: int) -> None:
     """Let the device find no memory for batches of more than ``limit`` photographs."""
-    plenty = train_module._fit
+    plenty = fit_module._fit_phase
 
-    def scarce(model: keras.Model, settings: dict[str, Any], seed: int, batches: Batches, *others: Any) -> None:
-        if batches.batch_size > limit:
+    def scarce(
+        fit: fit_module.Fit, model: keras.Model, batches: tuple[Batches, Batches], *others: Any, **options: Any
+    ) -> None:
+        if batches[0].batch_size > limit:
             raise MemoryError
-        plenty(model, settings, seed, batches, *others)
+        plenty(fit, model, batches, *others, **options)
 
-    patch.setattr(train_module, "_fit", scarce)
+    patch.setattr(fit_module, "_fit_phase", scarce)
 
 
 def test_out_of_memory_is_an_error_that_says_what_to_change(tmp_path, parts, monkeypatch):
     memory_for(monkeypatch, 4)
     with pytest.raises(RetinaflowError) as error:
         fit(tmp_path, *parts)
-    assert "Tiny: out of memory with batches of 8 photographs of 32 x 32 pixels. Lower batch_size" in str(error.value)
+    assert "Tiny: out of memory with batches of 8 images of 32 x 32 pixels. Lower batch_size" in str(error.value)
 
 
 def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, monkeypatch, caplog):
@@ -618,14 +619,14 @@ def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, mo
     assert all(np.array_equal(a, b) for a, b in zip(halved[1], small[1], strict=True))
     assert json.loads((tmp_path / "halved/training_run.json").read_text())["batch_size"] == 2
     memory_for(monkeypatch, 0)
-    with pytest.raises(RetinaflowError, match="batches of 1 photographs"):
+    with pytest.raises(RetinaflowError, match="batches of 1 images"):
         fit(tmp_path, *parts, on_out_of_memory="halve")
 
 
 def test_a_batch_that_several_gpus_could_not_share_is_not_tried(tmp_path, parts, monkeypatch):
     monkeypatch.setattr(devices, "parallel", lambda _: contextlib.nullcontext())
     memory_for(monkeypatch, 0)
-    with pytest.raises(RetinaflowError, match="batches of 6 photographs"):
+    with pytest.raises(RetinaflowError, match="batches of 6 images"):
         fit(tmp_path, *parts, on_out_of_memory="halve", gpus=2, batch_size=12)
 
 
@@ -648,7 +649,7 @@ def shown_on_terminal(work: Callable[[], object]) -> str:
 def test_progress(tmp_path, parts, caplog, monkeypatch):
     """Step and time left at each batch for the screen; in the log, a line for each half minute, here of every batch."""
     minutes, tens = count(step=60), count(step=10)
-    monkeypatch.setattr("retinaflow.training.train.time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    monkeypatch.setattr("retinaflow.training.callbacks.time", SimpleNamespace(monotonic=lambda: next(minutes)))
     monkeypatch.setattr("retinaflow.training.pace.time", SimpleNamespace(monotonic=lambda: next(tens)))
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, "retinaflow.progress"):
         shown = shown_on_terminal(lambda: fit(tmp_path, *parts, epochs=1))

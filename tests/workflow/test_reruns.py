@@ -200,7 +200,7 @@ STAGES = ["inventory", "check_problems", "split", "organize", "preprocess", "tra
         ("data/organize", ["organize", "preprocess", "train", *SCORES]),
         ("preprocessing/variant", ["preprocess", "train", *SCORES]),
         ("preprocessing/augmentation", ["train", *SCORES]),
-        ("training/train", ["train", *SCORES]),
+        ("training/fit", ["train", *SCORES]),
         ("evaluation/metrics", ["grade", "compare"]),
         ("scoring/compare", ["compare"]),
         # Trackers and logs decide no result.

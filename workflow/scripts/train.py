@@ -1,4 +1,4 @@
-"""Fine-tune one backbone on one split."""
+"""Fine-tune one network on the training split."""
 
 import importlib
 import time
@@ -8,45 +8,53 @@ from retinaflow.jobs import gpus
 from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
+from retinaflow.settings.tracking import TrackingSettings
+from retinaflow.settings.train import TrainingSettings
 
-
-def part(use):
-    """Index tables and shards of the photographs used so."""
-    files = snakemake.input
-    shards = zip(files[f"{use}_pixels"], files[f"{use}_rows"], strict=True)
-    return list(map(Path, files[f"{use}_indices"])), [(Path(pixels), Path(rows)) for pixels, rows in shards]
-
-
-start = time.monotonic()
+start = time.monotonic()  # before the job waits for a GPU
 with job_log(snakemake.log[0]):
-    devices = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.training_run}")
+    claimed = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.training_run}")
     choose(snakemake.params.settings["backend"])
-    # Here, so that the log tells if the backend does not even load.
-    from retinaflow.training.train import train_job
+    # The backend is imported here, so that the log has its errors.
+    from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
 
-    # No import: what is told to whom decides nothing, and no change of it should train anew.
+    # No import statement: trackers decide no result, so a change of their code is no reason to train again.
     tracking = importlib.import_module("retinaflow.training.tracking")
     run, config = snakemake.wildcards.training_run, snakemake.config
+
+    def files_of(split):
+        files = snakemake.input
+        shards = zip(files[f"{split}_pixels"], files[f"{split}_rows"], strict=True)
+        indices = list(map(Path, files[f"{split}_indices"]))
+        return SplitFiles(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards])
+
+    # No parameter: after a change of it, models that have enough memory need not be trained again.
+    on_out_of_memory = config["models"][run.split("/")[0]]["on_out_of_memory"]
     train_job(
-        run,
-        snakemake.params.backbone,
-        snakemake.params.settings,
-        # No parameter: who follows the advice to change it should not have to train other backbones anew.
-        config["models"][run.split("/")[0]]["on_out_of_memory"],
-        snakemake.params.classes,
-        snakemake.params.seed,
-        part("train"),
-        part("validation"),
-        Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
-        one_digest(snakemake.params.code),
-        snakemake.threads,
-        start,  # before it waited for a GPU
-        snakemake.resources.get("runtime"),
-        Path(snakemake.output.model),
-        Path(snakemake.output.history),
-        Path(snakemake.output.grade_names_file),
-        Path(snakemake.output.record),
-        Path(snakemake.params.checkpoints),
-        list(map(str, devices)),
-        tracking.trackers(config["tracking"], run, Path(config["results"], "tensorboard", run)),
+        TrainingJob(
+            training_run=run,
+            settings=TrainingSettings.model_validate(
+                {**snakemake.params.settings, "on_out_of_memory": on_out_of_memory}
+            ),
+            grade_names=snakemake.params.classes,
+            seed=snakemake.params.seed,
+            training=files_of("train"),
+            validation=files_of("validation"),
+            weights=Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
+            code=one_digest(snakemake.params.code),
+            workers=snakemake.threads,
+            start=start,
+            minutes=snakemake.resources.get("runtime"),
+            outputs=TrainedFiles(
+                model=Path(snakemake.output.model),
+                history=Path(snakemake.output.history),
+                grade_names=Path(snakemake.output.grade_names_file),
+                record=Path(snakemake.output.record),
+            ),
+            checkpoints=Path(snakemake.params.checkpoints),
+            gpus=list(map(str, claimed)),
+            trackers=tracking.trackers(
+                TrackingSettings.model_validate(config["tracking"]), run, Path(config["results"], "tensorboard", run)
+            ),
+        )
     )

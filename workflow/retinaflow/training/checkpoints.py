@@ -1,4 +1,4 @@
-"""Where a training goes on after it was cut short: the weights and figures of its last finished epoch."""
+"""Training checkpoints."""
 
 import json
 import logging
@@ -20,21 +20,24 @@ ARRAY = "{}.array.npy"
 
 
 class Checkpoint:
-    """The state of one training in ``folder``: its epochs so far, and the weights of the last and of the best one.
+    """Checkpoint of one training run: its epochs so far, and the weights of the last and of the best epoch.
 
-    Beside them are arrays that take long to make, as long as they are of use.
+    It also holds arrays that are slow to compute, as long as training needs them.
 
-    ``key`` stands for everything that decides the outcome: what another key left is removed, and so is what does not
-    hold together. ``rows`` are the figures of each finished epoch, ``batch_size`` what was trained with (0 before
-    anything was), ``finished`` whether no further epoch is wanted. ``follow``, if there is one, is called with all
-    rows once another one is kept, and with none where the training begins or begins anew.
+    The state file names the files of the checkpoint with their digests. It is replaced after they are complete. A kill
+    at any moment leaves the previous epoch or this one, never a mixture.
 
-    The state file names the files that belong to it, with their digests, and is replaced after they are whole: a
-    kill at any moment leaves the epoch before or this one, never a mixture.
+    Attributes:
+        folder: Folder of the checkpoint.
+        key: Digest of everything that decides the result. Files of another key are removed, and so are damaged ones.
+        rows: Row of the history of each finished epoch.
+        batch_size: Batch size of these epochs. 0 before training begins.
+        finished: Whether training needs no further epoch.
+        follow: Called with all rows after an epoch is saved, and with none when training begins or begins again.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        """Take up what is in ``folder``, or nothing."""
+        """Read the checkpoint in ``folder``, if there is one of this key."""
         self.folder = folder
         self.key = key
         self.rows: list[dict[str, Any]] = []
@@ -45,12 +48,12 @@ class Checkpoint:
         path = folder / STATE
         try:
             if path.exists():
-                self._take_up(json.loads(path.read_text(encoding="utf-8")))
+                self._read(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s: what an earlier run left cannot be used (%s); training starts anew", path, error)
+            log.warning("%s: the checkpoint of an earlier run cannot be used (%s); training starts again", path, error)
         self._tidy()
 
-    def _take_up(self, state: dict[str, Any]) -> None:
+    def _read(self, state: dict[str, Any]) -> None:
         if state["key"] != self.key:
             raise ValueError("it is of other data, settings or code")
         for name, digest in state["files"].items():
@@ -60,24 +63,24 @@ class Checkpoint:
         self.batch_size, self._files = state["batch_size"], state["files"]
 
     def save(self, model: keras.Model, rows: Sequence[Mapping[str, Any]], best: int, finished: bool) -> None:
-        """Keep ``model``, optimiser included, as of the last epoch of ``rows``; ``best`` is the best epoch, from 1."""
+        """Save ``model`` with its optimizer after the last epoch of ``rows``. ``best`` is the best epoch, from 1."""
         last = WEIGHTS.format(len(rows))
         with whole_file(self.folder / last) as part:
             model.save_weights(part)
         arrays = ARRAY.format("")
-        kept = {name: of for name, of in self._files.items() if name == WEIGHTS.format(best) or name.endswith(arrays)}
-        self._files = {**kept, last: digest_files([self.folder / last])}
+        needed = {name: of for name, of in self._files.items() if name == WEIGHTS.format(best) or name.endswith(arrays)}
+        self._files = {**needed, last: digest_files([self.folder / last])}
         self.rows, self.finished = [dict(row) for row in rows], finished
         self._write()
         if self.follow:
             self.follow(self.rows)
 
     def has_array(self, name: str) -> bool:
-        """Whether there is an array of that name."""
+        """Return whether there is an array called ``name``."""
         return ARRAY.format(name) in self._files
 
-    def keep_array(self, name: str, values: np.ndarray) -> None:
-        """Keep ``values`` under that name."""
+    def save_array(self, name: str, values: np.ndarray) -> None:
+        """Save ``values`` as the array ``name``."""
         path = self.folder / ARRAY.format(name)
         with whole_file(path) as part:
             np.save(part, values)
@@ -85,16 +88,16 @@ class Checkpoint:
         self._write()
 
     def array(self, name: str) -> np.ndarray:
-        """The array of that name, mapped from its file."""
+        """Return the array ``name``, mapped from its file."""
         return np.load(self.folder / ARRAY.format(name), mmap_mode="r", allow_pickle=False)
 
     def drop_arrays(self) -> None:
-        """Remove the arrays, which are of no more use."""
+        """Remove all arrays."""
         self._files = {name: digest for name, digest in self._files.items() if not name.endswith(ARRAY.format(""))}
         self._write()
 
     def restart(self, batch_size: int) -> None:
-        """Begin at the first epoch, with batches of ``batch_size``."""
+        """Restart at the first epoch, with batches of ``batch_size``."""
         self.rows, self.batch_size, self.finished, self._files = [], batch_size, False, {}
         self._write()
         if self.follow:
@@ -114,11 +117,11 @@ class Checkpoint:
         self._tidy()
 
     def load(self, model: keras.Model, epoch: int) -> None:
-        """Give ``model``, optimiser included, the weights of ``epoch``: the last one or the best one, from 1."""
+        """Load the weights of ``epoch`` into ``model`` and its optimizer: the last or the best epoch, from 1."""
         model.load_weights(self.folder / WEIGHTS.format(epoch))
 
     def _tidy(self) -> None:
-        """Remove the files that the state does not name, and the state if it is of no use."""
+        """Remove files that the state does not name, and the state of a training run that has not begun."""
         if not self.batch_size:
             (self.folder / STATE).unlink(missing_ok=True)
         for kind in (WEIGHTS.format("*"), ARRAY.format("*")):
@@ -127,9 +130,11 @@ class Checkpoint:
                     path.unlink()
 
     def remove(self) -> None:
-        """Remove all of it: the training is done, or not worth going on with."""
+        """Remove the checkpoint."""
         self.batch_size, self._files = 0, {}
         self._tidy()
         (self.folder / LOCK).unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):  # with folds, other runs have folders in here
+        if self.folder.is_dir() and not any(
+            self.folder.iterdir()
+        ):  # with folds, other training runs have folders in here
             self.folder.rmdir()

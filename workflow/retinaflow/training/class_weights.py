@@ -6,22 +6,30 @@ import numpy as np
 
 from retinaflow.errors import RetinaflowError
 
-BETA = 0.9999  # of the values that Cui et al. tried, the one that does most for rare classes
+BETA = 0.9999  # of the values in Cui et al., the best one for rare grades
 
 
-def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequence[str]) -> dict[int, float] | None:
-    """Weight of each class index in the loss, or None for equal ones.
+def class_weights(
+    kind: str | Sequence[float], grades: np.ndarray, grade_names: Sequence[str]
+) -> dict[int, float] | None:
+    """Return the weight of each grade in the loss, or None for equal weights.
 
-    With n_class photographs of a class, a weight is in proportion to 1 / n_class (``inverse``), 1 / sqrt(n_class)
-    (``sqrt_inverse``) or (1 - b) / (1 - b^n_class), b = ``BETA`` (``effective_number``, of which it is the inverse: Cui
-    et al. 2019, arXiv:1901.05555, equation 2), scaled so that the mean over the photographs is 1. A list stands for
-    itself. ``levels``: int (n,). Raises ``RetinaflowError`` if a class has no photograph at all.
+    Args:
+        kind: Weights in the order of the grades, or ``none``, or one of these functions of the number n of images of a
+            grade: 1 / n (``inverse``), 1 / sqrt(n) (``sqrt_inverse``), or (1 - b) / (1 - b^n) with b = ``BETA``, the
+            inverse of the ``effective_number`` (Cui et al. 2019, arXiv:1901.05555, equation 2). They are scaled so that
+            the mean weight of an image is 1.
+        grades: Grade of each training image, int (n,).
+        grade_names: Names of the grades.
+
+    Raises:
+        RetinaflowError: A grade has no image.
     """
-    counts = np.bincount(levels, minlength=len(classes))
+    counts = np.bincount(grades, minlength=len(grade_names))
     if not counts.all():
-        absent = ", ".join(name for name, count in zip(classes, counts, strict=True) if not count)
+        absent = ", ".join(name for name, count in zip(grade_names, counts, strict=True) if not count)
         raise RetinaflowError(
-            f"The training part has no photograph of {absent}. Add some, or leave the class out of data.grade_names."
+            f"The training split has no image of {absent}. Add some, or leave the grade out of data.grade_names."
         )
     if kind == "none":
         return None
@@ -32,4 +40,4 @@ def class_weights(kind: str | Sequence[float], levels: np.ndarray, classes: Sequ
         "sqrt_inverse": 1 / np.sqrt(counts),
         "effective_number": (1 - BETA) / (1 - BETA**counts),
     }[kind]
-    return dict(enumerate((raw * len(levels) / (raw * counts).sum()).tolist()))
+    return dict(enumerate((raw * len(grades) / (raw * counts).sum()).tolist()))

@@ -1,7 +1,6 @@
-"""Follow trainings from elsewhere: TensorBoard and MLflow, told of each epoch once it is kept.
+"""Experiment trackers (TensorBoard, MLflow). Optional; a tracker that fails never stops training.
 
-Neither decides anything: where one cannot be written to, the log says so, and the training goes on without it. What a
-training that was cut short has told is told once: both end up with the rows of `history.csv`.
+Trackers receive each epoch after it is saved. Also after an interruption, they have each row of `history.csv` once.
 """
 
 import contextlib
@@ -15,64 +14,65 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from retinaflow.config.changes import flat
+from retinaflow.settings.tracking import TrackingSettings
 
 log = logging.getLogger(__name__)
 
-# Of a row of the history, what is no figure.
+# Columns of the history without a metric.
 _OTHER = ("epoch", "phase")
 _KEY = "retinaflow.training"
-# Longest value of a setting that servers of MLflow take.
+# Longest value of a setting that servers of MLflow accept.
 _LONGEST = 500
 
 Row = Mapping[str, Any]
 
 
-def trackers(settings: Mapping[str, Any], run: str, folder: Path) -> list["Guarded"]:
-    """Those that the section ``tracking`` of the configuration asks for; TensorBoard's files go to ``folder``."""
+def trackers(settings: TrackingSettings, run: str, folder: Path) -> list["Guarded"]:
+    """Create the trackers that ``settings`` name. TensorBoard writes to ``folder``."""
     found: list[TensorBoard | MLflow] = []
-    if settings["tensorboard"]:
+    if settings.tensorboard:
         found.append(TensorBoard(folder))
-    if settings["mlflow"] is not None:
-        found.append(MLflow(settings["mlflow"], settings["experiment"], run))
+    if settings.mlflow is not None:
+        found.append(MLflow(settings.mlflow, settings.experiment, run))
     return [Guarded(tracker) for tracker in found]
 
 
 class Guarded:
-    """A tracker whose failure is told once and ends nothing."""
+    """Tracker whose first failure is a warning in the log. Training continues without it."""
 
     def __init__(self, tracker: "TensorBoard | MLflow") -> None:
         self._tracker = tracker
         self._works = True
 
     def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        """A training that ``key`` tells from others, described by ``about``, goes on after its epochs ``rows``."""
+        """Training with the digest ``key`` and the description ``about`` begins, or resumes after epochs ``rows``."""
         self._try(lambda: self._tracker.start(key, about, rows))
 
     def epoch(self, row: Row) -> None:
-        """An epoch is kept."""
+        """An epoch is saved."""
         self._try(lambda: self._tracker.epoch(row))
 
     def end(self, files: Sequence[Path]) -> None:
-        """The training is done and has left ``files``."""
+        """Training is done and has written ``files``."""
         self._try(lambda: self._tracker.end(files))
 
     def fail(self) -> None:
-        """The training has ended in an error."""
+        """Training has ended with an error."""
         self._try(self._tracker.fail)
 
-    def _try(self, tell: Callable[[], None]) -> None:
+    def _try(self, send: Callable[[], None]) -> None:
         if not self._works:
             return
         try:
-            tell()
+            send()
         except Exception as error:  # disks, networks and servers fail in ways of their own
             self._works = False
-            told = " ".join(str(error).split())[:400]
+            reason = " ".join(str(error).split())[:400]
             log.warning(
-                "%s: cannot be told (%s: %s); training goes on without it",
+                "%s: cannot record this training run (%s: %s); training continues without it",
                 self._tracker.name,
                 type(error).__name__,
-                told,
+                reason,
             )
 
 
@@ -82,7 +82,7 @@ class TensorBoard:
     name = "TensorBoard"
 
     def __init__(self, folder: Path) -> None:
-        """They take the place of what an earlier training has left in ``folder``."""
+        """The files replace those of an earlier training run in ``folder``."""
         self._folder = folder
 
     def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:  # noqa: ARG002
@@ -97,11 +97,11 @@ class TensorBoard:
             self.epoch(row)
 
     def epoch(self, row: Row) -> None:
-        """Figures of training and validation under one name, so that they are drawn together."""
-        for name, value in _figures(row).items():
-            figure = name.removeprefix("val_")
-            part = "validation" if name.startswith("val_") else "train"
-            self._writer.add_scalar(f"{figure}/{part}", value, row["epoch"])
+        """Write metrics of training and validation under one name, so that one chart has both."""
+        for name, value in _metrics(row).items():
+            metric = name.removeprefix("val_")
+            split = "validation" if name.startswith("val_") else "train"
+            self._writer.add_scalar(f"{metric}/{split}", value, row["epoch"])
         self._writer.flush()
 
     def end(self, files: Sequence[Path]) -> None:  # noqa: ARG002
@@ -109,7 +109,7 @@ class TensorBoard:
         self._writer.close()
 
     def fail(self) -> None:
-        """Nothing: the file is whole as it is."""
+        """Leave the file, which is complete."""
 
 
 class MLflow:
@@ -118,18 +118,18 @@ class MLflow:
     name = "MLflow"
 
     def __init__(self, address: str, experiment: str, run: str) -> None:
-        """``address``: of a server, or a folder."""
+        """``address`` is a server or a folder."""
         self._address, self._experiment, self._name = address, experiment, run
         self._run = ""
 
     def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        """Take up the run of ``key`` that was not ended, if ``rows`` say that it goes on, or begin one."""
-        # A server that is not there must not hold up a GPU for minutes, and nobody else is told of anything.
+        """Resume the unfinished run of ``key`` if there are ``rows``, or begin a new one."""
+        # A server that does not answer must not block a GPU for minutes. MLflow sends no telemetry.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         if (folder := _folder(self._address)) is not None:
-            # Which MLflow keeps without developing it further, and asks for a word that this is known.
+            # MLflow asks for this consent: it maintains folders without developing them further.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
@@ -140,19 +140,19 @@ class MLflow:
         if rows and earlier:
             self._run = earlier[0]
         else:
-            for run in earlier:  # of an attempt that was given up
+            for run in earlier:  # of an abandoned attempt
                 self._client.set_terminated(run, "KILLED")
             tags = {_KEY: key, "retinaflow.run": self._name}
             self._run = self._client.create_run(experiment, run_name=self._name, tags=tags).info.run_id
             for name, value in flat(about).items():
                 self._client.log_param(self._run, name, str(value)[:_LONGEST])
-        told = {metric.step for metric in self._client.get_metric_history(self._run, "loss")} if rows else set()
+        known = {metric.step for metric in self._client.get_metric_history(self._run, "loss")} if rows else set()
         for row in rows:
-            if row["epoch"] not in told:
+            if row["epoch"] not in known:
                 self.epoch(row)
 
     def _found_experiment(self, folder: Path | None) -> str:
-        """The experiment, made if there is none: trainings that begin together have the same one."""
+        """Return the experiment, or create it. Training runs that begin together share one."""
         from mlflow.exceptions import MlflowException
 
         with contextlib.ExitStack() as until:
@@ -163,39 +163,39 @@ class MLflow:
                 return str(known.experiment_id)
             try:
                 return str(self._client.create_experiment(self._experiment))
-            except MlflowException:  # in between, another training may have
+            except MlflowException:  # another training run may have created it
                 known = self._client.get_experiment_by_name(self._experiment)
                 if known is None:
                     raise
                 return str(known.experiment_id)
 
     def epoch(self, row: Row) -> None:
-        """All figures, under the names of the history, at once."""
+        """Log all metrics at once, under the names of the history."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        figures = [Metric(name, value, now, row["epoch"]) for name, value in _figures(row).items()]
-        self._client.log_batch(self._run, metrics=figures)
+        metrics = [Metric(name, value, now, row["epoch"]) for name, value in _metrics(row).items()]
+        self._client.log_batch(self._run, metrics=metrics)
 
     def end(self, files: Sequence[Path]) -> None:
-        """Keep the files with the run, which is done."""
+        """Store the files with the run and end it."""
         for path in files:
             self._client.log_artifact(self._run, str(path))
         self._client.set_terminated(self._run)
 
     def fail(self) -> None:
-        """What goes on after it is another run, with all epochs."""
+        """Mark the run as failed. A later attempt is another run with all epochs."""
         if self._run:
             self._client.set_terminated(self._run, "FAILED")
 
 
 def _folder(address: str) -> Path | None:
-    """The folder that ``address`` is; None of a server."""
+    """Return ``address`` as a folder, or None for a server."""
     parts = urlsplit(address)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return None if "://" in address else Path(address)
 
 
-def _figures(row: Row) -> dict[str, float]:
+def _metrics(row: Row) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name not in _OTHER}

@@ -1,0 +1,209 @@
+"""The training job: from the files of earlier stages to the four files of a trained network."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+
+from retinaflow.networks import devices
+from retinaflow.preprocessing.batches import Images
+from retinaflow.settings.train import TrainingSettings
+from retinaflow.storage.files import digest, digest_files, whole_file, write_json
+from retinaflow.storage.lock import lock
+from retinaflow.training.callbacks import OutOfTimeError
+from retinaflow.training.checkpoints import Checkpoint
+from retinaflow.training.fit import TrainingData, train
+from retinaflow.training.history import write_history
+
+log = logging.getLogger(__name__)
+# The screen has a handler for the progress of jobs.
+progress = logging.getLogger("retinaflow.progress")
+
+# Seconds for the time before the first epoch and after the last one, and for slower epochs.
+MARGIN = 120
+
+
+class Tracker(Protocol):
+    """Experiment tracker. It receives each epoch of a training run."""
+
+    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Training with the digest ``key`` and the description ``about`` begins, or resumes after epochs ``rows``."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is saved."""
+
+    def end(self, files: Sequence[Path]) -> None:
+        """Training is done and has written ``files``."""
+
+    def fail(self) -> None:
+        """Training has ended with an error."""
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Files of a split: its index tables, and its shards as (pixels, rows)."""
+
+    indices: Sequence[Path]
+    shards: Sequence[tuple[Path, Path]]
+
+
+@dataclass(frozen=True)
+class TrainedFiles:
+    """Files of a trained network."""
+
+    model: Path
+    history: Path
+    grade_names: Path
+    record: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """Everything that a training job needs.
+
+    Attributes:
+        training_run: Name of the training run.
+        settings: Settings of the model.
+        grade_names: Names of the grades.
+        seed: Seed of the training run.
+        training: Files of the training split.
+        validation: Files of the validation split.
+        weights: Weights file of the backbone, or None for random weights.
+        code: Digest of the code that training depends on.
+        workers: Number of threads that read batches ahead.
+        start: Start of the job on the clock of ``time.monotonic``.
+        minutes: Time limit of the job, or None. The job ends before it with ``OutOfTimeError``, unless it is done.
+        outputs: Files to write.
+        checkpoints: Folder of the checkpoint. A finished job leaves nothing there.
+        gpus: Names of the GPUs that the job may use.
+        trackers: Experiment trackers.
+    """
+
+    training_run: str
+    settings: TrainingSettings
+    grade_names: Sequence[str]
+    seed: int
+    training: SplitFiles
+    validation: SplitFiles
+    outputs: TrainedFiles
+    checkpoints: Path
+    weights: Path | None = None
+    code: str = ""
+    workers: int = 1
+    start: float = 0.0
+    minutes: float | None = None
+    gpus: Sequence[str] = ()
+    trackers: Sequence[Tracker] = ()
+
+    @property
+    def deadline(self) -> float:
+        """Latest end of the last epoch on the clock of ``time.monotonic``."""
+        return math.inf if self.minutes is None else self.start + 60 * self.minutes - MARGIN
+
+    def description(self, resolved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything but code and shards that decides the result; ``resolved`` is of ``devices.resolve``."""
+        return {
+            "training_run": self.training_run,
+            "backbone": self.settings.backbone,
+            "settings": self.settings.model_dump(exclude={"on_out_of_memory"}),
+            "seed": self.seed,
+            "grade_names": list(self.grade_names),
+            "digests": {
+                "train_index": digest_files(self.training.indices),
+                "validation_index": digest_files(self.validation.indices),
+                "weights": None if self.weights is None else digest_files([self.weights]),
+            },
+            "environment": devices.describe(),
+            "computed": dict(resolved),
+        }
+
+    def key(self, description: Mapping[str, Any]) -> str:
+        """Return a digest of everything that decides the result."""
+        # Shards are too large to read them for a digest. They are written once and never changed.
+        pixels = [file for files in (self.training, self.validation) for file, _ in files.shards]
+        written = [(file.stat().st_size, file.stat().st_mtime_ns) for file in pixels]
+        return digest(json.dumps([description, self.code, written], sort_keys=True).encode())
+
+
+def train_job(job: TrainingJob) -> None:
+    """Train one network and write its files.
+
+    An interrupted job leaves its epochs in the checkpoint. The next job resumes after them if data, settings and code
+    are the same.
+
+    Raises:
+        RetinaflowError: Another process trains with the same checkpoint, or ``train`` failed.
+        OutOfTimeError: The time limit would pass before the end of the next epoch.
+    """
+    settings = job.settings
+    devices.prepare(job.seed, settings.cpu_threads, devices.compiles(settings.jit))
+    resolved = devices.resolve(settings)
+    names = job.grade_names
+    training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
+    description = job.description(resolved)
+    # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
+    with lock(job.checkpoints):
+        checkpoint = Checkpoint(job.checkpoints, job.key(description))
+        _follow(checkpoint, job.trackers, description)
+        try:
+            trained, rows, summary = train(
+                settings.model_copy(update=resolved),
+                TrainingData(training, validation, names),
+                checkpoint=checkpoint,
+                seed=job.seed,
+                weights=job.weights,
+                workers=job.workers,
+                deadline=job.deadline,
+            )
+        except OutOfTimeError:  # the next job resumes
+            raise
+        except Exception:
+            for tracker in job.trackers:
+                tracker.fail()
+            raise
+        # The GPUs do not decide the result: an interrupted job resumes on any of them.
+        used = list(job.gpus) if job.gpus and devices.has_gpu() else devices.names(settings.gpus)
+        seconds = round(sum(row["seconds"] for row in rows), 1)
+        computed = {**resolved, "devices": used}
+        _write(job, trained, rows, {**description, **summary, "computed": computed, "seconds": seconds})
+        for tracker in job.trackers:
+            tracker.end([job.outputs.history, job.outputs.record])
+        checkpoint.remove()
+    _report(rows, summary["best_epoch"])
+
+
+def _follow(checkpoint: Checkpoint, trackers: Sequence[Tracker], description: Mapping[str, Any]) -> None:
+    """Send the epochs of the checkpoint, and each one that it saves later, to the trackers."""
+
+    def follow(rows: Sequence[Mapping[str, Any]]) -> None:
+        for tracker in trackers:
+            if rows:
+                tracker.epoch(rows[-1])
+            else:
+                tracker.start(checkpoint.key, description, [])
+
+    if checkpoint.batch_size:
+        for tracker in trackers:
+            tracker.start(checkpoint.key, description, checkpoint.rows)
+    checkpoint.follow = follow
+
+
+def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]], record: Mapping[str, Any]) -> None:
+    with whole_file(job.outputs.model) as part:
+        # Without compiled metrics and optimizer, each Keras can load the file, and it is a third as large.
+        keras.Model(trained.input, trained.output, name=job.settings.backbone).save(part)
+    write_history(job.outputs.history, rows)
+    write_json(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
+    write_json(job.outputs.record, record)
+
+
+def _report(rows: Sequence[Mapping[str, Any]], best: int) -> None:
+    row = rows[best - 1]
+    log.info("best epoch %d: %s", best, json.dumps(row))
+    result = f"best epoch {best} of {len(rows)}, validation kappa {row['val_quadratic_weighted_kappa']:.3f}"
+    progress.debug("%s", result, extra={"progress": {"result": result}})
