@@ -46,7 +46,6 @@ NOT_YET = [
     "workflow/retinaflow/serving/predict.py",
     "workflow/retinaflow/settings/*",
     "workflow/retinaflow/storage/*",
-    "workflow/retinaflow/training/*",
     "workflow/rules/*",
     "workflow/scripts/*",
 ]

@@ -6,9 +6,13 @@ import keras
 import numpy as np
 import pytest
 
+from retinaflow.networks import devices
 from retinaflow.training.history import best_epoch, monitored, plateau_rate, stops_early
 from retinaflow.training.schedule import HEAD, NETWORK, learning_rate, phase
 from small import typed
+
+# TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
+devices.prepare(seed=0, threads=1)
 
 PEAK = {"learning_rate": 0.1, "minimum_learning_rate": 0.02}
 

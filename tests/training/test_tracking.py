@@ -32,11 +32,15 @@ def parts(make_part: Any) -> tuple[Part, Part]:
     )
 
 
+def trackers(asked: dict[str, Any], run: str, folder: Path) -> list[tracking.Guarded]:
+    return tracking.trackers(TrackingSettings.model_validate(asked), run, folder)
+
+
 def train(
     folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], halve: str = "error", **changes: Any
 ) -> list[dict[str, str]]:
     """Train as the workflow does, told to what ``asked`` names; returns the history."""
-    followed = tracking.trackers(TrackingSettings.model_validate(asked), "Tiny", folder / "events")
+    followed = trackers(asked, "Tiny", folder / "events")
     settings = small.typed(on_out_of_memory=halve, **changes)
     with pytest.MonkeyPatch.context() as patch:
         small.register(patch)
@@ -167,7 +171,7 @@ def test_a_training_that_begins_anew_is_told_anew(
 def test_trainings_that_begin_together_share_an_experiment(tmp_path: Path) -> None:
     asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "runs")}
     with ThreadPoolExecutor(4) as pool:
-        for one in [tracking.trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
+        for one in [trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
             pool.submit(one.start, one._tracker._name, {}, [])
     assert len(runs_of(asked["mlflow"])) == 4
 
@@ -180,11 +184,11 @@ def test_a_training_goes_on_without_what_cannot_be_told(
     asked = {**SETTINGS, "mlflow": "http://127.0.0.1:9"}
     with caplog.at_level(logging.WARNING):
         assert len(train(tmp_path, parts, asked, epochs=2)) == 2
-    told = [record.message for record in caplog.records if "training goes on without it" in record.message]
+    told = [record.message for record in caplog.records if "training continues without it" in record.message]
     assert len(told) == 2
-    assert told[0].startswith("TensorBoard: cannot be told (")
-    assert told[1].startswith("MLflow: cannot be told (")
+    assert told[0].startswith("TensorBoard: cannot record this training run (")
+    assert told[1].startswith("MLflow: cannot record this training run (")
 
 
 def test_nobody_is_told_by_default(tmp_path: Path) -> None:
-    assert tracking.trackers({"tensorboard": False, "mlflow": None, "experiment": "a"}, "A", tmp_path) == []
+    assert trackers({"tensorboard": False, "mlflow": None, "experiment": "a"}, "A", tmp_path) == []

@@ -358,7 +358,7 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, 
         assert len(list(checkpoints_of(tmp_path / "killed").glob("*.h5"))) <= 2
     with caplog.at_level(logging.INFO):
         history, weights = outcome(job(tmp_path / "killed", parts, **LIVELY))
-    assert f"going on after epoch {len(rates) - 1}" in caplog.messages
+    assert f"resuming after epoch {len(rates) - 1}" in caplog.messages
     assert history == undisturbed[0]
     assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
     assert not checkpoints_of(tmp_path / "killed").exists()
@@ -568,7 +568,7 @@ def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monk
     with caplog.at_level(logging.INFO):
         went_on = outcome(job(folder, parts, **changes))
     assert said in caplog.text
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
     anew = outcome(job(tmp_path / "anew", parts, **changes))
     assert went_on[0] == anew[0]
     assert all(np.array_equal(a, b) for a, b in zip(went_on[1], anew[1], strict=True))
@@ -613,7 +613,7 @@ def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, mo
     caplog.set_level(logging.INFO)
     caplog.clear()
     halved = outcome(job(tmp_path / "halved", parts, on_out_of_memory="halve"))
-    assert "going on after epoch 1" in caplog.text
+    assert "resuming after epoch 1" in caplog.text
     assert "out of memory" not in caplog.text
     assert halved[0] == small[0]
     assert all(np.array_equal(a, b) for a, b in zip(halved[1], small[1], strict=True))

@@ -67,7 +67,7 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     logs = project.folder / "results/logs/train"
     assert "epoch 2/" in (logs / "MobileNetV3Small.attempt-1.log").read_text()
     assert "ended by SIGTERM; run again to go on" in (logs / "MobileNetV3Small.attempt-2.log").read_text()
-    assert "going on after epoch" in (logs / "MobileNetV3Small.log").read_text()
+    assert "resuming after epoch" in (logs / "MobileNetV3Small.log").read_text()
     assert project.history() == undisturbed.history()
     assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
     # Each epoch was told once: a metric of MLflow's folder is a file with a line for each.
@@ -85,7 +85,7 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
     arguments = ("--until", "train", "--set-resources", "train:runtime=1", "--retries")
     shown = project.snakemake(*arguments, "1", check=False)
     assert "MobileNetV3Small: the time limit would pass within epoch 2, as one takes" in shown
-    assert "The 2 epochs so far are kept: run again to go on" in shown
+    assert "The 2 epochs so far are saved: run again to resume" in shown
     logs = project.folder / "results/logs/train"
     assert sorted(path.name for path in logs.iterdir()) == [
         "MobileNetV3Small.attempt-1.log",
@@ -94,7 +94,7 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
     ]
     # Another limit is no other training.
     project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
-    assert "going on after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
+    assert "resuming after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
     assert project.history() == undisturbed.history()
 
 
@@ -194,7 +194,7 @@ def test_a_full_disk(fresh, small_disk, undisturbed):
     project.snakemake("--until", "train")
     rows = read_table(disk / "results/models/MobileNetV3Small/history.csv")
     assert [{**row, "seconds": ""} for row in rows] == undisturbed.history()
-    assert "going on after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
+    assert "resuming after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
 
 
 def test_a_results_folder_that_cannot_be_written_to(fresh, small_disk):

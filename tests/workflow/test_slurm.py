@@ -223,7 +223,7 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
     assert int(second["MinMemoryNode"].rstrip("M")) > 1.9 * int(first["MinMemoryNode"].rstrip("M"))
     (log,) = attempts(preprocessed)
     assert "ended by SIGTERM; run again to go on" in log
-    assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
+    assert "resuming after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
     assert preprocessed.history() == undisturbed.history()
 
 
@@ -250,7 +250,7 @@ def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbe
     slurm("scancel", job)
     shown = run.end()
     assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in shown
-    assert "going on after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
+    assert "resuming after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
     assert preprocessed.history() == undisturbed.history()
 
 

@@ -286,7 +286,7 @@ def _fit_phase(
     if done > epochs.start:
         checkpoint.load(model, done)
     if done:
-        log.info("going on after epoch %d", done)
+        log.info("resuming after epoch %d", done)
     training, validation = batches
     trained.evaluate(validation, steps=1, verbose=0)
     pace.resume(checkpoint.rows)
