@@ -22,6 +22,7 @@ CONFIG = {
     "data": {"train": {"images": "my photographs", "labels": "labels train.csv"}},
     "models": SMALL,
 }
+STANDARD = "--logger-retinaflow-standard"  # shows the table of jobs
 MODULE = """
 configfile: "dr.yaml"
 
@@ -171,13 +172,13 @@ def test_local_rules_of_a_module_are_known_by_their_new_names(module):
 
 
 def test_from_another_folder(beside):
-    assert rules_of(beside.snakemake("-n", "--snakefile", f"{ROOT}/Snakefile")) == {*STAGES, "all"}
+    assert rules_of(beside.snakemake("-n", STANDARD, "--snakefile", f"{ROOT}/Snakefile")) == {*STAGES, "all"}
     relative = os.path.relpath(ROOT / "Snakefile", beside.folder)
-    assert rules_of(beside.snakemake("-n", "--snakefile", relative)) == {*STAGES, "all"}
+    assert rules_of(beside.snakemake("-n", STANDARD, "--snakefile", relative)) == {*STAGES, "all"}
 
 
 def test_in_another_directory(beside):
-    printed = beside.snakemake("-n", "--directory", str(beside.folder), cwd=ROOT)
+    printed = beside.snakemake("-n", STANDARD, "--directory", str(beside.folder), cwd=ROOT)
     assert rules_of(printed) == {*STAGES, "all"}
 
 

@@ -22,7 +22,7 @@ def default(fresh):
     """The default configuration of three models and both eyes, with shards of a given size."""
 
     def make(shard_size):
-        models = {key: DEFAULT[key] for key in ("models", "backbones") if key in DEFAULT}
+        models = {"models": DEFAULT["models"]}
         return fresh(train={}, preprocess={"shard_size": shard_size}, eyes={}, **models)
 
     return make
@@ -58,7 +58,7 @@ def test_a_dry_run_names_the_causes(finished):
 
 
 def test_a_run_on_a_pipe_has_a_line_a_job_and_ends_with_the_ranking(fresh):
-    project = fresh(backbones=SMALL)
+    project = fresh(models=SMALL)
     lines = shown(project.snakemake())
     assert "\x1b" not in "".join(lines)
     assert sum(line.startswith("train ") and ": done in " in line for line in lines) == 1
@@ -70,7 +70,7 @@ def test_a_run_on_a_pipe_has_a_line_a_job_and_ends_with_the_ranking(fresh):
 
 
 def test_a_failed_job_is_shown_by_its_message_alone(fresh):
-    project = fresh(backbones=SMALL)
+    project = fresh(models=SMALL)
     with open(project.folder / "labels train.csv", "a") as table:
         table.write("1_left,7\n")
     lines = shown(project.snakemake("preflight", check=False))
