@@ -145,10 +145,6 @@ def train(
         OutOfTimeError: ``deadline`` would pass before the end of the next epoch.
     """
     balance = class_weights(settings.class_weights, data.training.grades, data.grade_names)
-    statistics = None
-    if settings.normalisation == "dataset":
-        mean, deviation = data.training.channel_statistics()
-        statistics = (mean.tolist(), deviation.tolist())
     fit = Fit(
         settings=settings,
         data=data,
@@ -158,7 +154,7 @@ def train(
         deadline=deadline,
         weights=weights,
         class_weights=balance,
-        statistics=statistics,
+        statistics=_statistics(settings, data.training),
     )
     if not checkpoint.batch_size:
         checkpoint.restart(settings.batch_size)
@@ -167,8 +163,15 @@ def train(
     checkpoint.load(_without_optimizer(model), best)
     summary = _summary(fit, model, best)
     if settings.precision != "float32" or settings.gpus > 1:
-        model = in_float32(model, settings, fit.grade_count, statistics)
+        model = in_float32(model, settings, fit.grade_count, fit.statistics)
     return model, checkpoint.rows, summary
+
+
+def _statistics(settings: TrainingSettings, training: Images) -> Statistics | None:
+    if settings.normalisation != "dataset":
+        return None
+    mean, deviation = training.channel_statistics()
+    return mean.tolist(), deviation.tolist()
 
 
 def _summary(fit: Fit, model: keras.Model, best: int) -> dict[str, Any]:
@@ -276,25 +279,15 @@ def _fit_phase(
     first, count = (settings.head_epochs, settings.epochs) if head is None else (0, settings.head_epochs)
     epochs = range(first, first + count)
     done = len(checkpoint.rows)
-    if epochs.start == done > 0:
-        checkpoint.load(_without_optimizer(model), best_epoch(checkpoint.rows, settings))
-    # TensorFlow traces a step again if variables are made within it: those of optimizer and metrics are made first.
-    # With JAX and torch, Keras makes those of metrics from a first batch, which would change the order of the next.
-    optimizer = build_optimizer(settings, trained)
-    for each in {model, trained}:  # the checkpoint holds the whole network with the optimizer of the head
-        compile_model(each, settings, fit.grade_count, jit=bool(settings.jit), optimizer=optimizer)
-    if done > epochs.start:
-        checkpoint.load(model, done)
-    if done:
-        log.info("resuming after epoch %d", done)
+    _prepare(fit, model, trained, epochs)
+    # Make the variables of the metrics here. TensorFlow would trace the first step again. With JAX and torch, Keras
+    # would make them from a first batch, which would change the order of the next.
     training, validation = batches
     trained.evaluate(validation, steps=1, verbose=0)
     pace.resume(checkpoint.rows)
     progress = Progress(len(training.images), training.batch_size, pace, is_head=head is not None)
     save = SaveEpochs(
-        model,
-        settings,
-        checkpoint,
+        *(model, settings, checkpoint),
         epochs=epochs,
         epoch_seconds=progress.seconds,
         preparation_seconds=preparation_seconds,
@@ -319,6 +312,22 @@ def _fit_phase(
             save,
         ],
     )
+
+
+def _prepare(fit: Fit, model: keras.Model, trained: keras.Model, epochs: range) -> None:
+    """Compile ``model`` and ``trained``, itself or its head, and load the last epoch before this phase resumes."""
+    checkpoint, settings = fit.checkpoint, fit.settings
+    done = len(checkpoint.rows)
+    if epochs.start == done > 0:
+        checkpoint.load(_without_optimizer(model), best_epoch(checkpoint.rows, settings))
+    # TensorFlow traces a step again if variables are made within it: those of the optimizer are made first.
+    optimizer = build_optimizer(settings, trained)
+    for each in {model, trained}:  # the checkpoint holds the whole network with the optimizer of the head
+        compile_model(each, settings, fit.grade_count, jit=bool(settings.jit), optimizer=optimizer)
+    if done > epochs.start:
+        checkpoint.load(model, done)
+    if done:
+        log.info("resuming after epoch %d", done)
 
 
 def _without_optimizer(model: keras.Model) -> keras.Model:
