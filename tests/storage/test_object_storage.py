@@ -55,7 +55,7 @@ def test_only_what_changed_is_fetched_again(client, tmp_path):
     assert object_storage.state(object_storage.find_below(client, "s3://eyes/a")) != before
     assert object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100) == 2
     assert files_in(tmp_path / "there") == {"1": b"1", "2": b"two", "4": b"4"}
-    assert len(list((tmp_path / ".kept/there").iterdir())) == 3
+    assert len(list((tmp_path / ".cache/there").iterdir())) == 3
     # Written again with the same content: the same state.
     put(client, **{"a/1": b"1"})
     assert object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from common import SMALL
+from common import CLASSES, SMALL
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
 
@@ -95,6 +95,7 @@ def stored(bucket, drawn, bare, tmp_path):
         data={
             "train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels/train.csv"},
             "test": {"images": "s3://eyes/test.zip/folder/inside", "labels": "s3://eyes/labels.zip"},
+            "grade_names": CLASSES,
         },
         models=SMALL,
     )
