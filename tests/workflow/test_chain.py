@@ -123,11 +123,11 @@ def predictions_of(project, run, part):
     path = project.folder / "results/scores" / run / part / "predictions.csv"
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
-    actual = np.array([int(row[2]) for row in rows])
-    predicted = np.array([int(row[4]) for row in rows])
-    columns = slice(5, 5 + len([name for name in header if name.startswith("probability_")]))
+    actual = np.array([int(row[3]) for row in rows])
+    predicted = np.array([int(row[5]) for row in rows])
+    columns = slice(6, 6 + len([name for name in header if name.startswith("probability_")]))
     probabilities = np.array([list(map(float, row[columns])) for row in rows])
-    return header, [row[0] for row in rows], actual, predicted, probabilities
+    return header, [row[1] for row in rows], actual, predicted, probabilities
 
 
 def outputs_of(project, run, part):
@@ -141,6 +141,7 @@ def check_scores(project, run, part, classes, index):
     """Predictions are of the photographs of ``index``, with their classes; metrics are scikit-learn's of them."""
     header, names, actual, predicted, probabilities = predictions_of(project, run, part)
     assert header == [
+        "image",
         "filename",
         "grade_name",
         "grade",
