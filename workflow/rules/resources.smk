@@ -25,7 +25,7 @@ def split_images(split):
 
 def data_set_images(data_set):
     """Upper estimate of the images of a data set."""
-    splits = ["test"] if data_set == "test" else lookups.held_out_splits(CONFIG)
+    splits = ["test"] if data_set == "test" else TRAINING_SPLITS
     return sum(map(split_images, splits))
 
 

@@ -17,10 +17,14 @@ def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
     return {name: source for name, source in found.items() if source}
 
 
+def fold_names(folds: int) -> list[str]:
+    """Names of the folds: ``fold-1 ... fold-k``; none without folds."""
+    return [f"fold-{number}" for number in range(1, folds + 1)]
+
+
 def held_out_splits(config: Configuration) -> list[str]:
     """Names of the splits of the training set: ``train, validation`` or ``fold-1 ... fold-k``."""
-    folds = config.split.folds
-    return [f"fold-{number}" for number in range(1, folds + 1)] if folds else ["train", "validation"]
+    return fold_names(config.split.folds) or ["train", "validation"]
 
 
 def grading_models(config: Configuration) -> list[str]:

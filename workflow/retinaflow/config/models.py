@@ -63,7 +63,7 @@ class Models:
 
     def runs_of(self, network: str) -> list[str]:
         """Training runs of a network: one, or one a fold (``NETWORK/fold-1``)."""
-        return [f"{network}/fold-{number}" for number in range(1, self.folds + 1)] if self.folds else [network]
+        return [f"{network}/{fold}" for fold in lookups.fold_names(self.folds)] or [network]
 
     @property
     def names(self) -> list[str]:
@@ -109,5 +109,4 @@ class Models:
         if use == "test" or not self.folds:
             return [use]
         held_out = training_run.split("/")[1]
-        folds = [f"fold-{number}" for number in range(1, self.folds + 1)]
-        return [held_out] if use == "validation" else [fold for fold in folds if fold != held_out]
+        return [fold for fold in lookups.fold_names(self.folds) if (fold == held_out) == (use == "validation")]

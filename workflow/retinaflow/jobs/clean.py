@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from retinaflow.config.lookups import held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import fold_names, held_out_splits, shard_counts, variant
 from retinaflow.config.root import Configuration
 from retinaflow.storage.lock import lock
 
@@ -83,7 +83,7 @@ def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
 
 
 def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
-    folds = {f"fold-{number}" for number in range(1, config.split.folds + 1)}
+    folds = fold_names(config.split.folds)
     for of_network in _folders(folder):
         if of_network.name not in config.models:
             yield of_network
