@@ -30,6 +30,7 @@ from retinaflow.data.demo import draw_collection  # noqa: E402
 from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard  # noqa: E402
 from retinaflow.preprocessing.shards import ROW_COLUMNS  # noqa: E402
 from retinaflow.preprocessing.variant import Variant  # noqa: E402
+from retinaflow.settings.augment import AugmentSettings  # noqa: E402
 from retinaflow.storage.files import digest, whole_file, write_json  # noqa: E402
 from retinaflow.storage.tables import write_table  # noqa: E402
 
@@ -50,7 +51,7 @@ def sized(full: Number, quick: Number) -> Number:
 
 CLASSES = [f"class{level}" for level in range(5)]
 DRAWN_SIZE = sized(1024, 128)
-# The article's augmentation, in the words of Keras's ImageDataGenerator and in ours.
+# The article's augmentation, for Keras's ImageDataGenerator.
 ARTICLE = {
     "horizontal_flip": True,
     "vertical_flip": True,
@@ -59,10 +60,8 @@ ARTICLE = {
     "zoom_range": 0.2,
     "rotation_range": 20,
 }
-AUGMENT = {
-    **{"rotation": 20, "shift": 0.1, "zoom": [0.8, 1.2], "flip_horizontal": True, "flip_vertical": True},
-    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
-}
+# The same for the workflow.
+AUGMENT = AugmentSettings()
 
 
 class Row(NamedTuple):

@@ -172,7 +172,7 @@ def compare(folder: Path) -> list[common.Row]:
     *names, plain = elsewhere.names
     limit = names[-1]
     augmented, evaluation = (
-        Batches(photographs, BATCH, threads=WORKERS, seed=1, augmentation=common.AUGMENT),
+        Batches(photographs, BATCH, threads=WORKERS, seed=1, augment=common.AUGMENT),
         Batches(photographs, BATCH, threads=WORKERS),
     )
     sides = elsewhere.sides()
@@ -187,10 +187,16 @@ def compare(folder: Path) -> list[common.Row]:
 
 def with_everything(photographs: Images, article: Batches) -> list[common.Row]:
     """Batches that are cropped, recoloured and mixed, too, against those of the article."""
-    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 5}
-    settings = {**common.AUGMENT, "rotation": 180, "crop": 0.6, **colours, "mixup": 0.4}
+    settings = common.AUGMENT.model_copy(
+        update={
+            "rotation": 180,
+            "crop": 0.6,
+            "mixup": 0.4,
+            **{"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 5},
+        }
+    )
     one_hot = np.eye(len(common.CLASSES), dtype=np.float32)[photographs.grades]
-    batches = Batches(photographs, BATCH, threads=WORKERS, seed=1, augmentation=settings, targets=one_hot)
+    batches = Batches(photographs, BATCH, threads=WORKERS, seed=1, augment=settings, targets=one_hot)
     plain = "ours, the article's augmentation"
     seconds = common.alternate({"ours": lambda: consume(batches, MANY), plain: lambda: consume(article, MANY)})
     return common.rates("training batches with crops, colours and MixUp, two cores", seconds, {plain: 0.7}, "images/s")

@@ -33,7 +33,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
@@ -75,7 +75,7 @@ CASES: tuple[tuple[str, int], ...] = sized(
 PRECISIONS = ("mixed_bfloat16", "float32")
 SEED = 1
 # `auto` with random weights.
-RESOLVED = {"feature_layers": [], "learning_rate": 0.0001}
+RESOLVED = {"feature_layers": [], "head_epochs": 30, "learning_rate": 0.0001}
 CORES: int = machine()["cores"]
 
 LONGEST_WAIT = 0.03  # share of the time, at WAIT_SIZE with WAIT_CORES
@@ -172,11 +172,10 @@ def _prepare(path: Path, recipe: Variant) -> np.ndarray:
     return prepare(path.read_bytes(), width, height, recipe)
 
 
-def compiled(case: Case, settings: Mapping[str, Any], precision: str) -> keras.Model:
-    """The model of ``case``, built in ``precision`` and compiled as ``retinaflow.training.fit`` does."""
-    typed = TrainingSettings.model_construct(**{**settings, "backbone": case.backbone})
-    model = build(typed, len(CLASSES), precision=precision)
-    compile_model(model, typed, len(CLASSES), jit=devices.compiles())
+def compiled(settings: TrainingSettings, precision: str) -> keras.Model:
+    """The model of ``settings``, built in ``precision`` and compiled as ``retinaflow.training.fit`` does."""
+    model = build(settings, len(CLASSES), precision=precision)
+    compile_model(model, settings, len(CLASSES), jit=devices.compiles())
     return model
 
 
@@ -209,19 +208,18 @@ def read_epoch(batches: Batches) -> int:
 def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, list[float], dict[str, float]]:
     """Times of each side, seconds a photograph of the input alone, and peak device memory in GB if that is known."""
     devices.prepare(SEED, CORES)
-    settings = TrainSection().model_dump() | {"image_size": case.size, **RESOLVED}
+    changes = {"backbone": case.backbone, "image_size": case.size, **RESOLVED}
+    settings = TrainingSettings.model_validate(TrainSection().model_dump() | changes)
     photographs = Images(indices, shards, CLASSES)
-    answers = targets(settings["objective"], photographs.grades, len(CLASSES))
-    batches = Batches(
-        photographs, case.batch_size, threads=CORES, seed=SEED, augmentation=settings["augment"], targets=answers
-    )
+    answers = targets(settings.objective, photographs.grades, len(CLASSES))
+    batches = Batches(photographs, case.batch_size, threads=CORES, seed=SEED, augment=settings.augment, targets=answers)
     fed = sources(batches)
     stopwatches: dict[tuple[str, str], Stopwatch] = {}
     epochs: dict[str, Callable[[], int | None]] = {"input": functools.partial(read_epoch, batches)}
     peaks = {}
     for precision in PRECISIONS:
         before, _ = memory()
-        model = compiled(case, settings, precision)
+        model = compiled(settings, precision)
         for source, data in fed.items():
             train_epoch(model, data, Stopwatch())  # compiles
             stopwatch = stopwatches[precision, source] = Stopwatch()

@@ -62,7 +62,7 @@ def feed(folder: Path) -> None:
     """An epoch of augmented batches, by two workers."""
     from retinaflow.preprocessing.batches import Batches
 
-    batches = Batches(photographs(folder), 32, threads=2, seed=1, augmentation=common.AUGMENT)
+    batches = Batches(photographs(folder), 32, threads=2, seed=1, augment=common.AUGMENT)
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, batches.num_batches, 8):
             for batch in pool.map(batches.__getitem__, range(start, min(start + 8, batches.num_batches))):

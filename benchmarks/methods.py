@@ -88,7 +88,7 @@ PLAIN: dict[str, Any] = {
         "schedule": "cosine",
         "optimizer": "adam",
         "ema": 0,
-        "augment": common.AUGMENT,
+        "augment": common.AUGMENT.model_dump(),
     },
     "preprocess": {"crop": "trim", "enhance": "none"},
     "score": {"tta_views": 1},

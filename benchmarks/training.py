@@ -11,7 +11,6 @@ import os
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,32 +27,31 @@ SIZE, COUNT = common.sized((224, 64), (32, 16))
 THREADS = 2
 
 
-def configured(backbone: str) -> dict[str, Any]:
+def configured(backbone: str) -> TrainingSettings:
     """The settings of a backbone: the defaults, with random weights, which are as fast."""
     data = {"train": {"images": "photographs", "labels": "labels.csv"}}
     train = {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
-    return load({"data": data, "train": train, "models": {backbone: {}}}).models[backbone].model_dump()
+    return load({"data": data, "train": train, "models": {backbone: {}}}).models[backbone]
 
 
 def compare(backbone: str, photographs: Images) -> list[common.Row]:
     """One backbone, an epoch each."""
-    chosen = configured(backbone)
-    typed = TrainingSettings.model_construct(**chosen)
-    model = build(typed, len(common.CLASSES))
-    compile_model(model, typed, len(common.CLASSES), jit=devices.compiles())
-    answers = targets(chosen["objective"], photographs.grades, len(common.CLASSES))
+    settings = configured(backbone)
+    model = build(settings, len(common.CLASSES))
+    compile_model(model, settings, len(common.CLASSES), jit=devices.compiles())
+    answers = targets(settings.objective, photographs.grades, len(common.CLASSES))
     batches = Batches(
-        photographs, chosen["batch_size"], threads=THREADS, seed=1, augmentation=chosen["augment"], targets=answers
+        photographs, settings.batch_size, threads=THREADS, seed=1, augment=settings.augment, targets=answers
     )
     pixels = np.stack([photographs[number] for number in range(COUNT)])
-    model.train_on_batch(pixels[: chosen["batch_size"]], answers[: chosen["batch_size"]])
+    model.train_on_batch(pixels[: settings.batch_size], answers[: settings.batch_size])
 
     def ours() -> int:
         model.fit(batches, shuffle=False, verbose=0, callbacks=[batches.follow_epochs()])
         return COUNT
 
     def memory() -> int:
-        model.fit(pixels, answers, batch_size=chosen["batch_size"], shuffle=False, verbose=0)
+        model.fit(pixels, answers, batch_size=settings.batch_size, shuffle=False, verbose=0)
         return COUNT
 
     ours(), memory()

@@ -21,11 +21,6 @@ CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 Part = tuple[list[Path], list[tuple[Path, Path]]]
 # For the workflow: the first block of the smallest network is compiled in a quarter of the time that the whole takes.
 SMALL = {"MobileNetV3Small": {"feature_layers": ["expanded_conv_project_bn"]}}
-# The article's augmentation, which is the default of `train.augment`.
-AUGMENT = {
-    **{"flip_horizontal": True, "flip_vertical": True, "shift": 0.1, "zoom": [0.8, 1.2], "rotation": 20},
-    **{"crop": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "mixup": 0, "cutmix": 0},
-}
 
 
 def watched(page: Any, own: tuple[str, ...]) -> list[str]:

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 import pytest
 
-from common import AUGMENT, Part
+from common import Part
 from retinaflow.networks.backbones import BACKBONES, Backbone
+from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
@@ -59,15 +60,17 @@ SETTINGS = {
     "reduce_lr_patience": 3,
     "minimum_learning_rate": 1e-6,
     "early_stopping_patience": 10,
-    "augment": AUGMENT,
+    "augment": AugmentSettings().model_dump(),
 }
 
 
 def typed(backbone: str = "Tiny", **changes: Any) -> TrainingSettings:
-    """Settings of a training run. Values out of the bounds of the configuration are possible."""
-    return TrainingSettings.model_construct(**{**SETTINGS, "backbone": backbone, **changes})
+    """Settings of a training run of the small network."""
+    return TrainingSettings.model_validate({**SETTINGS, "backbone": backbone, **changes})
 
 
+# Augmentation that changes no pixel.
+STILL = AugmentSettings(flip_horizontal=False, flip_vertical=False, shift=0, zoom=[1, 1], rotation=0).model_dump()
 OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json")
 
 

@@ -7,12 +7,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import AUGMENT, ROOT
+from common import ROOT
 from configurations import DATA, completed, configured, written
 from retinaflow.config.loading import load
 from retinaflow.config.root import ConfigurationFile
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.settings.augment import AugmentSettings
 
 
 def message(wrong):
@@ -326,7 +327,7 @@ def test_a_model_overrides_what_all_share_down_to_single_ranges():
         train__augment={"rotation": 90, "shift": 0.3},
         models={"VGG16": {"augment": {"shift": 0}}, "ResNet50": None},
     )
-    assert full.models["VGG16"].augment.model_dump() == {**AUGMENT, "rotation": 90, "shift": 0}
+    assert full.models["VGG16"].augment == AugmentSettings(rotation=90, shift=0)
     assert full.models["ResNet50"].augment.shift == 0.3
     assert full.models["ResNet50"].epochs == 7
 

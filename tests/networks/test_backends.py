@@ -71,7 +71,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
 from retinaflow.settings.train import TrainingSettings
 devices.prepare(1, 2)
-settings = TrainingSettings.model_construct(backbone="MobileNetV3Small", **settings)
+settings = TrainingSettings.model_validate({"backbone": "MobileNetV3Small", **settings})
 model = build(settings, 5)
 for layer in model.get_layer("MobileNetV3Small").layers:
     if isinstance(layer, keras.layers.BatchNormalization):

@@ -283,7 +283,7 @@ def test_features_of_several_layers_are_joined_in_their_order():
 
 def test_a_network_of_several_layers_trains_and_answers_the_same_from_its_file(tmp_path):
     # Whatever the start, some units answer, and none of them for sure: nothing would be learnt from either.
-    start = {"normalisation": "per_image", "dense_units": [64]}
+    start = {"normalisation": "per_image", "dense_units": [64, 64]}
     settings = typed("VGG16", **start, feature_layers=["block1_pool", "block2_pool"], freeze_layers=2)
     model = build(settings, 5)
     before = {weight.path: weight.numpy().copy() for weight in model.weights}  # JAX trains in the same memory

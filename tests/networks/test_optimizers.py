@@ -98,3 +98,8 @@ def test_the_average_is_in_the_model_for_validation_and_what_comes_after(precisi
     assert np.array(kernel) == pytest.approx(0.75 * first + 0.25 * second)
     average.on_epoch_begin(1)
     assert np.array_equal(np.array(kernel), exact)
+
+
+def test_whole_numbers_are_learning_rates():
+    optimiser = build_optimizer(typed(learning_rate=1.0), stack(1))
+    assert float(optimiser.learning_rate) == 1

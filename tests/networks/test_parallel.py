@@ -16,13 +16,13 @@ from common import ROOT, Part
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.storage.tables import read_table
-from small import THREE, planted, register, train_small
+from small import STILL, THREE, planted, register, train_small
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
 
 # Without what is drawn differently on each device.
-ALIKE = {"dropout": 0.0, "augment": None, "epochs": 2}
+ALIKE = {"dropout": 0.0, "augment": STILL, "epochs": 2}
 METHODS = {
     "head_epochs": 1,
     "class_weights": "sqrt_inverse",

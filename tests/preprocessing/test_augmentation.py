@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from scipy.stats import beta, kstest
 
-from common import AUGMENT
 from retinaflow.preprocessing.augmentation import (
     MAX_VIEWS,
     Colour,
@@ -27,8 +26,9 @@ from retinaflow.preprocessing.augmentation import (
     warp,
     write_view,
 )
+from retinaflow.settings.augment import AugmentSettings
 
-NOTHING = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
+STILL = AugmentSettings(flip_horizontal=False, flip_vertical=False, shift=0, zoom=[1, 1], rotation=0)
 SIZE = 64
 TRANSFORMS = st.builds(
     Transform,
@@ -102,7 +102,7 @@ def test_nothing_changes_nothing():
 
 def test_draws_fill_their_ranges():
     rng = np.random.default_rng(1)
-    drawn = np.array([draw_transform(AUGMENT, 100, rng) for _ in range(4000)], dtype=float)
+    drawn = np.array([draw_transform(AugmentSettings(), 100, rng) for _ in range(4000)], dtype=float)
     for column, (low, high) in enumerate([(-20, 20), (-10, 10), (-10, 10), (0.8, 1.2), (0.8, 1.2)]):
         values = drawn[:, column]
         assert low <= values.min() < low + 0.02 * (high - low)
@@ -114,9 +114,9 @@ def test_draws_fill_their_ranges():
 
 
 def test_ranges_of_nothing_leave_the_photograph():
-    assert draw_transform(NOTHING, 100, np.random.default_rng(0)) == Transform()
+    assert draw_transform(STILL, 100, np.random.default_rng(0)) == Transform()
     image, out = photograph(), np.empty((SIZE, SIZE, 3), np.uint8)
-    augment(image, NOTHING, np.random.default_rng(0), out)
+    augment(image, STILL, np.random.default_rng(0), out)
     assert np.array_equal(out, image)
 
 
@@ -127,7 +127,7 @@ def test_a_crop_lies_inside_and_has_its_share_of_the_area():
     rng = np.random.default_rng(0)
     shares, middles = [], []
     for _ in range(4000):
-        transform = draw_transform({**NOTHING, "crop": 0.25}, 100, rng)
+        transform = draw_transform(STILL.model_copy(update={"crop": 0.25}), 100, rng)
         # Where the corners of the first and last pixel of the result come from; a pixel reaches half of one around.
         corners = sampling_matrix(transform, 100) @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]]) + 0.5
         assert corners.min() > -1e-9
@@ -147,9 +147,9 @@ def test_a_crop_lies_inside_and_has_its_share_of_the_area():
 
 def test_a_crop_is_cut_from_what_is_changed_otherwise():
     """The other draws are those without a crop, and a crop after them is the same window of that result."""
-    other = {**AUGMENT, "rotation": 180}
     for seed in range(20):
-        whole, part = (draw_transform({**other, "crop": crop}, 100, np.random.default_rng(seed)) for crop in (1, 0.3))
+        settings = [AugmentSettings(rotation=180, crop=crop) for crop in (1, 0.3)]
+        whole, part = (draw_transform(ranges, 100, np.random.default_rng(seed)) for ranges in settings)
         assert whole[0] == part[0]
         assert whole[5:] == part[5:]
         side = part.zx / whole.zx
@@ -248,20 +248,20 @@ def test_one_pass_is_the_four_steps_one_after_the_other(colour):
 def test_draws_of_colours_fill_their_ranges():
     rng = np.random.default_rng(1)
     ranges = {"brightness": 0.2, "contrast": 0.3, "saturation": 0.4, "hue": 30}
-    drawn = np.array([draw_colour({**AUGMENT, **ranges}, rng) for _ in range(4000)])
+    drawn = np.array([draw_colour(AugmentSettings(**ranges), rng) for _ in range(4000)])
     for values, middle, reach in zip(drawn.T, (1, 1, 1, 0), ranges.values(), strict=True):
         assert -reach <= (values - middle).min() < -0.98 * reach
         assert 0.98 * reach < (values - middle).max() <= reach
         assert values.mean() == pytest.approx(middle, abs=0.03 * reach)
     assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.06
-    assert draw_colour(AUGMENT, rng) == Colour()
+    assert draw_colour(AugmentSettings(), rng) == Colour()
 
 
 def test_colours_change_no_other_draw():
     image, plain, coloured = photograph(), *np.empty((2, SIZE, SIZE, 3), np.uint8)
-    augment(image, AUGMENT, np.random.default_rng(5), plain)
-    augment(image, {**AUGMENT, "brightness": 0.5, "hue": 40}, np.random.default_rng(5), coloured)
-    assert np.array_equal(warped(draw_transform(AUGMENT, SIZE, np.random.default_rng(5)), image), plain)
+    augment(image, AugmentSettings(), np.random.default_rng(5), plain)
+    augment(image, AugmentSettings(brightness=0.5, hue=40), np.random.default_rng(5), coloured)
+    assert np.array_equal(warped(draw_transform(AugmentSettings(), SIZE, np.random.default_rng(5)), image), plain)
     # Where the changed photograph is dark or light follows from the same warp.
     assert np.corrcoef(luma(plain).ravel(), luma(coloured).ravel())[0, 1] > 0.99
     assert not np.array_equal(plain, coloured)
@@ -298,7 +298,7 @@ def test_targets_are_mixed_like_pixels():
     for name in ("mixup", "cutmix"):
         photographs = flat(values, 16)
         rngs = [np.random.default_rng(number) for number in range(4)]
-        shares = mix(photographs, {**AUGMENT, name: 1.0}, rngs)
+        shares = mix(photographs, AugmentSettings(**{name: 1.0}), rngs)
         assert len(set(shares)) == 4
         # MixUp rounds each pixel; CutMix has whole pixels of both.
         assert photographs.mean(axis=(1, 2, 3)) == pytest.approx(mix_values(values, shares), abs=0.5)
@@ -310,7 +310,7 @@ def test_targets_are_mixed_like_pixels():
 
 def test_one_photograph_mixes_with_itself():
     photographs = flat([77])
-    shares = mix(photographs, {**AUGMENT, "mixup": 0.4}, [np.random.default_rng(0)])
+    shares = mix(photographs, AugmentSettings(mixup=0.4), [np.random.default_rng(0)])
     assert np.array_equal(photographs, flat([77]))
     assert mix_values(np.array([[0.0, 1.0]]), shares).tolist() == [[0, 1]]
 
@@ -318,7 +318,7 @@ def test_one_photograph_mixes_with_itself():
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
 def test_shares_are_of_the_beta_distribution(alpha):
     rngs = [np.random.default_rng(number) for number in range(3000)]
-    shares = mix(np.zeros((3000, 1, 1, 3), np.uint8), {**AUGMENT, "mixup": alpha}, rngs)
+    shares = mix(np.zeros((3000, 1, 1, 3), np.uint8), AugmentSettings(mixup=alpha), rngs)
     assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.01
 
 

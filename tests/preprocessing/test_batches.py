@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import AUGMENT, CLASSES
+from common import CLASSES
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.batches import Batches, Images
+from retinaflow.settings.augment import AugmentSettings
 
 
 def numbered(count, size=8):
@@ -38,7 +39,7 @@ def test_labels_and_pixels_meet_by_name(photographs):
     assert [photographs[n][0, 0, 0] for n in range(10)] == list(range(10))
 
 
-@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augment": AugmentSettings()}])
 def test_number_of_shards_changes_nothing(make_part, settings):
     def batches(shards):
         return epoch(Batches(Images(*make_part("a", numbered(7), [0, 1] * 3 + [2], shards), CLASSES), 3, **settings))
@@ -79,7 +80,7 @@ def test_rows_of_a_shard_that_the_index_does_not_name_are_not_used(make_part):
     assert Images(indices, shards, CLASSES).names == ["a0_left", "a1_left", "a2_left"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augmentation": AUGMENT}])
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"seed": 1, "augment": AugmentSettings()}])
 def test_a_shard_that_became_shorter_is_named(make_part, settings):
     indices, shards = make_part("a", numbered(4), [0] * 4, shards=1)
     batches = Batches(Images(indices, shards, CLASSES), 4, **settings)
@@ -88,7 +89,7 @@ def test_a_shard_that_became_shorter_is_named(make_part, settings):
         batches[0]
 
 
-@pytest.mark.parametrize("settings", [{}, {"seed": 1, "augmentation": AUGMENT}])
+@pytest.mark.parametrize("settings", [{}, {"seed": 1, "augment": AugmentSettings()}])
 def test_pixels_that_the_system_hands_out_in_pieces_arrive_whole(photographs, monkeypatch, settings):
     expected = epoch(Batches(photographs, 4, **settings))
     whole = os.preadv
@@ -244,7 +245,7 @@ def test_each_epoch_another_order_the_same_for_the_same_seed(photographs):
 def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_way(make_part):
     scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     same = Images(*make_part("a", np.stack([scene] * 8), [0] * 7 + [1]), CLASSES)
-    settings = {"seed": 1, "augmentation": AUGMENT, "targets": np.arange(8, dtype=np.float32), "balance": (1.0, 0)}
+    settings = {"seed": 1, "augment": AugmentSettings(), "targets": np.arange(8, dtype=np.float32), "balance": (1.0, 0)}
     ((pixels, numbers),) = epoch(Batches(same, 8, **settings))
     assert (numbers == 7).sum() == 4
     assert len({image.tobytes() for image in pixels}) == 8
@@ -255,7 +256,7 @@ def test_photographs_that_come_again_in_a_balanced_epoch_are_changed_in_another_
 
 
 def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(photographs):
-    settings = {"seed": 1, "augmentation": AUGMENT, "balance": (0.9, 3)}
+    settings = {"seed": 1, "augment": AugmentSettings(), "balance": (0.9, 3)}
     one, other = Batches(photographs, 4, threads=1, **settings), Batches(photographs, 4, threads=5, **settings)
     one.start_epoch(0)
     for batches in (one, other):
@@ -268,7 +269,7 @@ def test_a_balanced_epoch_does_not_depend_on_workers_or_on_what_came_before(phot
 def test_changes_differ_between_photographs_and_epochs(make_part):
     scene = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     same = Images(*make_part("a", np.stack([scene] * 4), [0] * 4), CLASSES)
-    batches = Batches(same, 4, seed=1, augmentation=AUGMENT)
+    batches = Batches(same, 4, seed=1, augment=AugmentSettings())
     first = batches[0][0]
     assert len({image.tobytes() for image in first}) == 4
     batches.start_epoch(1)
@@ -277,8 +278,7 @@ def test_changes_differ_between_photographs_and_epochs(make_part):
     assert np.array_equal(same[0], scene)
 
 
-MIXUP, CUTMIX = {**AUGMENT, "mixup": 0.4}, {**AUGMENT, "cutmix": 1.0}
-PLAIN = {**AUGMENT, "flip_horizontal": False, "flip_vertical": False, "shift": 0, "zoom": [1, 1], "rotation": 0}
+STILL = AugmentSettings(flip_horizontal=False, flip_vertical=False, shift=0, zoom=[1, 1], rotation=0)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -288,7 +288,8 @@ def test_photographs_targets_and_weights_are_mixed_alike(make_part, kind):
     pixels = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (24, 16, 16, 3)).copy()
     part = Images(*make_part("a", pixels, [0] * 24), CLASSES)
     values = np.array([part[number][0, 0, 0] for number in range(24)], np.float32)  # in the order of the names
-    batches = Batches(part, 8, seed=1, augmentation={**PLAIN, kind: 1.0}, targets=values[:, None], weights=values)
+    augment = STILL.model_copy(update={kind: 1.0})
+    batches = Batches(part, 8, seed=1, augment=augment, targets=values[:, None], weights=values)
     mixed = 0
     for number in range(3):
         batches.start_epoch(number)
@@ -306,7 +307,7 @@ def test_partners_and_shares_differ_between_epochs_and_seeds_alone(photographs, 
 
     def found(seed, number, threads=1):
         batches = Batches(
-            photographs, 4, threads=threads, seed=seed, augmentation={**AUGMENT, kind: 1.0}, targets=targets
+            photographs, 4, threads=threads, seed=seed, augment=AugmentSettings(**{kind: 1.0}), targets=targets
         )
         batches.start_epoch(number)
         return np.concatenate([mixed for _, mixed in epoch(batches)])
@@ -321,9 +322,9 @@ def test_partners_and_shares_differ_between_epochs_and_seeds_alone(photographs, 
 
 
 def test_what_is_mixed_needs_targets(photographs):
-    for augmentation in (MIXUP, CUTMIX):
+    for augment in (AugmentSettings(mixup=0.4), AugmentSettings(cutmix=1)):
         with pytest.raises(ValueError, match="give targets"):
-            Batches(photographs, 4, seed=1, augmentation=augmentation)
+            Batches(photographs, 4, seed=1, augment=augment)
 
 
 def test_batches_of_one_view(make_part):
@@ -336,7 +337,7 @@ def test_batches_of_one_view(make_part):
 def test_keras_sees_each_epoch_exactly(photographs):
     """Worker threads and prefetching must not mix epochs: fit() gets what plain indexing gives."""
     expected, seen = [], []
-    settings = {"seed": 3, "augmentation": {**MIXUP, "hue": 20}, "targets": np.eye(10, dtype=np.float32)}
+    settings = {"seed": 3, "augment": AugmentSettings(mixup=0.4, hue=20), "targets": np.eye(10, dtype=np.float32)}
     plain = Batches(photographs, 4, **settings)
     for number in range(3):
         plain.start_epoch(number)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import pytest
 
-from common import AUGMENT, Part
+from common import Part
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import build, compile_model
@@ -36,7 +36,7 @@ from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.fit import TrainingData, train
 from retinaflow.training.history import HISTORY_COLUMNS
 from retinaflow.training.job import train_job
-from small import OUTPUTS, SETTINGS, THREE, planted, register, small_job, tiny, train_small, typed
+from small import OUTPUTS, SETTINGS, STILL, THREE, planted, register, small_job, tiny, train_small, typed
 
 # TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
 devices.prepare(seed=0, threads=1)
@@ -85,7 +85,7 @@ def test_it_learns(tmp_path, parts):
 
 @pytest.mark.parametrize(("objective", "kind"), [("softmax", "cutmix"), ("regression", "mixup")])
 def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
-    _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={**AUGMENT, kind: 1.0})
+    _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={kind: 1.0})
     assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
 
 
@@ -107,7 +107,7 @@ def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, p
 def test_smoothed_labels_are_those_of_training_alone(tmp_path, parts):
     changes = {"epochs": 1, "learning_rate": 1e-9, "dropout": 0.0, "class_weights": "none", "batch_norm": "inference"}
     (_, (plain,), _), (model, (smoothed,), _) = (
-        fit(tmp_path / str(share), *parts, label_smoothing=share, augment=None, **changes) for share in (0, 0.5)
+        fit(tmp_path / str(share), *parts, label_smoothing=share, augment=STILL, **changes) for share in (0, 0.5)
     )
     assert smoothed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
     assert smoothed["val_loss"] == pytest.approx(judged(model, parts[1])["loss"], rel=1e-4)
@@ -322,7 +322,7 @@ class Killed(BaseException):
 # Half of the units dropped, photographs that are mixed, a learning rate that falls and a training that stops by itself:
 # all that has a state.
 LIVELY = {
-    "augment": {**AUGMENT, "mixup": 0.4, "brightness": 0.1},
+    "augment": {"mixup": 0.4, "brightness": 0.1},
     "dropout": 0.5,
     "epochs": 12,
     "monitor": "val_accuracy",
@@ -419,7 +419,7 @@ def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_o
 
 
 def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
-    settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": None}
+    settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": STILL}
     trained, *_ = fit(tmp_path, *parts, feature_layers=["first", "last"], **settings)
     shown = keras.Model(trained.input, [trained.get_layer("pool").output, trained.get_layer("standardise").output])
     photographs = Images(*parts[0], THREE)

@@ -55,8 +55,8 @@ rule run_features:
         runtime=scheduled(run_features_runtime),
     params:
         code=code_of("run_features.py"),
-        parts=MODELS.scored,
-        classes=GRADE_NAMES,
+        splits=MODELS.scored,
+        grade_names=GRADE_NAMES,
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         augment=lambda wildcards: (
             network_settings(wildcards).augment.model_dump() if CONFIG.features.views > 1 else None

@@ -1,17 +1,11 @@
-# Features of all images of a split, by a network as its weights file has it.
+# Features of all images of a split, by a backbone with the weights of its file.
+
+from retinaflow.settings.features import BackboneFeatureSettings
 
 
 def feature_settings(wildcards):
     """Parameter function: the settings that decide the features of a network."""
-    chosen = CONFIG.models[wildcards.network].model_dump()
-    decisive = ("backbone", "backend", "cpu_threads", "image_size", "feature_layers")
-    views = CONFIG.features.views
-    # The first view is the image as it is.
-    return {
-        **{key: chosen[key] for key in decisive},
-        "views": views,
-        "augment": chosen["augment"] if views > 1 else None,
-    }
+    return BackboneFeatureSettings.of(CONFIG.models[wildcards.network], CONFIG.features).model_dump()
 
 
 rule features:
@@ -35,7 +29,7 @@ rule features:
     params:
         code=code_of("features.py"),
         settings=feature_settings,
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         seed=CONFIG.seed,
     script:
         "../scripts/features.py"

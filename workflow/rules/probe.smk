@@ -1,4 +1,4 @@
-# How well the features of each network grade without any training of the network.
+# Grades from the features of each backbone, without any training of a network.
 
 
 rule probe_backbone:
@@ -19,8 +19,8 @@ rule probe_backbone:
     params:
         code=code_of("probe_backbone.py"),
         settings=feature_settings,
-        classes=GRADE_NAMES,
-        bootstrap=CONFIG.score.bootstrap_samples,
+        grade_names=GRADE_NAMES,
+        bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
     script:
         "../scripts/probe_backbone.py"

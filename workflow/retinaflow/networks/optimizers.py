@@ -14,7 +14,8 @@ MOMENTUM = 0.9
 
 def build_optimizer(settings: TrainingSettings, model: keras.Model) -> keras.optimizers.Optimizer:
     """Build the optimizer of ``settings`` for ``model``, with variables for each trainable variable."""
-    options: dict[str, Any] = {"learning_rate": settings.learning_rate}
+    # Keras refuses an int.
+    options: dict[str, Any] = {"learning_rate": float(settings.learning_rate)}
     if settings.optimizer == "sgd":
         options["momentum"] = MOMENTUM
     if settings.clip_norm:

@@ -4,11 +4,13 @@ Each training image is recoloured once and warped once.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from retinaflow.settings.augment import AugmentSettings
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 # Views: the eight symmetries of a square, then the same of images turned by angles that halve the gaps.
@@ -46,40 +48,40 @@ class Colour(NamedTuple):
     hue: float = 0.0
 
 
-def draw_transform(settings: Mapping[str, Any], size: int, rng: np.random.Generator) -> Transform:
+def draw_transform(settings: AugmentSettings, size: int, rng: np.random.Generator) -> Transform:
     """Draw a transform for images of ``size`` x ``size`` pixels from the ranges in ``train.augment``.
 
     A crop is a square anywhere in the transformed image. Its share of the area is uniform in ``crop`` to 1. It follows
     Szegedy et al. 2015 (arXiv:1409.4842, section 6), with ``zoom`` for the ratio of the sides.
     """
-    rotation, shift, zoom = settings["rotation"], settings["shift"] * size, settings["zoom"]
+    rotation, shift, zoom = settings.rotation, settings.shift * size, settings.zoom
     theta, tx, ty = rng.uniform(-1.0, 1.0, 3) * (rotation, shift, shift)
     zx, zy = rng.uniform(zoom[0], zoom[1], 2)
     flip_horizontal, flip_vertical = rng.random(2) < (
-        0.5 * settings["flip_horizontal"],
-        0.5 * settings["flip_vertical"],
+        0.5 * settings.flip_horizontal,
+        0.5 * settings.flip_vertical,
     )
-    side = math.sqrt(rng.uniform(settings["crop"], 1.0))
+    side = math.sqrt(rng.uniform(settings.crop, 1.0))
     right, down = rng.uniform(-0.5, 0.5, 2) * (1 - side) * size
     return Transform(
         theta, tx + zx * right, ty + zy * down, zx * side, zy * side, bool(flip_horizontal), bool(flip_vertical)
     )
 
 
-def draw_colour(settings: Mapping[str, Any], rng: np.random.Generator) -> Colour:
+def draw_colour(settings: AugmentSettings, rng: np.random.Generator) -> Colour:
     """Draw a change of colours from the ranges in ``train.augment``: factors from 1 - x to 1 + x, and an angle."""
-    names = ("brightness", "contrast", "saturation", "hue")
-    brightness, contrast, saturation, hue = rng.uniform(-1.0, 1.0, 4) * [settings[name] for name in names]
+    ranges = [settings.brightness, settings.contrast, settings.saturation, settings.hue]
+    brightness, contrast, saturation, hue = rng.uniform(-1.0, 1.0, 4) * ranges
     return Colour(1 + brightness, 1 + contrast, 1 + saturation, hue)
 
 
-def augment(image: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator, out: np.ndarray) -> None:
+def augment(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator, out: np.ndarray) -> None:
     """Augment a uint8 RGB (size, size, 3) ``image`` by the ranges in ``train.augment``, and write it into ``out``."""
     transform = draw_transform(settings, len(image), rng)
     warp(recolour(image, draw_colour(settings, rng)), transform, out)
 
 
-def mix(images: np.ndarray, settings: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> np.ndarray:
+def mix(images: np.ndarray, settings: AugmentSettings, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Mix each image with the next one, and the last with the first, in place.
 
     Args:
@@ -91,11 +93,11 @@ def mix(images: np.ndarray, settings: Mapping[str, Any], rngs: Sequence[np.rando
     Returns:
         The share that each image keeps, float64 (n,).
     """
-    if settings["mixup"]:
-        shares = np.array([rng.beta(settings["mixup"], settings["mixup"]) for rng in rngs])
+    if settings.mixup:
+        shares = np.array([rng.beta(settings.mixup, settings.mixup) for rng in rngs])
         mixup(images, shares)
         return shares
-    drawn = [rng.beta(settings["cutmix"], settings["cutmix"]) for rng in rngs]
+    drawn = [rng.beta(settings.cutmix, settings.cutmix) for rng in rngs]
     size = images.shape[1]
     return cutmix(images, [draw_box(share, size, rng) for share, rng in zip(drawn, rngs, strict=True)])
 

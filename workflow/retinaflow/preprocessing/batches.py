@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import keras
@@ -20,6 +20,7 @@ from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.sampling import balance_at, sample_epoch
 from retinaflow.preprocessing.shards import REBUILD, read_shard
+from retinaflow.settings.augment import AugmentSettings
 from retinaflow.storage.tables import stream_table
 
 
@@ -174,19 +175,19 @@ class Batches(keras.utils.PyDataset):
     TensorFlow cuts each batch into parts for the ``devices``. All parts are equal, except for a smaller last one, and
     none is empty. A rest of images that is too small for this joins the previous batch.
 
-    With ``seed``, the images are shuffled again each epoch. With ``augmentation``, each image is changed at random.
+    With ``seed``, the images are shuffled again each epoch. With ``augment``, each image is changed at random.
     Shuffle and changes follow from (seed, epoch, image) alone. The number of worker threads and the epoch at which an
     interrupted training resumes make no difference. For this, ``fit`` needs ``shuffle=False`` and the callback
     ``follow_epochs``: Keras shuffles batches and counts epochs in other ways. OpenCV starts no threads of its own, as
     each worker has one core.
 
-    With ``mixup`` or ``cutmix`` of ``augmentation``, each image is mixed with the next one of its batch, which the
+    With ``mixup`` or ``cutmix`` of ``augment``, each image is mixed with the next one of its batch, which the
     shuffle makes a random one. Targets and weights are mixed by the same share.
 
     With a ``balance`` (share and epochs of ``sampling.balance_at``), rare grades occur more often in the first epochs.
     An epoch keeps its length. A repeated image is changed in another way.
 
-    With ``view``, all images are in that view (``augmentation.write_view``). A view excludes ``augmentation``.
+    With ``view``, all images are in that view (``augmentation.write_view``). A view excludes ``augment``.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Batches(keras.utils.PyDataset):
         *,
         threads: int = 1,
         seed: int | None = None,
-        augmentation: Mapping[str, Any] | None = None,
+        augment: AugmentSettings | None = None,
         devices: int = 1,
         targets: np.ndarray | None = None,
         weights: np.ndarray | None = None,
@@ -210,7 +211,7 @@ class Batches(keras.utils.PyDataset):
             batch_size: Number of images in a batch.
             threads: Number of threads that read batches ahead.
             seed: Seed of shuffle and changes, or None for the order of the names.
-            augmentation: ``train.augment`` of the configuration.
+            augment: Random changes to the images, or None for none.
             devices: Number of devices that share each batch.
             targets: Targets of the images in their order, float32 (n, width).
             weights: Weights of the images in the loss, float32 (n,).
@@ -227,12 +228,12 @@ class Batches(keras.utils.PyDataset):
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
-        if augmentation is not None and seed is None:
+        if augment is not None and seed is None:
             raise ValueError("augmentation needs a seed")
-        self._mixes = augmentation is not None and bool(augmentation["mixup"] or augmentation["cutmix"])
+        self._mixes = augment is not None and bool(augment.mixup or augment.cutmix)
         if self._mixes and targets is None:
             raise ValueError("mixed images have no grade; give targets")
-        self.augmentation = augmentation
+        self.augment = augment
         self.targets = targets
         self.weights = weights
         self.view = view
@@ -258,7 +259,7 @@ class Batches(keras.utils.PyDataset):
         size = self.images.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         values = self._values(chosen)
-        if self.augmentation is None or self.seed is None:
+        if self.augment is None or self.seed is None:
             for number, out in zip(chosen, pixels, strict=True):
                 if self.view:
                     augmentation.write_view(self.images[number], self.view, out)
@@ -267,9 +268,9 @@ class Batches(keras.utils.PyDataset):
             return pixels, *values
         sources = [self._source(self.seed, place) for place in range(places.start, places.stop)]
         for number, rng, out in zip(chosen, sources, pixels, strict=True):
-            augmentation.augment(self.images[number], self.augmentation, rng, out)
+            augmentation.augment(self.images[number], self.augment, rng, out)
         if self._mixes:
-            shares = augmentation.mix(pixels, self.augmentation, sources)
+            shares = augmentation.mix(pixels, self.augment, sources)
             values = [augmentation.mix_values(value, shares) for value in values]
         return pixels, *values
 

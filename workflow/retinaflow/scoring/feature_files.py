@@ -1,4 +1,4 @@
-"""Read features of photographs back: for those who need no network, and wait for none to load."""
+"""Reading of feature files. Imports no backend, so that linear models start fast."""
 
 from pathlib import Path
 
@@ -10,13 +10,21 @@ from retinaflow.storage.tables import REBUILD
 
 
 def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
-    """Features float16 (n, 2 d) of ``features.write_features`` and the names of the n images.
+    """Read the files of ``features.write_features``.
 
-    Raises ``RetinaflowError`` if either file is missing, damaged or they do not belong together.
+    Args:
+        features: File of the features.
+        rows: Table of image and digest.
+
+    Returns:
+        Features, float16 (n, 2 d), and the names of the n images.
+
+    Raises:
+        RetinaflowError: A file is missing or damaged, or the files do not belong together.
     """
     try:
         array = np.load(features, allow_pickle=False)
-    except Exception as error:  # NumPy has no one exception for a file that is not an array
+    except Exception as error:  # NumPy raises many types for a file that is not an array.
         raise RetinaflowError(f"{features}: cannot be read as an array of features ({error}). {REBUILD}") from error
     if array.dtype != np.float16 or array.ndim != 2 or array.shape[1] % 2 or not np.isfinite(array).all():
         raise RetinaflowError(

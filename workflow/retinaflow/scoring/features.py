@@ -1,12 +1,14 @@
-"""Features of photographs: what a layer puts out, averaged over the photograph, and how that varies over views."""
+"""Features of images: the outputs of a layer, averaged over the image, and their deviation over random views."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
+from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
@@ -14,22 +16,50 @@ from retinaflow.networks.building import load_backbone, normalise, pooled, up_to
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.preprocessing.shards import ROW_COLUMNS
+from retinaflow.settings.augment import AugmentSettings
 from retinaflow.storage.files import whole_file
-from retinaflow.storage.tables import stream_table, write_table
 
 BATCH = 32
-AT_ONCE = 512  # photographs whose views are in memory together
+AT_ONCE = 512  # images whose views are in memory together
+
+
+@dataclass(frozen=True)
+class FeatureViews:
+    """Views of each image. Features are their mean and standard deviation.
+
+    The first view is the image itself. The others are random changes of it, which follow from (seed, view, image).
+
+    Args:
+        count: Number of views.
+        augment: Ranges of the random changes.
+        seed: Seed of the changes.
+    """
+
+    count: int
+    augment: AugmentSettings
+    seed: int
 
 
 def frozen_backbone(
-    backbone: str, size: int, layers: Sequence[str], weights: Path | None, seed: int, threads: int
+    backbone: str, size: int, *, layers: Sequence[str], weights: Path | None, seed: int, threads: int
 ) -> keras.Model:
-    """A model from uint8 RGB (n, size, size, 3) to float32 (n, channels): what ``layers`` put out, over their area.
+    """Return a network from images to the features of a backbone.
 
-    ``layers`` are names, as for ``model.up_to``. ``weights`` is a weights file for the backbone without its top, or
-    None for random ones, which follow from ``seed``. Pixels are normalised as the weights expect.
+    Pixels are normalised as the weights expect.
 
-    Raises ``RetinaflowError`` if the weights do not fit or there is no such layer.
+    Args:
+        backbone: Name of the backbone.
+        size: Side of the images in pixels.
+        layers: Names of the layers, as for ``building.up_to``.
+        weights: Weights file of the backbone without its top, or None for random weights.
+        seed: Seed of random weights.
+        threads: Number of threads on a CPU.
+
+    Returns:
+        Network from uint8 RGB (n, size, size, 3) to float32 (n, channels), the mean of each channel over the image.
+
+    Raises:
+        RetinaflowError: The weights do not fit, or there is no such layer.
     """
     devices.prepare(seed, threads)
     devices.full_float32()
@@ -40,99 +70,101 @@ def frozen_backbone(
 
 
 def fine_tuned(model: keras.Model) -> keras.Model:
-    """A trained model up to what enters its head: from uint8 RGB (n, size, size, 3) to float32 (n, channels)."""
+    """Return the part of a trained network up to the input of its head.
+
+    It maps uint8 RGB (n, size, size, 3) to float32 (n, channels).
+    """
     return keras.Model(model.inputs, model.get_layer("pool").output, name=model.name)
 
 
-def extract(
-    model: keras.Model,
-    photographs: Images,
-    views: int,
-    augmentation: Mapping[str, Any],
-    seed: int,
-    threads: int,
-) -> Iterator[np.ndarray]:
-    """Features of the photographs in their order, float16 (m, 2 d) at a time: mean and standard deviation over views.
+def extract(model: keras.Model, images: Images, views: FeatureViews, *, threads: int) -> Iterator[np.ndarray]:
+    """Compute the features of the images in their order, some images at a time.
 
-    ``model`` gives d numbers a photograph. The first view is the photograph as it is; the others are changed at random
-    as ``augmentation`` (``train.augment`` of the configuration) says, which follows from (seed, view, photograph). With
-    one view the deviations are 0. Mean and deviation over views are what github.com/sveitser/kaggle_diabetic, second in
-    the Kaggle competition of 2015, graded by.
+    Mean and deviation over views follow github.com/sveitser/kaggle_diabetic, second in the Kaggle competition of 2015.
 
-    Raises ``RetinaflowError`` if a feature is not finite or too large for float16.
+    Args:
+        model: Network from uint8 RGB (n, size, size, 3) to float32 (n, d).
+        images: Source of the images.
+        views: Views of each image. With one view, the deviations are 0.
+        threads: Number of threads that read images.
+
+    Yields:
+        float16 (m, 2 d): the means over views, then the standard deviations.
+
+    Raises:
+        RetinaflowError: A feature is not finite, or too large for float16.
     """
-    for start in range(0, len(photographs), AT_ONCE):
-        chosen = range(start, min(start + AT_ONCE, len(photographs)))
-        batches = _Views(photographs, chosen, views, augmentation, seed, threads)
-        outputs = model.predict(batches, verbose=0).reshape(views, len(chosen), -1).astype(np.float32)
+    for start in range(0, len(images), AT_ONCE):
+        chosen = range(start, min(start + AT_ONCE, len(images)))
+        batches = _ViewBatches(images, chosen, views=views, threads=threads)
+        outputs = model.predict(batches, verbose=0).reshape(views.count, len(chosen), -1).astype(np.float32)
         features = np.concatenate([outputs.mean(axis=0), outputs.std(axis=0)], axis=1)
         # NaN fails the comparison.
         wrong = ~(np.abs(features) <= np.finfo(np.float16).max)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise RetinaflowError(
-                f"{model.name}: the features of {photographs.names[start + row]!r} have the value "
-                f"{features[row, column]:g}, expected -65504 to 65504, which float16 holds. Set feature_layers to "
+                f"{model.name}: the features of {images.names[start + row]!r} have the value "
+                f"{features[row, column]:g}, expected -65504 to 65504, the range of float16. Set feature_layers to "
                 "other layers, or weights to others."
             )
         yield features.astype(np.float16)
 
 
-class _Views(keras.utils.PyDataset):
-    """Batches of ``chosen`` photographs: all of them as they are, then all of them changed, view after view."""
+class _ViewBatches(keras.utils.PyDataset):
+    """Batches of the ``chosen`` images: the first view of all images, then the second view of all, and so on."""
 
-    def __init__(
-        self,
-        photographs: Images,
-        chosen: range,
-        views: int,
-        augmentation: Mapping[str, Any],
-        seed: int,
-        threads: int,
-    ) -> None:
-        # Below two workers Keras reads in the thread that computes.
+    def __init__(self, images: Images, chosen: range, *, views: FeatureViews, threads: int) -> None:
+        # Below two workers, Keras reads in the thread that computes.
         super().__init__(workers=max(2, threads), use_multiprocessing=False, max_queue_size=8)
-        self.photographs, self.augmentation, self.seed = photographs, augmentation, seed
-        self.places = [(view, number) for view in range(views) for number in chosen]
+        self.images, self.views = images, views
+        self.places = [(view, number) for view in range(views.count) for number in chosen]
 
     @property
     def num_batches(self) -> int:
-        """Batches of all views."""
+        """Return the number of batches of all views."""
         return -(-len(self.places) // BATCH)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray]:
-        """Batch ``index``: uint8 (b, size, size, 3)."""
-        places, size = self.places[index * BATCH : (index + 1) * BATCH], self.photographs.size
+        """Return batch ``index``, uint8 (b, size, size, 3)."""
+        places, size = self.places[index * BATCH : (index + 1) * BATCH], self.images.size
         pixels = np.empty((len(places), size, size, 3), np.uint8)
         for (view, number), out in zip(places, pixels, strict=True):
             if view == 0:
-                self.photographs.read_into(out, number)
+                self.images.read_into(out, number)
             else:
-                rng = np.random.default_rng((self.seed, view, image_number(self.photographs.names[number])))
-                augmentation.augment(self.photographs[number], self.augmentation, rng, out)
+                rng = np.random.default_rng((self.views.seed, view, image_number(self.images.names[number])))
+                augmentation.augment(self.images[number], self.views.augment, rng, out)
         return (pixels,)
 
 
 def write_features(
     model: keras.Model,
-    photographs: Images,
+    images: Images,
+    *,
     indices: Sequence[Path],
-    views: int,
-    augmentation: Mapping[str, Any],
-    seed: int,
+    views: FeatureViews,
     threads: int,
     features: Path,
     rows: Path,
 ) -> None:
-    """Write ``extract`` of all photographs: ``features`` float16 (n, 2 d), ``rows`` a table of image and digest.
+    """Write the features of all images. Memory does not grow with their number.
 
-    ``indices`` are the index tables of the photographs. Memory does not grow with their number.
+    Args:
+        model: Network from uint8 RGB (n, size, size, 3) to float32 (n, d).
+        images: Source of the images.
+        indices: Index tables of the images.
+        views: Views of each image.
+        threads: Number of threads that read images.
+        features: File for the features, float16 (n, 2 d).
+        rows: Table for the name and the digest of each image.
     """
-    rows.unlink(missing_ok=True)  # or a kill between the two files would leave new features beside old rows
-    shape = (len(photographs), 2 * model.output_shape[-1])
-    with whole_file(features) as part, open(part, "wb") as file:
+    # Otherwise a kill between the two files would leave new features beside old rows.
+    rows.unlink(missing_ok=True)
+    shape = (len(images), 2 * model.output_shape[-1])
+    with whole_file(features) as unfinished, open(unfinished, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        for some in extract(model, photographs, views, augmentation, seed, threads):
+        for some in extract(model, images, views, threads=threads):
             file.write(some.tobytes())
-    digests = {row["image"]: row["digest"] for index in indices for row in stream_table(index, ROW_COLUMNS)}
-    write_table(rows, ROW_COLUMNS, ({"image": image, "digest": digests[image]} for image in photographs.names))
+    listed = pd.concat([read_frame(index, ROW_COLUMNS)[list(ROW_COLUMNS)] for index in indices])
+    write_frame(rows, listed.set_index("image").loc[images.names].reset_index())

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from retinaflow.settings.section import Section
+from retinaflow.settings.augment import AugmentSettings
+from retinaflow.settings.section import Section, Text
+from retinaflow.settings.train import TrainingSettings
 
 
 class FeatureSettings(Section):
@@ -13,3 +15,38 @@ class FeatureSettings(Section):
     views: Annotated[int, Field(ge=1, le=1000)] = 1
     """Views of each image: the image itself, then random changes of it by `augment` of its model. Features are the
     mean and the standard deviation over the views. Each view takes as long as scoring once."""
+
+
+class BackboneFeatureSettings(Section):
+    """The settings that decide the features of a backbone.
+
+    A script makes it of its parameters: ``BackboneFeatureSettings.model_validate(snakemake.params.settings)``.
+    """
+
+    backbone: Text
+    """Backbone of the model."""
+    backend: Text
+    """Backend of Keras."""
+    cpu_threads: int
+    """Threads of the network on a CPU."""
+    image_size: int
+    """Side of the images in pixels."""
+    feature_layers: list[Text]
+    """Layers of the backbone."""
+    views: int
+    """Views of each image."""
+    augment: AugmentSettings | None
+    """Random changes of the views but the first; none for one view."""
+
+    @classmethod
+    def of(cls, model: TrainingSettings, features: FeatureSettings) -> "BackboneFeatureSettings":
+        """Return the settings of the features of a model."""
+        return cls(
+            backbone=model.backbone,
+            backend=model.backend,
+            cpu_threads=model.cpu_threads,
+            image_size=model.image_size,
+            feature_layers=model.feature_layers,
+            views=features.views,
+            augment=model.augment if features.views > 1 else None,
+        )

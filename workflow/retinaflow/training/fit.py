@@ -88,7 +88,7 @@ class Fit:
             batch_size,
             threads=self.workers,
             seed=self.seed,
-            augmentation=dict(settings.augment) if settings.augment else None,
+            augment=settings.augment,
             devices=settings.gpus,
             targets=self._targets(self.data.training, settings.label_smoothing),
             weights=self.image_weights,

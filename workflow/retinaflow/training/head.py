@@ -58,7 +58,7 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 def views_of(settings: TrainingSettings) -> int:
     """Return the number of views of each training image for the head."""
-    return min(VIEWS, settings.head_epochs) if settings.augment else 1
+    return min(VIEWS, settings.head_epochs)
 
 
 def feature_batches(
@@ -85,13 +85,13 @@ def feature_batches(
     """
     training, validation = batches
     # Each image once and unmixed, without balanced sampling.
-    alone = None if training.augmentation is None else {**training.augmentation, "mixup": 0, "cutmix": 0}
+    augment = training.augment and training.augment.model_copy(update={"mixup": 0, "cutmix": 0})
     unmixed = Batches(
         training.images,
         training.batch_size,
         threads=training.workers,
         seed=training.seed,
-        augmentation=alone,
+        augment=augment,
         devices=training.devices,
     )
     # One mapped file for each pass: the features may exceed memory.
