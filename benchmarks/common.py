@@ -216,7 +216,8 @@ def drawn() -> Path:
     """The folder of drawn images, ``images``, and their grades, ``labels.csv``."""
     folder = TARGET / "drawn"
     if not (folder / "labels.csv").is_file():
-        draw_collection(folder / "images", folder / "labels.csv", sized(480, 15), 1, DRAWN_SIZE, 1)
+        images, labels = folder / "images", folder / "labels.csv"
+        draw_collection(images, labels, patients=sized(480, 15), first_patient=1, size=DRAWN_SIZE, seed=1)
     return folder
 
 
@@ -230,7 +231,7 @@ def originals() -> Collection | None:
 
 def _read(name: str, images: Path, labels: Path) -> Collection:
     with open(labels, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: row["grade"] for row in csv.DictReader(file)}
+        levels = {row["image"]: row["level"] for row in csv.DictReader(file)}
     paths = sorted(path for path in images.iterdir() if path.stem in levels)
     return Collection(name, paths, [levels[path.stem] for path in paths])
 

@@ -134,8 +134,9 @@ SMALLEST = {
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with drawn photographs and label tables, as ``SMALLEST`` names them."""
     folder = tmp_path_factory.mktemp("drawn")
-    draw_collection(folder / "my photographs", folder / "labels train.csv", 24, 1, 64, 7)
-    draw_collection(folder / "test", folder / "labels test.csv", 16, 1001, 64, 7)
+    train, labels = folder / "my photographs", folder / "labels train.csv"
+    draw_collection(train, labels, patients=24, first_patient=1, size=64, seed=7)
+    draw_collection(folder / "test", folder / "labels test.csv", patients=16, first_patient=1001, size=64, seed=7)
     return folder
 
 

@@ -9,8 +9,8 @@ with job_log(snakemake.log[0]):
     draw_collection(
         Path(snakemake.output.images),
         Path(snakemake.output.labels),
-        snakemake.params.patients,
-        snakemake.params.first_patient,
-        snakemake.params.size,
-        snakemake.params.seed,
+        patients=snakemake.params.patients,
+        first_patient=snakemake.params.first_patient,
+        size=snakemake.params.size,
+        seed=snakemake.params.seed,
     )

@@ -1,10 +1,12 @@
-"""Draw synthetic fundus photographs of every grade, so that the workflow can be tried without patients' data.
+"""Synthetic fundus images of every grade, to try the workflow without the data of patients.
 
-Everything is drawn as a right eye in retina units: the origin is the middle of the frame, the rim of the field is at
-distance 1 (give or take how far off centre the camera is), x grows to the nasal side (right) and y downwards; a left
-eye is the mirror image. What a grade shows follows the international scale of diabetic retinopathy (Wilkinson et al.
-2003, Ophthalmology 110:1677); sizes and places are those of a 45-degree field: the disc spans 6 degrees, the fovea
-lies 15 degrees from it.
+All eyes are drawn as right eyes, in retina units. The origin is the middle of the frame. The rim of the field is at
+distance 1, plus or minus the offset of the camera. x grows to the nasal side (right) and y downwards. A left eye is a
+mirror image.
+
+Lesions of a grade follow the international scale of diabetic retinopathy (Wilkinson et al. 2003, Ophthalmology
+110:1677). Sizes and places are those of a 45-degree field: the disc spans 6 degrees, and the fovea lies 15 degrees
+from it.
 """
 
 import math
@@ -19,12 +21,12 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.tables import write_table
 
-MINIMUM_PATIENTS = 3  # whose worse eye has a given grade
-MINIMUM_SIZE = 64  # below, even a large haemorrhage is a few pixels
+MINIMUM_PATIENTS = 3  # Patients whose worse eye has one grade.
+MINIMUM_SIZE = 64  # In a smaller image, even a large haemorrhage is a few pixels.
 
 EYES = ("left", "right")
 
-# Patients of the Kaggle 2015 training labels by grade of the worse eye (row) and of the other (column).
+# Patients of the Kaggle 2015 training labels by grade of the worse eye (row) and of its fellow eye (column).
 PATIENTS_BY_GRADES = np.array(
     [
         [12154, 0, 0, 0, 0],
@@ -34,13 +36,13 @@ PATIENTS_BY_GRADES = np.array(
         [21, 5, 89, 67, 263],
     ]
 )
-LEVELS = len(PATIENTS_BY_GRADES)
+GRADES = len(PATIENTS_BY_GRADES)
 
-# How strongly a layer of full density absorbs red, green and blue light (Beer-Lambert).
+# Absorption of red, green and blue light by a layer of full density (Beer-Lambert).
 BLOOD = np.array([0.45, 1.25, 1.1], np.float32)
 MACULAR_PIGMENT = np.array([0.35, 0.55, 0.6], np.float32)
 
-# Colours of what reflects light itself, as multiples of the red that the fundus around it reflects.
+# Colours of structures that reflect light, as multiples of the red of the fundus around them.
 DISC = np.array([1.4, 1.15, 0.75], np.float32)
 CUP = np.array([1.5, 1.4, 1.05], np.float32)
 EXUDATE = np.array([1.4, 1.2, 0.7], np.float32)
@@ -49,7 +51,7 @@ COTTON_WOOL = np.array([1.25, 1.15, 0.95], np.float32)
 
 @dataclass(frozen=True)
 class Lesions:
-    """Least and largest number of each kind of lesion in an eye of one grade."""
+    """Smallest and largest number of each kind of lesion in an eye of one grade."""
 
     microaneurysms: tuple[int, int]
     haemorrhages: tuple[int, int]
@@ -70,21 +72,34 @@ LESIONS = (
 
 @dataclass(frozen=True)
 class Camera:
-    """How a patient's photographs are taken; drawn without knowing the grade."""
+    """Camera of one patient. It does not depend on the grade.
 
-    radius: float  # of the field, as a share of the width of the photograph
-    offset: tuple[float, float]  # of the middle of the field from that of the frame, in radii
+    Attributes:
+        radius: Radius of the field, as a share of the width of the image.
+        offset: Offset (x, y) of the middle of the field from the middle of the frame, in radii.
+        exposure: Factor of the light.
+        vignetting: Share of the light that is lost at the rim.
+        haze: Colour of the bright rim, (3,).
+        haze_width: Width of the bright rim, in radii.
+        blur: Sigma of the blur, as a share of the radius.
+        noise: Standard deviation of the noise, of 255.
+        notch: Whether the field has a tab at the upper right, which identifies mirror images.
+    """
+
+    radius: float
+    offset: tuple[float, float]
     exposure: float
     vignetting: float
-    haze: np.ndarray  # colour of the bright rim, (3,)
+    haze: np.ndarray
     haze_width: float
-    blur: float  # as a share of the radius
-    noise: float  # standard deviation, of 255
-    notch: bool  # the tab at the upper right that tells photographs from their mirror images
+    blur: float
+    noise: float
+    notch: bool
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> "Camera":
-        # One camera in two has a field taller than its sensor.
+    def draw(cls, rng: np.random.Generator) -> "Camera":
+        """Draw a camera by chance."""
+        # The field of every second camera is taller than its sensor.
         radius = rng.uniform(0.41, 0.47) if rng.random() < 0.5 else rng.uniform(0.32, 0.36)
         return cls(
             radius=radius,
@@ -100,7 +115,7 @@ class Camera:
 
 
 class Layer:
-    """Density of one substance over the photograph, drawn larger than needed and shrunk, which smooths every edge."""
+    """Density of one substance over the image. It is drawn too large and then shrunk, which smooths every edge."""
 
     def __init__(self, size: int, camera: Camera) -> None:
         self.magnified = max(2, math.ceil(768 / size))
@@ -113,7 +128,7 @@ class Layer:
         return np.rint((points * self.radius + self.middle) * 16).astype(np.int32)
 
     def line(self, points: np.ndarray, width: float, density: float) -> None:
-        """Draw through ``points`` (n, 2); what is thinner than a pixel is drawn as a fainter one."""
+        """Draw a line through ``points`` (n, 2). A line thinner than a pixel becomes a fainter line of one pixel."""
         thickness = width * self.radius
         colour = 255 * density * min(1.0, thickness)
         cv2.polylines(
@@ -125,7 +140,7 @@ class Layer:
         cv2.fillPoly(self.pixels, [self._fixed_point(outline)], 255 * density, cv2.LINE_AA, shift=4)
 
     def density(self, blur: float = 0.0) -> np.ndarray:
-        """Return the layer as float32 (height, width) in 0..1, ``blur`` radii out of focus."""
+        """Return the layer as float32 (height, width) in 0..1, blurred by a sigma of ``blur`` radii."""
         height, width = self.pixels.shape
         small = cv2.resize(
             self.pixels, (width // self.magnified, height // self.magnified), interpolation=cv2.INTER_AREA
@@ -136,16 +151,29 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """Where the disc and the fovea of one eye are."""
+class Substances:
+    """Layers of the substances that lesions and vessels consist of."""
 
-    disc: np.ndarray  # (2,)
-    fovea: np.ndarray  # (2,)
+    blood: Layer
+    exudate: Layer
+    cotton_wool: Layer
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Places of the disc (2,) and the fovea (2,) of one eye, and sizes of the disc.
+
+    The radius of the cup, ``cup``, is a share of the radius of the disc.
+    """
+
+    disc: np.ndarray
+    fovea: np.ndarray
     disc_radii: tuple[float, float]
-    cup: float  # radius of the cup, as a share of the disc's
+    cup: float
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> "Landmarks":
+    def draw(cls, rng: np.random.Generator) -> "Landmarks":
+        """Draw the landmarks of an eye by chance."""
         disc = np.array([rng.normal(0.58, 0.05), rng.normal(-0.04, 0.05)])
         radius = rng.uniform(0.12, 0.145)
         return cls(
@@ -156,64 +184,64 @@ class Landmarks:
         )
 
 
-def draw_photograph(level: int, eye: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one fundus photograph.
+def draw_image(grade: int, eye: str, *, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one fundus image.
 
-    Camera and pigmentation depend on ``rng`` alone, vessels and landmarks on ``rng`` and ``eye``, only the lesions on
-    ``level`` too. Two generators in the same state therefore give the two eyes of one patient, or one eye at several
-    stages of the disease.
+    Camera and pigmentation depend on ``rng``. Vessels and landmarks depend on ``rng`` and ``eye``. Lesions depend on
+    ``grade`` too. Two generators in the same state therefore give both eyes of a patient, or one eye at several stages
+    of the disease.
 
     Args:
-        level: grade of retinopathy, 0 (none) to 4 (proliferative).
-        eye: ``"left"`` or ``"right"``; the disc is on the right in a right eye.
-        size: width of the photograph in pixels, at least ``MINIMUM_SIZE``; the height is three quarters of it.
-        rng: source of chance; a later call with the same generator draws another patient.
+        grade: Grade of retinopathy, 0 (none) to 4 (proliferative).
+        eye: ``"left"`` or ``"right"``. In a right eye, the disc is on the right.
+        size: Width of the image in pixels, at least ``MINIMUM_SIZE``. The height is three quarters of it.
+        rng: Random numbers. A later call with the same generator draws another patient.
 
     Returns:
         uint8 RGB of shape (size * 3 // 4, size, 3).
 
     Raises:
-        RetinaflowError: an argument is out of its range.
+        RetinaflowError: An argument is out of its range.
     """
-    _check_request(level, eye, size)
+    _check_request(grade, eye, size)
     patient, *eyes = rng.spawn(1 + len(EYES))
     anatomy, disease, sensor = eyes[EYES.index(eye)].spawn(3)
-    camera = Camera.drawn(patient)
-    landmarks = Landmarks.drawn(anatomy)
-    blood, exudate, cotton_wool = (Layer(size, camera) for _ in range(3))
-    _draw_vessels(blood, landmarks, anatomy)
-    _draw_lesions(blood, exudate, cotton_wool, LESIONS[level], landmarks, disease)
+    camera = Camera.draw(patient)
+    landmarks = Landmarks.draw(anatomy)
+    substances = Substances(*(Layer(size, camera) for _ in range(3)))
+    _draw_vessels(substances.blood, landmarks, anatomy)
+    _draw_lesions(substances, LESIONS[grade], landmarks=landmarks, rng=disease)
 
     x, y = _coordinates(size, camera)
-    fundus = _bare_fundus(x, y, landmarks, patient, anatomy)
+    fundus = _bare_fundus(x, y, landmarks=landmarks, patient=patient, anatomy=anatomy)
     red = fundus[0].mean()
-    _cover(fundus, COTTON_WOOL * red, cotton_wool.density(blur=0.018))
-    _absorb(fundus, BLOOD, blood.density())
-    _cover(fundus, EXUDATE * red, exudate.density(blur=0.003))
+    _cover(fundus, COTTON_WOOL * red, substances.cotton_wool.density(blur=0.018))
+    _absorb(fundus, BLOOD, substances.blood.density())
+    _cover(fundus, EXUDATE * red, substances.exudate.density(blur=0.003))
     if eye == "left":
         fundus = fundus[:, :, ::-1]
-    return _exposed(fundus, x, y, camera, sensor)
+    return _expose(fundus, camera, x=x, y=y, rng=sensor)
 
 
-def _check_request(level: int, eye: str, size: int) -> None:
-    if level not in range(LEVELS):
-        raise RetinaflowError(f"level: found {level!r}, expected a grade of 0 to {LEVELS - 1}.")
+def _check_request(grade: int, eye: str, size: int) -> None:
+    if grade not in range(GRADES):
+        raise RetinaflowError(f"grade: found {grade!r}, expected 0 to {GRADES - 1}.")
     if eye not in EYES:
         raise RetinaflowError(f"eye: found {eye!r}, expected 'left' or 'right'.")
     if size < MINIMUM_SIZE:
         raise RetinaflowError(
-            f"size: found {size} pixels, in which no lesion can be seen; choose {MINIMUM_SIZE} or more."
+            f"size: found {size} pixels, expected {MINIMUM_SIZE} or more. A smaller image shows no lesions."
         )
 
 
 def _coordinates(size: int, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """Retina coordinates of every pixel of the photograph: x, float32 (1, width), and y, float32 (height, 1)."""
+    """Retina coordinates of every pixel of the image: x, float32 (1, width), and y, float32 (height, 1)."""
     x, y = (np.arange(0.5, side, dtype=np.float32) - side / 2 for side in (size, size * 3 // 4))
     return x[None, :] / (camera.radius * size), y[:, None] / (camera.radius * size)
 
 
 def _clouds(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
-    """Smooth noise of mean 0 and deviation below 1, ``cells`` blobs across: float32 (height, width)."""
+    """Smooth noise of mean 0, deviation below 1 and ``cells`` blobs per side: float32 (height, width)."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
@@ -225,16 +253,16 @@ def _cover(fundus: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
 
 
 def _absorb(fundus: np.ndarray, absorption: np.ndarray, density: np.ndarray) -> None:
-    """Let a layer take ``absorption`` (3,) of the light that ``fundus`` (3, height, width) reflects, in place."""
+    """Reduce the light of ``fundus`` (3, height, width) by a layer with ``absorption`` (3,), in place."""
     for plane, share in zip(fundus, absorption, strict=True):
         plane *= np.exp(-share * density)
 
 
 def _bare_fundus(
-    x: np.ndarray, y: np.ndarray, landmarks: Landmarks, patient: np.random.Generator, anatomy: np.random.Generator
+    x: np.ndarray, y: np.ndarray, *, landmarks: Landmarks, patient: np.random.Generator, anatomy: np.random.Generator
 ) -> np.ndarray:
-    """Reflectance of the fundus without vessels: float32 RGB (3, height, width), 1 is white."""
-    # Ranges of red, green to red and blue to green are about those of EyePACS photographs.
+    """Reflectance of the fundus without vessels: float32 RGB (3, height, width). 1 is white."""
+    # Red, green to red and blue to green have about the ranges of EyePACS images.
     red = patient.uniform(0.4, 0.85)
     green = red * patient.uniform(0.45, 0.82)
     blue = green * patient.uniform(0.45, 0.88)
@@ -244,7 +272,7 @@ def _bare_fundus(
 
     (disc_x, disc_y), (radius_x, radius_y) = landmarks.disc.tolist(), landmarks.disc_radii
     from_disc = np.sqrt(((x - disc_x) / radius_x) ** 2 + ((y - disc_y) / radius_y) ** 2)
-    # Nerve fibres are thickest, and the retina palest, around the disc.
+    # Around the disc, nerve fibres are thickest and the retina is palest.
     shading *= 1 + 0.22 * np.exp(-from_disc * from_disc / 18)
     fundus = np.array([red, green, blue], np.float32)[:, None, None] * shading
 
@@ -259,14 +287,17 @@ def _bare_fundus(
 
 
 def _step(inside: np.ndarray, softness: float) -> np.ndarray:
-    """1 where ``inside`` is positive, 0 where it is negative, a ramp ``softness`` wide between."""
+    """1 for positive and 0 for negative values of ``inside``, with a ramp of width ``softness`` between them."""
     return np.clip(inside / softness + 0.5, 0, 1)
 
 
 def _walk(
-    start: np.ndarray, heading: float, turn: float, length: float, wobble: float, rng: np.random.Generator
+    start: np.ndarray, heading: float, *, turn: float, length: float, wobble: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Points (n, 2) of a path that leaves ``start`` at ``heading`` (radians) and turns by ``turn`` over its length."""
+    """Points (n, 2) of a path that leaves ``start`` at ``heading`` and turns by ``turn`` over its length, in radians.
+
+    Each step also turns by chance, with a standard deviation of ``wobble``.
+    """
     step = 0.02
     count = max(4, round(length / step))
     headings = heading + (turn / count + rng.normal(0, wobble, count)).cumsum()
@@ -277,54 +308,57 @@ def _walk(
     return path
 
 
-# Main vessels of the disc: heading and turn in degrees (0 nasal, 90 up), length and width in radii.
+# Main vessels of the disc: heading and turn in degrees (0 is nasal, 90 is up), length and width in radii.
 TRUNKS = (
     (108, 85, 1.6, 0.027),
     (-108, -85, 1.6, 0.027),
     (70, -50, 0.9, 0.018),
     (-70, 50, 0.9, 0.018),
 )
-TWIGS = (-160, 178, 160, 20, -15)  # headings of the small vessels that cross the rim of the disc
+TWIGS = (-160, 178, 160, 20, -15)  # Headings of the small vessels that cross the rim of the disc.
 
 
 def _draw_vessels(blood: Layer, landmarks: Landmarks, rng: np.random.Generator) -> None:
-    """Draw the arcades above and below the macula, the nasal vessels and the small ones towards the macula."""
+    """Draw the arcades above and below the macula, the nasal vessels, and small vessels towards the macula."""
     for heading in TWIGS:
         direction = -math.radians(heading + rng.normal(0, 8))
         start = landmarks.disc + 0.09 * np.array([math.cos(direction), math.sin(direction)])
         twig = Vessel(start, direction, rng.normal(0, 0.4), rng.uniform(0.25, 0.45), 0.008, 0.4)
-        _grow(blood, twig, landmarks.fovea, 1, rng)
+        _grow(blood, twig, fovea=landmarks.fovea, generations=1, rng=rng)
     for heading, turn, length, width in TRUNKS:
-        # A vein and, beside it, a thinner and paler artery.
+        # Each vein has a thinner and paler artery beside it.
         for sideways, caliber, density in ((8, 1.0, 0.62), (-8, 0.72, 0.42)):
             direction = -math.radians(heading + sideways + rng.normal(0, 5))
             start = landmarks.disc + 0.04 * np.array([math.cos(direction), math.sin(direction)])
             bend = -math.radians(turn + rng.normal(0, 8))
             trunk = Vessel(start, direction, bend, length, width * caliber, density)
-            _grow(blood, trunk, landmarks.fovea, 2, rng)
+            _grow(blood, trunk, fovea=landmarks.fovea, generations=2, rng=rng)
 
 
 @dataclass(frozen=True)
 class Vessel:
-    """Where a vessel begins, where it goes and how it looks there."""
+    """Place, direction and look of a vessel at its start (2,).
 
-    start: np.ndarray  # (2,)
-    heading: float  # radians
-    turn: float  # radians, over the whole length
+    The heading, and the turn over the whole length, are in radians.
+    """
+
+    start: np.ndarray
+    heading: float
+    turn: float
     length: float
     width: float
     density: float
 
 
-def _grow(blood: Layer, vessel: Vessel, fovea: np.ndarray, generations: int, rng: np.random.Generator) -> None:
-    """Draw a vessel that tapers along its way, and ``generations`` of branches first, so that they end under it."""
-    path = _walk(vessel.start, vessel.heading, vessel.turn, vessel.length, 0.07, rng)
+def _grow(blood: Layer, vessel: Vessel, *, fovea: np.ndarray, generations: int, rng: np.random.Generator) -> None:
+    """Draw a vessel that tapers along its way. Draw ``generations`` of branches first, so that they end under it."""
+    path = _walk(vessel.start, vessel.heading, turn=vessel.turn, length=vessel.length, wobble=0.07, rng=rng)
     # No vessel reaches the fovea.
     near = ((path - fovea) ** 2).sum(axis=1) < 0.14**2
     path = path[: near.argmax()] if near.any() else path
     if generations:
-        for branch in _branches(path, vessel, generations, rng):
-            _grow(blood, branch, fovea, generations - 1, rng)
+        for branch in _branches(path, vessel, generations=generations, rng=rng):
+            _grow(blood, branch, fovea=fovea, generations=generations - 1, rng=rng)
     pieces = 1 + 2 * generations
     for number in range(pieces):
         done = number / pieces
@@ -333,7 +367,7 @@ def _grow(blood: Layer, vessel: Vessel, fovea: np.ndarray, generations: int, rng
             blood.line(piece, vessel.width * (1 - 0.6 * done), vessel.density * (1 - 0.3 * done))
 
 
-def _branches(path: np.ndarray, vessel: Vessel, generations: int, rng: np.random.Generator) -> list[Vessel]:
+def _branches(path: np.ndarray, vessel: Vessel, *, generations: int, rng: np.random.Generator) -> list[Vessel]:
     """Thinner vessels that leave ``path`` to alternate sides and bend back along it."""
     branches = []
     side = rng.choice([-1, 1])
@@ -351,7 +385,7 @@ def _branches(path: np.ndarray, vessel: Vessel, generations: int, rng: np.random
 
 
 def _places(count: int, landmarks: Landmarks, rng: np.random.Generator) -> np.ndarray:
-    """``count`` places (n, 2) on the retina that are in every camera's frame, off the disc and the fovea."""
+    """``count`` places (count, 2) on the retina, off the disc and the fovea, that every camera shows."""
     found = np.empty((0, 2))
     while len(found) < count:
         candidates = rng.uniform([-0.92, -0.75], [0.92, 0.75], (4 * count, 2))
@@ -365,9 +399,9 @@ def _places(count: int, landmarks: Landmarks, rng: np.random.Generator) -> np.nd
 
 
 def _blob(
-    middle: np.ndarray, radii: tuple[float, float], angle: float, roughness: float, rng: np.random.Generator
+    middle: np.ndarray, radii: tuple[float, float], *, angle: float, roughness: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Outline (24, 2) of an ellipse turned by ``angle`` (radians), its edge uneven by a share of ``roughness``."""
+    """Outline (24, 2) of an ellipse turned by ``angle`` (radians). Its edge varies by a share of ``roughness``."""
     around = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     waves = np.arange(2, 6)[:, None]
     swing = rng.normal(0, roughness / 2, (4, 1)) * np.cos(waves * around + rng.uniform(0, 2 * np.pi, (4, 1)))
@@ -376,27 +410,23 @@ def _blob(
     return middle + along @ turned
 
 
-def _draw_lesions(
-    blood: Layer,
-    exudate: Layer,
-    cotton_wool: Layer,
-    lesions: Lesions,
-    landmarks: Landmarks,
-    rng: np.random.Generator,
-) -> None:
+def _draw_lesions(substances: Substances, lesions: Lesions, *, landmarks: Landmarks, rng: np.random.Generator) -> None:
+    blood = substances.blood
+
     def places(limits: tuple[int, int]) -> np.ndarray:
         return _places(int(rng.integers(*limits, endpoint=True)), landmarks, rng)
 
     for place in places(lesions.cotton_wool_spots):
         radius = rng.uniform(0.03, 0.055)
-        cotton_wool.patch(_blob(place, (radius * 1.4, radius), rng.uniform(0, np.pi), 0.3, rng), 1)
+        spot = _blob(place, (radius * 1.4, radius), angle=rng.uniform(0, np.pi), roughness=0.3, rng=rng)
+        substances.cotton_wool.patch(spot, 1)
     for place in places(lesions.exudate_clusters):
-        _draw_exudates(exudate, place, rng)
+        _draw_exudates(substances.exudate, place, rng)
     for place in places(lesions.microaneurysms):
         radius = rng.uniform(0.009, 0.014)
-        blood.patch(_blob(place, (radius, radius), 0, 0, rng), rng.uniform(0.55, 0.75))
+        blood.patch(_blob(place, (radius, radius), angle=0, roughness=0, rng=rng), rng.uniform(0.55, 0.75))
     for place in places(lesions.haemorrhages):
-        _draw_haemorrhage(blood, place, landmarks.disc, rng)
+        _draw_haemorrhage(blood, place, disc=landmarks.disc, rng=rng)
     for place in places(lesions.new_vessels):
         _draw_new_vessels(blood, place, rng)
     for place in places(lesions.preretinal_haemorrhages):
@@ -404,7 +434,7 @@ def _draw_lesions(
 
 
 def _draw_exudates(exudate: Layer, middle: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw a cluster of hard exudates, as often a ring around a leak as a heap."""
+    """Draw a cluster of hard exudates. It is a ring around a leak or a heap, with equal chance."""
     count = int(rng.integers(10, 30))
     spread = rng.uniform(0.06, 0.14)
     if rng.random() < 0.5:
@@ -414,22 +444,22 @@ def _draw_exudates(exudate: Layer, middle: np.ndarray, rng: np.random.Generator)
         specks = rng.normal(0, spread / 2, (count, 2))
     for speck in middle + specks:
         radius = rng.uniform(0.006, 0.018)
-        exudate.patch(
-            _blob(speck, (radius, radius * rng.uniform(0.6, 1)), rng.uniform(0, np.pi), 0.2, rng),
-            rng.uniform(0.6, 0.95),
-        )
+        radii = (radius, radius * rng.uniform(0.6, 1))
+        outline = _blob(speck, radii, angle=rng.uniform(0, np.pi), roughness=0.2, rng=rng)
+        exudate.patch(outline, rng.uniform(0.6, 0.95))
 
 
-def _draw_haemorrhage(blood: Layer, place: np.ndarray, disc: np.ndarray, rng: np.random.Generator) -> None:
+def _draw_haemorrhage(blood: Layer, place: np.ndarray, *, disc: np.ndarray, rng: np.random.Generator) -> None:
     """Draw a blot in the deep retina, or a flame along the nerve fibres, which run to the disc."""
     if rng.random() < 0.65:
         radius = 0.015 + 0.035 * rng.random() ** 2
-        outline = _blob(place, (radius, radius * rng.uniform(0.7, 1)), rng.uniform(0, np.pi), 0.15, rng)
+        radii = (radius, radius * rng.uniform(0.7, 1))
+        outline = _blob(place, radii, angle=rng.uniform(0, np.pi), roughness=0.15, rng=rng)
     else:
         away = place - disc
         radius = rng.uniform(0.035, 0.07)
         angle = math.atan2(away[1], away[0])
-        outline = _blob(place, (radius, radius * 0.3), angle, 0.15, rng)
+        outline = _blob(place, (radius, radius * 0.3), angle=angle, roughness=0.15, rng=rng)
     blood.patch(outline, rng.uniform(0.6, 0.95))
 
 
@@ -437,20 +467,23 @@ def _draw_new_vessels(blood: Layer, place: np.ndarray, rng: np.random.Generator)
     """Draw a tuft of fine, looping vessels."""
     for heading in rng.uniform(0, 2 * np.pi, 14):
         turn = rng.choice([-1, 1]) * rng.uniform(1, 5)
-        blood.line(_walk(place, heading, turn, rng.uniform(0.1, 0.3), 0.3, rng), 0.006, 0.5)
+        length = rng.uniform(0.1, 0.3)
+        blood.line(_walk(place, heading, turn=turn, length=length, wobble=0.3, rng=rng), 0.006, 0.5)
 
 
 def _draw_preretinal_haemorrhage(blood: Layer, place: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw blood that has settled before the retina: level above, like a boat, and thinnest at the edge."""
+    """Draw blood that has settled before the retina: flat above, like a boat, and thinnest at the edge."""
     width, depth = rng.uniform(0.14, 0.3), rng.uniform(0.1, 0.2)
-    outline = _blob(np.zeros(2), (width, depth), rng.normal(0, 0.1), 0.12, rng)
+    outline = _blob(np.zeros(2), (width, depth), angle=rng.normal(0, 0.1), roughness=0.12, rng=rng)
     outline[:, 1] = np.maximum(outline[:, 1], -depth * rng.uniform(0.05, 0.5))
     for share, density in ((1, 0.5), (0.96, 0.75), (0.9, 0.95), (0.8, 1)):
         blood.patch(place + outline * share, density)
 
 
-def _exposed(fundus: np.ndarray, x: np.ndarray, y: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Photograph the reflectance ``fundus`` (3, height, width): uint8 RGB (height, width, 3)."""
+def _expose(
+    fundus: np.ndarray, camera: Camera, *, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Expose the reflectance ``fundus`` (3, height, width) to an image, uint8 RGB (height, width, 3)."""
     radius = camera.radius * fundus.shape[2]
     x, y = x - camera.offset[0], y - camera.offset[1]
     distance = np.hypot(x, y)
@@ -463,30 +496,30 @@ def _exposed(fundus: np.ndarray, x: np.ndarray, y: np.ndarray, camera: Camera, r
     if camera.notch:
         field = np.maximum(field, _step(0.045 - np.maximum(np.abs(x - 0.7), np.abs(y + 0.7)), edge))
     planes = [(plane * light + haze * rim) * field for plane, haze in zip(fundus, camera.haze, strict=True)]
-    photograph = cv2.GaussianBlur(cv2.merge(planes), (0, 0), max(0.3, camera.blur * radius))
-    photograph *= 255
+    image = cv2.GaussianBlur(cv2.merge(planes), (0, 0), max(0.3, camera.blur * radius))
+    image *= 255
     grain = cv2.merge([camera.noise * (0.3 + field)] * 3)
-    photograph += grain * rng.standard_normal(photograph.shape, dtype=np.float32)
-    return np.clip(photograph, 0, 255).astype(np.uint8)
+    image += grain * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def draw_collection(images: Path, labels: Path, patients: int, first_patient: int, size: int, seed: int) -> None:
+def draw_collection(images: Path, labels: Path, *, patients: int, first_patient: int, size: int, seed: int) -> None:
     """Draw both eyes of ``patients`` patients into ``images`` and write their grades to ``labels``.
 
-    Grades of patients, and of the worse eye with the other, come in the proportions of the Kaggle 2015 training set,
-    but at least ``MINIMUM_PATIENTS`` patients have each grade in their worse eye. A photograph depends on ``seed``,
-    patient, eye, grade and ``size`` alone, not on how many are drawn.
+    Pairs of grades have the proportions of the Kaggle 2015 training set. But each grade is that of the worse eye in at
+    least ``MINIMUM_PATIENTS`` patients. An image depends on ``seed``, patient, eye, grade and ``size``, not on the
+    number of patients.
 
     Args:
-        images: folder of ``{patient}_left.jpeg`` and ``{patient}_right.jpeg``; replaced as a whole if it exists.
-        labels: CSV table with columns ``image`` (``1_left``) and ``level`` (0..4).
-        patients: how many, at least ``LEVELS * MINIMUM_PATIENTS``.
-        first_patient: number of the first one, 0 or more; the others count on from it.
-        size: width of a photograph in pixels.
-        seed: 0 or more.
+        images: Folder of ``{patient}_left.jpeg`` and ``{patient}_right.jpeg``. An existing folder is replaced.
+        labels: CSV table with columns ``image`` (``1_left``) and ``level`` (the grade, 0 to 4), as Kaggle's.
+        patients: Number of patients, at least ``GRADES * MINIMUM_PATIENTS``.
+        first_patient: Number of the first patient, 0 or more. The next patients have the next numbers.
+        size: Width of an image in pixels.
+        seed: Seed of all random numbers, 0 or more.
 
     Raises:
-        RetinaflowError: ``patients`` or ``size`` is too small, ``first_patient`` or ``seed`` negative.
+        RetinaflowError: ``patients`` or ``size`` is too small, or ``first_patient`` or ``seed`` is negative.
     """
     _check_collection(patients, first_patient, seed)
     grades = _grades(patients, np.random.default_rng([seed, first_patient, patients]))
@@ -496,13 +529,13 @@ def draw_collection(images: Path, labels: Path, patients: int, first_patient: in
     drawn.mkdir(parents=True)
     rows = []
     try:
-        for patient, levels in enumerate(grades.tolist(), start=first_patient):
-            for eye, level in zip(EYES, levels, strict=True):
-                photograph = draw_photograph(level, eye, size, np.random.default_rng([seed, patient]))
-                _write_jpeg(drawn / f"{patient}_{eye}.jpeg", photograph)
-                rows.append({"image": f"{patient}_{eye}", "level": level})
+        for patient, of_eyes in enumerate(grades.tolist(), start=first_patient):
+            for eye, grade in zip(EYES, of_eyes, strict=True):
+                image = draw_image(grade, eye, size=size, rng=np.random.default_rng([seed, patient]))
+                _write_jpeg(drawn / f"{patient}_{eye}.jpeg", image)
+                rows.append({"image": f"{patient}_{eye}", "level": grade})
         if images.exists():
-            # Out of the way at once: deleting takes long enough to be killed halfway.
+            # Move the old folder away at once: a kill can interrupt the deletion of many files.
             os.replace(images, part / "replaced")
         os.replace(drawn, images)
     finally:
@@ -511,15 +544,15 @@ def draw_collection(images: Path, labels: Path, patients: int, first_patient: in
 
 
 def _check_collection(patients: int, first_patient: int, seed: int) -> None:
-    least = LEVELS * MINIMUM_PATIENTS
+    least = GRADES * MINIMUM_PATIENTS
     if patients < least:
         raise RetinaflowError(
-            f"patients: found {patients}, but {MINIMUM_PATIENTS} of each grade are needed to train and validate; "
-            f"ask for {least} or more."
+            f"patients: found {patients}, expected {least} or more. Training and validation need {MINIMUM_PATIENTS} of "
+            "each grade."
         )
     for key, value in (("first_patient", first_patient), ("seed", seed)):
         if value < 0:
-            raise RetinaflowError(f"{key}: found {value}, expected a whole number; choose 0 or more.")
+            raise RetinaflowError(f"{key}: found {value}, expected 0 or more.")
 
 
 def _grades(patients: int, rng: np.random.Generator) -> np.ndarray:
@@ -527,11 +560,11 @@ def _grades(patients: int, rng: np.random.Generator) -> np.ndarray:
     share = PATIENTS_BY_GRADES.sum(axis=1) / PATIENTS_BY_GRADES.sum()
     count = np.maximum(np.rint(share * patients).astype(int), MINIMUM_PATIENTS)
     count[0] = patients - count[1:].sum()
-    worse = np.repeat(np.arange(LEVELS), count)
-    other = [rng.choice(LEVELS, p=PATIENTS_BY_GRADES[level] / PATIENTS_BY_GRADES[level].sum()) for level in worse]
-    return rng.permuted(rng.permutation(np.stack([worse, other], axis=1)), axis=1)
+    worse = np.repeat(np.arange(GRADES), count)
+    fellow = [rng.choice(GRADES, p=PATIENTS_BY_GRADES[grade] / PATIENTS_BY_GRADES[grade].sum()) for grade in worse]
+    return rng.permuted(rng.permutation(np.stack([worse, fellow], axis=1)), axis=1)
 
 
-def _write_jpeg(path: Path, photograph: np.ndarray) -> None:
-    _, content = cv2.imencode(".jpeg", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    _, content = cv2.imencode(".jpeg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
     path.write_bytes(content.tobytes())
