@@ -1,4 +1,4 @@
-"""Quality of photographs: each measure falls by what spoils it, and by little else."""
+"""Quality of images: each measure falls with its own fault, and hardly with others."""
 
 import itertools
 from pathlib import Path
@@ -15,16 +15,16 @@ from retinaflow.storage.tables import write_table
 
 def retina(size: int, brightness: float = 110) -> np.ndarray:
     """A disc with vessels, on black, with a margin."""
-    photograph = np.zeros((size, round(1.3 * size)), np.uint8)
-    middle = (photograph.shape[1] // 2, size // 2)
-    cv2.circle(photograph, middle, round(0.48 * size), int(brightness), -1, cv2.LINE_AA)
+    image = np.zeros((size, round(1.3 * size)), np.uint8)
+    middle = (image.shape[1] // 2, size // 2)
+    cv2.circle(image, middle, round(0.48 * size), int(brightness), -1, cv2.LINE_AA)
     rng = np.random.default_rng(3)
     for angle in rng.uniform(0, 2 * np.pi, 24):
         end = tuple(
             int(at + 0.44 * size * part) for at, part in zip(middle, (np.cos(angle), np.sin(angle)), strict=True)
         )
-        cv2.line(photograph, middle, end, int(0.6 * brightness), max(1, size // 64), cv2.LINE_AA)
-    return photograph
+        cv2.line(image, middle, end, int(0.6 * brightness), max(1, size // 64), cv2.LINE_AA)
+    return image
 
 
 @pytest.mark.parametrize("size", [300, 1200])
@@ -39,8 +39,8 @@ def test_blur_lowers_focus_alone(size: int) -> None:
 def test_too_dark_and_too_bright_lower_exposure() -> None:
     found = [assess(retina(400, brightness)).exposure for brightness in (20, 50, 110)]
     assert found == sorted(found)
-    photograph = retina(400).astype(np.float64)
-    bright = [assess(np.clip(photograph * gain, 0, 255).astype(np.uint8)).exposure for gain in (1, 1.8, 2.5)]
+    image = retina(400).astype(np.float64)
+    bright = [assess(np.clip(image * gain, 0, 255).astype(np.uint8)).exposure for gain in (1, 1.8, 2.5)]
     assert bright == sorted(bright, reverse=True)
     assert bright[-1] < 0.3
 
@@ -63,7 +63,7 @@ def test_size_and_border_make_little_difference() -> None:
         assert assess(other) == pytest.approx(assess(large), abs=0.04)
 
 
-def test_all_are_shares_and_the_last_one_their_geometric_mean() -> None:
+def test_overall_quality_is_the_geometric_mean_of_shares() -> None:
     rng = np.random.default_rng(5)
     for shape in ((1, 1), (3, 700), (40, 40), (256, 256)):
         found = assess(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -72,11 +72,11 @@ def test_all_are_shares_and_the_last_one_their_geometric_mean() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 5])
-def test_nothing_in_a_black_photograph(value: int) -> None:
+def test_black_image_has_no_quality(value: int) -> None:
     assert assess(np.full((300, 400), value, np.uint8)) == Quality(0, 0, 0, 0)
 
 
-def test_looked_up_by_image(tmp_path: Path) -> None:
+def test_quality_is_found_by_image(tmp_path: Path) -> None:
     blank = dict.fromkeys(INVENTORY_COLUMNS, "")
     write_table(tmp_path / "train.csv", INVENTORY_COLUMNS, [{**blank, "image": "a", "quality": "0.25"}])
     write_table(

@@ -41,7 +41,7 @@ def test_a_folder_holds_what_is_below_the_prefix_and_is_not_hidden(client, tmp_p
         client,
         **{"train/": b"", "train/.hidden": b"x", "train/.h/x.jpeg": b"x", "train/sub/": b"", "trainer/y.jpeg": b"y"},
     )
-    assert object_storage.fetch_folder(client, "s3://eyes/train/", tmp_path / "there", 3) == 4
+    assert object_storage.fetch_folder(client, "s3://eyes/train/", target=tmp_path / "there", max_bytes=3) == 4
     assert files_in(tmp_path / "there") == wanted
 
 
@@ -49,16 +49,16 @@ def test_a_folder_holds_what_is_below_the_prefix_and_is_not_hidden(client, tmp_p
 def test_only_what_changed_is_fetched_again(client, tmp_path):
     put(client, **{"a/1": b"1", "a/2": b"2", "a/3": b"3"})
     before = object_storage.state(object_storage.find_below(client, "s3://eyes/a"))
-    object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100)
+    object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=100)
     put(client, **{"a/2": b"two", "a/4": b"4"})
     client.delete_object(Bucket="eyes", Key="a/3")
     assert object_storage.state(object_storage.find_below(client, "s3://eyes/a")) != before
-    assert object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100) == 2
+    assert object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=100) == 2
     assert files_in(tmp_path / "there") == {"1": b"1", "2": b"two", "4": b"4"}
     assert len(list((tmp_path / ".cache/there").iterdir())) == 3
     # Written again with the same content: the same state.
     put(client, **{"a/1": b"1"})
-    assert object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100) == 0
+    assert object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=100) == 0
 
 
 @pytest.mark.s3
@@ -66,7 +66,7 @@ def test_only_what_changed_is_fetched_again(client, tmp_path):
 def test_a_name_that_leads_out_of_the_folder_or_is_none_is_refused(client, tmp_path, name):
     client.put_object(Bucket="eyes", Key=f"train/{name}", Body=b"x")
     with pytest.raises(RetinaflowError, match=r"s3://eyes/train: the object .* which no file below a folder has"):
-        object_storage.fetch_folder(client, "s3://eyes/train", tmp_path / "below/there", 100)
+        object_storage.fetch_folder(client, "s3://eyes/train", target=tmp_path / "below/there", max_bytes=100)
     assert not list(tmp_path.iterdir())
 
 
@@ -74,14 +74,14 @@ def test_a_name_that_leads_out_of_the_folder_or_is_none_is_refused(client, tmp_p
 def test_an_object_that_is_a_folder_too_is_refused(client, tmp_path):
     put(client, **{"a/x.jpeg": b"1", "a/x.jpeg/y": b"2"})
     with pytest.raises(RetinaflowError, match=r"'x\.jpeg' is an object and a folder of others"):
-        object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 100)
+        object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=100)
 
 
 @pytest.mark.s3
 def test_more_than_allowed_is_not_fetched(client, tmp_path):
     put(client, **{"a/1": b"12345"})
     with pytest.raises(RetinaflowError, match=r"5 bytes are more than the 4 allowed.*data\.unpack_limit"):
-        object_storage.fetch_folder(client, "s3://eyes/a", tmp_path / "there", 4)
+        object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=4)
 
 
 @pytest.mark.s3

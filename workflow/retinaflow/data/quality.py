@@ -1,8 +1,8 @@
-"""How good a fundus photograph is to look at: in focus, well exposed, its whole field to be seen.
+"""Quality of a fundus image: focus, exposure, and visibility of the whole field.
 
-These are what readers grade photographs by (Fu et al. 2019, Evaluation of Retinal Image Quality Assessment Networks in
-Different Color-spaces, arXiv:1907.05345). The measures are plain ones: they rank photographs of a data set, and do not
-say from where on one cannot be graded.
+Readers rate images by these properties (Fu et al. 2019, Evaluation of Retinal Image Quality Assessment Networks in
+Different Color-spaces, arXiv:1907.05345). The measures are simple. They rank the images of a data set, but have no
+threshold below which an image cannot be graded.
 """
 
 import functools
@@ -11,23 +11,24 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# Pixels that the disc of the retina is brought to, so that photographs of all sizes mean the same by a pixel.
+from retinaflow.data.retina import find_retina
+
+# Diameter of the disc of the retina in pixels. Images of all sizes are resized to it before they are measured.
 DIAMETER = 256
-# From which grey value on a pixel is of the disc: as a share of the mean, and above the noise of the border.
-LIT_SHARE_OF_MEAN = 1 / 5
-BORDER_NOISE = 8
-# Where the rim of the disc, whose edge is sharp in any photograph, does not count.
+# Pixels above this share of the mean belong to the disc.
+DISC_SHARE = 1 / 5
+# Radius of the measured part of the disc. The rim has a sharp edge in any image.
 INNER = 0.85
-# Grey values at which a sensor says no more.
+# A sensor shows no detail at or beyond these grey values.
 DARK, BRIGHT = 10, 250
-# Grey values that noise may make up, which is all there is of fine structure where it is dark.
+# Grey values of noise. Dark areas have no other fine structure.
 NOISE = 20
-# Relative contrast of fine structures in the median of 960 photographs of EyePACS of 1,024 px.
+# Relative contrast of fine structures in the median of 960 EyePACS images of 1,024 px.
 USUAL_CONTRAST = 0.05
 
 
 class Quality(NamedTuple):
-    """Each 0 (worst) to 1: ``focus``, ``exposure``, ``field``, and ``overall``, their geometric mean."""
+    """Measures from 0 (worst) to 1. ``overall`` is the geometric mean of the others."""
 
     focus: float
     exposure: float
@@ -36,37 +37,39 @@ class Quality(NamedTuple):
 
 
 def assess(grey: np.ndarray) -> Quality:
-    """The quality of a photograph, uint8 (height, width), ideally with a shorter side of ``DIAMETER`` pixels at least.
+    """Measure the quality of an image.
 
-    - ``focus``: c / (c + ``USUAL_CONTRAST``), where c is the range from 10th to 90th percentile of what lies between
-      Gaussian blurs of 1 and 4 pixels, of a disc of 256, relative to the brightness around: vessels and lesions.
-      (Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy, takes the variance of the Laplacian; a
-      band of scales instead leaves out noise and blocks of JPEG, percentiles the rim of the optic disc.)
-    - ``exposure``: 4 m (1 - m), m the mean brightness from 0 to 1, times the share of the disc that is not clipped.
-    - ``field``: the share of the full circle that is seen, times how evenly it is lit: the brightness of the darkest of
-      nine parts over the mean of all.
+    - ``focus``: c / (c + ``USUAL_CONTRAST``). c is the contrast of vessels and lesions: the range from the 10th to the
+      90th percentile of the difference between Gaussian blurs of 1 and 4 pixels, relative to the brightness around.
+      The disc has 256 pixels. Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy, use the variance
+      of the Laplacian. A band of scales leaves out noise and JPEG blocks. Percentiles leave out the rim of the optic
+      disc.
+    - ``exposure``: 4 m (1 - m) times the share of the disc that is not clipped. m is the mean brightness from 0 to 1.
+    - ``field``: visible share of the full circle, times the evenness of the light. Evenness is the brightness of the
+      darkest of nine parts over the mean of all.
 
-    A photograph in which nothing stands out from black is 0 in all.
+    All are 0 if nothing stands out from black.
+
+    Args:
+        grey: uint8 (height, width). The shorter side should have at least ``DIAMETER`` pixels.
     """
-    lit = grey > max(BORDER_NOISE, LIT_SHARE_OF_MEAN * grey.mean())
-    rows, columns = np.flatnonzero(lit.mean(axis=1) > 0.02), np.flatnonzero(lit.mean(axis=0) > 0.02)
-    if not len(rows) or not len(columns):
+    lit, box = find_retina(grey, mean=grey.mean(), share=DISC_SHARE)
+    if box is None:
         return Quality(0.0, 0.0, 0.0, 0.0)
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     height, width = grey[box].shape
     scale = DIAMETER / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     disc = cv2.resize(grey[box], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    seen = cv2.resize(lit[box].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    seen = cv2.resize(lit[box], size, interpolation=cv2.INTER_NEAREST) > 0
     distance = _distance(*size)
     inner = seen & (distance < INNER)
     if not inner.any():
         return Quality(0.0, 0.0, 0.0, 0.0)
-    level = disc.astype(np.float32)
-    brightness = float(level[inner].mean())
-    around = cv2.GaussianBlur(level, (0, 0), 4)
-    relative = (cv2.GaussianBlur(level, (0, 0), 1) - around)[inner] / (around[inner] + NOISE)
-    low, high = np.percentile(relative[::4], (10, 90))  # all of them would take as long as the blurs
+    light = disc.astype(np.float32)
+    brightness = float(light[inner].mean())
+    around = cv2.GaussianBlur(light, (0, 0), 4)
+    relative = (cv2.GaussianBlur(light, (0, 0), 1) - around)[inner] / (around[inner] + NOISE)
+    low, high = np.percentile(relative[::4], (10, 90))  # Percentiles of all pixels would take as long as the blurs.
     contrast = float(high - low)
     share = brightness / 255
     clipped = float(((disc <= DARK) | (disc >= BRIGHT))[inner].mean())
@@ -74,23 +77,23 @@ def assess(grey: np.ndarray) -> Quality:
     exposure = 4 * share * (1 - share) * (1 - clipped)
     circle = distance < 1
     visible = float((seen & circle).sum()) / (np.pi / 4 * DIAMETER**2)
-    field = min(1.0, visible) * _evenness(level, inner)
+    field = min(1.0, visible) * _evenness(light, inner)
     return Quality(focus, exposure, field, (focus * exposure * field) ** (1 / 3))
 
 
 @functools.lru_cache(64)
 def _distance(width: int, height: int) -> np.ndarray:
-    """float32 (height, width): distance from the middle in radii of the disc."""
+    """Distance of each pixel from the middle in radii of the disc: float32 (height, width)."""
     x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / (DIAMETER / 2)
     y = (np.arange(height, dtype=np.float32) - (height - 1) / 2) / (DIAMETER / 2)
     return np.hypot(x[np.newaxis, :], y[:, np.newaxis])
 
 
-def _evenness(level: np.ndarray, inner: np.ndarray) -> float:
-    """Mean brightness of the darkest of nine parts over that of all, 0 to 1."""
-    third = (3, 3)
-    # Means of the areas: what a thumbnail of 3 x 3 pixels is made of.
-    weight = cv2.resize(inner.astype(np.float32), third, interpolation=cv2.INTER_AREA)
-    light = cv2.resize(np.where(inner, level, 0).astype(np.float32), third, interpolation=cv2.INTER_AREA)
+def _evenness(light: np.ndarray, inner: np.ndarray) -> float:
+    """Mean brightness of the darkest of nine parts over the mean of all, 0 to 1."""
+    thumbnail = (3, 3)
+    # INTER_AREA averages each of the nine parts.
+    weight = cv2.resize(inner.astype(np.float32), thumbnail, interpolation=cv2.INTER_AREA)
+    total = cv2.resize(np.where(inner, light, 0).astype(np.float32), thumbnail, interpolation=cv2.INTER_AREA)
     enough = weight > 0.1
-    return float(min(1.0, (light[enough] / weight[enough]).min() / (light.sum() / weight.sum())))
+    return float(min(1.0, (total[enough] / weight[enough]).min() / (total.sum() / weight.sum())))

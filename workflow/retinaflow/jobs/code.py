@@ -86,38 +86,39 @@ def imported_modules(file: Path, library: Path) -> frozenset[str]:
 def _modules_of(node: ast.AST, file: Path, library: Path) -> Iterator[str]:
     if isinstance(node, ast.ImportFrom):
         if node.level:
-            raise _unfollowed(file, node, "a relative import", f"an absolute one, `from {LIBRARY}.PACKAGE import NAME`")
+            absolute = f"an absolute one, `from {LIBRARY}.PACKAGE import NAME`"
+            raise _unfollowed(file, node, found="a relative import", expected=absolute)
         if _is_own(node.module or ""):
             yield from _imported_names(node, file, library)
     elif isinstance(node, ast.Import):
         for alias in node.names:
             if _is_own(alias.name):
-                yield _existing(alias.name, file, node, library)
+                yield _existing(alias.name, file, node=node, library=library)
     elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
         name = node.args[0] if node.args else None
         if not isinstance(name, ast.Constant):
-            raise _unfollowed(file, node, "an import by a computed name", "the name as a constant")
+            raise _unfollowed(file, node, found="an import by a computed name", expected="the name as a constant")
         if _is_own(str(name.value)):
-            yield _existing(str(name.value), file, node, library)
+            yield _existing(str(name.value), file, node=node, library=library)
 
 
 def _imported_names(node: ast.ImportFrom, file: Path, library: Path) -> Iterator[str]:
     module = str(node.module)
     for alias in node.names:
         if alias.name == "*":
-            raise _unfollowed(file, node, f"`from {module} import *`", "the names one by one")
+            raise _unfollowed(file, node, found=f"`from {module} import *`", expected="the names one by one")
         inner = f"{module}.{alias.name}"
         # A module of a package, or else a name inside a module.
-        yield inner if _module_file(inner, library).is_file() else _existing(module, file, node, library)
+        yield inner if _module_file(inner, library).is_file() else _existing(module, file, node=node, library=library)
 
 
-def _existing(name: str, file: Path, node: ast.AST, library: Path) -> str:
+def _existing(name: str, file: Path, *, node: ast.AST, library: Path) -> str:
     if not _module_file(name, library).is_file():
-        raise _unfollowed(file, node, f"{name}, which is no module", "a module of the library")
+        raise _unfollowed(file, node, found=f"{name}, which is no module", expected="a module of the library")
     return name
 
 
-def _unfollowed(file: Path, node: ast.AST, found: str, expected: str) -> RetinaflowError:
+def _unfollowed(file: Path, node: ast.AST, *, found: str, expected: str) -> RetinaflowError:
     line = getattr(node, "lineno", 0)
     return RetinaflowError(
         f"{file}, line {line}: {found}; expected {expected}. A change of code behind it would not run the stage again."

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from retinaflow.data.retina import find_retina
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.shards import ROW_COLUMNS, read_shard, shard_of
@@ -35,12 +36,9 @@ DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
-# A lit pixel is brighter than JPEG noise in a black border. It is also brighter than the halo around an overexposed
-# retina, which grows with the mean. The box of 960 EyePACS images of 1024 px hardly changes with either number.
-BORDER_NOISE = 8
-LIT_SHARE_OF_MEAN = 0.1
-# A row or column with a smaller share of lit pixels has specks only. A disc loses less than 0.1 % of its height by it.
-SPECKS = 0.02
+# Pixels above this share of the mean are inside the crop. The halo around an overexposed retina grows with the mean and
+# is darker. The box of 960 EyePACS images of 1024 px hardly changes with the share.
+CROP_SHARE = 0.1
 
 # Value around the retina after each enhancement, and so of the padding.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
@@ -131,14 +129,8 @@ def _crop(image: np.ndarray, crop: str) -> np.ndarray:
 def retina_box(image: np.ndarray) -> tuple[slice, slice]:
     """Return rows and columns of the retina in a BGR image. All of them if no pixel is lit."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    threshold = max(BORDER_NOISE, LIT_SHARE_OF_MEAN * cv2.mean(grey)[0])
-    lit = cv2.threshold(grey, threshold, 1, cv2.THRESH_BINARY)[1]
-    height, width = lit.shape
-    rows = np.flatnonzero(cv2.reduce(lit, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) > SPECKS * width)
-    columns = np.flatnonzero(cv2.reduce(lit, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) > SPECKS * height)
-    if not len(rows) or not len(columns):
-        return slice(0, height), slice(0, width)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    height, width = grey.shape
+    return find_retina(grey, mean=cv2.mean(grey)[0], share=CROP_SHARE).box or (slice(0, height), slice(0, width))
 
 
 def _disc(height: int, width: int, diameter: float) -> np.ndarray:

@@ -166,7 +166,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
 
     Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
     """
-    content = read_document(path, SCHEMA, "a metrics file", "Delete it and score the model again.")
+    content = read_document(path, SCHEMA, kind="a metrics file", again="Delete it and score the model again.")
     referable, baseline, classes = content["referable"], content["baseline"], content["grade_names"]
     if referable["grade"] >= len(classes):
         raise RetinaflowError(

@@ -322,7 +322,7 @@ def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
     Raises ``RetinaflowError`` if the file cannot be read or is no such decision.
     """
     again = "Delete it and grade the system again."
-    content = read_document(path, SCHEMA, "a decision", again)
+    content = read_document(path, SCHEMA, kind="a decision rule", again=again)
     decision = DecisionRule(**content)
     k = len(decision.grade_names)
     for name, values in (("thresholds", decision.thresholds), ("cutpoints", decision.cutpoints or [0.0] * (k - 1))):

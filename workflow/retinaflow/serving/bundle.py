@@ -160,7 +160,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         RetinaflowError: The file cannot be read or is no bundle, or one of its paths leads out of its folder.
     """
-    content = read_document(path, SCHEMA, "the bundle of a finished run", RUN_AGAIN)
+    content = read_document(path, SCHEMA, kind="the bundle of a finished run", again=RUN_AGAIN)
     folder = Path(path).parent
 
     def below(name: str) -> Path:

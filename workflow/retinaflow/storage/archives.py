@@ -111,11 +111,11 @@ def unpack(source: str, target: Path, max_bytes: int) -> int:
             shutil.rmtree(left_behind)
     with _open(path) as archive:
         members = _members(archive, inner)
-        _check_members(path, inner, members, max_bytes)
+        _check_members(members, path, inner=inner, max_bytes=max_bytes)
         try:
             left = max_bytes
             for parts, member in members:
-                left -= _write(path, archive, member, part.joinpath(*parts), left)
+                left -= _write(archive, member, target=part.joinpath(*parts), max_bytes=left)
             # Moved out of the way first: a kill while it is deleted must not leave half of it.
             if target.exists():
                 os.replace(target, former)
@@ -184,7 +184,7 @@ def _parts(name: str) -> Parts:
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
-def _check_members(path: Path, inner: str, members: list[tuple[Parts, ZipInfo]], max_bytes: int) -> None:
+def _check_members(members: list[tuple[Parts, ZipInfo]], path: Path, *, inner: str, max_bytes: int) -> None:
     if not members:
         place = f"below {inner!r} in the archive" if inner else "in the archive"
         raise RetinaflowError(f"{path}: no file {place}. Give the path as it is inside: {path}/folder/with/photographs")
@@ -228,7 +228,8 @@ def _fault(member: ZipInfo) -> str:
     return ""
 
 
-def _write(path: Path, archive: ZipFile, member: ZipInfo, target: Path, max_bytes: int) -> int:
+def _write(archive: ZipFile, member: ZipInfo, *, target: Path, max_bytes: int) -> int:
+    path = Path(str(archive.filename))
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

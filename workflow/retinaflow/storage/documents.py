@@ -12,7 +12,7 @@ import jsonschema.exceptions
 from retinaflow.errors import RetinaflowError
 
 
-def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], kind: str, again: str) -> dict[str, Any]:
+def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, kind: str, again: str) -> dict[str, Any]:
     """The content of ``path``, which is ``kind`` as ``schema`` describes it.
 
     Raises ``RetinaflowError``, which ends with ``again``, if the file cannot be read or is something else.

@@ -139,7 +139,7 @@ def state(stored: list[Stored]) -> str:
     return digest("".join(f"{item.name}\0{item.etag}\0{item.size}\0" for item in stored).encode("utf-8"))
 
 
-def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
+def fetch_folder(client: Any, url: str, *, target: Path, max_bytes: int) -> int:
     """Fetch all objects below ``url`` as the folder ``target``, which appears once everything is there.
 
     Each is kept under the name of its state in ``.cache`` beside ``target``, as a hard link: what is there already,
@@ -160,7 +160,7 @@ def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
     log.info("%s: %d objects of %.3f GB, %d of them to fetch", url, len(stored), total / 1e9, len(missing))
     pool = ThreadPoolExecutor(THREADS)
     try:
-        for _ in pool.map(lambda name: _fetch(client, missing[name], kept / name, False), missing):
+        for _ in pool.map(lambda name: _fetch(client, missing[name], target=kept / name, parallel=False), missing):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
@@ -173,7 +173,7 @@ def fetch_folder(client: Any, url: str, target: Path, max_bytes: int) -> int:
 
 def fetch_file(client: Any, url: str, target: Path) -> None:
     """Fetch the object ``url`` as ``target``; raises what ``find`` does, and if the object changes meanwhile."""
-    _fetch(client, find(client, url), target, True)
+    _fetch(client, find(client, url), target=target, parallel=True)
 
 
 def fetch_table(client: Any, url: str, target: Path) -> None:
@@ -190,7 +190,7 @@ def fetch_table(client: Any, url: str, target: Path) -> None:
     if target.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == found.etag:
         return
     stamp.unlink(missing_ok=True)
-    _fetch(client, found, target, True)
+    _fetch(client, found, target=target, parallel=True)
     with whole_file(stamp) as part:
         part.write_text(found.etag, encoding="utf-8")
 
@@ -230,7 +230,7 @@ def _check_names(url: str, stored: list[Stored]) -> None:
             )
 
 
-def _fetch(client: Any, item: Stored, target: Path, parallel: bool) -> None:
+def _fetch(client: Any, item: Stored, *, target: Path, parallel: bool) -> None:
     from boto3.s3.transfer import TransferConfig
 
     url = f"{SCHEME}{item.bucket}/{item.key}"
