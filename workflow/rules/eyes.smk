@@ -26,15 +26,15 @@ rule eye_average:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("eye_average.py"),
-        parts=MODELS.splits_of("eye_average"),
+        splits=MODELS.splits_of("eye_average"),
         objective=lambda wildcards: MODELS.objective(wildcards.network),
-        classes=len(GRADE_NAMES),
+        grade_count=len(GRADE_NAMES),
         weight=CONFIG.eyes.fellow_eye_weight,
     script:
         "../scripts/eye_average.py"
 
 
-# Of the fine-tuned network, of images that it was not trained on.
+# Features of images by a trained network that was not trained on them.
 rule run_features:
     input:
         **{f"{split}_indices": indices(split) for split in MODELS.scored},
@@ -95,9 +95,9 @@ rule eye_stacking:
         runtime=scheduled(eye_stacking_runtime),
     params:
         code=code_of("eye_stacking.py"),
-        parts=MODELS.scored,
+        splits=MODELS.scored,
         objective=lambda wildcards: MODELS.objective(wildcards.network),
-        classes=len(GRADE_NAMES),
+        grade_count=len(GRADE_NAMES),
         seed=CONFIG.seed,
     script:
         "../scripts/eye_stacking.py"

@@ -1,4 +1,4 @@
-"""Average what a system says of both eyes."""
+"""Average the raw outputs of a network over both eyes."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ from retinaflow.scoring.eyes import blend
 from retinaflow.scoring.raw_outputs import read_outputs, write_outputs
 
 with job_log(snakemake.log[0]):
-    for part in snakemake.params.parts:
-        said = read_outputs(Path(snakemake.input[part][0]), snakemake.params.objective, snakemake.params.classes)
-        blended = blend(said.outputs, said.patients, said.eyes, snakemake.params.weight)
-        write_outputs(Path(snakemake.output[part]), said._replace(outputs=blended))
+    params = snakemake.params
+    for split in params.splits:
+        raw = read_outputs(Path(snakemake.input[split][0]), params.objective, params.grade_count)
+        averaged = blend(raw.outputs, raw.patients, raw.eyes, params.weight)
+        write_outputs(Path(snakemake.output[split]), raw._replace(outputs=averaged))

@@ -1,28 +1,26 @@
-"""Grade by what the networks of a backbone make of both eyes."""
+"""Grade by the outputs and features of a network for both eyes."""
 
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.scoring.eye_stacking import fuse
+from retinaflow.scoring.eye_stacking import RunFiles, stack_eyes
 from retinaflow.scoring.ridge import THREADS
 
+
+def run_files(split):
+    files = zip(*(snakemake.input[f"{split}_{kind}"] for kind in ("outputs", "features", "images")), strict=True)
+    return [RunFiles(Path(outputs), Path(features), Path(images)) for outputs, features, images in files]
+
+
 with job_log(snakemake.log[0]):
-    files, params = snakemake.input, snakemake.params
+    splits = snakemake.params.splits
     with threadpool_limits(THREADS):
-        fuse(
-            {
-                part: [
-                    (Path(outputs), Path(features), Path(images))
-                    for outputs, features, images in zip(
-                        *(files[f"{part}_{kind}"] for kind in ("outputs", "features", "images")), strict=True
-                    )
-                ]
-                for part in params.parts
-            },
-            params.objective,
-            params.classes,
-            params.seed,
-            {part: Path(snakemake.output[part]) for part in params.parts},
+        stack_eyes(
+            {split: run_files(split) for split in splits},
+            {split: Path(snakemake.output[split]) for split in splits},
+            objective=snakemake.params.objective,
+            grade_count=snakemake.params.grade_count,
+            seed=snakemake.params.seed,
         )

@@ -1,4 +1,4 @@
-"""Rank the backbones by what their features grade."""
+"""Rank the backbones by the kappa of a linear model on their features."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Fusion of both eyes: severity by what a network makes of each, fitted to photographs it was not trained on."""
+"""Eye stacking: severity from the outputs and features of a network for both eyes.
+
+It is fitted to images that the network was not trained on.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,10 +22,14 @@ from retinaflow.storage.tables import REBUILD
 log = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
-    """What one network, not trained on them, makes of n photographs of ``patients`` and their ``eyes``, names (n,).
+class StackingInputs(NamedTuple):
+    """Severities and features of n images by one network that was not trained on them.
 
-    ``severity``: float64 (n,); ``features``: float (n, 2 d).
+    Attributes:
+        patients: Names of the patients (n,).
+        eyes: Names of the eyes (n,).
+        severity: Severities, float64 (n,).
+        features: Features, float (n, 2 d).
     """
 
     patients: Sequence[str]
@@ -30,100 +37,150 @@ class Seen(NamedTuple):
     severity: np.ndarray
     features: np.ndarray
 
+    def at(self, places: np.ndarray) -> "StackingInputs":
+        """Return the images at ``places``, int64 (m,)."""
+        return StackingInputs(
+            [self.patients[place] for place in places],
+            [self.eyes[place] for place in places],
+            self.severity[places],
+            self.features[places],
+        )
 
-class Fusion:
-    """Severity by what a network makes of both eyes: a linear function of its severities, and of its features.
+    def of_both_eyes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return severities float32 (n, 3) and features float32 (n, 4 d + 1) of both eyes."""
+        severities = both_eyes(self.severity[:, np.newaxis], self.patients, self.eyes)
+        return severities, both_eyes(self.features, self.patients, self.eyes)
 
-    The former is fitted by least squares; what it leaves, by ridge regression on what it does not tell of the features.
-    That is ridge regression on both in which the severities are not shrunk (Frisch and Waugh 1933, Econometrica 1(4),
-    387-401): where features add nothing, so large a strength is chosen that they count for nothing. It knows no other
-    photographs than those it is fitted to, which must be such that the network was not trained on.
+
+class EyeStacking:
+    """Severity as a linear function of the severities and the features of both eyes.
+
+    Least squares fits the part of the severities. Ridge regression then fits the rest on the features, less their part
+    that follows from the severities. It equals a ridge regression on both that does not shrink the severities (Frisch
+    and Waugh 1933, Econometrica 1(4), 387-401). If features add nothing, the chosen strength shrinks them to nothing.
     """
 
-    def __init__(self, seen: Seen, grades: np.ndarray, seed: int) -> None:
-        """Fit to ``seen`` of known ``grades``, int64 (n,).
+    def __init__(self, inputs: StackingInputs, grades: np.ndarray, seed: int) -> None:
+        """Fit to images of known grades.
 
-        Raises ``RetinaflowError`` if all photographs are of one patient.
+        Args:
+            inputs: Images that the network was not trained on.
+            grades: Their grades, int64 (n,).
+            seed: Seed of the folds.
+
+        Raises:
+            RetinaflowError: All images are of one patient.
         """
-        both = both_eyes(seen.severity[:, np.newaxis], seen.patients, seen.eyes)
-        features = both_eyes(seen.features, seen.patients, seen.eyes)
-        self.line = LinearRegression().fit(both, grades)
-        self.told = LinearRegression().fit(both, features)
-        left = grades - self.line.predict(both)
-        self.correction = ridge.fit(features - self.told.predict(both), left, grades, seen.patients, seed)
+        severities, features = inputs.of_both_eyes()
+        self._line = LinearRegression().fit(severities, grades)
+        self._features = LinearRegression().fit(severities, features)
+        rest = grades - self._line.predict(severities)
+        self._correction = ridge.fit(
+            features - self._features.predict(severities), rest, grades=grades, patients=inputs.patients, seed=seed
+        )
 
-    def severity(self, seen: Seen) -> np.ndarray:
-        """Of photographs that may be new: float64 (m,), about 0 to the highest level."""
-        both = both_eyes(seen.severity[:, np.newaxis], seen.patients, seen.eyes)
-        features = both_eyes(seen.features, seen.patients, seen.eyes)
-        return self.line.predict(both) + self.correction.answer(features - self.told.predict(both))
+    @property
+    def strength(self) -> float:
+        """Return the strength of the ridge regression."""
+        return self._correction.strength
+
+    def severity(self, inputs: StackingInputs) -> np.ndarray:
+        """Return the severities of images, float64 (m,), about 0 to the highest grade."""
+        severities, features = inputs.of_both_eyes()
+        rest = features - self._features.predict(severities)
+        return self._line.predict(severities) + self._correction.predict(rest)
 
 
-def cross_fused(seen: Seen, grades: np.ndarray, seed: int) -> np.ndarray:
-    """Severity float64 (n,) of each photograph by a ``Fusion`` that was fitted without its patient.
+def cross_fit_stacking(inputs: StackingInputs, grades: np.ndarray, seed: int) -> np.ndarray:
+    """Compute the severity of each image by an eye stacking that was fitted without its patient.
 
-    Raises ``RetinaflowError`` if all photographs are of one patient.
+    Args:
+        inputs: Images that the network was not trained on.
+        grades: Their grades, int64 (n,).
+        seed: Seed of the folds.
+
+    Returns:
+        Severities, float64 (n,).
+
+    Raises:
+        RetinaflowError: All images are of one patient.
     """
     severity = np.empty(len(grades))
-    for training, held_out in ridge.divided(grades, seen.patients, seed):
-        fusion = Fusion(_chosen(seen, training), grades[training], seed)
-        severity[held_out] = fusion.severity(_chosen(seen, held_out))
+    for training, held_out in ridge.patient_folds(grades, inputs.patients, seed):
+        stacking = EyeStacking(inputs.at(training), grades[training], seed)
+        severity[held_out] = stacking.severity(inputs.at(held_out))
     return severity
 
 
-def _chosen(seen: Seen, places: np.ndarray) -> Seen:
-    return Seen(
-        [seen.patients[place] for place in places],
-        [seen.eyes[place] for place in places],
-        seen.severity[places],
-        seen.features[places],
-    )
+class RunFiles(NamedTuple):
+    """Files of one training run and one split.
+
+    Attributes:
+        raw_outputs: Table of raw outputs.
+        features: File of features.
+        rows: Table of the images of the features.
+    """
+
+    raw_outputs: Path
+    features: Path
+    rows: Path
 
 
-Files = tuple[Path, Path, Path]
-
-
-def fuse(
-    runs: Mapping[str, Sequence[Files]], objective: str, classes: int, seed: int, fused: Mapping[str, Path]
+def stack_eyes(
+    runs: Mapping[str, Sequence[RunFiles]],
+    outputs: Mapping[str, Path],
+    *,
+    objective: str,
+    grade_count: int,
+    seed: int,
 ) -> None:
-    """Write what a ``Fusion`` of each run of a backbone says, as outputs of a regression.
+    """Write the severities of the eye stacking of a network as raw outputs of a regression.
 
-    ``runs`` are, of each part, the runs' outputs, features and names of images. The first part is what each run was not
-    trained on: of these photographs, each is answered without its patient, and where there are several runs, folds, the
-    answers are put together. To the photographs of another part all runs answer, and the answers are averaged. Features
-    of different networks do not mean the same: so each has a fusion of its own.
+    The features of each training run have their own meaning, so each run has its own eye stacking. Each image of the
+    first split is graded without its patient. With several runs, the folds, their images are joined. The severities
+    of the other splits are means over the runs.
 
-    Raises ``RetinaflowError`` if outputs and features are not of the same photographs.
+    Args:
+        runs: Files of each training run, by split. The runs were not trained on the first split.
+        outputs: Table of raw outputs to write, by split.
+        objective: Objective of the network.
+        grade_count: Number of grades.
+        seed: Seed of the folds.
+
+    Raises:
+        RetinaflowError: Raw outputs and features are not of the same images.
     """
     held_out, *others = runs
-    read = [_read(files, objective, classes) for files in runs[held_out]]
-    answered = [said._replace(outputs=cross_fused(seen, said.grades, seed)[:, np.newaxis]) for said, seen in read]
-    write_outputs(fused[held_out], _together(answered))
+    read = [_read(files, objective, grade_count) for files in runs[held_out]]
+    cross_fit = [
+        raw._replace(outputs=cross_fit_stacking(inputs, raw.grades, seed)[:, np.newaxis]) for raw, inputs in read
+    ]
+    write_outputs(outputs[held_out], _joined(cross_fit))
     if not others:
         return
-    fusions = [Fusion(seen, said.grades, seed) for said, seen in read]
-    log.info("strengths of the ridge regressions: %s", [fusion.correction.strength for fusion in fusions])
-    for part in others:
+    stackings = [EyeStacking(inputs, raw.grades, seed) for raw, inputs in read]
+    log.info("strengths of the ridge regressions: %s", [stacking.strength for stacking in stackings])
+    for split in others:
         severities = []
-        for fusion, files in zip(fusions, runs[part], strict=True):
-            said, seen = _read(files, objective, classes)
-            severities.append(fusion.severity(seen))
-        write_outputs(fused[part], said._replace(outputs=np.mean(severities, axis=0)[:, np.newaxis]))
+        for stacking, files in zip(stackings, runs[split], strict=True):
+            raw, inputs = _read(files, objective, grade_count)
+            severities.append(stacking.severity(inputs))
+        write_outputs(outputs[split], raw._replace(outputs=np.mean(severities, axis=0)[:, np.newaxis]))
 
 
-def _together(parts: Sequence[Outputs]) -> Outputs:
-    images, filenames, patients, eyes = ([name for said in parts for name in said[place]] for place in range(4))
-    grades, outputs = (np.concatenate([said[place] for said in parts]) for place in (4, 5))
+def _joined(folds: Sequence[Outputs]) -> Outputs:
+    images, filenames, patients, eyes = ([name for fold in folds for name in fold[place]] for place in range(4))
+    grades, outputs = (np.concatenate([fold[place] for fold in folds]) for place in (4, 5))
     return Outputs(images, filenames, patients, eyes, grades, outputs)
 
 
-def _read(files: tuple[Path, Path, Path], objective: str, classes: int) -> tuple[Outputs, Seen]:
-    outputs, features, rows = files
-    said = read_outputs(outputs, objective, classes)
-    values, images = read_features(features, rows)
-    if images != said.images:
+def _read(files: RunFiles, objective: str, grade_count: int) -> tuple[Outputs, StackingInputs]:
+    raw = read_outputs(files.raw_outputs, objective, grade_count)
+    features, images = read_features(files.features, files.rows)
+    if images != raw.images:
         raise RetinaflowError(
-            f"{features}: {len(images)} photographs, expected the {len(said.images)} of {outputs} in their order. "
-            f"{REBUILD}"
+            f"{files.features}: {len(images)} images, expected the {len(raw.images)} of {files.raw_outputs} in their "
+            f"order. {REBUILD}"
         )
-    return said, Seen(said.patients, said.eyes, objectives.severity(objective, said.outputs, classes), values)
+    severity = objectives.severity(objective, raw.outputs, grade_count)
+    return raw, StackingInputs(raw.patients, raw.eyes, severity, features)

@@ -1,24 +1,27 @@
-"""Linear probe: how well features of a frozen backbone grade, one eye or both, before any network is trained."""
+"""Linear probe: quadratic weighted kappa of a linear model on the features of a frozen backbone, of one eye or both."""
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import jsonschema.exceptions
 import numpy as np
+import pandas as pd
 from sklearn.metrics import confusion_matrix
 
+from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval, kappa
-from retinaflow.scoring import eyes as both
+from retinaflow.scoring import eyes as eye_pairs
 from retinaflow.scoring import ridge
 from retinaflow.scoring.decision_rules import mean_thresholds
 from retinaflow.scoring.feature_files import read_features
 from retinaflow.storage.files import whole_file, write_json
-from retinaflow.storage.tables import REBUILD, read_table, write_table
+from retinaflow.storage.tables import REBUILD
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ COLUMNS = (
     "baseline_accuracy",
 )
 _NUMBER = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}
-# What ranking reads of the results.
+# Schema of the results that are ranked.
 RESULTS = {
     "type": "array",
     "items": {
@@ -53,133 +56,178 @@ RESULTS = {
 }
 
 
+@dataclass(frozen=True)
+class ProbeJob:
+    """A probe of the features of one backbone.
+
+    Args:
+        network: Name of the model.
+        layer: Name of the layers, for the results.
+        indices: Index tables of all splits of the training set.
+        features: Pairs of feature file and row table of these splits.
+        grade_names: Names of the grades, in their order.
+        bootstrap_samples: Number of bootstrap samples.
+        seed: Seed of folds and bootstrap samples.
+        output: File of the results, JSON.
+    """
+
+    network: str
+    layer: str
+    indices: Sequence[Path]
+    features: Sequence[tuple[Path, Path]]
+    grade_names: Sequence[str]
+    bootstrap_samples: int
+    seed: int
+    output: Path
+
+
 def probe(
     features: np.ndarray,
     grades: np.ndarray,
+    *,
     patients: Sequence[str],
     eyes: Sequence[str],
-    classes: int,
+    grade_count: int,
     bootstrap_samples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """What ridge regression on ``features`` float (n, 2 d) is worth: a result for one eye, and one for both eyes.
+    """Measure how well ridge regression on features predicts the grade.
 
-    ``grades``: int64 (n,), 0 to ``classes`` - 1; ``patients`` and ``eyes``: names (n,), "" for an unknown eye.
-    Without a photograph of a fellow eye there is no result for both. Each fifth of the patients is graded by a
-    regression and by thresholds on its severity that come of the others: its strength and the thresholds of those held
-    out in turn among these, so that nothing is judged by what it was fitted to.
+    Each fifth of the patients is graded by a regression and thresholds that were fitted to the other patients. The
+    strength of the regression is chosen on held-out patients among these, and so are the thresholds.
 
-    A result holds ``eyes`` ("one" or "both"), ``images``, ``paired`` (with a fellow), ``quadratic_weighted_kappa`` with
-    the ends ``low`` and ``high`` of its 95 % interval (bootstrap over patients), ``accuracy``,
-    ``baseline_accuracy`` (of always answering the first class) and the ``strengths`` chosen. Kappa and interval
-    are None where they are undefined.
+    Args:
+        features: Features of the images, float (n, 2 d).
+        grades: Grades, int64 (n,), 0 to ``grade_count`` - 1.
+        patients: Names of the patients (n,).
+        eyes: Names of the eyes (n,), ``""`` if unknown.
+        grade_count: Number of grades.
+        bootstrap_samples: Number of bootstrap samples of the patients.
+        seed: Seed of folds and bootstrap samples.
+
+    Returns:
+        A result for one eye, and one for both eyes if an image has a fellow eye. Each has ``eyes`` (``one`` or
+        ``both``); ``images``; ``paired``, the number of images with a fellow eye; ``quadratic_weighted_kappa`` with
+        the ends ``low`` and ``high`` of its 95 % confidence interval; ``accuracy``; ``baseline_accuracy``, which the
+        first grade for all images has; and ``strengths``, a ridge strength for each fold. Kappa and interval are None
+        if undefined.
     """
-    fellows = both.fellows(patients, eyes)
-    paired = int(both.paired(fellows).sum())
-    kinds = {"one": features.astype(np.float32)}
+    paired = int(eye_pairs.paired(eye_pairs.fellows(patients, eyes)).sum())
+    inputs = {"one": features.astype(np.float32)}
     if paired:
-        kinds["both"] = both.both_eyes(features, patients, eyes)
+        inputs["both"] = eye_pairs.both_eyes(features, patients, eyes)
     results = []
-    for kind, values in kinds.items():
-        graded, strengths = _grade(values, grades, patients, classes, seed)
-        figures = _judge(grades, graded, patients, classes, bootstrap_samples, seed)
-        results.append({"eyes": kind, "images": len(grades), "paired": paired, **figures, "strengths": strengths})
+    for kind, values in inputs.items():
+        predicted, strengths = _grade(values, grades, patients=patients, grade_count=grade_count, seed=seed)
+        metrics = _metrics(
+            grades,
+            predicted,
+            patients=patients,
+            grade_count=grade_count,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+        )
+        results.append({"eyes": kind, "images": len(grades), "paired": paired, **metrics, "strengths": strengths})
     return results
 
 
 def _grade(
-    features: np.ndarray, grades: np.ndarray, patients: Sequence[str], classes: int, seed: int
+    features: np.ndarray, grades: np.ndarray, *, patients: Sequence[str], grade_count: int, seed: int
 ) -> tuple[np.ndarray, list[float]]:
-    graded, strengths = np.empty(len(grades), np.int64), []
+    """Return the predicted grades of all images, and the ridge strength of each fold."""
+    predicted, strengths = np.empty(len(grades), np.int64), []
     names = np.asarray(patients, dtype=object)
-    for training, held_out in ridge.divided(grades, patients, seed):
+    for training, held_out in ridge.patient_folds(grades, patients, seed):
         known = grades[training]
-        fitted = ridge.fit(features[training], known, known, names[training], seed)
-        thresholds = mean_thresholds(fitted.held_out, known, names[training].tolist(), classes, seed)
-        graded[held_out] = np.searchsorted(thresholds, fitted.answer(features[held_out]), side="left")
+        fitted = ridge.fit(features[training], known, grades=known, patients=names[training], seed=seed)
+        thresholds = mean_thresholds(fitted.held_out, known, names[training].tolist(), grade_count, seed)
+        predicted[held_out] = np.searchsorted(thresholds, fitted.predict(features[held_out]), side="left")
         strengths.append(fitted.strength)
-    return graded, strengths
+    return predicted, strengths
 
 
-def _judge(
-    grades: np.ndarray, graded: np.ndarray, patients: Sequence[str], classes: int, bootstrap_samples: int, seed: int
+def _metrics(
+    grades: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    patients: Sequence[str],
+    grade_count: int,
+    bootstrap_samples: int,
+    seed: int,
 ) -> dict[str, float | None]:
     (kappas,) = bootstrap_kappas(
-        grades, [graded], grade_count=classes, patients=patients, samples=bootstrap_samples, seed=seed
+        grades, [predicted], grade_count=grade_count, patients=patients, samples=bootstrap_samples, seed=seed
     )
     low, high = interval(kappas) or (None, None)
-    found = float(kappa(confusion_matrix(grades, graded, labels=range(classes))))
+    found = float(kappa(confusion_matrix(grades, predicted, labels=range(grade_count))))
     return {
         "quadratic_weighted_kappa": found if np.isfinite(found) else None,
         "low": low,
         "high": high,
-        "accuracy": float(np.mean(grades == graded)),
+        "accuracy": float(np.mean(grades == predicted)),
         "baseline_accuracy": float(np.mean(grades == 0)),
     }
 
 
-def probe_job(
-    backbone: str,
-    layer: str,
-    indices: Sequence[Path],
-    features: Sequence[tuple[Path, Path]],
-    classes: Sequence[str],
-    bootstrap_samples: int,
-    seed: int,
-    output: Path,
-) -> None:
-    """Probe the features of all parts of the training data set together, and write the results as JSON.
+def probe_job(job: ProbeJob) -> None:
+    """Probe the features of all splits of the training set together, and write the results as JSON.
 
-    ``indices`` are the index tables of the parts, ``features`` their features and rows.
-
-    Raises ``RetinaflowError`` if a photograph of an index has no features.
+    Raises:
+        RetinaflowError: An image of an index has no features.
     """
-    known = {
-        row["image"]: row for index in indices for row in read_table(index, ("image", "grade_name", "patient", "eye"))
-    }
-    read = [read_features(*pair) for pair in features]
+    labels = pd.concat([read_frame(index, ("image", "grade_name", "patient", "eye")) for index in job.indices])
+    # The order of the names is the same for any number of splits.
+    labels = labels.drop_duplicates("image", keep="last").sort_values("image", kind="stable")
+    read = [read_features(*pair) for pair in job.features]
     places = {image: place for place, image in enumerate(image for _, images in read for image in images)}
-    missing = sorted(known.keys() - places.keys())
+    missing = [image for image in labels["image"] if image not in places]
     if missing:
         raise RetinaflowError(
-            f"{len(missing)} images of {', '.join(map(str, indices))} have no features, first {missing[0]!r}. "
+            f"{len(missing)} images of {', '.join(map(str, job.indices))} have no features, first {missing[0]!r}. "
             "Delete the features of this backbone and run again."
         )
-    # In the order of their names, however they are spread over parts.
-    rows = [known[image] for image in sorted(known)]
-    values = np.concatenate([array for array, _ in read])[[places[row["image"]] for row in rows]]
+    grades = {name: grade for grade, name in enumerate(job.grade_names)}
     results = probe(
-        values,
-        np.array([classes.index(row["grade_name"]) for row in rows], np.int64),
-        [row["patient"] for row in rows],
-        [row["eye"] for row in rows],
-        len(classes),
-        bootstrap_samples,
-        seed,
+        np.concatenate([array for array, _ in read])[[places[image] for image in labels["image"]]],
+        labels["grade_name"].map(grades).to_numpy(np.int64),
+        patients=labels["patient"].tolist(),
+        eyes=labels["eye"].tolist(),
+        grade_count=len(grades),
+        bootstrap_samples=job.bootstrap_samples,
+        seed=job.seed,
     )
     for result in results:
         log.info(
-            "%s, eyes: %s: quadratic weighted kappa %s", backbone, result["eyes"], result["quadratic_weighted_kappa"]
+            "%s, eyes: %s: quadratic weighted kappa %s", job.network, result["eyes"], result["quadratic_weighted_kappa"]
         )
-    write_json(output, {"network": backbone, "layer": layer, "results": results})
+    write_json(job.output, {"network": job.network, "layer": job.layer, "results": results})
 
 
 def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
-    """Write a table and a Markdown summary of the results of all backbones, the best kappa first; returns the latter.
+    """Write a table and a Markdown summary of the results of all backbones, the highest kappa first.
 
-    Raises ``RetinaflowError`` if a file of ``probes`` is not what ``probe_job`` writes.
+    Args:
+        probes: Results of the backbones, JSON.
+        table: Table to write.
+        markdown: Summary to write.
+
+    Returns:
+        The summary.
+
+    Raises:
+        RetinaflowError: A file of ``probes`` has no results of ``probe_job``.
     """
-    results = [row for path in probes for row in _read(path)]
-    results.sort(key=_place)
+    results = sorted((row for path in probes for row in _read(path)), key=_sort_key)
     rows = [{"rank": number, **row} for number, row in enumerate(results, start=1)]
-    write_table(table, COLUMNS, ({column: row[column] for column in COLUMNS} for row in rows))
+    # Objects keep the numbers of the JSON files, and None for an undefined kappa.
+    write_frame(table, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
     text = _markdown(rows)
-    with whole_file(markdown) as part:
-        part.write_text(text, encoding="utf-8")
+    with whole_file(markdown) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return text
 
 
-def _place(row: Mapping[str, Any]) -> tuple[float, str, str]:
+def _sort_key(row: Mapping[str, Any]) -> tuple[float, str, str]:
     kappa = row["quadratic_weighted_kappa"]
     return np.inf if kappa is None else -kappa, row["network"], row["eyes"]
 
@@ -190,8 +238,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         rows = [{"network": content["network"], "layer": content["layer"], **row} for row in content["results"]]
         jsonschema.validate(rows, RESULTS)
     except (OSError, ValueError, LookupError, TypeError, jsonschema.exceptions.ValidationError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise RetinaflowError(f"{path}: is no result of a probe ({told}). {REBUILD}") from error
+        message = " ".join(str(error).split())[:200]
+        raise RetinaflowError(f"{path}: has no results of a probe ({message}). {REBUILD}") from error
     return rows
 
 
@@ -205,11 +253,11 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Linear probe of frozen backbones",
         "",
-        f"Ridge regression on features of {rows[0]['images']} photographs of the training data set, judged by patients "
-        "that neither the regression nor its thresholds have seen. Nothing was trained but that regression. In "
-        "brackets the 95 % interval by a bootstrap of patients.",
+        f"Ridge regression on features of {rows[0]['images']} images of the training set. Each image is graded by a "
+        "regression and thresholds that were fitted without its patient. No network was trained. Brackets hold the "
+        "95 % confidence interval, by a bootstrap of patients.",
         "",
-        "| rank | backbone | layer | eyes | quadratic weighted kappa | accuracy | always the first class |",
+        "| rank | backbone | layer | eyes | quadratic weighted kappa | accuracy | accuracy of always the first grade |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {row['rank']} | {row['network']} | {row['layer']} | {row['eyes']} | "
@@ -217,7 +265,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ),
         "",
-        f"Photographs with the patient's other eye: {rows[0]['paired']}."
+        f"Images with a fellow eye: {rows[0]['paired']}."
         + ("" if rows[0]["paired"] else " So there is no row for both eyes."),
     ]
     return "\n".join(lines) + "\n"

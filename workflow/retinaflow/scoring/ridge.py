@@ -1,4 +1,4 @@
-"""Ridge regression on features; its strength, and its worth, are judged by patients that it has not seen."""
+"""Ridge regression on features, with its strength chosen by cross-validation over patients."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,64 +14,88 @@ from retinaflow.data.split import fold_photographs
 from retinaflow.errors import RetinaflowError
 
 FOLDS = 5
-# Of features scaled to deviation 1: from hardly any shrinkage of a few of them to nothing left of thousands.
+# For features scaled to deviation 1: from hardly any shrinkage of a few features to complete shrinkage of thousands.
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(2, 17))
-# Of linear algebra, whatever the number of cores: sums are rounded by how they are divided, and more threads than cores
-# wait for each other, ten times as long as one computes.
+# Threads of linear algebra, for any number of cores. The number decides how sums are rounded. More threads than cores
+# wait for each other and need ten times as long as one thread.
 THREADS = 2
-# As many as a thousand photographs have; of more, what varies least is left out.
+# Largest number of principal components. A thousand images have no more; of more images, the least variance is lost.
 COMPONENTS = 1024
 
 
 class Fit(NamedTuple):
-    """A regression; its ridge strength; and its answers float64 (n,) to what it was fitted to.
+    """A fitted ridge regression.
 
-    Each of these is by a regression of that strength that was fitted without the photograph's patient.
+    Attributes:
+        regression: The regression.
+        strength: Its ridge strength.
+        held_out: Predictions for the images that it was fitted to, float64 (n,). Each is by a regression of the same
+            strength that was fitted without the patient of the image.
     """
 
     regression: Pipeline
     strength: float
     held_out: np.ndarray
 
-    def answer(self, features: np.ndarray) -> np.ndarray:
-        """To photographs that may be new: float64 (m,), from features (m, d)."""
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return predictions for images, float64 (m,), from their ``features`` (m, d)."""
         return self.regression.predict(features).astype(np.float64)
 
 
-def fit(features: np.ndarray, target: np.ndarray, grades: np.ndarray, patients: Sequence[str], seed: int) -> Fit:
-    """Fit ``target`` (n,) by ``features`` float (n, d) of photographs of int64 (n,) ``grades`` and of ``patients``.
+def fit(features: np.ndarray, target: np.ndarray, *, grades: np.ndarray, patients: Sequence[str], seed: int) -> Fit:
+    """Fit a ridge regression of a target on features.
 
-    Features are scaled to deviation 1 and turned into principal components, which changes nothing but the time it takes
-    where there are at most ``COMPONENTS``. Of ``STRENGTHS`` (Hoerl and Kennard 1970, Ridge regression, Technometrics
-    12(1), 55-67) the one is taken that errs least, in the mean square, on patients that were held out.
+    Features are scaled to deviation 1 and turned into principal components. Up to ``COMPONENTS``, these only save time.
+    The strength is the one of ``STRENGTHS`` with the least mean squared error on held-out patients (Hoerl and Kennard
+    1970, Ridge regression, Technometrics 12(1), 55-67).
 
-    Raises ``RetinaflowError`` if all photographs are of one patient.
+    Args:
+        features: Features of the images, float (n, d).
+        target: Values to predict, (n,).
+        grades: Grades, int64 (n,). Each fold has the same share of each worst grade.
+        patients: Names of the patients (n,).
+        seed: Seed of the folds.
+
+    Returns:
+        The fitted regression.
+
+    Raises:
+        RetinaflowError: All images are of one patient.
     """
     scaled = make_pipeline(StandardScaler(), PCA(min(COMPONENTS, *features.shape), random_state=seed))
     reduced = scaled.fit_transform(features)
-    # The target once for each strength: scikit-learn then multiplies the features with each other once for all.
+    # One copy of the target for each strength: scikit-learn then computes the products of the features only once.
     targets = np.repeat(target[:, np.newaxis].astype(reduced.dtype), len(STRENGTHS), axis=1)
-    answers = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=PredefinedSplit(_folds(grades, patients, seed)))
-    best = int(np.mean((answers - targets) ** 2, axis=0).argmin())
+    folds = PredefinedSplit(_fold_numbers(grades, patients, seed))
+    predicted = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=folds)
+    best = int(np.mean((predicted - targets) ** 2, axis=0).argmin())
     regression = make_pipeline(scaled, Ridge(STRENGTHS[best]).fit(reduced, target))
-    return Fit(regression, STRENGTHS[best], answers[:, best].astype(np.float64))
+    return Fit(regression, STRENGTHS[best], predicted[:, best].astype(np.float64))
 
 
-def divided(grades: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of training and of held-out photographs, each int64: each fifth of the patients is held out in turn.
+def patient_folds(grades: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the places of training images and of held-out images of each fold, both int64.
 
-    The worst grades are spread evenly. It depends on ``seed`` and on the patients' names, not on their order.
-    Raises ``RetinaflowError`` if all photographs are of one patient.
+    Each fold holds out a fifth of the patients, with an equal share of each worst grade. The folds depend on ``seed``
+    and on the names of the patients, not on their order.
+
+    Args:
+        grades: Grades, int64 (n,).
+        patients: Names of the patients (n,).
+        seed: Seed of the folds.
+
+    Raises:
+        RetinaflowError: All images are of one patient.
     """
-    yield from PredefinedSplit(_folds(grades, patients, seed)).split()
+    yield from PredefinedSplit(_fold_numbers(grades, patients, seed)).split()
 
 
-def _folds(grades: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
+def _fold_numbers(grades: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
     folds = np.array(fold_photographs(patients, grades.tolist(), FOLDS, seed))
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
-            f"found {len(set(patients))} patients with {len(folds)} photographs to fit on, too few to hold out in "
-            "turn. Add photographs, hold out more (split.validation), set eyes.models to [] or check "
+            f"found {len(set(patients))} patients with {len(folds)} images to fit on, expected at least 2 patients, so "
+            "that one can be held out. Add images, hold out more (split.validation), set eyes.models to [] or check "
             "data.patient_pattern."
         )
     return folds
