@@ -106,11 +106,14 @@ def probe(
         seed: Seed of folds and bootstrap samples.
 
     Returns:
-        A result for one eye, and one for both eyes if an image has a fellow eye. Each has ``eyes`` (``one`` or
-        ``both``); ``images``; ``paired``, the number of images with a fellow eye; ``quadratic_weighted_kappa`` with
-        the ends ``low`` and ``high`` of its 95 % confidence interval; ``accuracy``; ``baseline_accuracy``, which the
-        first grade for all images has; and ``strengths``, a ridge strength for each fold. Kappa and interval are None
-        if undefined.
+        A result for one eye, and one for both eyes if an image has a fellow eye. Its keys:
+
+        - ``eyes``: ``one`` or ``both``.
+        - ``images``, and ``paired``, the images with a fellow eye.
+        - ``quadratic_weighted_kappa``, and the ends ``low`` and ``high`` of its 95 % confidence interval. They are
+          None if undefined.
+        - ``accuracy``, and ``baseline_accuracy``, the accuracy of the first grade for all images.
+        - ``strengths``: the ridge strength of each fold.
     """
     paired = int(eye_pairs.paired(eye_pairs.fellows(patients, eyes)).sum())
     inputs = {"one": features.astype(np.float32)}
