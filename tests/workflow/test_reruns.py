@@ -54,7 +54,7 @@ def test_a_plan_knows_what_is_there_and_is_no_reason_to_run_anything(finished):
     shown = finished.snakemake("plan")
     assert "| shards 32-trim-keep-none | 0.00 | 6 of 6 |" in shown
     assert "| models of VGG16 | 0.06 | 1 of 1 |" in shown
-    assert "| stage | models there | CPU, here |" in shown
+    assert "| stage | models present | CPU, here |" in shown
     assert not finished.planned()
 
 

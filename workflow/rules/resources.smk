@@ -1,16 +1,17 @@
-# Memory and run time that a scheduler is asked for. Jobs on this machine ignore both, unless it is told its memory.
+# Memory and run time that jobs request from a scheduler. Jobs on this machine ignore the run time. They use the memory
+# only if `--resources mem_mb` names the memory of this machine.
 
 from retinaflow.jobs import resources
 
 
 def scheduled(minutes):
-    """Resource function: minutes after which a scheduler may end the job; none if jobs run on this machine.
+    """Resource function: minutes after which a scheduler may end the job. None if jobs run on this machine.
 
-    Nothing ends them there, but a training run stops before its `runtime` is over.
+    A training run stops before its `runtime` is over. On this machine, nothing limits it.
     """
 
     def runtime(wildcards, input, threads, attempt):
-        # A dry run does not submit; a default runtime shows that there is a scheduler.
+        # A dry run does not submit. A default runtime shows that there is a scheduler.
         limited = "runtime" in (workflow.resource_settings.default_resources or ())
         submitted = limited or workflow.non_local_exec or workflow.remote_exec
         return minutes(wildcards, input, threads, attempt) if submitted else None
@@ -48,7 +49,7 @@ def unpack_runtime(wildcards, input, threads, attempt):
 
 def inventory_memory(wildcards, threads, attempt):
     count = data_set_images(wildcards.data_set)
-    return resources.reading_memory(CONFIG.data.pixel_limit, threads, count, attempt)
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, images=count, attempt=attempt)
 
 
 def inventory_runtime(wildcards, input, threads, attempt):
@@ -65,8 +66,9 @@ def organize_runtime(wildcards, input, threads, attempt):
 
 
 def preprocess_memory(wildcards, threads, attempt):
-    # The same for every shard, since a job array has one request.
-    return resources.reading_memory(CONFIG.data.pixel_limit, threads, CONFIG.preprocess.shard_size, attempt)
+    # All shards have the same request, since a job array has one.
+    images = CONFIG.preprocess.shard_size
+    return resources.reading_memory(CONFIG.data.pixel_limit, threads, images=images, attempt=attempt)
 
 
 def preprocess_runtime(wildcards, input, threads, attempt):
@@ -75,17 +77,17 @@ def preprocess_runtime(wildcards, input, threads, attempt):
 
 def train_memory(wildcards, attempt):
     count = sum(training_run_images(wildcards.training_run, use) for use in ("train", "validation"))
-    return resources.network_memory(network_settings(wildcards), count, True, attempt)
+    return resources.network_memory(network_settings(wildcards), count, training=True, attempt=attempt)
 
 
 def train_runtime(wildcards, input, threads, attempt):
-    counts = [training_run_images(wildcards.training_run, use) for use in ("train", "validation")]
-    return resources.training_minutes(network_settings(wildcards), *counts, attempt)
+    train, validation = (training_run_images(wildcards.training_run, use) for use in ("train", "validation"))
+    return resources.training_minutes(network_settings(wildcards), train, validation=validation, attempt=attempt)
 
 
 def score_memory(wildcards, attempt):
     count = sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored)
-    return resources.network_memory(network_settings(wildcards), count, False, attempt)
+    return resources.network_memory(network_settings(wildcards), count, training=False, attempt=attempt)
 
 
 def score_runtime(wildcards, input, threads, attempt):
@@ -96,7 +98,7 @@ def score_runtime(wildcards, input, threads, attempt):
 
 def features_memory(wildcards, attempt):
     chosen = CONFIG.models[wildcards.network]
-    return resources.network_memory(chosen, split_images(wildcards.split), False, attempt)
+    return resources.network_memory(chosen, split_images(wildcards.split), training=False, attempt=attempt)
 
 
 def features_runtime(wildcards, input, threads, attempt):
@@ -126,15 +128,17 @@ def probe_runtime(wildcards, input, threads, attempt):
 
 
 def all_networks():
-    """The settings of each run's network."""
-    return [CONFIG.models[network_of(run)] for run in MODELS.training_runs]
+    """Settings of the network of each training run."""
+    return [CONFIG.models[network_of(training_run)] for training_run in MODELS.training_runs]
 
 
 def predict_memory(wildcards, threads, attempt):
-    count = len(new_images())
-    return resources.predicting_memory(all_networks(), CONFIG.data.pixel_limit, threads, count, attempt)
+    images = len(new_images())
+    limit = CONFIG.data.pixel_limit
+    return resources.predicting_memory(all_networks(), limit, threads=threads, images=images, attempt=attempt)
 
 
 def predict_runtime(wildcards, input, threads, attempt):
-    count = len(new_images())
-    return resources.predicting_minutes(all_networks(), CONFIG.score.tta_views, threads, count, attempt)
+    images = len(new_images())
+    views = CONFIG.score.tta_views
+    return resources.predicting_minutes(all_networks(), views, threads=threads, images=images, attempt=attempt)

@@ -1,8 +1,8 @@
-"""What a run would take, before it is started: photographs, disk, GPU memory and hours. Imports nothing heavy.
+"""Estimates for a workflow run before it starts: images, disk, GPU memory and hours. This module imports nothing heavy.
 
-Hours follow from how many photographs a second a device trains: as finished runs of the same results folder measured,
-as published, or as measured for this library. What nobody measured for a backbone follows from what is known of another
-one and ``resources.COSTS``. Such estimates are good to a factor of two.
+Hours follow from the number of images that a device trains per second. These rates are measured in finished training
+runs of the same results folder, published, or measured for this library. A backbone without a rate has an estimate from
+the rates of others and ``resources.COSTS``. Such an estimate is right to a factor of two.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config.lookups import eye_models, held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import eye_models, fold_names, held_out_splits, shard_counts, variant
 from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
@@ -22,25 +22,29 @@ from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.markdown import table
 from retinaflow.training.schedule import VIEWS
 
-# Photographs of 224 px a second that two cores read and change at random: benchmarks/README.md.
+# Images of 224 px that two cores read and augment per second: benchmarks/README.md.
 FED = 5162
-# The same of photographs that one core decodes: of 1024 px, and of 5 to 16 megapixels.
+# Images that one core decodes per second: of 1024 px, and of 5 to 16 megapixels.
 DECODED = 695, 74
-# Forward passes that a photograph takes in training: a backward pass takes as much as two.
+# Training of an image takes as long as three forward passes. The backward pass takes as long as two.
 PASSES = 3
-# How much of its time the reference network spends on operations; the rest goes by the values that layers put out.
-# VGG16 takes 1.42 times as long as ResNet50 on a P100 (tensorflow.org/performance/benchmarks: 154 and 219 images/s);
-# on two CPU cores, InceptionV3 takes 0.61 times as long.
+# Share of its time that the reference network spends on operations. The rest is in proportion to outputs of layers.
+# VGG16 takes 1.42 times as long as ResNet50 on a P100 (tensorflow.org/performance/benchmarks: 154 and 219 images/s).
+# On two CPU cores, InceptionV3 takes 0.61 times as long.
 GPU_SHARE, CPU_SHARE = 0.3, 0.55
 REFERENCE = COSTS["ResNet50"]
 
 
 class Device(NamedTuple):
-    """How fast a device is.
+    """Speed of a device.
 
-    ``rates``: photographs of 224 px that it trains a second, by backbone, and ``source`` who says so. ``share``: see
-    ``GPU_SHARE``. ``scored``: photographs that it scores while it trains one. Scoring is in full float32: on a GPU it
-    takes as long as training in 16 bit (V100, NVIDIA as below: 1,349 and 1,270 images/s).
+    Attributes:
+        name: Name for the user.
+        rates: Images of 224 px that it trains per second, by backbone.
+        source: Source of the rates.
+        share: Share of the time that depends on operations, see ``GPU_SHARE``.
+        scored: Images that it scores in the time of training one. Scoring is in float32. On a GPU it takes as long as
+            training in 16 bit (V100, ``NVIDIA`` below: 1,349 and 1,270 images/s).
     """
 
     name: str
@@ -50,15 +54,15 @@ class Device(NamedTuple):
     scored: float = 1.0
 
     def rate(self, backbone: str, size: int) -> float:
-        """Photographs of ``size`` px that it trains a second, no more than can be fed to it.
+        """Images of ``size`` px that the device trains per second, limited by the rate of reading.
 
-        Of a backbone without a measurement, the median of what those with one suggest.
+        For a backbone without a rate, the result is the median of the estimates from all others.
         """
         suggested = [known * self._load(name) / self._load(backbone) for name, known in self.rates.items()]
         return min(self.rates.get(backbone) or statistics.median(suggested), FED) / area(size)
 
     def _load(self, backbone: str) -> float:
-        """Time of one photograph in times of the reference network."""
+        """Time for one image, relative to the reference network."""
         cost = COSTS[backbone]
         return (
             self.share * cost.operations / REFERENCE.operations
@@ -76,7 +80,7 @@ CPU_RATES = {
     "MobileNetV3Small": 89,
     "ConvNeXtTiny": 1.0,
 }
-# In the median of these backbones.
+# Median of these backbones.
 CPU_SCORED = 3.8
 NVIDIA = "published by NVIDIA (DeepLearningExamples, ResNet50 v1.5 and EfficientNetV2-S at 300 px), 16 bit and XLA"
 DEVICES = (
@@ -85,7 +89,7 @@ DEVICES = (
     Device(
         "2 CPU cores",
         CPU_RATES,
-        "measured (InceptionV3, ResNet50: benchmarks/README.md; others by the CPU time of a step against ResNet50's)",
+        "measured (InceptionV3, ResNet50: benchmarks/README.md; others from the CPU time of a step against ResNet50's)",
         CPU_SHARE,
         CPU_SCORED,
     ),
@@ -93,31 +97,42 @@ DEVICES = (
 
 
 class Work(NamedTuple):
-    """What runs ask of a device: photographs that are trained on, that are passed forwards in training, and scored."""
+    """Work of training runs: their number, and numbers of images trained, passed forwards in training, and scored."""
 
-    runs: int
+    training_runs: int
     trained: float
     passed: float
     scored: float
 
 
-def plan(config: Configuration, photographs: Mapping[str, float]) -> str:
-    """Markdown on what the run of a complete ``config`` takes, whose parts have so many ``photographs``.
+def plan(config: Configuration, images: Mapping[str, float]) -> str:
+    """Estimate disk, memory and hours of a workflow run.
 
-    What is there already is looked up in the results folder, by name: whether it is up to date, `snakemake -n` says.
-    Raises ``RetinaflowError`` if the record of a finished training is damaged.
+    Files that exist in the results folder are counted by name. ``snakemake -n`` shows whether they are up to date.
+
+    Args:
+        config: The complete configuration.
+        images: Number of images of each split.
+
+    Returns:
+        Markdown text.
+
+    Raises:
+        RetinaflowError: The record of a finished training run is damaged.
     """
     results = Path(config.results)
     devices = [*measured(results), *DEVICES]
-    lines = ["# Plan", "", *_parts(config, photographs), "", *_disk(config, photographs, results)]
-    lines += ["", *_memory(config), "", *_hours(config, photographs, results, devices), "", *_notes(devices)]
+    lines = ["# Plan", "", *_splits(config, images), "", *_disk(config, images, results)]
+    lines += ["", *_memory(config), "", *_hours(config, images, results=results, devices=devices)]
+    lines += ["", *_notes(devices)]
     return "\n".join(lines) + "\n"
 
 
 def measured(results: Path) -> list[Device]:
-    """The devices that finished trainings below ``results`` ran on, and how fast they were.
+    """Devices of the finished training runs below ``results``, with their measured rates.
 
-    Raises ``RetinaflowError`` if the record of one is damaged.
+    Raises:
+        RetinaflowError: The record of a training run is damaged.
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(results.glob("models/**/training_run.json")):
@@ -128,154 +143,152 @@ def measured(results: Path) -> list[Device]:
             backbone = str(record["backbone"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RetinaflowError(
-                f"{path}: cannot be read as the record of a training ({error!r}). Delete the folder and run again."
+                f"{path}: cannot be read as the record of a training run ({error!r}). Delete the folder and run again."
             ) from error
         if seconds and backbone in COSTS:
             found[name][backbone].append((trained, seconds))
     return [
         Device(
             f"{name}, here",
-            {
-                one: sum(trained for trained, _ in runs) / sum(seconds for _, seconds in runs)
-                for one, runs in of.items()
-            },
-            f"measured in finished trainings of {results} ({', '.join(of)})",
+            {backbone: _mean_rate(training_runs) for backbone, training_runs in by_backbone.items()},
+            f"measured in finished training runs of {results} ({', '.join(by_backbone)})",
             *((CPU_SHARE, CPU_SCORED) if "CPU" in name else ()),
         )
-        for name, of in found.items()
+        for name, by_backbone in found.items()
     ]
 
 
+def _mean_rate(training_runs: Sequence[tuple[float, float]]) -> float:
+    """Images per second of all training runs, each given as images and seconds."""
+    return sum(trained for trained, _ in training_runs) / sum(seconds for _, seconds in training_runs)
+
+
 def _trained(record: Mapping[str, Any]) -> float:
-    """Photographs of 224 px whose training takes as long as all passes of a finished run."""
-    # Older records know of no epochs of the head.
+    """Number of images of 224 px whose training takes as long as all passes of a finished training run."""
+    # Older records have no epochs of the head.
     counts, recorded = record["photographs"], record["settings"]
     head = recorded.get("head_epochs", 0)
     epochs = record["epochs_run"] - head
-    work = work_of(head, counts["train"], counts["validation"], epochs)
+    work = work_of(head, counts["train"], validation=counts["validation"], epochs=epochs)
     return (work.trained + work.passed / PASSES) * area(recorded["image_size"])
 
 
 def _device_name(devices: Sequence[str]) -> str:
-    """Maker's names, without number and UUID: ``GPU 0 (NVIDIA A100, GPU-...)`` is ``NVIDIA A100``."""
+    """Name of the devices without number and UUID: ``GPU 0 (NVIDIA A100, GPU-...)`` becomes ``NVIDIA A100``."""
     names = [re.sub(r"^GPU \S+ \((.*), \S+\)$", r"\1", device) for device in devices]
     return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
 
 
-def work_of(head: int, train: float, validation: float, epochs: int) -> Work:
-    """One training run: ``epochs`` of the network after ``head`` epochs of the head."""
-    # The head sees what a few passes of all photographs have left; its own epochs cost next to nothing.
+def work_of(head: int, train: float, *, validation: float, epochs: int) -> Work:
+    """Work of one training run with numbers of training and validation images.
+
+    The network trains for ``epochs`` after ``head`` epochs of the head.
+    """
+    # The head trains on features of a few passes. Its own epochs take almost no time.
     passes = min(head, VIEWS) * train + min(head, 1) * validation
     return Work(1, epochs * train, epochs * validation + passes, 0)
 
 
-def backbone_work(config: Configuration, photographs: Mapping[str, float], backbone: str) -> Work:
-    """All runs of a backbone, with all of their epochs: early stopping may end them before."""
-    folds, chosen = config.split.folds, config.models[backbone]
-    learning = sum(photographs[part] for part in held_out_splits(config))
-    validation = learning / folds if folds else photographs["validation"]
-    one = work_of(chosen.head_epochs, learning - validation, validation, chosen.epochs)
+def network_work(config: Configuration, images: Mapping[str, float], network: str) -> Work:
+    """Work of all training runs of a network, with all epochs. Early stopping can end them sooner."""
+    folds, settings = config.split.folds, config.models[network]
+    learning = sum(images[split] for split in held_out_splits(config))
+    validation = learning / folds if folds else images["validation"]
+    single = work_of(settings.head_epochs, learning - validation, validation=validation, epochs=settings.epochs)
     views = config.score.tta_views
     if "stacking" in eye_models(config):
         views += config.features.views
-    scored = views * (validation + photographs.get("test", 0))
-    runs = folds or 1
-    return Work(runs, runs * one.trained, runs * one.passed, runs * scored)
+    scored = views * (validation + images.get("test", 0))
+    count = folds or 1
+    return Work(count, count * single.trained, count * single.passed, count * scored)
 
 
-def _parts(config: Configuration, photographs: Mapping[str, float]) -> Iterator[str]:
+def _splits(config: Configuration, images: Mapping[str, float]) -> Iterator[str]:
     shards = shard_counts(config)
     yield from table(
-        ("split", "photographs", "shards"),
-        [(part, f"{count:,.0f}", f"{shards[part]}") for part, count in photographs.items()],
+        ("split", "images", "shards"),
+        [(split, f"{count:,.0f}", f"{shards[split]}") for split, count in images.items()],
     )
 
 
-def _disk(config: Configuration, photographs: Mapping[str, float], results: Path) -> Iterator[str]:
-    rows = list(_stored(config, photographs, results))
+def _disk(config: Configuration, images: Mapping[str, float], results: Path) -> Iterator[str]:
+    rows = list(_stored(config, images, results))
+    total = ("total", sum(size for _, size, _ in rows), "")
     yield from ["## Disk", ""]
-    yield from table(
-        ("what", "GB", "there"),
-        [(what, f"{size:.2f}", there) for what, size, there in [*rows, ("together", sum(row[1] for row in rows), "")]],
-    )
+    yield from table(("files", "GB", "present"), [(name, f"{size:.2f}", done) for name, size, done in [*rows, total]])
 
 
-def _stored(config: Configuration, photographs: Mapping[str, float], results: Path) -> Iterator[tuple[str, float, str]]:
-    """What is stored, its size in GB, and how much of it is there."""
-    total = sum(photographs.values())
+def _stored(config: Configuration, images: Mapping[str, float], results: Path) -> Iterator[tuple[str, float, str]]:
+    """Kinds of stored files, their size in GB, and how many of them exist."""
+    total = sum(images.values())
     shards = shard_counts(config)
-    recipes = {variant(config, backbone) for backbone in config.models}
-    for recipe in sorted(recipes, key=lambda recipe: recipe.name):
-        there = sum(
-            (results / "shards" / recipe.name / part / f"{i}.npy").exists()
-            for part, n in shards.items()
-            for i in range(n)
-        )
-        yield f"shards {recipe.name}", total * 3 * recipe.size**2 / 1e9, f"{there} of {sum(shards.values())}"
-    kept = []
-    for backbone in config.models:
-        chosen = config.models[backbone]
-        weights = 4 * (COSTS[chosen.backbone].parameters * 1e6 + _head_parameters(chosen)) / 1e9
-        done = _done(config, results, backbone)
-        yield f"models of {backbone}", weights * len(done), f"{sum(done)} of {len(done)}"
-        # Weights, two moments and perhaps an average, of the last and the best epoch; and what the head is trained on.
-        learning = sum(photographs[part] for part in held_out_splits(config))
-        views = min(chosen.head_epochs, VIEWS)
-        kept.append(2 * weights * (3 + bool(chosen.ema)) + 4 * FEATURES * learning * views / 1e9)
-    yield "checkpoints, as long as a training lasts (the largest)", max(kept), ""
+    variants = {variant(config, network) for network in config.models}
+    for used in sorted(variants, key=lambda used: used.name):
+        folder = results / "shards" / used.name
+        files = [folder / split / f"{number}.npy" for split, count in shards.items() for number in range(count)]
+        present = sum(file.exists() for file in files)
+        yield f"shards {used.name}", total * 3 * used.size**2 / 1e9, f"{present} of {len(files)}"
+    checkpoints = []
+    for network, settings in config.models.items():
+        weights = 4 * (COSTS[settings.backbone].parameters * 1e6 + _head_parameters(settings)) / 1e9
+        done = _finished(config, results, network)
+        yield f"models of {network}", weights * len(done), f"{sum(done)} of {len(done)}"
+        # The last and the best epoch have weights, two moments and an optional average. The head has its features.
+        learning = sum(images[split] for split in held_out_splits(config))
+        views = min(settings.head_epochs, VIEWS)
+        checkpoints.append(2 * weights * (3 + bool(settings.ema)) + 4 * FEATURES * learning * views / 1e9)
+    yield "checkpoints of the largest network, during training", max(checkpoints), ""
 
 
-def _head_parameters(chosen: TrainingSettings) -> int:
-    first, second = chosen.dense_units
+def _head_parameters(settings: TrainingSettings) -> int:
+    first, second = settings.dense_units
     return int(FEATURES * first + first * second)
 
 
-def _done(config: Configuration, results: Path, backbone: str) -> list[bool]:
-    """Of each run, whether its model is there."""
-    folds = config.split.folds
-    runs = [f"{backbone}/fold-{i}" for i in range(1, folds + 1)] if folds else [backbone]
-    return [(results / "models" / run / "model.keras").exists() for run in runs]
+def _finished(config: Configuration, results: Path, network: str) -> list[bool]:
+    """Whether the model of each training run exists."""
+    training_runs = [f"{network}/{fold}" for fold in fold_names(config.split.folds)] or [network]
+    return [(results / "models" / training_run / "model.keras").exists() for training_run in training_runs]
 
 
 def _memory(config: Configuration) -> Iterator[str]:
     yield from ["## Memory of each GPU, in training", ""]
     rows = []
-    for backbone in config.models:
-        chosen = config.models[backbone]
-        both = [f"{device_memory(chosen, bytes_a_value):.0f}" for bytes_a_value in (2, 4)]
-        rows.append((backbone, f"{chosen.image_size}", f"{chosen.batch_size / chosen.gpus:g}", *both))
-    yield from table(("backbone", "px", "batch", "GB in 16 bit", "GB in float32"), rows)
+    for network, settings in config.models.items():
+        both = [f"{device_memory(settings, value):.0f}" for value in (2, 4)]
+        rows.append((network, f"{settings.image_size}", f"{settings.batch_size / settings.gpus:g}", *both))
+    yield from table(("network", "px", "batch", "GB in 16 bit", "GB in float32"), rows)
 
 
 def _hours(
-    config: Configuration, photographs: Mapping[str, float], results: Path, devices: Sequence[Device]
+    config: Configuration, images: Mapping[str, float], *, results: Path, devices: Sequence[Device]
 ) -> Iterator[str]:
     yield from ["## Hours of one device, for all epochs", ""]
     rows = []
     left = [0.0] * len(devices)
-    for backbone in config.models:
-        done = _done(config, results, backbone)
-        for stage, hours in _stages(config, photographs, backbone, devices).items():
-            rows.append((f"{backbone}, {stage}", f"{sum(done)} of {len(done)}", *map(_duration, hours)))
+    for network in config.models:
+        done = _finished(config, results, network)
+        for stage, hours in _stages(config, images, network=network, devices=devices).items():
+            rows.append((f"{network}, {stage}", f"{sum(done)} of {len(done)}", *map(_duration, hours)))
             share = done.count(False) / len(done)
             left = [before + share * more for before, more in zip(left, hours, strict=True)]
-    rows.append(("what is left", "", *map(_duration, left)))
-    yield from table(("stage", "models there", *(device.name for device in devices)), rows)
-    quick, slow = (sum(photographs.values()) / rate / 3600 for rate in DECODED)
+    rows.append(("left to do", "", *map(_duration, left)))
+    yield from table(("stage", "models present", *(device.name for device in devices)), rows)
+    quick, slow = (sum(images.values()) / rate / 3600 for rate in DECODED)
     yield ""
     yield (
-        f"Inventory and preprocessing: {_duration(quick)} of one core each where photographs have 1024 px, "
-        f"{_duration(slow)} where they have 5 to 16 megapixels."
+        f"Inventory and preprocessing take {_duration(quick)} of one core each for images of 1024 px, and "
+        f"{_duration(slow)} for images of 5 to 16 megapixels."
     )
 
 
 def _stages(
-    config: Configuration, photographs: Mapping[str, float], backbone: str, devices: Sequence[Device]
+    config: Configuration, images: Mapping[str, float], *, network: str, devices: Sequence[Device]
 ) -> dict[str, list[float]]:
-    """Hours that each device takes for all runs of a backbone."""
-    work = backbone_work(config, photographs, backbone)
-    chosen = config.models[backbone]
-    rates = [3600 * device.rate(chosen.backbone, chosen.image_size) for device in devices]
+    """Hours of each device for all training runs of a network."""
+    work = network_work(config, images, network)
+    settings = config.models[network]
+    rates = [3600 * device.rate(settings.backbone, settings.image_size) for device in devices]
     scored = [device.scored * rate for device, rate in zip(devices, rates, strict=True)]
     return {
         "train": [(work.trained + work.passed / PASSES) / rate for rate in rates],
@@ -291,11 +304,11 @@ def _notes(devices: Iterable[Device]) -> Iterator[str]:
     for device in devices:
         yield f"- {device.name}: {device.source}."
     yield (
-        "- Backbones that are not named there are estimated from the others, by operations and outputs of layers, to a "
-        "factor of two. Published rates are best cases. Early stopping may end a training before its last epoch."
+        "- Rates of other backbones are estimates from operations and outputs of layers, to a factor of two. Published "
+        "rates are best cases. Early stopping can end a training run before its last epoch."
     )
-    yield f"- No device is taken to be fed more than {FED:,} photographs of 224 px a second, which two cores read."
+    yield f"- The estimate limits each device to {FED:,} images of 224 px per second, which two cores read."
     yield (
-        "- Not counted: `snakemake probe`, the start of jobs, and photographs that are downloaded, unpacked, or copied "
-        "by `organize.mode: copy`."
+        "- Not counted: `snakemake probe`, the start of jobs, and images that are downloaded, unpacked, or copied "
+        "(`organize.mode: copy`)."
     )

@@ -1,6 +1,9 @@
-"""Memory and time to ask a scheduler for, from what the stages are known to take. Imports nothing heavy.
+"""Memory and run time that jobs request from a scheduler. This module imports nothing heavy.
 
-All of it errs on the high side: who asks for too little is ended, who asks for too much waits a little longer.
+All estimates are on the high side. A scheduler ends a job that requests too little. A job that requests too much only
+waits a little longer.
+
+Functions take ``attempt``, which starts at 1. The request grows in proportion to it.
 """
 
 import math
@@ -12,10 +15,12 @@ from retinaflow.training.schedule import VIEWS
 
 
 class Cost(NamedTuple):
-    """What a backbone takes for one photograph of 224 pixels; `tests/test_resources.py` counts it again.
+    """Cost of a backbone for one image of 224 pixels. ``tests/jobs/test_resources.py`` counts it again.
 
-    ``parameters``: million; ``activations``: million values that its layers put out; ``operations``: thousand million
-    multiplications with additions, forwards.
+    Attributes:
+        parameters: Million parameters.
+        activations: Million output values of all layers.
+        operations: Thousand million multiplications with additions, in a forward pass.
     """
 
     parameters: float
@@ -38,71 +43,87 @@ COSTS = {
     "ConvNeXtTiny": Cost(27.8, 30.3, 4.45),
 }
 
-# MB. TensorFlow itself takes 0.8 GB; with a GPU, its libraries and pinned buffers come on top.
+# MB of a process without and with a network. TensorFlow needs 0.8 GB. With a GPU, its libraries and pinned buffers add
+# to this.
 LIGHT = 1000
 NETWORK = 5000
-# MB a million pixels: the photograph in three bytes, and as much again while it is cropped.
+# MB for a million pixels: three bytes each, and a second copy during the crop.
 DECODED = 6
-# MB a photograph in the tables that a stage holds as a whole: benchmarks/scaling.py finds up to 2.0 kB.
+# MB for an image in tables that a stage holds in memory. benchmarks/scaling.py finds up to 2.0 kB.
 ROW = 1 / 500
-# Photographs a second that one thread reads from a slow shared disk and decodes whole.
+# Images that one thread reads from a slow shared disk and decodes, per second.
 READ = 5
-# MB a photograph of 8,192 features in float32, four times: as they are, scaled, of training patients, and reduced; and
-# seconds that all rounds of a fit take a photograph.
+# MB for 8,192 features of an image in float32, four times: original, scaled, of training patients, and reduced.
 FITTED = 4 * 4 * 8192 / 1e6
+# Seconds of all rounds of a fit for one image.
 FIT = 1 / 20
-# Photographs that are scored at once.
+# Images in one batch of scoring.
 SCORED = 32
-# New photographs that are in memory at once.
+# New images in memory at a time.
 PREDICTED = 256
-# Values that a backbone makes of a photograph at most, for the head.
+# Largest number of features that a backbone has for the head.
 FEATURES = 2048
-# Thousand million operations a second that a modest GPU sustains in float32; and photographs a second at best.
+# Thousand million operations that a modest GPU sustains in float32, per second.
 SPEED = 1000
+# Largest number of images that reach a GPU, per second.
 FEED = 500
-# Minutes. A job starts Snakemake twice and TensorFlow once. Many partitions end a job after a day; a training goes on.
+# Minutes. A job starts Snakemake twice and TensorFlow once.
 START = 10
+# Minutes. Many partitions end a job after a day. A training run then resumes in the next job.
 DAY = 24 * 60
 
 
-def reading_memory(pixel_limit: int, threads: int, photographs: int, attempt: int = 1) -> int:
-    """MB for ``threads`` that decode photographs of up to ``pixel_limit`` megapixels, and rows of ``photographs``."""
-    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + ROW * photographs)
+def reading_memory(pixel_limit: int, threads: int, *, images: int, attempt: int = 1) -> int:
+    """MB for ``threads`` that decode images of up to ``pixel_limit`` megapixels, and the rows of all ``images``."""
+    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + ROW * images)
 
 
-def table_memory(photographs: int, attempt: int = 1) -> int:
-    """MB for a stage that holds rows of ``photographs`` and decodes none."""
-    return attempt * math.ceil(LIGHT + ROW * photographs)
+def table_memory(images: int, attempt: int = 1) -> int:
+    """MB for a stage that holds the rows of ``images`` and decodes none."""
+    return attempt * math.ceil(LIGHT + ROW * images)
 
 
-def reading_minutes(photographs: float, threads: int, attempt: int = 1) -> int:
-    """Minutes to read and decode ``photographs``."""
-    return _minutes(photographs / (READ * threads), attempt)
+def reading_minutes(images: float, threads: int, attempt: int = 1) -> int:
+    """Minutes to read and decode ``images``."""
+    return _minutes(images / (READ * threads), attempt)
 
 
 def unpacking_minutes(megabytes: float, attempt: int = 1) -> int:
-    """Minutes to unpack an archive of that size, at 10 MB/s."""
+    """Minutes to unpack an archive of this size, at 10 MB/s."""
     return _minutes(megabytes / 10, attempt)
 
 
-def network_memory(settings: TrainingSettings, photographs: int, training: bool, attempt: int = 1) -> int:
-    """MB of the host's memory for a network with its ``train`` settings, should it have to compute on the CPU.
+def network_memory(settings: TrainingSettings, images: int, *, training: bool, attempt: int = 1) -> int:
+    """MB of host memory for a network, in case that it has to compute on the CPU.
 
-    Training holds weights, gradients, two moments and perhaps an average, the outputs of all layers and their
-    gradients; scoring a part. Either has an index of its ``photographs``. Where the head is trained first, there are
-    features of all of them, in two copies.
+    Training holds weights, gradients, two moments, an optional average, and the outputs of all layers with their
+    gradients. Scoring holds weights and outputs. Both hold an index of the images. Training of the head holds two
+    copies of the features of all images.
+
+    Args:
+        settings: Training settings of the network.
+        images: Number of images.
+        training: Whether the job trains, rather than scores.
+        attempt: Number of the attempt.
     """
     cost = COSTS[settings.backbone]
     weights = 4 * cost.parameters * (4 + bool(settings.ema) if training else 1)
     row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings.head_epochs else 0)
     outputs = 4 * cost.activations * area(settings.image_size) * (2 * settings.batch_size if training else SCORED)
-    return attempt * math.ceil(NETWORK + row * photographs + 1.25 * (weights + outputs))
+    return attempt * math.ceil(NETWORK + row * images + 1.25 * (weights + outputs))
 
 
-def training_minutes(settings: TrainingSettings, train: float, validation: float, attempt: int = 1) -> int:
-    """Minutes for all epochs on a GPU; a backward pass takes as much as two forwards.
+def training_minutes(settings: TrainingSettings, train: float, *, validation: float, attempt: int = 1) -> int:
+    """Minutes for all epochs on a GPU.
 
-    The head takes a few passes forwards; of its own epochs, a hundredth of what it takes to feed photographs.
+    A backward pass takes as long as two forward passes. Training of the head needs a few forward passes. Each of its
+    epochs takes a hundredth of the time that reading the images takes.
+
+    Args:
+        settings: Training settings of the network.
+        train: Number of training images.
+        validation: Number of validation images.
+        attempt: Number of the attempt.
     """
     forward = _seconds(settings)
     shown = max(forward, 1 / FEED)
@@ -114,50 +135,51 @@ def training_minutes(settings: TrainingSettings, train: float, validation: float
     return _minutes(settings.epochs * epoch + before, attempt)
 
 
-def scoring_minutes(settings: TrainingSettings, photographs: float, attempt: int = 1) -> int:
-    """Minutes to predict ``photographs`` on a GPU and judge the predictions; each view of one counts."""
-    return _minutes(photographs * max(_seconds(settings), 1 / FEED), attempt)
+def scoring_minutes(settings: TrainingSettings, images: float, attempt: int = 1) -> int:
+    """Minutes to score ``images`` on a GPU. Each view of an image counts as one."""
+    return _minutes(images * max(_seconds(settings), 1 / FEED), attempt)
 
 
 def predicting_memory(
     networks: Sequence[TrainingSettings],
     pixel_limit: int,
+    *,
     threads: int,
-    photographs: int,
+    images: int,
     attempt: int = 1,
 ) -> int:
-    """MB to grade ``photographs`` by all ``networks`` at once."""
+    """MB to grade ``images`` by all ``networks`` in one process."""
     weights = sum(4 * COSTS[settings.backbone].parameters for settings in networks)
     outputs = max(4 * COSTS[settings.backbone].activations * area(settings.image_size) for settings in networks)
     sizes = {settings.image_size for settings in networks}
-    # While they are put together, those of one size are there twice.
+    # A batch of one size is in memory twice while it is joined.
     pixels = 2 * PREDICTED * sum(3 * size**2 for size in sizes) / 1e6
-    decoded = DECODED * pixel_limit * threads + ROW * photographs
+    decoded = DECODED * pixel_limit * threads + ROW * images
     return attempt * math.ceil(NETWORK + decoded + pixels + 1.25 * (weights + SCORED * outputs))
 
 
 def predicting_minutes(
-    networks: Sequence[TrainingSettings], views: int, threads: int, photographs: int, attempt: int = 1
+    networks: Sequence[TrainingSettings], views: int, *, threads: int, images: int, attempt: int = 1
 ) -> int:
-    """Minutes to read ``photographs`` and grade all ``views`` of them by all ``networks``."""
+    """Minutes to read ``images`` and score ``views`` of each by all ``networks``."""
     seconds = views * sum(max(_seconds(network), 1 / FEED) for network in networks)
-    return _minutes(photographs * (1 / (READ * threads) + seconds), attempt)
+    return _minutes(images * (1 / (READ * threads) + seconds), attempt)
 
 
-def probe_memory(photographs: int, attempt: int = 1) -> int:
-    """MB to fit the features of ``photographs``, both eyes', of the widest layer there is."""
-    return attempt * math.ceil(LIGHT + FITTED * photographs)
+def probe_memory(images: int, attempt: int = 1) -> int:
+    """MB to fit a linear model to the features of ``images``, for both eyes and the widest layer of all backbones."""
+    return attempt * math.ceil(LIGHT + FITTED * images)
 
 
-def probe_minutes(photographs: int, attempt: int = 1) -> int:
-    """Minutes for that, on a few cores."""
-    return _minutes(FIT * photographs, attempt)
+def probe_minutes(images: int, attempt: int = 1) -> int:
+    """Minutes to fit a linear model to the features of ``images`` on a few cores."""
+    return _minutes(FIT * images, attempt)
 
 
 def device_memory(settings: TrainingSettings, value: int) -> float:
-    """GB of each device that trains a network together, whose layers put out values of ``value`` bytes.
+    """GB of each device in training, for layers with outputs of ``value`` bytes.
 
-    As ``network_memory`` counts it, without what the backend takes for itself.
+    The estimate is that of ``network_memory`` without the memory of the backend.
     """
     cost = COSTS[settings.backbone]
     weights = 4 * cost.parameters * (4 + bool(settings.ema))
@@ -166,12 +188,12 @@ def device_memory(settings: TrainingSettings, value: int) -> float:
 
 
 def area(size: int) -> float:
-    """How many times 224 x 224 a photograph of ``size`` px is."""
+    """Area of an image of ``size`` px in multiples of 224 x 224."""
     return float((size / 224) ** 2)
 
 
 def _seconds(settings: TrainingSettings) -> float:
-    """Of one photograph, forwards; an operation is a multiplication and an addition."""
+    """Seconds of a forward pass of one image. An operation is a multiplication and an addition."""
     return 2 * COSTS[settings.backbone].operations * area(settings.image_size) / SPEED
 
 
