@@ -5,9 +5,13 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+include: "workflow/rules/library.smk"
+
+
 # A file named with --configfile replaces the default one. Merged with it, a demo would find the user's images, and one
 # model would bring the others along. A workflow that includes this one and has read its own file does not read it either.
 if not workflow.configfiles or not workflow.modifier.is_main_snakefile():
+    check_default_configuration("config/config.yaml")
 
     configfile: "config/config.yaml"
 

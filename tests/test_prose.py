@@ -59,7 +59,6 @@ NOT_YET = [
     "workflow/retinaflow/storage/*",
     "workflow/rules/download.smk",
     "workflow/rules/inventory.smk",
-    "workflow/rules/resources.smk",
     "workflow/rules/score.smk",
     "workflow/scripts/inventory.py",
     "workflow/scripts/organize.py",

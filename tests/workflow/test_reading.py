@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import yaml
 
@@ -76,6 +77,20 @@ def test_another_configuration_takes_the_place_of_the_default_one(fresh):
     assert {"train ResNet50", "score ResNet50", "inventory train"} <= jobs
     assert not [job for job in jobs if job.endswith(("test", "VGG16", "MobileNetV3Small"))]
     assert "nonsense: unknown key" in project.snakemake("-n", check=False)
+
+
+def test_number_without_end_in_the_default_file_is_one_clear_error(fresh):
+    project = fresh()
+    limit = sys.get_int_max_str_digits()
+    try:
+        sys.set_int_max_str_digits(0)
+        project.config["seed"] = 10**9_999
+        shown = project.snakemake("-n", check=False)
+    finally:
+        sys.set_int_max_str_digits(limit)
+    assert re.search(r"config/config\.yaml: the number in line \d+ has 10000 digits, expected at most 300", shown)
+    assert "Traceback" not in shown
+    assert "site-packages" not in shown
 
 
 def test_a_value_on_the_command_line_changes_the_default_configuration(fresh):

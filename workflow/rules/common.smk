@@ -3,47 +3,12 @@
 import functools
 import os
 import re
-import sys
-import tomllib
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
-
-# The folder above this one; in a repository elsewhere, an address that is no folder here.
-WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-
-
-def require_library():
-    """Refuse an installed library of another version than this workflow, which has none beside it."""
-    pyproject = tomllib.loads(Path(workflow.source_path("../../pyproject.toml")).read_text(encoding="utf-8"))
-    needed = pyproject["project"]["version"]
-    try:
-        found = version("retinaflow")
-    except PackageNotFoundError:
-        found = None
-    if found != needed:
-        raise WorkflowError(
-            f"This workflow needs the package retinaflow {needed}, but {sys.executable} has "
-            f"{f'retinaflow {found}' if found else 'none'}. Install that version there: "
-            f"`pip install 'retinaflow[workflow]=={needed}'`, or `pip install '.[workflow]'` in a checkout of it."
-        )
-    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-        raise WorkflowError(
-            "--software-deployment-method conda: its environments have no package retinaflow, and this workflow has no library "
-            "beside it. Run jobs without that option, or use a checkout of the workflow."
-        )
-
-
-if (WORKFLOW / "retinaflow").is_dir():
-    # A checkout runs its own library, here and in the scripts, whose processes may be in a container.
-    sys.path.insert(0, str(WORKFLOW))
-    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])))
-else:
-    require_library()
 
 from retinaflow.storage import archives
 from retinaflow.storage import object_storage
