@@ -37,7 +37,7 @@ import chain
 import common
 import methods
 from retinaflow.scoring.predictions import GradingJob, grade_model
-from retinaflow.scoring.raw_outputs import Outputs, pool, write_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, pool, write_raw_outputs
 from retinaflow.storage.files import write_json
 
 FROZEN = 10
@@ -110,15 +110,15 @@ def fold(dataset: str, number: int, mode: methods.Mode) -> None:
     training, held_out = methods.split(dataset, mode.folds)[number - 1]
     probabilities, ran = chain.in_a_process(answer, training, held_out, mode.size, mode.epochs, methods.SEED)
     write_json(record, ran)
-    write_outputs(outputs, said(held_out, probabilities))
+    write_raw_outputs(outputs, said(held_out, probabilities))
 
 
-def said(rows: Sequence[dict[str, str]], probabilities: np.ndarray) -> Outputs:
+def said(rows: Sequence[dict[str, str]], probabilities: np.ndarray) -> RawOutputs:
     """Outputs for the photographs of a split table."""
     columns = ([row[name] for row in rows] for name in ("image", "patient", "eye"))
     images, patients, eyes = columns
     filenames = [Path(row["path"]).name for row in rows]
-    return Outputs(images, filenames, patients, eyes, np.array([int(row["grade"]) for row in rows]), probabilities)
+    return RawOutputs(images, filenames, patients, eyes, np.array([int(row["grade"]) for row in rows]), probabilities)
 
 
 def folder(dataset: str, mode: methods.Mode) -> Path:
@@ -138,7 +138,7 @@ def publish(dataset: str, mode: methods.Mode) -> None:
     rows = {name: judge(path, path.parent) for name, path in tables.items()}
     if len(tables) == mode.folds:
         pooled = results / f"scores/{methods.BACKBONE}/out-of-fold/raw_outputs.csv"
-        pool(list(tables.values()), "softmax", len(common.CLASSES), pooled)
+        pool(list(tables.values()), pooled, objective="softmax", grade_count=len(common.CLASSES))
         rows["out-of-fold"] = judge(pooled, pooled.parent)
     content = {**mode._asdict(), "machine": common.machine(), "rows": rows}
     write_json(common.TARGET / f"article-{dataset}.json", content)

@@ -80,7 +80,7 @@ def score(folder: Path) -> None:
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
     model = keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(means))
-    predict(model, photographs(folder), 2)
+    predict(model, photographs(folder), threads=2)
 
 
 WORK: dict[str, Callable[[Path], None]] = {"preprocess": preprocess, "feed": feed, "score": score}

@@ -169,14 +169,14 @@ def load(folder: Path, count: int) -> Callable[[], object]:
 def score(folder: Path, count: int) -> Callable[[], object]:
     """The decision, tables, metrics and figures of made-up outputs of a system, held out and test."""
     from retinaflow.scoring.predictions import GradingJob, grade_model
-    from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+    from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
 
     rng = np.random.default_rng(1)
     names = list(images(count))
     patients = [name.split("_")[0] for name in names]
-    said = Outputs(names, names, patients, [""] * count, rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count))
+    said = RawOutputs(names, names, patients, [""] * count, rng.integers(0, 5, count), rng.dirichlet(np.ones(5), count))
     table = folder / "raw_outputs.csv"
-    write_outputs(table, said)
+    write_raw_outputs(table, said)
     splits = ("validation", "test")
     job = GradingJob(
         model="A",
@@ -197,9 +197,9 @@ def score(folder: Path, count: int) -> Callable[[], object]:
 
 def read_scores(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """What grading and pooling of folds read."""
-    from retinaflow.scoring.raw_outputs import read_outputs
+    from retinaflow.scoring.raw_outputs import read_raw_outputs
 
-    return lambda: read_outputs(folder / "raw_outputs.csv", "softmax", len(common.CLASSES))
+    return lambda: read_raw_outputs(folder / "raw_outputs.csv", "softmax", grade_count=len(common.CLASSES))
 
 
 # In this order: each finds what those before it left.

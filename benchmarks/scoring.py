@@ -40,10 +40,10 @@ def main() -> None:
         photographs = Images(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
-        predict(model, photographs, THREADS)
+        predict(model, photographs, threads=THREADS)
         seconds = common.alternate(
             {
-                "ours": lambda: len(predict(model, photographs, THREADS)),
+                "ours": lambda: len(predict(model, photographs, threads=THREADS)),
                 "model.predict on an array": lambda: len(model.predict(array, batch_size=BATCH, verbose=0)),
             }
         )

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
-from retinaflow.scoring.raw_outputs import Outputs
+from retinaflow.scoring.raw_outputs import RawOutputs
 from retinaflow.storage.tables import write_table
 
 SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
 LEVELS = np.array([0, 2, 0, 1])
 NAMES = ["1_left", "1_right", "2_left", "2_right"]
-OUTPUTS = Outputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
+OUTPUTS = RawOutputs(NAMES, [f"{name}.jpeg" for name in NAMES], list("1122"), ["left", "right"] * 2, LEVELS, SOFTMAX)
 
 
 def of(count, seed=0):
@@ -21,7 +21,7 @@ def of(count, seed=0):
     names = [f"{seed}.{number // 2}_{'right' if number % 2 else 'left'}" for number in range(count)]
     patients, eyes = ([name.split("_")[place] for name in names] for place in (0, 1))
     outputs = (grades + rng.normal(0, 0.6, count))[:, None]
-    return Outputs(names, [f"{name}.jpeg" for name in names], patients, eyes, grades, outputs)
+    return RawOutputs(names, [f"{name}.jpeg" for name in names], patients, eyes, grades, outputs)
 
 
 Tables = tuple[Path, Path]

@@ -135,7 +135,7 @@ def test_the_article_is_judged_by_fold_and_as_a_row_when_all_are_there(methods, 
             for i in held_out
         ]
         said = article.said(rows, 0.1 + 0.5 * np.eye(5)[its.predicted[held_out]])
-        article.write_outputs(article.outputs_of(results, number), said)
+        article.write_raw_outputs(article.outputs_of(results, number), said)
         record = results / f"models/InceptionV3/fold-{number}/training_run.json"
         record.parent.mkdir(parents=True)
         record.write_text(json.dumps({"seconds": 30, "epochs_run": 3}))

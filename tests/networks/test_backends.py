@@ -92,7 +92,8 @@ from retinaflow.scoring.score import load_model, predict
 index, shards, classes = json.loads((folder / "part.json").read_text())
 photographs = Images([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
 for path in folder.glob("*.keras"):
-    np.save(folder / f"{path.stem}-{name}.npy", predict(load_model(path, classes, 1, 2), photographs, 3))
+    model = load_model(path, classes, seed=1, threads=2)
+    np.save(folder / f"{path.stem}-{name}.npy", predict(model, photographs, threads=3))
 """
 
 

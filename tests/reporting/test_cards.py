@@ -10,7 +10,7 @@ from examples import of
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
 from retinaflow.scoring.predictions import GradingJob, grade_model
-from retinaflow.scoring.raw_outputs import write_outputs
+from retinaflow.scoring.raw_outputs import write_raw_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
@@ -34,7 +34,7 @@ def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = 
     tables = {part: folder / part / "raw_outputs.csv" for part in ("validation", "test")}
     raw = [of(60), of(30, seed=1)]
     for path, its in zip(tables.values(), raw, strict=True):
-        write_outputs(path, its)
+        write_raw_outputs(path, its)
     rows = [
         {"image": image, "quality": number / 90, "problem": ""}
         for number, image in enumerate(image for its in raw for image in its.images)

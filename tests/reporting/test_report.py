@@ -20,9 +20,9 @@ from retinaflow.reporting.report import (
     stored_pixels,
     worst_mistakes,
 )
-from retinaflow.scoring.decision_rules import Labelled, cross_fitted
+from retinaflow.scoring.decision_rules import LabelledOutputs, cross_fit
 from retinaflow.scoring.predictions import write_predictions
-from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
@@ -57,12 +57,14 @@ def record(path: Path, run: str, **values: Any) -> Path:
 def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]], objective: str) -> None:
     rng = np.random.default_rng(0)
     outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(LEVELS, 1)[:, np.newaxis]
-    raw = Outputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
+    raw = RawOutputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
     tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "raw_outputs.csv")]
-    grades = cross_fitted(Labelled(objective, CLASSES, outputs, LEVELS, IMAGES), 2, 0.9, 0)
+    grades = cross_fit(
+        LabelledOutputs(objective, CLASSES, outputs, LEVELS, IMAGES), 2, referable_sensitivity=0.9, seed=0
+    )
     write_predictions(tables[0], raw, grades, CLASSES)
     write_json(tables[1], {"by_quality": None})
-    write_outputs(tables[2], raw)
+    write_raw_outputs(tables[2], raw)
     figures = {name: tmp_path / f"drawn/{name}.png" for name in ("roc", "reliability", "quality", "mistakes")}
     job = IllustrateJob(
         title="VGG16 on test",
@@ -76,7 +78,7 @@ def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Pat
     )
     illustrate(job)
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == figures.keys()
-    write_outputs(tables[2], raw._replace(filenames=["other.png"] * COUNT))
+    write_raw_outputs(tables[2], raw._replace(filenames=["other.png"] * COUNT))
     with pytest.raises(RetinaflowError, match=r"predictions\.csv: other images than in .*raw_outputs\.csv"):
         illustrate(job)
 

@@ -8,7 +8,7 @@ import pytest
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import objectives
 from retinaflow.scoring.eye_stacking import EyeStacking, RunFiles, StackingInputs, cross_fit_stacking, stack_eyes
-from retinaflow.scoring.raw_outputs import Outputs, read_outputs, write_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs, write_raw_outputs
 from retinaflow.storage.tables import write_table
 
 
@@ -91,14 +91,14 @@ def write(folder: Path, inputs: StackingInputs, grades: np.ndarray) -> RunFiles:
     files = RunFiles(folder / "raw_outputs.csv", folder / "features.npy", folder / "features.csv")
     images = [f"{patient}_{eye}" for patient, eye in zip(inputs.patients, inputs.eyes, strict=True)]
     outputs = np.repeat(np.clip(inputs.severity, 0, 4)[:, np.newaxis] / 4, 4, axis=1)
-    write_outputs(files.raw_outputs, Outputs(images, images, inputs.patients, inputs.eyes, grades, outputs))
+    write_raw_outputs(files.raw_outputs, RawOutputs(images, images, inputs.patients, inputs.eyes, grades, outputs))
     np.save(files.features, inputs.features.astype(np.float16))
     write_table(files.rows, ("image", "digest"), ({"image": image, "digest": ""} for image in images))
     return files
 
 
 def read(files: RunFiles) -> tuple[StackingInputs, np.ndarray]:
-    raw = read_outputs(files.raw_outputs, "ordinal", 5)
+    raw = read_raw_outputs(files.raw_outputs, "ordinal", grade_count=5)
     severity = objectives.severity("ordinal", raw.outputs, 5)
     return StackingInputs(raw.patients, raw.eyes, severity, np.load(files.features)), raw.grades
 
@@ -108,7 +108,7 @@ def test_folds_are_joined_and_averaged(tmp_path: Path) -> None:
     tests = [write(tmp_path / f"test{number}", *planted(10, 3)) for number in (1, 2)]
     outputs = {"validation": tmp_path / "out-of-fold.csv", "test": tmp_path / "test.csv"}
     stack_eyes({"validation": folds, "test": tests}, outputs, objective="ordinal", grade_count=5, seed=1)
-    held_out, new = (read_outputs(path, "regression", 5) for path in outputs.values())
+    held_out, new = (read_raw_outputs(path, "regression", grade_count=5) for path in outputs.values())
     expected = np.concatenate([cross_fit_stacking(*read(files), 1) for files in folds])
     np.testing.assert_allclose(held_out.outputs[:, 0], expected, rtol=1e-7)
     assert held_out.patients == [*read(folds[0])[0].patients, *read(folds[1])[0].patients]
@@ -127,7 +127,7 @@ def test_labels_of_the_test_set_are_not_used(tmp_path: Path) -> None:
         written = {"validation": tmp_path / name / "validation.csv", "test": tmp_path / name / "test.csv"}
         runs = {"validation": [files[0]], "test": [files[1]]}
         stack_eyes(runs, written, objective="ordinal", grade_count=5, seed=1)
-        stacked.append(read_outputs(written["test"], "regression", 5).outputs)
+        stacked.append(read_raw_outputs(written["test"], "regression", grade_count=5).outputs)
     np.testing.assert_array_equal(*stacked)
 
 

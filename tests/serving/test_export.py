@@ -21,7 +21,7 @@ from retinaflow.networks.building import build
 from retinaflow.networks.objectives import width
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import DecisionRule, Labelled, fit
+from retinaflow.scoring.decision_rules import DecisionRule, LabelledOutputs, fit_decision_rule
 from retinaflow.serving import exported
 from retinaflow.storage.tables import read_table
 
@@ -39,7 +39,12 @@ SIZE = 32
 def decision_of(objective: str, classes: Sequence[str] = small.THREE) -> DecisionRule:
     rng, k = np.random.default_rng(0), len(classes)
     outputs = rng.dirichlet(np.ones(k), 60) if objective == "softmax" else rng.uniform(0, 1, (60, width(objective, k)))
-    return fit(Labelled(objective, classes, outputs, rng.integers(0, k, 60), list("abcdef") * 10), 1, 0.9, 0)
+    return fit_decision_rule(
+        LabelledOutputs(objective, classes, outputs, rng.integers(0, k, 60), list("abcdef") * 10),
+        1,
+        referable_sensitivity=0.9,
+        seed=0,
+    )
 
 
 @pytest.fixture

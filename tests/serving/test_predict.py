@@ -19,10 +19,15 @@ from retinaflow.networks.objectives import width
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import Labelled, fit, grade, write_decision_rule
-from retinaflow.scoring.eyes import blend
-from retinaflow.scoring.raw_outputs import Outputs, average, read_outputs, write_outputs
-from retinaflow.scoring.score import load_model, predict_views
+from retinaflow.scoring.decision_rules import (
+    LabelledOutputs,
+    apply_decision_rule,
+    fit_decision_rule,
+    write_decision_rule,
+)
+from retinaflow.scoring.eyes import average_eyes
+from retinaflow.scoring.raw_outputs import RawOutputs, average, read_raw_outputs, write_raw_outputs
+from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving import predict
 from retinaflow.serving.bundle import NOTICE, Bundle, BundledModel, BundledNetwork, read_bundle
 from retinaflow.storage.files import digest, write_json
@@ -51,7 +56,15 @@ def save_decision_rule(path: Path, objective: str, seed: int) -> None:
     outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 2, (60, 1))
     patients = [str(number // 2) for number in range(60)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_decision_rule(path, fit(Labelled(objective, THREE, outputs, rng.integers(0, 3, 60), patients), 1, 0.9, seed))
+    write_decision_rule(
+        path,
+        fit_decision_rule(
+            LabelledOutputs(objective, THREE, outputs, rng.integers(0, 3, 60), patients),
+            1,
+            referable_sensitivity=0.9,
+            seed=seed,
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -192,22 +205,24 @@ def test_pixels_of_real_images_are_those_of_the_shards(bundle, tmp_path):
         same_as_stored(DATA / kind, names, "224-trim-keep-none", bundle, tmp_path / kind)
 
 
-def scored(bundle: Bundle, shards: Images, folder: Path) -> dict[str, Outputs]:
+def scored(bundle: Bundle, shards: Images, folder: Path) -> dict[str, RawOutputs]:
     """Raw outputs of images in shards, as the tables of the workflow have them."""
     tables = []
     for network in bundle.model("ensemble").networks:
         own = []
         for file in network.files:
-            loaded = load_model(file, THREE, bundle.seed, 1, network.objective)
-            outputs, no_tta = predict_views(loaded, shards, 1, network.objective, bundle.tta_views)
+            loaded = load_model(file, THREE, objective=network.objective, seed=bundle.seed, threads=1)
+            outputs, no_tta = predict_tta(
+                loaded, shards, objective=network.objective, tta_views=bundle.tta_views, threads=1
+            )
             own.append((folder / f"{len(own)}.csv", network.objective))
             names = shards.names, shards.filenames, shards.patients, shards.eyes, shards.grades
-            write_outputs(own[-1][0], Outputs(*names, outputs), no_tta)
+            write_raw_outputs(own[-1][0], RawOutputs(*names, outputs), no_tta)
         tables.append((folder / f"{network.name}.csv", network.objective))
-        average(own, network.objective, 3, tables[-1][0])
-    average(tables, "regression", 3, folder / "ensemble.csv")
+        average(own, tables[-1][0], objective=network.objective, grade_count=3)
+    average(tables, folder / "ensemble.csv", objective="regression", grade_count=3)
     tables.append((folder / "ensemble.csv", "regression"))
-    return {path.stem: read_outputs(path, objective, 3) for path, objective in tables}
+    return {path.stem: read_raw_outputs(path, objective, grade_count=3) for path, objective in tables}
 
 
 @pytest.mark.parametrize("model", ["A", "B", "ensemble"])
@@ -220,10 +235,10 @@ def test_answers_are_those_of_scoring(images, bundle, tmp_path, model, monkeypat
     assert [row["image"] for row in rows] == NAMES
     outputs = scored(bundle, stored(images, NAMES, VARIANT, tmp_path / "shard"), tmp_path)[model]
     bundled = bundle.model(model)
-    own = grade(predict.read_decision_rule(bundled.decision_rule), outputs.outputs)
-    both = grade(
+    own = apply_decision_rule(predict.read_decision_rule(bundled.decision_rule), outputs.outputs)
+    both = apply_decision_rule(
         predict.read_decision_rule(bundled.eye_average or bundled.decision_rule),
-        blend(outputs.outputs, outputs.patients, outputs.eyes, bundle.fellow_eye_weight),
+        average_eyes(outputs.outputs, outputs.patients, eyes=outputs.eyes, fellow_eye_weight=bundle.fellow_eye_weight),
     )
     for row in rows:
         place = outputs.images.index(Path(row["image"]).stem)

@@ -26,7 +26,7 @@ from common import DATA, watched
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.building import build
-from retinaflow.scoring.decision_rules import Labelled, fit, write_decision_rule
+from retinaflow.scoring.decision_rules import LabelledOutputs, fit_decision_rule, write_decision_rule
 from retinaflow.serving.bundle import NOTICE, Bundle, read_bundle
 from retinaflow.serving.explain import overlay, relevance
 from retinaflow.serving.predict import LoadedModel, grade_files, load_bundled_model
@@ -62,10 +62,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
             )
     rng = np.random.default_rng(0)
-    labelled = Labelled(
+    labelled = LabelledOutputs(
         "softmax", small.THREE, rng.dirichlet(np.ones(3), 60), rng.integers(0, 3, 60), list("abcdef") * 10
     )
-    write_decision_rule(folder / "models/decision_rule.json", fit(labelled, 1, 0.9, 0))
+    write_decision_rule(
+        folder / "models/decision_rule.json", fit_decision_rule(labelled, 1, referable_sensitivity=0.9, seed=0)
+    )
 
     def model(*of: dict[str, Any]) -> dict[str, Any]:
         rules = {"decision_rule": "decision_rule.json", "eye_average": None}

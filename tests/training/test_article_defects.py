@@ -23,7 +23,7 @@ from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.preprocessing.preprocess import prepare
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.predictions import GradingJob, grade_model
-from retinaflow.scoring.raw_outputs import Outputs, write_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
 from retinaflow.storage.tables import read_table
 from retinaflow.training.class_weights import class_weights
 from small import typed
@@ -224,7 +224,7 @@ def test_scores_do_not_depend_on_how_long_the_name_of_a_class_is(make_part, tmp_
     names = photographs.names, photographs.filenames, photographs.patients, photographs.eyes, photographs.grades
     tables = {part: tmp_path / f"{part}.csv" for part in ("validation", "test")}
     for table, said in zip(tables.values(), (photographs.grades, answers), strict=True):
-        write_outputs(table, Outputs(*names, np.eye(len(classes))[said]))
+        write_raw_outputs(table, RawOutputs(*names, np.eye(len(classes))[said]))
     predictions = {split: tmp_path / split / "predictions.csv" for split in tables}
     metrics = {split: tmp_path / split / "metrics.json" for split in tables}
     job = GradingJob(

@@ -3,7 +3,7 @@
 
 def network_outputs(split):
     """Input function: raw outputs of a network on a split."""
-    return lambda wildcards: outputs_of([wildcards.network], split)
+    return lambda wildcards: raw_outputs_of([wildcards.network], split)
 
 
 def training_run_files(split, file):
@@ -29,7 +29,7 @@ rule eye_average:
         splits=MODELS.splits_of("eye_average"),
         objective=lambda wildcards: MODELS.objective(wildcards.network),
         grade_count=len(GRADE_NAMES),
-        weight=CONFIG.eyes.fellow_eye_weight,
+        fellow_eye_weight=CONFIG.eyes.fellow_eye_weight,
     script:
         "../scripts/eye_average.py"
 

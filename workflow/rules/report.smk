@@ -39,7 +39,7 @@ rule illustrate:
     input:
         predictions=path("scores", "{model}", "{split}", "predictions.csv"),
         metrics=path("scores", "{model}", "{split}", "metrics.json"),
-        outputs=lambda wildcards: outputs_of([wildcards.model], wildcards.split)[0],
+        outputs=lambda wildcards: raw_outputs_of([wildcards.model], wildcards.split)[0],
         pixels=model_shards("npy"),
         rows=model_shards("csv"),
     output:

@@ -12,7 +12,7 @@ def figure_labels(figure, split):
     return labels
 
 
-def outputs_of(models, split):
+def raw_outputs_of(models, split):
     """Tables of raw outputs of models on a split. Without folds, raw outputs without TTA are columns of the network's table."""
     own = [model if FOLDS else model.removesuffix(f"+{NO_TTA}") for model in models]
     return [path("scores", model, split, "raw_outputs.csv") for model in own]
@@ -67,10 +67,10 @@ rule score:
         runtime=scheduled(score_runtime),
     params:
         code=code_of("score.py"),
-        parts=MODELS.scored,
-        classes=GRADE_NAMES,
+        splits=MODELS.scored,
+        grade_names=GRADE_NAMES,
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),
-        views=CONFIG.score.tta_views,
+        tta_views=CONFIG.score.tta_views,
         seed=CONFIG.seed,
         backend=lambda wildcards: network_settings(wildcards).backend,
         cpu_threads=lambda wildcards: network_settings(wildcards).cpu_threads,
@@ -80,8 +80,8 @@ rule score:
 
 rule grade:
     input:
-        outputs=lambda wildcards: [
-            table for split in MODELS.splits_of(wildcards.model) for table in outputs_of([wildcards.model], split)
+        raw_outputs=lambda wildcards: [
+            table for split in MODELS.splits_of(wildcards.model) for table in raw_outputs_of([wildcards.model], split)
         ],
         inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
     output:
@@ -124,10 +124,10 @@ if FOLDS:
 
     rule pool:
         input:
-            validation=lambda wildcards: outputs_of(MODELS.runs_of(wildcards.network), "validation"),
-            # What the folds put out for the test set, to be averaged.
+            validation=lambda wildcards: raw_outputs_of(MODELS.runs_of(wildcards.network), "validation"),
+            # Raw outputs of the folds on a test set are averaged.
             test=lambda wildcards: [
-                table for split in MODELS.scored[1:] for table in outputs_of(MODELS.runs_of(wildcards.network), split)
+                table for split in MODELS.scored[1:] for table in raw_outputs_of(MODELS.runs_of(wildcards.network), split)
             ],
         output:
             **{
@@ -141,7 +141,7 @@ if FOLDS:
         params:
             code=code_of("pool.py"),
             objective=lambda wildcards: MODELS.objective(wildcards.network),
-            classes=len(GRADE_NAMES),
+            grade_count=len(GRADE_NAMES),
             kind="output",
         script:
             "../scripts/pool.py"
@@ -156,13 +156,13 @@ if FOLDS:
             path("logs", "pool", f"{{network}}+{NO_TTA}.log"),
         params:
             objective=lambda wildcards: MODELS.objective(wildcards.network),
-            classes=len(GRADE_NAMES),
+            grade_count=len(GRADE_NAMES),
             kind="no_tta",
 
 
 rule ensemble:
     input:
-        **{split: outputs_of(CONFIG.models, split) for split in MODELS.splits_of(ENSEMBLE)},
+        **{split: raw_outputs_of(CONFIG.models, split) for split in MODELS.splits_of(ENSEMBLE)},
     output:
         **{split: path("scores", ENSEMBLE, split, "raw_outputs.csv") for split in MODELS.splits_of(ENSEMBLE)},
     log:
@@ -172,9 +172,9 @@ rule ensemble:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("ensemble.py"),
-        parts=MODELS.splits_of(ENSEMBLE),
+        splits=MODELS.splits_of(ENSEMBLE),
         objectives=[MODELS.objective(network) for network in CONFIG.models],
         objective=MODELS.objective(ENSEMBLE),
-        classes=len(GRADE_NAMES),
+        grade_count=len(GRADE_NAMES),
     script:
         "../scripts/ensemble.py"

@@ -1,4 +1,4 @@
-"""Average what all backbones say."""
+"""Average the raw outputs of all networks."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.scoring.raw_outputs import average
 
 with job_log(snakemake.log[0]):
-    for part in snakemake.params.parts:
+    params = snakemake.params
+    for split in params.splits:
         average(
-            list(zip(map(Path, snakemake.input[part]), snakemake.params.objectives, strict=True)),
-            snakemake.params.objective,
-            snakemake.params.classes,
-            Path(snakemake.output[part]),
+            list(zip(map(Path, snakemake.input[split]), params.objectives, strict=True)),
+            Path(snakemake.output[split]),
+            objective=params.objective,
+            grade_count=params.grade_count,
         )

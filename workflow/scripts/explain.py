@@ -18,7 +18,13 @@ with job_log(snakemake.log[0]):
     explain(
         ExplainJob(
             training_run=snakemake.wildcards.training_run,
-            model=load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, params.objective),
+            model=load_model(
+                Path(files.model),
+                params.grade_names,
+                objective=params.objective,
+                seed=params.seed,
+                threads=params.cpu_threads,
+            ),
             objective=params.objective,
             predictions=Path(files.predictions),
             images={row["filename"]: row["image"] for row in stream_table(files.outputs, ("filename", "image"))},

@@ -26,7 +26,13 @@ with job_log(snakemake.log[0]):
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     rule = read_decision_rule(files.decision_rule)
-    model = load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, rule.objective)
+    model = load_model(
+        Path(files.model),
+        params.grade_names,
+        objective=rule.objective,
+        seed=params.seed,
+        threads=params.cpu_threads,
+    )
     export(
         ExportJob(
             training_run=snakemake.wildcards.training_run,

@@ -11,7 +11,7 @@ with job_log(snakemake.log[0]):
     job = GradingJob(
         model=snakemake.wildcards.model,
         objective=params.objective,
-        raw_outputs={split: Path(table) for split, table in zip(splits, snakemake.input.outputs, strict=True)},
+        raw_outputs={split: Path(table) for split, table in zip(splits, snakemake.input.raw_outputs, strict=True)},
         inventories=[Path(table) for table in snakemake.input.inventories],
         grade_names=params.grade_names,
         referable_grade=params.referable_grade,

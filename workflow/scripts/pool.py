@@ -1,4 +1,4 @@
-"""Put together what all folds of a backbone say of what they held out, and average what they say of the test set."""
+"""Pool the raw outputs of the folds of a network on the images that each holds out, and average those on a test set."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.scoring.raw_outputs import average, pool
 
 with job_log(snakemake.log[0]):
-    objective, classes, kind = (snakemake.params[name] for name in ("objective", "classes", "kind"))
-    folds = [Path(table) for table in snakemake.input.validation]
-    pool(folds, objective, classes, Path(snakemake.output.validation), kind)
+    output = snakemake.output
+    options = {name: snakemake.params[name] for name in ("objective", "grade_count", "kind")}
+    pool([Path(table) for table in snakemake.input.validation], Path(output.validation), **options)
     if tables := snakemake.input.get("test"):
-        average([(Path(table), objective) for table in tables], objective, classes, Path(snakemake.output.test), kind)
+        average([(Path(table), options["objective"]) for table in tables], Path(output.test), **options)

@@ -16,7 +16,13 @@ with job_log(snakemake.log[0]):
     from retinaflow.scoring.score import load_model
 
     files, output, params = snakemake.input, snakemake.output, snakemake.params
-    model = load_model(Path(files.model), params.grade_names, params.seed, params.cpu_threads, params.objective)
+    model = load_model(
+        Path(files.model),
+        params.grade_names,
+        objective=params.objective,
+        seed=params.seed,
+        threads=params.cpu_threads,
+    )
     network = fine_tuned(model)
     views = FeatureViews(params.views, AugmentSettings.model_validate(params.augment or {}), params.seed)
     for split in params.splits:

@@ -1,4 +1,4 @@
-"""What one model says of its validation part and of the test set."""
+"""Compute the raw outputs of a trained network on its validation split and the test set."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,26 @@ from retinaflow.storage.tables import read_table
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.training_run}")
     choose(snakemake.params.backend)
-    # Here, so that the log tells if the backend does not even load.
+    # Imported here, so that the log has the error of a backend that cannot be imported.
     from retinaflow.preprocessing.batches import Images
     from retinaflow.reporting.figures import learning_curves
-    from retinaflow.scoring.raw_outputs import Outputs, write_outputs
-    from retinaflow.scoring.score import load_model, predict_views
+    from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
+    from retinaflow.scoring.score import load_model, predict_tta
 
-    run, classes, objective = snakemake.wildcards.training_run, snakemake.params.classes, snakemake.params.objective
-    files, output = snakemake.input, snakemake.output
-    model = load_model(Path(files.model), classes, snakemake.params.seed, snakemake.params.cpu_threads, objective)
-    for part in snakemake.params.parts:
-        photographs = Images.of(files, part, classes)
-        names = photographs.names, photographs.filenames, photographs.patients, photographs.eyes
-        said, single = predict_views(model, photographs, snakemake.threads, objective, snakemake.params.views)
-        write_outputs(Path(output[part]), Outputs(*names, photographs.grades, said), single)
-    kept = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
-    learning_curves(Path(output.curves), read_table(files.history), kept, run)
+    files, output, params = snakemake.input, snakemake.output, snakemake.params
+    model = load_model(
+        Path(files.model),
+        params.grade_names,
+        objective=params.objective,
+        seed=params.seed,
+        threads=params.cpu_threads,
+    )
+    for split in params.splits:
+        images = Images.of(files, split, params.grade_names)
+        outputs, no_tta = predict_tta(
+            model, images, objective=params.objective, tta_views=params.tta_views, threads=snakemake.threads
+        )
+        raw_outputs = RawOutputs(images.names, images.filenames, images.patients, images.eyes, images.grades, outputs)
+        write_raw_outputs(Path(output[split]), raw_outputs, no_tta)
+    best_epoch = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
+    learning_curves(Path(output.curves), read_table(files.history), best_epoch, snakemake.wildcards.training_run)

@@ -1,8 +1,14 @@
-"""Predictions for images, made from the raw outputs of a model."""
+"""Predictions for images, made from the raw outputs of a model; and grades as tables have them."""
 
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.storage.tables import REBUILD
 
 
 class Grades(NamedTuple):
@@ -21,3 +27,23 @@ class Grades(NamedTuple):
     argmax: np.ndarray
     predicted: np.ndarray
     referable: np.ndarray
+
+
+def parse_grades(path: str | os.PathLike[str], texts: Sequence[str] | pd.Series, grade_count: int) -> np.ndarray:
+    """Convert a column of grades to int64 (n,).
+
+    Args:
+        path: The table, for the message.
+        texts: The grades as the table has them (n,).
+        grade_count: Number k of grades.
+
+    Raises:
+        RetinaflowError: A text is not one of 0 to k - 1.
+    """
+    numbers = {str(grade): grade for grade in range(grade_count)}
+    grades = [numbers.get(text, -1) for text in texts]
+    if -1 in grades:
+        row = grades.index(-1)
+        found = repr(list(texts)[row])[:100]
+        raise RetinaflowError(f"{path}: row {row + 1} has grade {found}, expected 0 to {grade_count - 1}. {REBUILD}")
+    return np.array(grades, np.int64)

@@ -25,7 +25,7 @@ from retinaflow.reporting.illustrations import (
 )
 from retinaflow.reporting.pages import from_markdown, table, write_page
 from retinaflow.reporting.templates import render
-from retinaflow.scoring.raw_outputs import Outputs, read_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.tables import REBUILD, Row, read_table
 
@@ -77,7 +77,7 @@ def illustrate(job: IllustrateJob) -> None:
         RetinaflowError: The two tables have different images, or an image is in no shard.
     """
     names, title = job.grade_names, job.title
-    raw = read_outputs(job.raw_outputs, job.objective, len(names), job.kind)
+    raw = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(names), kind=job.kind)
     numbers = ["grade", "predicted_grade", "referable"]
     columns = [*numbers, *(f"probability_{name}" for name in names)]
     rows = read_table(job.predictions, ("filename", *columns))
@@ -97,7 +97,7 @@ def illustrate(job: IllustrateJob) -> None:
 
 
 def _draw_mistakes(
-    job: IllustrateJob, raw: Outputs, actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
+    job: IllustrateJob, raw: RawOutputs, actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
 ) -> None:
     names, positive = job.grade_names, actual >= job.referable_grade
     worst = worst_mistakes(actual, predicted, probabilities)[:MISTAKES]

@@ -1,4 +1,4 @@
-"""What turns the outputs of a system into answers, fitted on photographs that nobody was trained on, never on test."""
+"""Decision rules: from the raw outputs of a model to grades and referral. Fitted on images that no model trained on."""
 
 import math
 import os
@@ -16,11 +16,11 @@ from retinaflow.networks import objectives
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import write_json
 
-# Groups of patients, each graded by what was fitted on the others.
+# Groups of patients for cross-fitting.
 GROUPS = 5
-# Resamples of the patients that thresholds are the mean of.
+# Resamples of the patients; thresholds are the mean over them.
 RESAMPLES = 50
-# The least and largest temperature, or standard deviation of a regression, that is looked for.
+# Bounds of the temperature, and of the standard deviation of a regression.
 TEMPERATURES = (0.05, 20.0)
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
@@ -45,14 +45,19 @@ SCHEMA["required"] = list(SCHEMA["properties"])
 
 
 class DecisionRule(NamedTuple):
-    """How the outputs of a system for k classes are read.
+    """Parameters that turn the raw outputs of a model into predictions of k grades.
 
-    ``objective``: what they are (``objectives``); ``grade_names``: k names. ``thresholds``: k - 1, ascending; the
-    grade is how many of them the severity exceeds. ``temperature`` and, of a regression alone, the k - 1 ascending
-    ``cutpoints`` are what ``objectives.grade_probabilities`` takes. A photograph is referred if its probability of
-    ``referable_grade`` or
-    worse reaches ``referable_cut``, which found ``referable_sensitivity`` of those to be found. ``photographs`` and
-    ``patients``: of how many it was fitted.
+    Attributes:
+        objective: Objective of the model (module ``objectives``).
+        grade_names: Names of the k grades.
+        thresholds: k - 1, ascending. The predicted grade is the number of thresholds below the severity.
+        temperature: Temperature of ``objectives.grade_probabilities``; for a regression its standard deviation.
+        cutpoints: k - 1, ascending, for ``objectives.grade_probabilities`` of a regression; None otherwise.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        referable_sensitivity: Sensitivity that ``referable_cut`` reaches on the images of the fit.
+        referable_cut: Least probability of the referable grades at which an image is referred, 0 to 1.
+        images: Number of images of the fit.
+        patients: Number of their patients.
     """
 
     objective: str
@@ -67,103 +72,145 @@ class DecisionRule(NamedTuple):
     patients: int
 
 
-class Labelled(NamedTuple):
-    """Outputs of a system for n photographs whose grades are known.
+class LabelledOutputs(NamedTuple):
+    """Raw outputs of a model for n images with known grades.
 
-    ``outputs``: float (n, width) as ``objective`` has them for the k ``classes``; ``grades``: int64 (n,); ``patients``:
-    n names.
+    Attributes:
+        objective: Objective of the model.
+        grade_names: Names of the k grades.
+        outputs: Raw outputs, float (n, width).
+        grades: True grades, int64 (n,), 0 to k - 1.
+        patients: Names of the patients (n,).
     """
 
     objective: str
-    classes: Sequence[str]
+    grade_names: Sequence[str]
     outputs: np.ndarray
     grades: np.ndarray
     patients: Sequence[str]
 
-    def chosen(self, places: np.ndarray) -> "Labelled":
-        """The photographs at ``places``, bool (n,)."""
-        patients = [self.patients[place] for place in np.flatnonzero(places)]
-        return self._replace(outputs=self.outputs[places], grades=self.grades[places], patients=patients)
+    def subset(self, mask: np.ndarray) -> "LabelledOutputs":
+        """Return the images that ``mask``, bool (n,), selects."""
+        patients = [self.patients[place] for place in np.flatnonzero(mask)]
+        return self._replace(outputs=self.outputs[mask], grades=self.grades[mask], patients=patients)
 
 
-def fit(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> DecisionRule:
-    """The decision that does best on ``labelled``, at least one photograph. It does not depend on their order."""
-    k = len(labelled.classes)
+def fit_decision_rule(
+    labelled: LabelledOutputs, referable_grade: int, *, referable_sensitivity: float, seed: int
+) -> DecisionRule:
+    """Fit a decision rule. The order of the images changes nothing.
+
+    Args:
+        labelled: At least one image that the model did not train on.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        referable_sensitivity: Sensitivity of the referral, above 0, at most 1.
+        seed: Seed of the resamples of ``mean_thresholds``.
+    """
+    k = len(labelled.grade_names)
     severity = objectives.severity(labelled.objective, labelled.outputs, k)
-    cuts = None
+    cutpoints = None
     if labelled.objective == "regression":
-        cuts, temperature = ordered_probit(severity, labelled.grades, k)
+        cutpoints, temperature = ordered_probit(severity, labelled.grades, k)
     else:
-        temperature = best_temperature(labelled.objective, labelled.outputs, labelled.grades, k)
-    probabilities = objectives.grade_probabilities(labelled.objective, labelled.outputs, k, temperature, cuts)
-    risk, referable = probabilities[:, referable_grade:].sum(axis=1), labelled.grades >= referable_grade
+        temperature = best_temperature(labelled.objective, labelled.outputs, grades=labelled.grades, grade_count=k)
+    probabilities = objectives.grade_probabilities(labelled.objective, labelled.outputs, k, temperature, cutpoints)
+    thresholds = mean_thresholds(severity, labelled.grades, patients=labelled.patients, grade_count=k, seed=seed)
     return DecisionRule(
-        labelled.objective,
-        list(labelled.classes),
-        mean_thresholds(severity, labelled.grades, labelled.patients, k, seed).tolist(),
-        temperature,
-        None if cuts is None else cuts.tolist(),
-        referable_grade,
-        referable_sensitivity,
-        operating_point(risk, referable, referable_sensitivity),
-        len(labelled.grades),
-        len(set(labelled.patients)),
+        objective=labelled.objective,
+        grade_names=list(labelled.grade_names),
+        thresholds=thresholds.tolist(),
+        temperature=temperature,
+        cutpoints=None if cutpoints is None else cutpoints.tolist(),
+        referable_grade=referable_grade,
+        referable_sensitivity=referable_sensitivity,
+        referable_cut=operating_point(
+            probabilities[:, referable_grade:].sum(axis=1), labelled.grades >= referable_grade, referable_sensitivity
+        ),
+        images=len(labelled.grades),
+        patients=len(set(labelled.patients)),
     )
 
 
-def grade(decision: DecisionRule, outputs: np.ndarray) -> Grades:
-    """What ``decision`` makes of ``outputs``, float (n, width)."""
-    objective, k = decision.objective, len(decision.grade_names)
-    cuts = None if decision.cutpoints is None else np.array(decision.cutpoints)
-    severity = objectives.severity(objective, outputs, k)
-    probabilities = objectives.grade_probabilities(objective, outputs, k, decision.temperature, cuts)
+def apply_decision_rule(rule: DecisionRule, outputs: np.ndarray) -> Grades:
+    """Return the predictions of ``rule`` for raw outputs, float (n, width)."""
+    k = len(rule.grade_names)
+    cutpoints = None if rule.cutpoints is None else np.array(rule.cutpoints)
+    severity = objectives.severity(rule.objective, outputs, k)
+    probabilities = objectives.grade_probabilities(rule.objective, outputs, k, rule.temperature, cutpoints)
     return Grades(
-        severity,
-        probabilities,
-        objectives.argmax_grades(objective, outputs, k),
-        np.searchsorted(decision.thresholds, severity, side="left").astype(np.int64),
-        probabilities[:, decision.referable_grade :].sum(axis=1) >= decision.referable_cut,
+        severity=severity,
+        probabilities=probabilities,
+        argmax=objectives.argmax_grades(rule.objective, outputs, k),
+        predicted=np.searchsorted(rule.thresholds, severity, side="left").astype(np.int64),
+        referable=probabilities[:, rule.referable_grade :].sum(axis=1) >= rule.referable_cut,
     )
 
 
-def cross_fitted(labelled: Labelled, referable_grade: int, referable_sensitivity: float, seed: int) -> Grades:
-    """Grades of photographs by decisions that were fitted without their patients: what the figures of these may go by.
+def cross_fit(labelled: LabelledOutputs, referable_grade: int, *, referable_sensitivity: float, seed: int) -> Grades:
+    """Predict the images of a fit by decision rules that were fitted on other patients.
 
-    Patients are divided into five groups, of as many with each worst level as can be, by ``seed`` and name.
-    Raises ``RetinaflowError`` if there is one patient only.
+    Metrics of these predictions are not optimistic. The patients are divided into five groups by seed and name. Each
+    group has about as many patients of each worst grade.
+
+    Args:
+        labelled: Images of at least two patients.
+        referable_grade: Lowest referable grade, 1 to k - 1.
+        referable_sensitivity: Sensitivity of the referral, above 0, at most 1.
+        seed: Seed of the groups and of each fit.
+
+    Returns:
+        Predictions in the order of the images.
+
+    Raises:
+        RetinaflowError: All images are of one patient.
     """
     if len(set(labelled.patients)) < 2:
         raise RetinaflowError(
-            f"{len(labelled.grades)} photographs of one patient are held out, expected those of at least two patients: "
-            "what grades one is fitted on others. Hold out more (split.validation)."
+            f"{len(labelled.grades)} images of one patient are held out, expected those of at least two patients: "
+            "the decision rule of a patient is fitted on other patients. Hold out more (split.validation)."
         )
     groups = np.array(fold_photographs(labelled.patients, labelled.grades.tolist(), GROUPS, seed))
-    # Patients of one group alone: each is a group.
+    # With few patients, all may be in one group. Each patient is a group then.
     if len(set(groups)) == 1:
         groups = np.unique(labelled.patients, return_inverse=True)[1]
     numbers = np.unique(groups)
-    parts = [
-        grade(
-            fit(labelled.chosen(groups != number), referable_grade, referable_sensitivity, seed),
+    of_groups = [
+        apply_decision_rule(
+            fit_decision_rule(
+                labelled.subset(groups != number),
+                referable_grade,
+                referable_sensitivity=referable_sensitivity,
+                seed=seed,
+            ),
             labelled.outputs[groups == number],
         )
         for number in numbers
     ]
     order = np.argsort(np.concatenate([np.flatnonzero(groups == number) for number in numbers]))
-    return Grades(*(np.concatenate(values)[order] for values in zip(*parts, strict=True)))
+    return Grades(*(np.concatenate(values)[order] for values in zip(*of_groups, strict=True)))
 
 
 # Thresholds ---------------------------------------------------------------------------------------------------------
 
 
 def mean_thresholds(
-    severity: np.ndarray, grades: np.ndarray, patients: Sequence[str], classes: int, seed: int
+    severity: np.ndarray, grades: np.ndarray, *, patients: Sequence[str], grade_count: int, seed: int
 ) -> np.ndarray:
-    """k - 1 ascending thresholds on float (n,) ``severity``: the mean of those best for resampled patients.
+    """Return the mean of the best thresholds for resamples of the patients.
 
-    Each resample draws as many patients as there are, with replacement, all photographs of a patient together (bagging:
-    Breiman 1996, Machine Learning 24, 123-140). Thresholds that are best for one set of photographs fit its chances,
-    too: with simulated severities, the mean was worth 0.001 to 0.01 more kappa on others, the most for 60 photographs.
+    Each resample draws as many patients as there are, with replacement, with all their images. The mean is bagging:
+    Breiman (1996), Machine Learning 24, 123-140. The best thresholds for one set of images overfit to it. With
+    simulated severities, the mean improved kappa on other images by 0.001 to 0.01, most for 60 images.
+
+    Args:
+        severity: float (n,).
+        grades: True grades, int (n,), 0 to k - 1.
+        patients: Names of the patients (n,).
+        grade_count: Number k of grades.
+        seed: Seed of the resamples.
+
+    Returns:
+        k - 1 ascending thresholds, float64.
     """
     order = np.argsort(severity, kind="stable")
     severity, grades = severity[order], grades[order]
@@ -172,29 +219,38 @@ def mean_thresholds(
     members = members[order]
     rng = np.random.default_rng(seed)
     draws = (np.bincount(rng.integers(0, count, count), minlength=count)[members] for _ in range(RESAMPLES))
-    return np.mean([best_thresholds(severity, grades, weights, classes) for weights in draws], axis=0)
+    return np.mean(
+        [best_thresholds(severity, grades, weights=weights, grade_count=grade_count) for weights in draws], axis=0
+    )
 
 
-def best_thresholds(severity: np.ndarray, grades: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
-    """k - 1 ascending thresholds of the largest quadratic weighted kappa: float64 (k - 1,), exact and not a search.
+def best_thresholds(severity: np.ndarray, grades: np.ndarray, *, weights: np.ndarray, grade_count: int) -> np.ndarray:
+    """Return the thresholds with the highest quadratic weighted kappa. The result is exact, not a search.
 
-    ``severity``: float (n,), ascending; ``grades``: int (n,); ``weights``: how often each photograph counts, int (n,).
-    Thresholds lie halfway between the severities that they part. Where all grades are one, so that kappa is undefined,
-    or no thresholds do better than the same answer for all, they lie halfway between the grades.
+    1 - kappa is a ratio of two sums over the images: the squared distance between predicted and true grade, and its
+    expectation by chance. For a given ratio r, the least (distance - r * chance) is a shortest path. It runs through
+    the images in the order of severity, with a step to the next grade at each threshold. The ratio of this path is
+    the next r, until it does not fall (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7),
+    492-498).
 
-    1 - kappa is a ratio of two sums over the photographs: the squared distance between answer and level, and its
-    expectation by chance. For a given ratio r, the least of (distance - r * chance) is a shortest path through the
-    sorted photographs, with a step to the next level at each threshold; its own ratio is the next r, until none is less
-    (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7), 492-498).
+    Args:
+        severity: float (n,), ascending.
+        grades: True grades, int (n,), 0 to k - 1.
+        weights: Number of times that each image counts, int (n,).
+        grade_count: Number k of grades.
+
+    Returns:
+        k - 1 ascending thresholds, float64, each halfway between two severities. They are halfway between the grades
+        if kappa is undefined, because all true grades are equal, or if no thresholds have a kappa above 0.
     """
-    counts = np.bincount(grades, weights, classes)
-    halfway_between_levels = np.arange(classes - 1) + 0.5
+    counts = np.bincount(grades, weights, grade_count)
+    halfway_between_grades = np.arange(grade_count - 1) + 0.5
     if np.count_nonzero(counts) < 2:
-        return halfway_between_levels
+        return halfway_between_grades
     # Equal severities stay together. A threshold may also lie below or above all of them.
     places = np.flatnonzero(np.r_[True, severity[1:] > severity[:-1], True])
     distance, chance = _sums(grades, weights, counts, places)
-    ratio = 1.0  # of the same answer for all
+    ratio = 1.0  # of one grade for all images
     while True:
         path = _shortest_path(distance - ratio * chance)
         better = _along(distance, path) / _along(chance, path)
@@ -202,37 +258,42 @@ def best_thresholds(severity: np.ndarray, grades: np.ndarray, weights: np.ndarra
             break
         ratio = better
     if ratio == 1.0:
-        return halfway_between_levels
-    cuts = places[path[1:-1]]
-    padded = np.r_[-0.5, severity, classes - 0.5]
-    below, above = padded[cuts], padded[cuts + 1]
+        return halfway_between_grades
+    ends = places[path[1:-1]]
+    padded = np.r_[-0.5, severity, grade_count - 0.5]
+    below, above = padded[ends], padded[ends + 1]
     halfway = (below + above) / 2
-    # Between neighbouring floats lies none.
+    # No float is between two neighbouring floats.
     return np.where(halfway < above, halfway, below)
 
 
 def _sums(
     grades: np.ndarray, weights: np.ndarray, counts: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distance and its expectation if the first photographs, up to each place, were all of a level: (k, m)."""
-    answers = np.arange(len(counts))[:, np.newaxis]
-    first, second = (answers.T**power @ counts / counts.sum() for power in (1, 2))
+    """Return squared distance and its expectation, (k, m): those of one grade for all images before each place."""
+    predicted = np.arange(len(counts))[:, np.newaxis]
+    first, second = (predicted.T**power @ counts / counts.sum() for power in (1, 2))
     number, total, squares = (np.r_[0, np.cumsum(weights * grades**power)][places] for power in (0, 1, 2))
-    return answers**2 * number - 2 * answers * total + squares, (answers**2 - 2 * answers * first + second) * number
+    distance = predicted**2 * number - 2 * predicted * total + squares
+    return distance, (predicted**2 - 2 * predicted * first + second) * number
 
 
 def _shortest_path(cost: np.ndarray) -> np.ndarray:
-    """Places (k + 1,) at which the cheapest division into grades begins and ends.
+    """Find the cheapest division of the images into grades.
 
-    ``cost``: (k, m), of the photographs up to each place at each level.
+    Args:
+        cost: Cost of each grade for all images before each place, (k, m).
+
+    Returns:
+        Places of the first start, of the thresholds, and of the last end, int (k + 1,).
     """
     best, steps = cost[0], []
-    for level in cost[1:]:
-        gain = best - level
+    for of_grade in cost[1:]:
+        gain = best - of_grade
         least = np.minimum.accumulate(gain)
-        # The first place with the least value so far.
+        # The first place with the least value up to here.
         steps.append(np.maximum.accumulate(np.where(np.r_[True, gain[1:] < least[:-1]], np.arange(len(gain)), 0)))
-        best = least + level
+        best = least + of_grade
     path = [cost.shape[1] - 1]
     for step in reversed(steps):
         path.append(step[path[-1]])
@@ -247,44 +308,61 @@ def _along(sums: np.ndarray, path: np.ndarray) -> float:
 # Probabilities ------------------------------------------------------------------------------------------------------
 
 
-def best_temperature(objective: str, outputs: np.ndarray, grades: np.ndarray, classes: int) -> float:
-    """The temperature of softmax or ordinal ``outputs`` that makes int (n,) ``grades`` likeliest.
+def best_temperature(objective: str, outputs: np.ndarray, *, grades: np.ndarray, grade_count: int) -> float:
+    """Return the temperature with the highest likelihood of the true grades.
 
     Guo et al. (2017), On calibration of modern neural networks, arXiv:1706.04599, section 4.2.
+
+    Args:
+        objective: ``softmax`` or ``ordinal``.
+        outputs: Raw outputs, float (n, width).
+        grades: True grades, int (n,), 0 to k - 1.
+        grade_count: Number k of grades.
+
+    Returns:
+        A temperature within ``TEMPERATURES``.
     """
 
     def loss(logarithm: float) -> float:
-        probabilities = objectives.grade_probabilities(objective, outputs, classes, math.exp(logarithm))
+        probabilities = objectives.grade_probabilities(objective, outputs, grade_count, math.exp(logarithm))
         return -float(np.log(np.maximum(_of(probabilities, grades), objectives.TINY)).mean())
 
     found = minimize_scalar(loss, bounds=tuple(map(math.log, TEMPERATURES)), method="bounded")
     return math.exp(found.x)
 
 
-def ordered_probit(severity: np.ndarray, grades: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
-    """Cuts, float64 (k - 1,) ascending, and standard deviation that make int (n,) ``grades`` of ``severity`` likeliest.
+def ordered_probit(severity: np.ndarray, grades: np.ndarray, grade_count: int) -> tuple[np.ndarray, float]:
+    """Fit an ordered probit model: cutpoints and standard deviation with the highest likelihood of the true grades.
 
-    McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cuts are others than the
-    thresholds: those that are best for kappa make rare grades likelier than they are. Each class counts one photograph
-    more, at its own level, so that none becomes impossible.
+    McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cutpoints differ from the
+    thresholds. Those with the best kappa give rare grades a probability above their frequency. Each grade has one more
+    image, with the grade as severity, so that no grade is impossible.
+
+    Args:
+        severity: float (n,).
+        grades: True grades, int (n,), 0 to k - 1.
+        grade_count: Number k of grades.
+
+    Returns:
+        k - 1 ascending cutpoints, float64, and the standard deviation.
     """
-    severity, grades = (np.r_[values, np.arange(classes)] for values in (severity, grades))
+    severity, grades = (np.r_[values, np.arange(grade_count)] for values in (severity, grades))
     rows = np.arange(len(grades))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        # In terms of cuts / deviation and 1 / deviation, the likelihood has one maximum (Pratt 1981, JASA 76, 103-106).
-        cuts, slope = parameters[:-1], parameters[-1]
-        inner = cuts - slope * severity[:, np.newaxis]
+        # In cutpoints / deviation and 1 / deviation, the likelihood has one maximum (Pratt 1981, JASA 76, 103-106).
+        cutpoints, slope = parameters[:-1], parameters[-1]
+        inner = cutpoints - slope * severity[:, np.newaxis]
         ends = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (-40.0, 40.0)))
         low, high = ends[rows, grades], ends[rows, grades + 1]
         likelihood = np.maximum(np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low)), objectives.TINY)
         at_low, at_high = (np.exp(-0.5 * end**2) / math.sqrt(2 * math.pi) / likelihood for end in (low, high))
-        of_cuts = np.bincount(grades, at_high, classes)[:-1] - np.bincount(grades, at_low, classes)[1:]
-        gradient = np.r_[of_cuts, severity @ (at_low - at_high)]
+        of_cutpoints = np.bincount(grades, at_high, grade_count)[:-1] - np.bincount(grades, at_low, grade_count)[1:]
+        gradient = np.r_[of_cutpoints, severity @ (at_low - at_high)]
         return -float(np.log(likelihood).mean()), -gradient / len(rows)
 
-    start = np.r_[np.arange(classes - 1) + 0.5, 1.0]
-    bounds = [(None, None)] * (classes - 1) + [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])]
+    start = np.r_[np.arange(grade_count - 1) + 0.5, 1.0]
+    bounds = [(None, None)] * (grade_count - 1) + [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0])]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-7})
     return np.maximum.accumulate(found.x[:-1]) / found.x[-1], float(1 / found.x[-1])
 
@@ -294,14 +372,20 @@ def _of(probabilities: np.ndarray, grades: np.ndarray) -> np.ndarray:
 
 
 def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float) -> float:
-    """The largest cut on float (n,) ``risk`` that finds the share ``sensitivity`` of those that are bool ``referable``.
+    """Return the highest cut on the risk that reaches a sensitivity.
 
-    It lies halfway to the next lower risk; it is 1/2 where nothing is referable.
+    Args:
+        risk: Probability of the referable grades, float (n,).
+        referable: Whether the true grade is referable, bool (n,).
+        sensitivity: Share of the referable images with a risk at or above the cut, above 0, at most 1.
+
+    Returns:
+        A cut halfway to the next lower risk, or 1/2 if no image is referable.
     """
     positive = np.sort(risk[referable])[::-1]
     if not len(positive):
         return 0.5
-    # Rounded first, so that 0.9 * 10 photographs, 9.000000000000002 for some shares, stay nine.
+    # Rounded first, so that a product such as 9.000000000000002 counts as nine images.
     needed = max(1, math.ceil(round(sensitivity * len(positive), 6)))
     cut = positive[needed - 1]
     lower = risk[risk < cut]
@@ -311,27 +395,26 @@ def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float)
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def write_decision_rule(path: str | os.PathLike[str], decision: DecisionRule) -> None:
-    """Write ``decision`` as JSON."""
-    write_json(path, decision._asdict())
+def write_decision_rule(path: str | os.PathLike[str], rule: DecisionRule) -> None:
+    """Write ``rule`` as JSON."""
+    write_json(path, rule._asdict())
 
 
 def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
-    """Read what ``write_decision_rule`` wrote.
+    """Read a decision rule that ``write_decision_rule`` wrote.
 
-    Raises ``RetinaflowError`` if the file cannot be read or is no such decision.
+    Raises:
+        RetinaflowError: The file cannot be read, or is not a decision rule.
     """
-    again = "Delete it and grade the system again."
-    content = read_document(path, SCHEMA, kind="a decision rule", again=again)
-    decision = DecisionRule(**content)
-    k = len(decision.grade_names)
-    for name, values in (("thresholds", decision.thresholds), ("cutpoints", decision.cutpoints or [0.0] * (k - 1))):
+    again = "Delete it and grade the model again."
+    rule = DecisionRule(**read_document(path, SCHEMA, kind="a decision rule", again=again))
+    k = len(rule.grade_names)
+    for name, values in (("thresholds", rule.thresholds), ("cutpoints", rule.cutpoints or [0.0] * (k - 1))):
         if len(values) != k - 1 or not all(math.isfinite(value) for value in values) or sorted(values) != values:
             raise RetinaflowError(f"{path}: {name} are {values}, expected {k - 1} ascending numbers. {again}")
-    if decision.referable_grade >= k or (decision.cutpoints is None) == (decision.objective == "regression"):
+    if rule.referable_grade >= k or (rule.cutpoints is None) == (rule.objective == "regression"):
         raise RetinaflowError(
-            f"{path}: referable_grade {decision.referable_grade} and cutpoints {decision.cutpoints} of "
-            f"{decision.objective} for {k} classes; expected a grade below {k}, and "
-            f"cutpoints of a regression alone. {again}"
+            f"{path}: referable_grade {rule.referable_grade} and cutpoints {rule.cutpoints} of {rule.objective} for "
+            f"{k} grades; expected a grade below {k}, and cutpoints for a regression only. {again}"
         )
-    return decision
+    return rule

@@ -16,7 +16,7 @@ from retinaflow.networks import objectives
 from retinaflow.scoring import ridge
 from retinaflow.scoring.eyes import both_eyes
 from retinaflow.scoring.feature_files import read_features
-from retinaflow.scoring.raw_outputs import Outputs, read_outputs, write_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, concatenated, read_raw_outputs, write_raw_outputs
 from retinaflow.storage.tables import REBUILD
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def stack_eyes(
     cross_fit = [
         raw._replace(outputs=cross_fit_stacking(inputs, raw.grades, seed)[:, np.newaxis]) for raw, inputs in read
     ]
-    write_outputs(outputs[held_out], _joined(cross_fit))
+    write_raw_outputs(outputs[held_out], concatenated(cross_fit))
     if not others:
         return
     stackings = [EyeStacking(inputs, raw.grades, seed) for raw, inputs in read]
@@ -165,17 +165,11 @@ def stack_eyes(
         for stacking, files in zip(stackings, runs[split], strict=True):
             raw, inputs = _read(files, objective, grade_count)
             severities.append(stacking.severity(inputs))
-        write_outputs(outputs[split], raw._replace(outputs=np.mean(severities, axis=0)[:, np.newaxis]))
+        write_raw_outputs(outputs[split], raw._replace(outputs=np.mean(severities, axis=0)[:, np.newaxis]))
 
 
-def _joined(folds: Sequence[Outputs]) -> Outputs:
-    images, filenames, patients, eyes = ([name for fold in folds for name in fold[place]] for place in range(4))
-    grades, outputs = (np.concatenate([fold[place] for fold in folds]) for place in (4, 5))
-    return Outputs(images, filenames, patients, eyes, grades, outputs)
-
-
-def _read(files: RunFiles, objective: str, grade_count: int) -> tuple[Outputs, StackingInputs]:
-    raw = read_outputs(files.raw_outputs, objective, grade_count)
+def _read(files: RunFiles, objective: str, grade_count: int) -> tuple[RawOutputs, StackingInputs]:
+    raw = read_raw_outputs(files.raw_outputs, objective, grade_count=grade_count)
     features, images = read_features(files.features, files.rows)
     if images != raw.images:
         raise RetinaflowError(

@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.evaluation.grades import Grades
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.networks import objectives
-from retinaflow.scoring.decision_rules import Labelled, cross_fitted, fit, grade, write_decision_rule
-from retinaflow.scoring.raw_outputs import Outputs, read_outputs
+from retinaflow.scoring.decision_rules import (
+    LabelledOutputs,
+    apply_decision_rule,
+    cross_fit,
+    fit_decision_rule,
+    write_decision_rule,
+)
+from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.files import write_json
-from retinaflow.storage.tables import stream_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -70,19 +77,20 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         Confusion matrix of each split, int64 (k, k), rows actual.
     """
     raw_outputs = {
-        split: read_outputs(path, job.objective, len(job.grade_names), job.kind)
+        split: read_raw_outputs(path, job.objective, grade_count=len(job.grade_names), kind=job.kind)
         for split, path in job.raw_outputs.items()
     }
     held_out = next(iter(raw_outputs))
     known = raw_outputs[held_out]
-    labelled = Labelled(job.objective, job.grade_names, known.outputs, known.grades, known.patients)
-    options = labelled, job.referable_grade, job.referable_sensitivity, job.seed
-    rule = fit(*options)
+    labelled = LabelledOutputs(job.objective, job.grade_names, known.outputs, known.grades, known.patients)
+    sensitivity = job.referable_sensitivity
+    rule = fit_decision_rule(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
+    cross_fitted = cross_fit(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
     matrices = {}
-    for split, outputs in raw_outputs.items():
-        grades = cross_fitted(*options) if split == held_out else grade(rule, outputs.outputs)
-        write_predictions(job.predictions[split], outputs, grades, job.grade_names)
-        metrics = _metrics(job, outputs, grades)
+    for split, of_split in raw_outputs.items():
+        grades = cross_fitted if split == held_out else apply_decision_rule(rule, of_split.outputs)
+        write_predictions(job.predictions[split], of_split, grades, job.grade_names)
+        metrics = _metrics(job, of_split, grades)
         network = job.model.split("/")[0]
         header = {"model": job.model, "network": network, "split": split, "grade_names": list(job.grade_names)}
         write_json(job.metrics[split], {**header, **metrics})
@@ -92,7 +100,7 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
     return matrices
 
 
-def write_predictions(path: Path, outputs: Outputs, grades: Grades, grade_names: Sequence[str]) -> None:
+def write_predictions(path: Path, raw_outputs: RawOutputs, grades: Grades, grade_names: Sequence[str]) -> None:
     """Write a table with one row an image.
 
     The columns are ``PREDICTION_COLUMNS``, ``probability_NAME`` for each grade, and ``GRADE_COLUMNS``. The predicted
@@ -100,59 +108,53 @@ def write_predictions(path: Path, outputs: Outputs, grades: Grades, grade_names:
 
     Args:
         path: Table to write.
-        outputs: Names and true grades of n images.
+        raw_outputs: Names and true grades of n images.
         grades: Predictions for the same images, in the same order.
         grade_names: Names of the k grades.
     """
-    columns = [f"probability_{name}" for name in grade_names]
-    values = [
-        outputs.grades.tolist(),
-        *(array.tolist() for array in (grades.predicted, grades.argmax, grades.severity, grades.referable)),
-        grades.probabilities.tolist(),
-    ]
-    write_table(
-        path,
-        [*PREDICTION_COLUMNS, *columns, *GRADE_COLUMNS],
-        (
-            {
-                "image": image,
-                "filename": filename,
-                "grade_name": grade_names[actual],
-                "grade": actual,
-                "predicted_grade_name": grade_names[predicted],
-                "predicted_grade": predicted,
-                **{column: f"{value:.9g}" for column, value in zip(columns, probabilities, strict=True)},
-                "patient": patient,
-                "eye": eye,
-                "severity": f"{severity:.9g}",
-                "argmax_grade_name": grade_names[argmax],
-                "argmax_grade": argmax,
-                "referable": int(referable),
-            }
-            for image, filename, patient, eye, actual, predicted, argmax, severity, referable, probabilities in zip(
-                outputs.images, outputs.filenames, outputs.patients, outputs.eyes, *values, strict=True
-            )
-        ),
-    )
+    names = np.array(grade_names, dtype=object)
+    columns = {
+        "image": raw_outputs.images,
+        "filename": raw_outputs.filenames,
+        "grade_name": names[raw_outputs.grades],
+        "grade": raw_outputs.grades.tolist(),
+        "predicted_grade_name": names[grades.predicted],
+        "predicted_grade": grades.predicted.tolist(),
+        **{
+            f"probability_{name}": _nine_digits(probabilities)
+            for name, probabilities in zip(grade_names, grades.probabilities.T, strict=True)
+        },
+        "patient": raw_outputs.patients,
+        "eye": raw_outputs.eyes,
+        "severity": _nine_digits(grades.severity),
+        "argmax_grade_name": names[grades.argmax],
+        "argmax_grade": grades.argmax.tolist(),
+        "referable": grades.referable.astype(np.int64).tolist(),
+    }
+    write_frame(path, pd.DataFrame(columns, dtype=object))
 
 
-def _metrics(job: GradingJob, outputs: Outputs, grades: Grades) -> dict[str, Any]:
+def _nine_digits(values: np.ndarray) -> list[str]:
+    return [f"{value:.9g}" for value in values.tolist()]
+
+
+def _metrics(job: GradingJob, raw_outputs: RawOutputs, grades: Grades) -> dict[str, Any]:
     """Metrics of the predictions for one split."""
     uncalibrated = None
     # A regression has no probabilities before its standard deviation is fitted.
     if job.objective != "regression":
-        uncalibrated = objectives.grade_probabilities(job.objective, outputs.outputs, len(job.grade_names), 1.0)
+        uncalibrated = objectives.grade_probabilities(job.objective, raw_outputs.outputs, len(job.grade_names), 1.0)
     return evaluate(
-        outputs.grades,
+        raw_outputs.grades,
         grades,
         grade_names=job.grade_names,
         referable_grade=job.referable_grade,
-        patients=outputs.patients,
-        eyes=outputs.eyes,
+        patients=raw_outputs.patients,
+        eyes=raw_outputs.eyes,
         bootstrap_samples=job.bootstrap_samples,
         seed=job.seed,
         uncalibrated=uncalibrated,
-        quality=read_quality(job.inventories, outputs.images) if job.inventories else None,
+        quality=read_quality(job.inventories, raw_outputs.images) if job.inventories else None,
     )
 
 
@@ -171,11 +173,10 @@ def _log_metrics(model: str, split: str, metrics: Mapping[str, Any]) -> None:
 
 
 def read_quality(inventories: Iterable[Path], images: Sequence[str]) -> np.ndarray:
-    """Quality float64 (n,), 0 to 1, of ``images`` from the tables ``inventories``; NaN if it is unknown."""
-    known = {
-        row["image"]: float(row["quality"])
-        for inventory in inventories
-        for row in stream_table(inventory, ("image", "quality", "problem"))
-        if not row["problem"]
-    }
+    """Read the quality of ``images`` from the tables ``inventories``: float64 (n,), 0 to 1, NaN if it is unknown."""
+    known: dict[str, float] = {}
+    for inventory in inventories:
+        frame = read_frame(inventory, ("image", "quality", "problem"))
+        usable = frame[frame["problem"] == ""]
+        known.update(zip(usable["image"], map(float, usable["quality"]), strict=True))
     return np.array([known.get(image, np.nan) for image in images], np.float64)

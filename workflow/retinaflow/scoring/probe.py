@@ -115,7 +115,7 @@ def probe(
         - ``accuracy``, and ``baseline_accuracy``, the accuracy of the first grade for all images.
         - ``strengths``: the ridge strength of each fold.
     """
-    paired = int(eye_pairs.paired(eye_pairs.fellows(patients, eyes)).sum())
+    paired = int(eye_pairs.have_fellow_eye(eye_pairs.fellow_eye_weights(patients, eyes)).sum())
     inputs = {"one": features.astype(np.float32)}
     if paired:
         inputs["both"] = eye_pairs.both_eyes(features, patients, eyes)
@@ -143,7 +143,9 @@ def _grade(
     for training, held_out in ridge.patient_folds(grades, patients, seed):
         known = grades[training]
         fitted = ridge.fit(features[training], known, grades=known, patients=names[training], seed=seed)
-        thresholds = mean_thresholds(fitted.held_out, known, names[training].tolist(), grade_count, seed)
+        thresholds = mean_thresholds(
+            fitted.held_out, known, patients=names[training].tolist(), grade_count=grade_count, seed=seed
+        )
         predicted[held_out] = np.searchsorted(thresholds, fitted.predict(features[held_out]), side="left")
         strengths.append(fitted.strength)
     return predicted, strengths

@@ -1,23 +1,32 @@
-"""What systems put out for each photograph of a part, as tables, and what is made of those of several."""
+"""Raw outputs of models for the images of a split: their tables, pooled over folds or averaged over models."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.grades import parse_grades
 from retinaflow.networks import objectives
-from retinaflow.storage.tables import REBUILD, Row, read_table, write_table
+from retinaflow.storage.tables import REBUILD
 
 OUTPUT_COLUMNS = ("image", "filename", "patient", "eye", "grade")
 SUM_TOLERANCE = 1e-6
 
 
-class Outputs(NamedTuple):
-    """What a system put out for n photographs.
+class RawOutputs(NamedTuple):
+    """Raw outputs of a model for n images.
 
-    n names each, int64 (n,) ``grades``, and float (n, width) ``outputs``, as its objective has them.
+    Attributes:
+        images: Names of the images (n,).
+        filenames: Names of their files (n,).
+        patients: Names of the patients (n,).
+        eyes: Names of the eyes (n,), "" for an unknown eye.
+        grades: True grades, int64 (n,), 0 to k - 1.
+        outputs: float (n, width), as the objective of the model defines them (module ``objectives``).
     """
 
     images: Sequence[str]
@@ -28,113 +37,132 @@ class Outputs(NamedTuple):
     outputs: np.ndarray
 
 
-def write_outputs(path: Path, said: Outputs, single: np.ndarray | None = None) -> None:
-    """Write a row a photograph: ``OUTPUT_COLUMNS``, and ``output_0`` and so on with nine digits.
+def write_raw_outputs(path: Path, raw_outputs: RawOutputs, no_tta: np.ndarray | None = None) -> None:
+    """Write a table with one row an image.
 
-    Where the outputs are means over views, ``single``, float (n, width), are those of the photographs as they are: then
-    ``no_tta_0`` and so on follow.
+    The columns are ``OUTPUT_COLUMNS`` and ``output_0``, ``output_1`` and so on. Numbers have nine digits.
+
+    Args:
+        path: Table to write.
+        raw_outputs: Raw outputs of the images. They are means over the TTA views if there are several.
+        no_tta: Raw outputs without test-time augmentation, float (n, width), for the columns ``no_tta_0`` and so on.
     """
-    width, values = said.outputs.shape[1], said.outputs
-    columns = [f"output_{number}" for number in range(width)]
-    if single is not None:
-        columns += [f"no_tta_{number}" for number in range(width)]
-        values = np.hstack([values, single])
-    names = zip(said.images, said.filenames, said.patients, said.eyes, said.grades.tolist(), strict=True)
-    write_table(
-        path,
-        [*OUTPUT_COLUMNS, *columns],
-        (
-            {
-                **dict(zip(OUTPUT_COLUMNS, row, strict=True)),
-                **{column: f"{value:.9g}" for column, value in zip(columns, numbers, strict=True)},
-            }
-            for row, numbers in zip(names, values.tolist(), strict=True)
-        ),
-    )
+    columns: dict[str, Sequence[object]] = {
+        "image": raw_outputs.images,
+        "filename": raw_outputs.filenames,
+        "patient": raw_outputs.patients,
+        "eye": raw_outputs.eyes,
+        "grade": raw_outputs.grades.tolist(),
+    }
+    for kind, outputs in (("output", raw_outputs.outputs), ("no_tta", no_tta)):
+        for number, values in enumerate([] if outputs is None else outputs.T.tolist()):
+            columns[f"{kind}_{number}"] = [f"{value:.9g}" for value in values]
+    write_frame(path, pd.DataFrame(columns, dtype=object))
 
 
-def read_outputs(path: Path, objective: str, classes: int, kind: str = "output") -> Outputs:
-    """What ``write_outputs`` wrote of a system with this ``objective``. Further columns are passed over.
+def read_raw_outputs(path: Path, objective: str, *, grade_count: int, kind: str = "output") -> RawOutputs:
+    """Read a table that ``write_raw_outputs`` wrote. Other columns are ignored.
 
-    ``kind`` is ``output``, or ``single`` for the outputs of the photographs as they are in place of means over views.
+    Args:
+        path: The table.
+        objective: Objective of the model.
+        grade_count: Number k of grades.
+        kind: Columns to read: ``output``, or ``no_tta`` for the raw outputs without test-time augmentation.
 
-    Raises ``RetinaflowError`` if the table cannot be read, has no row, lacks a column or holds what is no class or no
-    output of such a system.
+    Raises:
+        RetinaflowError: The table cannot be read, has no row, lacks a column, or has values that no model of this
+            objective gives.
     """
-    columns = [f"{kind}_{number}" for number in range(objectives.width(objective, classes))]
-    rows: list[Row] = read_table(path, (*OUTPUT_COLUMNS, *columns))
-    if not rows:
-        raise RetinaflowError(f"{path}: found no photograph, expected at least one. {REBUILD}")
-    indices = {str(level): level for level in range(classes)}
-    grades, outputs = np.empty(len(rows), np.int64), np.empty((len(rows), len(columns)))
-    for number, row in enumerate(rows):
-        try:
-            grades[number] = indices[row["grade"]]
-            outputs[number] = [float(row[column]) for column in columns]
-        except (KeyError, ValueError) as error:
-            raise RetinaflowError(
-                f"{path}: row {number + 1} has {str(error)[:100]}; expected a class 0 to {classes - 1} and outputs. "
-                f"{REBUILD}"
-            ) from error
+    columns = [f"{kind}_{number}" for number in range(objectives.width(objective, grade_count))]
+    frame = read_frame(path, (*OUTPUT_COLUMNS, *columns), types=dict.fromkeys(columns, float))
+    if frame.empty:
+        raise RetinaflowError(f"{path}: found no image, expected at least one. {REBUILD}")
+    grades = parse_grades(path, frame["grade"], grade_count)
+    # Rows in one piece, as networks return them: sums over a row then round in the same way.
+    outputs = np.ascontiguousarray(frame[columns].to_numpy(np.float64))
     wrong = objectives.impossible_rows(objective, outputs)
     if objective == "softmax":
         wrong |= np.abs(outputs.sum(axis=1) - 1) > SUM_TOLERANCE
     if wrong.any():
         first = wrong.argmax()
         raise RetinaflowError(
-            f"{path}: the outputs of row {first + 1} are {outputs[first].tolist()}, which are none of objective "
-            f"{objective}. {REBUILD}"
+            f"{path}: the raw outputs of row {first + 1} are {outputs[first].tolist()}, which is impossible for "
+            f"objective {objective}. {REBUILD}"
         )
-    images, filenames, patients, eyes = ([row[column] for row in rows] for column in OUTPUT_COLUMNS[:-1])
-    return Outputs(images, filenames, patients, eyes, grades, outputs)
+    images, filenames, patients, eyes = (frame[column].tolist() for column in OUTPUT_COLUMNS[:-1])
+    return RawOutputs(images, filenames, patients, eyes, grades, outputs)
 
 
-def pool(tables: Sequence[Path], objective: str, classes: int, pooled: Path, kind: str = "output") -> None:
-    """Write the outputs for what each fold held out as one table: the ``out-of-fold`` part.
+def concatenated(tables: Sequence[RawOutputs]) -> RawOutputs:
+    """Return the rows of all ``tables``, at least one, in their order."""
+    images, filenames, patients, eyes = ([name for table in tables for name in table[place]] for place in range(4))
+    grades, outputs = (np.concatenate([table[place] for table in tables]) for place in (4, 5))
+    return RawOutputs(images, filenames, patients, eyes, grades, outputs)
 
-    ``tables`` are those of the folds' validation parts, ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError``
-    if a photograph is in two of them.
+
+def pool(tables: Sequence[Path], pooled: Path, *, objective: str, grade_count: int, kind: str = "output") -> None:
+    """Write one table of the raw outputs for the images that each fold holds out: the ``out-of-fold`` split.
+
+    Args:
+        tables: Raw outputs of the validation split of each fold.
+        pooled: Table to write.
+        objective: Objective of the network.
+        grade_count: Number k of grades.
+        kind: Columns to read, as for ``read_raw_outputs``.
+
+    Raises:
+        RetinaflowError: An image is in two tables.
     """
-    read = [read_outputs(path, objective, classes, kind) for path in tables]
-    images = [image for said in read for image in said.images]
-    if len(set(images)) < len(images):
-        twice = next(image for image in images if images.count(image) > 1)
+    together = concatenated([read_raw_outputs(path, objective, grade_count=grade_count, kind=kind) for path in tables])
+    images = pd.Series(together.images, dtype=object)
+    if (repeated := images.duplicated(keep=False)).any():
         raise RetinaflowError(
-            f"{', '.join(map(str, tables))}: {twice!r} is in two of them; expected each photograph in one fold. "
-            f"{REBUILD}"
+            f"{', '.join(map(str, tables))}: image {images[repeated.idxmax()]!r} is in two of them; expected each "
+            f"image in one fold. {REBUILD}"
         )
-    columns = [list(column) for column in zip(*read, strict=True)]
-    filenames, patients, eyes = ([name for names in column for name in names] for column in columns[1:4])
-    write_outputs(pooled, Outputs(images, filenames, patients, eyes, *map(np.concatenate, columns[4:])))
+    write_raw_outputs(pooled, together)
 
 
 def average(
-    tables: Sequence[tuple[Path, str]], objective: str, classes: int, averaged: Path, kind: str = "output"
+    tables: Sequence[tuple[Path, str]], averaged: Path, *, objective: str, grade_count: int, kind: str = "output"
 ) -> None:
-    """Write the mean of what several systems put out for the same photographs.
+    """Write the mean of the raw outputs of several models for the same images.
 
-    ``tables`` are each with the objective of their system. Where these differ, the result, with the ``objective``
-    ``regression``, is the mean of their severities. ``kind`` is as for ``read_outputs``. Raises ``RetinaflowError`` if
-    photographs or classes are not the same.
+    Args:
+        tables: Raw outputs of each model, and its objective.
+        averaged: Table to write.
+        objective: Objective of the mean: that of all models, or ``regression`` if their objectives differ. The mean
+            is that of their severities then.
+        grade_count: Number k of grades.
+        kind: Columns to read, as for ``read_raw_outputs``.
+
+    Raises:
+        RetinaflowError: The tables have different images or true grades.
     """
-    read = [(path, its, read_outputs(path, its, classes, kind)) for path, its in tables]
-    path, _, first = read[0]
-    outputs = []
-    for other, its, said in read:
-        if (said.images, said.grades.tolist()) != (first.images, first.grades.tolist()):
+    read = [read_raw_outputs(path, own, grade_count=grade_count, kind=kind) for path, own in tables]
+    for (path, _), table in zip(tables, read, strict=True):
+        if (table.images, table.grades.tolist()) != (read[0].images, read[0].grades.tolist()):
             raise RetinaflowError(
-                f"{other}: other photographs or classes than in {path}; expected the same in the same order. {REBUILD}"
+                f"{path}: its images or grades differ from those of {tables[0][0]}; expected the same in the same "
+                f"order. {REBUILD}"
             )
-        outputs.append((its, said.outputs))
-    write_outputs(averaged, first._replace(outputs=mean_outputs(outputs, objective, classes)))
+    outputs = [(own, table.outputs) for (_, own), table in zip(tables, read, strict=True)]
+    write_raw_outputs(averaged, read[0]._replace(outputs=mean_outputs(outputs, objective, grade_count)))
 
 
-def mean_outputs(outputs: Sequence[tuple[str, np.ndarray]], objective: str, classes: int) -> np.ndarray:
-    """Mean float64 (n, width) of what several systems, each with its objective, put out for the same photographs.
+def mean_outputs(outputs: Sequence[tuple[str, np.ndarray]], objective: str, grade_count: int) -> np.ndarray:
+    """Return the mean of the raw outputs of several models for the same images.
 
-    Where these differ from ``objective``, which is ``regression`` then, it is the mean of their severities.
+    Args:
+        outputs: Objective of each model and its raw outputs, float (n, width).
+        objective: Objective of the mean, as for ``average``.
+        grade_count: Number k of grades.
+
+    Returns:
+        float64 (n, width).
     """
-    alike = all(its == objective for its, _ in outputs)
+    alike = all(own == objective for own, _ in outputs)
     return np.mean(
-        [said if alike else objectives.severity(its, said, classes)[:, np.newaxis] for its, said in outputs], axis=0
+        [values if alike else objectives.severity(own, values, grade_count)[:, np.newaxis] for own, values in outputs],
+        axis=0,
     )

@@ -1,4 +1,4 @@
-"""Run a trained model over the photographs of a part."""
+"""Raw outputs of a trained network for the images of a split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,76 +11,108 @@ from retinaflow.networks import devices, objectives
 from retinaflow.preprocessing.batches import Batches, ImageSource
 
 BATCH = 32
-TRAIN_ANEW = "Delete the model and run again to train it anew."
+TRAIN_AGAIN = "Delete the model and run again to train it again."
 
 
-def load_model(path: Path, classes: Sequence[str], seed: int, threads: int, objective: str = "softmax") -> keras.Model:
-    """Load a trained model; code inside the file is refused.
+def load_model(
+    path: Path, grade_names: Sequence[str], *, objective: str = "softmax", seed: int, threads: int
+) -> keras.Model:
+    """Load a trained network. Code inside the file is never run.
 
-    Raises ``RetinaflowError`` if the file is no Keras model, or none from uint8 RGB (n, size, size, 3) to what a
-    network of this ``objective`` says of ``classes``.
+    Args:
+        path: Keras file of the network.
+        grade_names: Names of the k grades.
+        objective: Objective of the network.
+        seed: Seed of Keras.
+        threads: Threads of the backend.
+
+    Raises:
+        RetinaflowError: The file is no Keras model, or its model does not map uint8 RGB (n, size, size, 3) to raw
+            outputs of this objective.
     """
     devices.prepare(seed, threads)
     devices.full_float32()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib
-        told = " ".join(str(error).split())
-        # Keras puts what went wrong behind the whole description of the model.
-        cause = told if len(told) < 500 else f"{told[:100]} ... {told[-400:]}"
-        raise RetinaflowError(f"{path}: Keras cannot load this model safely ({cause}). {TRAIN_ANEW}") from error
+        message = " ".join(str(error).split())
+        # Keras writes the cause after a description of the whole model.
+        cause = message if len(message) < 500 else f"{message[:100]} ... {message[-400:]}"
+        raise RetinaflowError(f"{path}: Keras cannot load this model safely ({cause}). {TRAIN_AGAIN}") from error
     # A model that was never built has neither.
     if [len(getattr(model, ends, None) or ()) for ends in ("inputs", "outputs")] != [1, 1]:
-        raise RetinaflowError(f"{path}: expected a model with one input and one output. {TRAIN_ANEW}")
+        raise RetinaflowError(f"{path}: expected a model with one input and one output. {TRAIN_AGAIN}")
     (pixels,), (outputs,) = model.inputs, model.outputs
     if pixels.dtype != "uint8" or len(pixels.shape) != 4 or pixels.shape[3] != 3 or pixels.shape[1] != pixels.shape[2]:
         raise RetinaflowError(
             f"{path}: the model takes {pixels.dtype} {pixels.shape}, expected uint8 RGB (None, size, size, 3). "
-            f"{TRAIN_ANEW}"
+            f"{TRAIN_AGAIN}"
         )
-    expected = objectives.width(objective, len(classes))
+    expected = objectives.width(objective, len(grade_names))
     if len(outputs.shape) != 2 or outputs.shape[1] != expected:
         raise RetinaflowError(
             f"{path}: the model has {outputs.shape[-1]} outputs, expected the {expected} of objective {objective} for "
-            f"the {len(classes)} of data.grade_names. {TRAIN_ANEW}"
+            f"the {len(grade_names)} of data.grade_names. {TRAIN_AGAIN}"
         )
     return model
 
 
-def predict_views(
-    model: keras.Model, photographs: ImageSource, threads: int, objective: str, views: int
+def predict_tta(
+    model: keras.Model, images: ImageSource, *, objective: str, tta_views: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean of what ``predict`` gives over ``views`` of each photograph; of several, also what the first one gives."""
-    # All photographs in one view, then in the next: as fast as all views of a few at a time.
-    single = predict(model, photographs, threads, objective)
-    total = single.copy()
-    for view in range(1, views):
-        total += predict(model, photographs, threads, objective, view)
-    return total / views, single if views > 1 else None
+    """Compute raw outputs with test-time augmentation.
+
+    Args:
+        model: A network.
+        images: The n images.
+        objective: Objective of the network.
+        tta_views: Number of views of each image, at least 1. The first view is the image itself.
+        threads: Threads that prepare batches.
+
+    Returns:
+        Mean raw outputs over the views, float64 (n, width); and those of the first view, None if it is the only one.
+
+    Raises:
+        RetinaflowError: As ``predict``.
+    """
+    # All images in one view, then in the next: as fast as all views of a few images at a time.
+    no_tta = predict(model, images, objective=objective, threads=threads)
+    total = no_tta.copy()
+    for view in range(1, tta_views):
+        total += predict(model, images, objective=objective, threads=threads, view=view)
+    return total / tta_views, no_tta if tta_views > 1 else None
 
 
 def predict(
-    model: keras.Model, photographs: ImageSource, threads: int, objective: str = "softmax", view: int = 0
+    model: keras.Model, images: ImageSource, *, objective: str = "softmax", threads: int, view: int = 0
 ) -> np.ndarray:
-    """Outputs float64 (n, width) in the order of ``photographs``, as ``objectives`` has them; rows of softmax sum to 1.
+    """Compute the raw outputs of a network in one view of each image.
 
-    ``view``: how the photographs are seen (``augment.view``).
+    Args:
+        model: A network.
+        images: The n images.
+        objective: Objective of the network.
+        threads: Threads that prepare batches.
+        view: Number of the view (``augmentation.write_view``); 0 is the image itself.
 
-    Raises ``RetinaflowError`` if the model takes photographs of another size, or gives what no network of this
-    ``objective`` does.
+    Returns:
+        float64 (n, width) in the order of the images, as module ``objectives`` describes. Rows of softmax sum to 1.
+
+    Raises:
+        RetinaflowError: The model expects images of another size, or gives values that its objective excludes.
     """
-    if model.input_shape[1] not in (None, photographs.size):
+    if model.input_shape[1] not in (None, images.size):
         raise RetinaflowError(
-            f"{model.name}: the model takes photographs of {model.input_shape[1]} px, those of the shards have "
-            f"{photographs.size}. {TRAIN_ANEW}"
+            f"{model.name}: the model takes images of {model.input_shape[1]} px, those of the shards have "
+            f"{images.size}. {TRAIN_AGAIN}"
         )
-    outputs = model.predict(Batches(photographs, BATCH, threads=threads, view=view), verbose=0).astype(np.float64)
+    outputs = model.predict(Batches(images, BATCH, threads=threads, view=view), verbose=0).astype(np.float64)
     totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
     wrong = objectives.impossible_rows(objective, outputs) | (totals <= 0)
     if wrong.any():
-        first = photographs.names[int(wrong.argmax())]
+        first = images.names[int(wrong.argmax())]
         raise RetinaflowError(
-            f"{model.name}: the answers to {wrong.sum()} of {len(wrong)} photographs are none of objective {objective},"
-            f" first {outputs[wrong.argmax()].tolist()} to {first!r}. {TRAIN_ANEW}"
+            f"{model.name}: the raw outputs for {wrong.sum()} of {len(wrong)} images are impossible for objective "
+            f"{objective}, first {outputs[wrong.argmax()].tolist()} for {first!r}. {TRAIN_AGAIN}"
         )
     return outputs / totals[:, np.newaxis]

@@ -29,8 +29,8 @@ from retinaflow.evaluation.bootstrap import kappa
 from retinaflow.networks.objectives import impossible_rows
 from retinaflow.preprocessing.batches import Batches, Images, ImageSource
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import DecisionRule, grade
-from retinaflow.scoring.score import BATCH, predict_views
+from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
+from retinaflow.scoring.score import BATCH, predict_tta
 from retinaflow.serving.bundle import NOTICE
 from retinaflow.serving.exported import COLUMNS
 from retinaflow.storage.files import whole_file
@@ -95,7 +95,9 @@ def export(job: ExportJob) -> None:
         RetinaflowError: A format cannot hold the model, or its answers do not fit the objective.
     """
     rule = job.decision_rule
-    of_keras = predict_views(job.model, job.validation, job.threads, rule.objective, job.tta_views)[0]
+    of_keras = predict_tta(
+        job.model, job.validation, objective=rule.objective, tta_views=job.tta_views, threads=job.threads
+    )[0]
     found = [Exported(KERAS, job.keras_file, of_keras)]
     known = convertible(job.model)
     for kind, path in job.files.items():
@@ -138,7 +140,7 @@ def metadata(training_run: str, variant: Variant, decision_rule: DecisionRule, t
     """Describe input and output of an exported model for a program that grades images.
 
     ``input`` describes the result of ``preprocess.load_image``. ``decision_rule`` grades the raw outputs, which are
-    means over the TTA views, as ``decision_rules.grade`` does.
+    means over the TTA views, as ``decision_rules.apply_decision_rule`` does.
     """
     return {
         "training_run": training_run,
@@ -173,7 +175,10 @@ def compared(
     Returns:
         A row of ``COLUMNS``. Differences of calibrated probabilities are over images and grades.
     """
-    own, other = grade(decision_rule, exported.outputs), grade(decision_rule, reference.outputs)
+    own, other = (
+        apply_decision_rule(decision_rule, exported.outputs),
+        apply_decision_rule(decision_rule, reference.outputs),
+    )
     apart = np.abs(own.probabilities - other.probabilities)
     every = range(len(decision_rule.grade_names))
     kappas = [float(kappa(confusion_matrix(grades, found.predicted, labels=every))) for found in (own, other)]

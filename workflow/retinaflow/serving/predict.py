@@ -23,10 +23,10 @@ from retinaflow.jobs.resources import PREDICTED
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.preprocess import load_image
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import DecisionRule, grade, read_decision_rule
-from retinaflow.scoring.eyes import blend, fellows, paired
+from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule, read_decision_rule
+from retinaflow.scoring.eyes import average_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.scoring.raw_outputs import mean_outputs
-from retinaflow.scoring.score import load_model, predict_views
+from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving.bundle import Bundle, BundledModel, BundledNetwork
 from retinaflow.storage.tables import write_table
 
@@ -168,7 +168,13 @@ def load_bundled_model(bundle: Bundle, name: str) -> LoadedModel:
     model, grade_names = bundle.model(name), bundle.grade_names
     threads = model.networks[0].cpu_threads
     networks = [
-        (network, [load_model(file, grade_names, bundle.seed, threads, network.objective) for file in network.files])
+        (
+            network,
+            [
+                load_model(file, grade_names, objective=network.objective, seed=bundle.seed, threads=threads)
+                for file in network.files
+            ],
+        )
         for network in model.networks
     ]
     paths = (model.decision_rule, model.eye_average or model.decision_rule)
@@ -295,7 +301,10 @@ def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, Decoded], threads: in
     means = []
     for network, models in loaded.networks:
         pixels, objective = decoded[network.variant], network.objective
-        of_files = [(objective, predict_views(model, pixels, threads, objective, views)[0]) for model in models]
+        of_files = [
+            (objective, predict_tta(model, pixels, objective=objective, tta_views=views, threads=threads)[0])
+            for model in models
+        ]
         means.append((objective, mean_outputs(of_files, objective, grades)))
     return mean_outputs(means, loaded.model.objective, grades)
 
@@ -316,9 +325,12 @@ def answers_of(
     """
     names = loaded.bundle.grade_names
     patients, eyes = [patient for patient, _ in eyes_of], [eye for _, eye in eyes_of]
-    own = grade(loaded.decision_rule, outputs)
-    both = grade(loaded.eye_average, blend(outputs, patients, eyes, loaded.bundle.fellow_eye_weight))
-    has_both = paired(fellows(patients, eyes))
+    own = apply_decision_rule(loaded.decision_rule, outputs)
+    both = apply_decision_rule(
+        loaded.eye_average,
+        average_eyes(outputs, patients, eyes=eyes, fellow_eye_weight=loaded.bundle.fellow_eye_weight),
+    )
+    has_both = have_fellow_eye(fellow_eye_weights(patients, eyes))
     return [
         {
             "image": image.name,
