@@ -91,7 +91,7 @@ def inventory(folder: Path, count: int) -> Callable[[], object]:
     def read(paths: list[str], *_: object) -> list[headers.Header]:
         return [headers.Header(1_000_000, 3888, 2592, files.digest(path.encode())) for path in paths]
 
-    headers.read_anew = read  # type: ignore[assignment]
+    headers.examine_files = read  # type: ignore[assignment]
     time.sleep(headers.SETTLED / 1e9)  # or it would not remember files that new
     return again(folder, count)
 
@@ -100,37 +100,42 @@ def again(folder: Path, count: int) -> Callable[[], object]:
     """The same, as every photograph is known from before."""
     from retinaflow.data import inventory, labels
 
-    outputs = (folder / name for name in ("inventory.csv", "problems.csv", "kept.json"))
-    table, classes = str(label_table(folder, count)), common.CLASSES
-    pattern = "(?P<patient>.+)_(?P<eye>left|right)"
+    table = str(label_table(folder, count))
     return lambda: inventory.take_inventory(
-        *(
-            "train",
-            [folder / "photographs"],
-            labels.read_labels(table, "image", "level"),
-            classes,
-            pattern,
-            [],
-            200,
-            None,
-        ),
-        *(*outputs, "benchmark", 2),
+        inventory.InventoryJob(
+            data_set="train",
+            folders=[folder / "photographs"],
+            labels=labels.read_labels(table, "image", "level"),
+            grade_names=common.CLASSES,
+            patient_pattern="(?P<patient>.+)_(?P<eye>left|right)",
+            exclude=[],
+            megapixels=200,
+            train=None,
+            inventory=folder / "inventory.csv",
+            problems=folder / "problems.csv",
+            cache=folder / "headers.json",
+            code="benchmark",
+            threads=2,
+        )
     )
 
 
 def judge(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """The problems of a data set."""
-    from retinaflow.data.problem_policy import verdict
+    from retinaflow.data.problem_policy import check_data_set
+    from retinaflow.settings.data import ProblemSettings
 
-    return lambda: verdict(folder / "inventory.csv", folder / "problems.csv", {}, 0.05)
+    tables = folder / "inventory.csv", folder / "problems.csv"
+    return lambda: check_data_set(*tables, on_problem=ProblemSettings(), exclude_limit=0.05)
 
 
 def split(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     """Training and validation."""
-    from retinaflow.data.split import write_split
+    from retinaflow.data.split import SplitJob, write_split
 
     outputs = [(folder / "split/train.csv", folder / "split/validation.csv")]
-    return lambda: write_split(folder / "inventory.csv", common.CLASSES, 0.2, 0, "patient", 1, outputs)
+    job = SplitJob(folder / "inventory.csv", common.CLASSES, 0.2, folds=0, unit="patient", seed=1, outputs=outputs)
+    return lambda: write_split(job)
 
 
 def organize(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
@@ -138,7 +143,8 @@ def organize(folder: Path, count: int) -> Callable[[], object]:  # noqa: ARG001
     from retinaflow.data.organize import organize
 
     tree = folder / "organized"
-    return lambda: organize(folder / "inventory.csv", common.CLASSES, "symlink", tree, tree / "index.csv")
+    table, index = folder / "inventory.csv", tree / "index.csv"
+    return lambda: organize(table, common.CLASSES, mode="symlink", tree=tree, index=index)
 
 
 def find_members(folder: Path, count: int) -> Callable[[], object]:
@@ -314,10 +320,11 @@ def photograph() -> dict[str, float]:
     contents = [path.read_bytes() for path in few.paths]
     with tempfile.TemporaryDirectory() as name:
         paths = list(map(str, few.paths))
-        found = headers.read_headers(paths, 200, Path(name) / "kept.json", "benchmark", 1)
+        found = headers.read_headers(paths, 200, cache=Path(name) / "headers.json", code="benchmark", threads=1)
 
         def read() -> int:
-            headers.read_headers(paths, 200, Path(name) / "none" / str(time.monotonic_ns()), "benchmark", 1)
+            cache = Path(name) / "none" / str(time.monotonic_ns())
+            headers.read_headers(paths, 200, cache=cache, code="benchmark", threads=1)
             return len(paths)
 
         def shrink(size: int) -> Callable[[], int]:

@@ -27,7 +27,7 @@ def of(count, seed=0):
 Tables = tuple[Path, Path]
 
 
-def tables(folder: Path, *problems: tuple[str, str], good: int = 0, dataset: str = "train") -> Tables:
+def tables(folder: Path, *problems: tuple[str, str], good: int = 0, data_set: str = "train") -> Tables:
     """Write an inventory: ``good`` usable images of one patient, one more for each problem that has a path.
 
     ``problems`` are (kind, path).
@@ -35,10 +35,10 @@ def tables(folder: Path, *problems: tuple[str, str], good: int = 0, dataset: str
     rows = [{"path": f"good{number}.jpeg", "patient": "1"} for number in range(good)]
     rows += [{"path": path, "problem": kind} for kind, path in problems if path and kind != "other_file"]
     listed = [
-        {"data_set": dataset, "image": f"image{number}", "path": path, "problem": kind, "found": f"found {number}"}
+        {"data_set": data_set, "image": f"image{number}", "path": path, "problem": kind, "found": f"found {number}"}
         for number, (kind, path) in enumerate(problems)
     ]
-    inventory, table = folder / f"{dataset}.csv", folder / f"{dataset}-problems.csv"
+    inventory, table = folder / f"{data_set}.csv", folder / f"{data_set}-problems.csv"
     write_table(inventory, INVENTORY_COLUMNS, [{**dict.fromkeys(INVENTORY_COLUMNS, ""), **row} for row in rows])
     write_table(table, PROBLEM_COLUMNS, listed)
     return inventory, table

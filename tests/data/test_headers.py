@@ -1,4 +1,4 @@
-"""Files of photographs: which are whole, which are not, and what is not even looked at."""
+"""Headers of image files: complete, damaged and unreadable ones."""
 
 import io
 import json
@@ -26,8 +26,8 @@ from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.files import digest
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-needs_photographs = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no real photographs at {DATA}; set RETINAFLOW_DATA to their folder"
+needs_images = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no real images at {DATA}; set RETINAFLOW_DATA to their folder"
 )
 
 
@@ -42,7 +42,7 @@ def with_segment(jpeg: bytes, marker: int, segment: bytes) -> bytes:
 
 
 def read(path: Path, megapixels: int = 1) -> Header:
-    (header,) = read_headers([str(path)], megapixels, path.parent / "kept" / "headers.json", "code", 1)
+    (header,) = read_headers([str(path)], megapixels, cache=path.parent / "cache/headers.json", code="code", threads=1)
     return header
 
 
@@ -61,10 +61,10 @@ WHOLE: dict[str, bytes] = {
     "grey": encoded(mode="L"),
     "CMYK": encoded(mode="CMYK"),
     "YCCK": encoded(mode="CMYK")[: ADOBE + 11] + b"\x02" + encoded(mode="CMYK")[ADOBE + 12 :],
-    "thumbnail with an end of its own": with_segment(JPEG, 0xE1, b"Exif\0\0" + JPEG),
+    "thumbnail with its own end": with_segment(JPEG, 0xE1, b"Exif\0\0" + JPEG),
     "comment": with_segment(JPEG, 0xFE, b"\xff\xd9\xff\xda"),
     "data after the end": JPEG + b"maker's notes" * 9,
-    "another photograph after the end": JPEG + JPEG,
+    "another image after the end": JPEG + JPEG,
     "fill bytes before the end": JPEG[:-2] + b"\xff" * 9 + EOI,
     "zeros before the end": JPEG[:-2] + bytes(300) + EOI,
     "one zero before the end": JPEG[:-2] + bytes(1) + EOI,
@@ -76,18 +76,18 @@ WHOLE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", WHOLE)
-def test_jpeg_that_is_whole(tmp_path: Path, case: str) -> None:
+def test_complete_jpeg_is_read(tmp_path: Path, case: str) -> None:
     path = tmp_path / "1_left.jpeg"
     path.write_bytes(WHOLE[case])
     assert read(path)[:6] == Header(len(WHOLE[case]), 128, 96, digest(WHOLE[case]))[:6]
 
 
-# Odd headers must not hide what is wrong behind them.
+# Odd headers must not hide faults behind them.
 @pytest.mark.parametrize("case", WHOLE)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.97])
-def test_jpeg_that_breaks_off_with_and_without_an_end(case: str, share: float) -> None:
+def test_truncated_jpeg_is_found_with_and_without_an_end(case: str, share: float) -> None:
     content = WHOLE[case]
-    end = content.rindex(EOI) if case != "another photograph after the end" else len(JPEG) - 2
+    end = content.rindex(EOI) if case != "another image after the end" else len(JPEG) - 2
     if case == "zeros before the end":
         end -= 300
     start = content.rindex(b"\xff\xda", 0, end)
@@ -97,20 +97,20 @@ def test_jpeg_that_breaks_off_with_and_without_an_end(case: str, share: float) -
 
 
 @pytest.mark.parametrize("size", [256, 1024, 2048])
-def test_jpeg_with_a_hole(size: int) -> None:
+def test_jpeg_with_a_hole_is_found(size: int) -> None:
     middle = len(JPEG) // 2
     for hole in (b"", bytes(size), np.random.default_rng(size).bytes(size)):
         assert read_jpeg(JPEG[:middle] + hole + JPEG[middle + size :])[1]
 
 
-def test_zeros_do_not_hide_what_is_missing() -> None:
+def test_zeros_do_not_hide_missing_pixels() -> None:
     for missing in (99, 999, 4999):
         assert read_jpeg(JPEG[:-missing] + bytes(9) + EOI)[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_whatever_happened_to_a_jpeg_is_said_in_words(data: st.DataObject) -> None:
+def test_damaged_jpeg_is_described_or_read(data: st.DataObject) -> None:
     content = bytearray(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))])
     for _ in range(data.draw(st.integers(0, 8))):
         content[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -119,19 +119,19 @@ def test_whatever_happened_to_a_jpeg_is_said_in_words(data: st.DataObject) -> No
 
 
 @pytest.mark.real
-@needs_photographs
+@needs_images
 @pytest.mark.parametrize("collection", ["eyepacs-original", "eyepacs-1024", "eyepacs-256", "aptos-224"])
-def test_no_real_photograph_is_called_bad(tmp_path: Path, collection: str) -> None:
+def test_real_images_have_no_problem(tmp_path: Path, collection: str) -> None:
     paths = sorted(map(str, (DATA / collection).rglob("*.*g")))[:100]
-    headers = read_headers(paths, 20, tmp_path / "kept.json", "code", 2)
+    headers = read_headers(paths, 20, cache=tmp_path / "headers.json", code="code", threads=2)
     assert [header.found for header in headers if header.problem] == []
     assert len(headers) >= 10
 
 
 @pytest.mark.real
-@needs_photographs
+@needs_images
 @pytest.mark.parametrize("collection", ["eyepacs-original", "eyepacs-1024", "eyepacs-256"])
-def test_every_real_photograph_that_breaks_off_is(collection: str) -> None:
+def test_truncated_real_image_is_found(collection: str) -> None:
     for path in sorted((DATA / collection).rglob("*.jpeg"))[:10]:
         content = path.read_bytes()
         start = content.rindex(b"\xff\xda") + 14
@@ -155,7 +155,7 @@ def test_other_formats_are_decoded_to_the_end(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 12, 13, 22, 23, 40, 100])
-def test_what_lacks_its_last_bytes_is_found_here_and_not_by_preprocessing(tmp_path: Path, kind: str, cut: int) -> None:
+def test_preprocessing_decodes_each_file_without_problem(tmp_path: Path, kind: str, cut: int) -> None:
     path = tmp_path / "1_left.png"
     path.write_bytes(encoded(kind)[:-cut])
     if not read(path).problem:
@@ -163,7 +163,7 @@ def test_what_lacks_its_last_bytes_is_found_here_and_not_by_preprocessing(tmp_pa
 
 
 @given(content=mutated([JPEG, *(encoded(kind) for kind in ("png", "tiff", "bmp", "webp"))], header=600))
-def test_a_damaged_photograph_of_any_kind_is_a_problem_or_none(
+def test_damaged_image_of_any_format_has_a_description(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("damaged") / "1_left.jpeg"
@@ -173,14 +173,14 @@ def test_a_damaged_photograph_of_any_kind_is_a_problem_or_none(
     assert bool(header.problem) == bool(header.found)
 
 
-def test_png_with_a_long_text(tmp_path: Path) -> None:
+def test_png_with_a_long_text_is_read(tmp_path: Path) -> None:
     text = PngInfo()
     text.add_text("maker", "x" * 2_000_000, zip=True)
     (tmp_path / "1_left.png").write_bytes(encoded("png", pnginfo=text))
     assert not read(tmp_path / "1_left.png").problem
 
 
-def test_png_whose_pixels_do_not_match_their_checksum(tmp_path: Path) -> None:
+def test_png_with_a_wrong_checksum_is_truncated(tmp_path: Path) -> None:
     content = bytearray(encoded("png"))
     content[content.index(b"IDAT") + 200] ^= 1
     (tmp_path / "1_left.png").write_bytes(content)
@@ -188,7 +188,7 @@ def test_png_whose_pixels_do_not_match_their_checksum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
-def test_png_and_tiff_of_other_pixels(tmp_path: Path, mode: str) -> None:
+def test_png_of_any_mode_is_read(tmp_path: Path, mode: str) -> None:
     content = io.BytesIO()
     image = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16))
     (image if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)).save(content, "png")
@@ -196,7 +196,7 @@ def test_png_and_tiff_of_other_pixels(tmp_path: Path, mode: str) -> None:
     assert read(tmp_path / "1_left.png").problem == ""
 
 
-# What is not read at all ----------------------------------------------------------------------------------------------
+# Files that are not decoded -------------------------------------------------------------------------------------------
 
 
 def named_pipe(path: Path) -> None:
@@ -211,7 +211,7 @@ def without_permission(path: Path) -> None:
 
 
 def flat() -> bytes:
-    """A JPEG whose header says that it is 0 pixels wide."""
+    """A JPEG with a width of 0 pixels in its header."""
     frame = JPEG.index(b"\xff\xc0")
     return JPEG[: frame + 7] + bytes(2) + JPEG[frame + 9 :]
 
@@ -233,7 +233,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_used(tmp_path: Path, case: str) -> None:
+def test_unusable_file_has_a_problem(tmp_path: Path, case: str) -> None:
     make, problem, found = BAD[case]
     make(tmp_path / "1_left.jpeg")
     header = read(tmp_path / "1_left.jpeg")
@@ -242,7 +242,7 @@ def test_what_cannot_be_used(tmp_path: Path, case: str) -> None:
 
 
 def bomb(folder: Path) -> Path:
-    """A PNG of a few hundred kilobytes that would take 3.6 GB of memory."""
+    """A PNG of a few hundred kilobytes that needs 3.6 GB of memory when decoded."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -270,7 +270,7 @@ def tiff_bomb(folder: Path) -> Path:
     return path
 
 
-# tracemalloc does not see what decoders written in C take.
+# tracemalloc does not see the memory of decoders written in C.
 PEAK = """
 import json, resource, sys
 from pathlib import Path
@@ -278,7 +278,7 @@ import PIL.Image, simplejpeg
 from retinaflow.data.headers import read_headers
 PIL.Image.init()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(header,) = read_headers(sys.argv[1:], 100, Path(sys.argv[1] + ".cache"), "code", 1)
+(header,) = read_headers(sys.argv[1:], 100, cache=Path(sys.argv[1] + ".cache"), code="code", threads=1)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 json.dump([header.problem, header.found, after - before], sys.stdout)
 """
@@ -292,25 +292,25 @@ json.dump([header.problem, header.found, after - before], sys.stdout)
         (sparse, "17179869184 bytes, expected 800000000 at most for 100 megapixels"),
     ],
 )
-def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], Path], found: str) -> None:
+def test_decompression_bomb_needs_no_memory(tmp_path: Path, make: Callable[[Path], Path], found: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PEAK, make(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
     )
-    problem, said, kilobytes = json.loads(done.stdout)
-    assert (problem, said) == ("oversized", found)
+    problem, description, kilobytes = json.loads(done.stdout)
+    assert (problem, description) == ("oversized", found)
     assert kilobytes < 16_000
 
 
-def test_the_limit_of_pillow_is_left_as_it_was(tmp_path: Path) -> None:
+def test_limit_of_pillow_is_restored(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS
     assert read(bomb(tmp_path)).problem == "oversized"
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_the_limit_is_what_is_allowed(tmp_path: Path) -> None:
+def test_image_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     for width, problem in ((1000, ""), (1001, "oversized")):
         Image.new("L", (width, 1000)).save(tmp_path / "1_left.png")
         assert read(tmp_path / "1_left.png").problem == problem

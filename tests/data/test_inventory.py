@@ -1,4 +1,4 @@
-"""The inventory: who is found, whose label is whose, and what happens to everything that is wrong."""
+"""Inventory: images found, their labels, and every kind of problem."""
 
 import io
 import itertools
@@ -11,15 +11,23 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport, take_inventory, usable
+from retinaflow.data.inventory import (
+    INVENTORY_COLUMNS,
+    PROBLEM_COLUMNS,
+    InventoryJob,
+    InventoryReport,
+    read_usable,
+    take_inventory,
+)
 from retinaflow.data.labels import LabelRow, read_labels
-from retinaflow.data.problem_policy import NOTES, ON_PROBLEM, verdict
+from retinaflow.data.problem_policy import NOTES, check_data_set
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import digest
 from retinaflow.storage.tables import Row, read_table, write_table
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
-CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
+GRADE_NAMES = ["none", "mild", "moderate", "severe", "proliferative"]
 PATTERN = "(?P<patient>.+)_(?P<eye>left|right)"
 
 
@@ -30,7 +38,7 @@ def picture(suffix: str = "jpeg", size: tuple[int, int] = (8, 6)) -> bytes:
 
 
 class Setup:
-    """A folder of photographs and what is to be made of it."""
+    """A folder of images, and the inventory of it."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "resized train 15"
@@ -41,43 +49,49 @@ class Setup:
     def add(self, name: str, content: bytes | None = None) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # No two with the same bytes, unless they are given.
+        # The bytes of each file differ, unless they are given.
         path.write_bytes(picture() + b"%d" % next(self.numbers) if content is None else content)
         return path
 
     def take(self, *labels: tuple[str, str], **options: Any) -> InventoryReport:
         settings = {
-            "dataset": "train",
+            "data_set": "train",
             "folders": [self.folder],
-            "labels": [LabelRow(image, level, row) for row, (image, level) in enumerate(labels, start=2)],
-            "classes": CLASSES,
+            "labels": [LabelRow(image, grade, row) for row, (image, grade) in enumerate(labels, start=2)],
+            "grade_names": GRADE_NAMES,
             "patient_pattern": PATTERN,
             "exclude": [],
             "megapixels": 1,
             "train": None,
             "inventory": self.inventory,
             "problems": self.problems,
-            "kept": self.inventory.parent / ".cache" / "train.json",
-            "code": "as it is",
+            "cache": self.inventory.parent / ".cache" / "train.json",
+            "code": "code 1",
             "threads": 2,
         }
-        return take_inventory(**(settings | options))
+        return take_inventory(InventoryJob(**(settings | options)))
 
     def rows(self) -> dict[str, Row]:
         return {row["path"]: row for row in read_table(self.inventory, INVENTORY_COLUMNS)}
 
     def listed(self) -> list[tuple[str, str, str]]:
-        """(name of the file, image, problem) of each row of problems."""
+        """Name of the file, image and problem of each row of problems."""
         table = read_table(self.problems, PROBLEM_COLUMNS)
         return [(Path(row["path"]).name, row["image"], row["problem"]) for row in table]
 
     def found(self, kind: str) -> list[str]:
-        """What was found, for each problem of a kind."""
+        """Descriptions of all problems of a kind."""
         return [row["found"] for row in read_table(self.problems) if row["problem"] == kind]
 
     def reasons(self, exclude_limit: float = 1.0, **on_problem: str) -> list[str]:
-        """Why the data set may not be used."""
-        return [reason for reason, _ in verdict(self.inventory, self.problems, on_problem, exclude_limit).reasons]
+        """Reasons of the problem policy against the data set."""
+        policy = ProblemSettings(**on_problem)
+        check = check_data_set(self.inventory, self.problems, on_problem=policy, exclude_limit=exclude_limit)
+        return [reason.text for reason in check.reasons]
+
+    def usable(self) -> list[str]:
+        """Names of the usable images."""
+        return list(read_usable(self.inventory)["image"])
 
 
 @pytest.fixture
@@ -85,7 +99,7 @@ def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path)
 
 
-def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> None:
+def test_every_image_has_a_row_with_its_properties(setup: Setup) -> None:
     content = picture("png", (5, 7))
     setup.add("10_left.PNG", content)
     setup.add("deeper/still/9_right.jpg", picture("jpeg", (9, 3)))
@@ -112,7 +126,7 @@ def test_every_photograph_gets_a_row_with_what_its_file_says(setup: Setup) -> No
     assert setup.listed() == []
 
 
-def test_rows_are_in_the_order_of_names_wherever_files_lie(setup: Setup, tmp_path: Path) -> None:
+def test_rows_of_all_folders_are_sorted_by_name(setup: Setup, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for name in ("b.jpeg", "sub/a.jpeg", "10.jpeg"):
@@ -124,14 +138,14 @@ def test_rows_are_in_the_order_of_names_wherever_files_lie(setup: Setup, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "webp"])
-def test_headers_of_all_formats_whatever_the_extension(setup: Setup, suffix: str) -> None:
+def test_format_may_differ_from_extension(setup: Setup, suffix: str) -> None:
     path = setup.add("1_left.jpg", picture(suffix, (11, 4)))
     setup.take(("1_left", "0"))
     row = setup.rows()[str(path)]
     assert (row["width"], row["height"], row["problem"]) == ("11", "4", "")
 
 
-def test_files_that_cannot_be_used_stay_in_the_table_with_their_label(setup: Setup) -> None:
+def test_unusable_files_stay_in_the_table_with_their_label(setup: Setup) -> None:
     path = setup.add("1_left.jpeg", b"<html>not found</html>")
     setup.add("1_right.jpeg")
     report = setup.take(("1_left", "3"), ("1_right", "0"))
@@ -141,8 +155,7 @@ def test_files_that_cannot_be_used_stay_in_the_table_with_their_label(setup: Set
 
 
 @pytest.mark.filterwarnings("error")
-def test_any_start_of_a_photograph_is_read_or_excluded(setup: Setup) -> None:
-    """No header, wherever it breaks off, ends the inventory of the others."""
+def test_truncated_headers_never_end_the_inventory(setup: Setup) -> None:
     labels = []
     for suffix in ("jpeg", "png", "tiff", "bmp", "webp"):
         content = picture(suffix, (16, 16))
@@ -155,7 +168,7 @@ def test_any_start_of_a_photograph_is_read_or_excluded(setup: Setup) -> None:
     assert {"not_an_image", "truncated"} <= set(report.problems) <= {"not_an_image", "truncated", "unreadable"}
 
 
-def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> None:
+def test_images_without_label_and_labels_without_image_are_listed(setup: Setup) -> None:
     for name in ("1_left.jpeg", "1_right.jpeg", "2_LEFT.jpeg"):
         setup.add(name)
     setup.take(("1_left", "0"), ("2_left", "9"), ("3_left", "1"))
@@ -165,28 +178,28 @@ def test_photograph_without_label_and_label_without_photograph(setup: Setup) -> 
         ("", "2_left", "no_image"),
         ("", "3_left", "no_image"),
     ]
-    assert [row["image"] for row in usable(read_table(setup.inventory))] == ["1_left"]
+    assert setup.usable() == ["1_left"]
 
 
-@pytest.mark.parametrize("level", ["", "2.5", "-1", "5", "1e0", "nan", "awful"])
-def test_bad_grade_is_listed_and_left_out(setup: Setup, level: str) -> None:
+@pytest.mark.parametrize("grade", ["", "2.5", "-1", "5", "1e0", "nan", "awful"])
+def test_bad_grade_is_listed_and_left_out(setup: Setup, grade: str) -> None:
     setup.add("1_left.jpeg")
     setup.add("1_right.jpeg")
-    assert setup.take(("1_left", level), ("1_right", "0")).usable == 1
+    assert setup.take(("1_left", grade), ("1_right", "0")).usable == 1
     assert setup.listed() == [("1_left.jpeg", "1_left", "bad_grade")]
-    assert setup.found("bad_grade") == [f"level {level!r} in row 2, expected 0 to 4 or the name of a class"]
+    assert setup.found("bad_grade") == [f"level {grade!r} in row 2, expected 0 to 4 or the name of a class"]
     assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["grade"] == ""
 
 
 @pytest.mark.parametrize("twin", ["1_left.png", "1_LEFT.jpeg", "deeper/1_left.jpeg", "1_left.JPEG", "1_left .jpeg"])
-def test_one_name_twice_makes_both_duplicates(setup: Setup, twin: str) -> None:
+def test_two_files_of_one_name_are_both_duplicates(setup: Setup, twin: str) -> None:
     for name in ("1_left.jpeg", "1_right.jpeg", twin):
         setup.add(name)
     assert setup.take(("1_left", "0"), ("1_right", "0")).usable == 1
     assert [kind for _, _, kind in setup.listed()] == ["duplicate_image"] * 2
 
 
-def test_labels_that_disagree_are_a_problem_and_those_that_agree_a_note(setup: Setup) -> None:
+def test_different_labels_are_a_problem_and_equal_ones_a_note(setup: Setup) -> None:
     for name in ("1_left.jpeg", "1_right.jpeg", "2_left.jpeg"):
         setup.add(name)
     labels = [("1_left", "0"), ("1_right", "0"), ("1_left", "none"), ("2_left", "1")]
@@ -197,7 +210,7 @@ def test_labels_that_disagree_are_a_problem_and_those_that_agree_a_note(setup: S
     assert setup.found("duplicate_label") == ["level '1', '2' in rows 5, 6"]
 
 
-def test_excluded_by_name_is_no_other_problem_and_does_not_count(setup: Setup) -> None:
+def test_excluded_images_have_no_other_problem_and_do_not_count(setup: Setup) -> None:
     setup.add("1_left.jpeg")
     setup.add("1_right.jpeg", b"")
     setup.add("2_left.jpeg")
@@ -208,7 +221,7 @@ def test_excluded_by_name_is_no_other_problem_and_does_not_count(setup: Setup) -
     assert setup.reasons(exclude_limit=0.0) == []
 
 
-def test_excluding_one_of_two_twins_leaves_the_other(setup: Setup) -> None:
+def test_excluding_one_of_two_duplicates_keeps_the_other(setup: Setup) -> None:
     setup.add("A.jpeg")
     setup.add("a.jpeg")
     assert setup.take(("a", "0"), exclude=["A"]).usable == 1
@@ -220,21 +233,21 @@ def test_excluding_an_unknown_name_is_an_error(setup: Setup) -> None:
         setup.take(("1_left", "0"), exclude=["1_lift"])
 
 
-def test_no_photograph_is_an_error_and_none_usable_a_reason(setup: Setup) -> None:
+def test_no_image_is_an_error_and_none_usable_a_reason(setup: Setup) -> None:
     setup.add("labels.csv", b"image,level\n")
-    with pytest.raises(RetinaflowError, match=r"no photograph in .*resized train 15 among 1 files"):
+    with pytest.raises(RetinaflowError, match=r"no image in .*resized train 15 among 1 files"):
         setup.take(("1_left", "0"))
     setup.add("2_left.jpeg")
     assert setup.take(("1_left", "0")).usable == 0
-    assert setup.reasons() == ["none of the 1 photographs is usable"]
+    assert setup.reasons() == ["none of the 1 images is usable"]
     with pytest.raises(RetinaflowError, match=r"nowhere: cannot be read as a folder"):
         setup.take(("1_left", "0"), folders=[setup.folder / "nowhere"])
 
 
-# Photographs with the same bytes --------------------------------------------------------------------------------------
+# Images with the same bytes -------------------------------------------------------------------------------------------
 
 
-def test_of_identical_photographs_the_first_stays(setup: Setup) -> None:
+def test_first_of_identical_images_stays(setup: Setup) -> None:
     for name in ("2_left.jpeg", "1_left.jpeg", "1_right.jpeg"):
         setup.add(name, picture())
     setup.add("3_left.jpeg")
@@ -243,7 +256,7 @@ def test_of_identical_photographs_the_first_stays(setup: Setup) -> None:
     assert setup.found("identical") == [f"the same bytes and level as '{setup.folder}/1_left.jpeg'"] * 2
 
 
-def test_of_identical_photographs_with_different_levels_none_stays(setup: Setup) -> None:
+def test_identical_images_with_different_grades_are_all_left_out(setup: Setup) -> None:
     for name in ("1_left.jpeg", "2_left.jpeg", "3_left.jpeg"):
         setup.add(name, picture())
     setup.add("4_left.jpeg")
@@ -254,24 +267,24 @@ def test_of_identical_photographs_with_different_levels_none_stays(setup: Setup)
     assert third == f"grade 2, but the same bytes as '{setup.folder}/1_left.jpeg' of grade 1"
 
 
-def test_what_is_left_out_for_another_reason_is_no_copy(setup: Setup) -> None:
+def test_image_with_another_problem_is_no_copy(setup: Setup) -> None:
     setup.add("1_left.jpeg", picture())
     setup.add("2_left.jpeg", picture())
     assert setup.take(("1_left", "9"), ("2_left", "1")).usable == 1
     assert setup.listed() == [("1_left.jpeg", "1_left", "bad_grade")]
 
 
-def train_table(root: Path, **photographs: tuple[str, bytes]) -> Path:
-    """An inventory of the training set: level and content of each usable image."""
+def train_table(root: Path, **images: tuple[str, bytes]) -> Path:
+    """An inventory of the training set, of usable images with these grades and contents."""
     rows = []
-    for image, (level, content) in photographs.items():
-        known = {"image": image, "path": f"train/{image}.jpeg", "grade": level, "patient": image.split("_")[1]}
+    for image, (grade, content) in images.items():
+        known = {"image": image, "path": f"train/{image}.jpeg", "grade": grade, "patient": image.split("_")[1]}
         rows.append({**dict.fromkeys(INVENTORY_COLUMNS, ""), **known, "digest": digest(content)})
     write_table(root / "known.csv", INVENTORY_COLUMNS, rows)
     return root / "known.csv"
 
 
-def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, tmp_path: Path) -> None:
+def test_images_and_patients_of_the_training_set_are_problems(setup: Setup, tmp_path: Path) -> None:
     same, other = picture(), picture() + b"other"
     train = train_table(tmp_path, p_7_left=("1", same), p_8_left=("2", other))
     setup.add("1_left.jpeg", same)
@@ -289,7 +302,7 @@ def test_what_the_training_set_knows_is_a_problem_of_the_test_set(setup: Setup, 
     assert setup.found("identical_conflict") == ["grade 1, but the same bytes as 'train/p_8_left.jpeg' of grade 2"]
 
 
-def test_a_photograph_that_training_leaves_out_gives_nothing_away(setup: Setup, tmp_path: Path) -> None:
+def test_unusable_training_images_are_no_leak(setup: Setup, tmp_path: Path) -> None:
     train = train_table(tmp_path, p_7_left=("1", picture()))
     rows = [{**row, "problem": "bad_grade"} for row in read_table(train)]
     write_table(train, INVENTORY_COLUMNS, rows)
@@ -313,7 +326,7 @@ def labelled(*labels: tuple[str, str]) -> tuple[Callable[[Setup], object], list[
     return lambda setup: setup.add("1_left.jpeg"), list(labels)
 
 
-# What makes the problem, the labels that go with it, and how many photographs or labels have it.
+# Function that makes the problem, labels, and number of images or labels with the problem.
 GOOD = [("1_left", "0")]
 KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] = {
     "empty": (broken(b""), GOOD, 1),
@@ -332,9 +345,9 @@ KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] =
 }
 
 
-def test_every_kind_that_there_is_is_tried() -> None:
-    assert KINDS.keys() == ON_PROBLEM.keys()
-    assert not ON_PROBLEM.keys() & NOTES.keys()
+def test_every_kind_of_problem_is_tested() -> None:
+    assert KINDS.keys() == ProblemSettings.model_fields.keys()
+    assert not KINDS.keys() & NOTES.keys()
 
 
 @pytest.mark.parametrize("setting", ["error", "exclude", "default"])
@@ -346,18 +359,18 @@ def test_every_kind_of_problem(setup: Setup, tmp_path: Path, kind: str, setting:
     train = train_table(tmp_path, p_7_right=("0", b"another"))
     setup.take(("5_left", "0"), *labels, train=train)
     assert [found for _, _, found in setup.listed()] == [kind] * count
-    # Whatever is done about it, nobody trains on it.
+    # No policy lets a network train on it.
     problematic = {row["path"] for row in read_table(setup.problems)}
-    assert not problematic & {row["path"] for row in usable(read_table(setup.inventory))}
+    assert not problematic & set(read_usable(setup.inventory)["path"])
 
-    on_problem = {} if setting == "default" else {kind: setting}
-    judged = verdict(setup.inventory, setup.problems, on_problem, 1.0)
-    if (ON_PROBLEM[kind] if setting == "default" else setting) == "error":
-        assert {row["action"] for row in judged.problems} == {"error"}
-        assert [reason for reason, _ in judged.reasons] == [f"{count} problem{'s' * (count > 1)} to be solved first"]
+    policy = ProblemSettings(**({} if setting == "default" else {kind: setting}))
+    check = check_data_set(setup.inventory, setup.problems, on_problem=policy, exclude_limit=1.0)
+    if getattr(policy, kind) == "error":
+        assert set(check.problems["action"]) == {"error"}
+        assert [reason.text for reason in check.reasons] == [f"{count} problem{'s' * (count > 1)} to be solved first"]
     else:
-        assert {row["action"] for row in judged.problems} == {"excluded"}
-        assert judged.reasons == []
+        assert set(check.problems["action"]) == {"excluded"}
+        assert check.reasons == []
 
 
 def test_other_files_are_noted(setup: Setup) -> None:
@@ -367,7 +380,7 @@ def test_other_files_are_noted(setup: Setup) -> None:
     assert setup.listed() == [("Thumbs.db", "", "other_file")]
 
 
-def test_patients_and_eyes(setup: Setup) -> None:
+def test_patients_and_eyes_are_read_from_names(setup: Setup) -> None:
     images = ["10_left", "10_right", "10_left_2", "x"]
     for image in images:
         setup.add(f"{image}.jpeg")
@@ -386,27 +399,27 @@ def test_patients_and_eyes(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(.+)_left", "(?P<patient>"])
-def test_pattern_that_names_no_patient_is_an_error(setup: Setup, pattern: str) -> None:
+def test_pattern_without_patient_is_an_error(setup: Setup, pattern: str) -> None:
     with pytest.raises(RetinaflowError, match=r"data\.patient_pattern"):
         setup.take(patient_pattern=pattern)
 
 
-def test_names_of_every_kind_go_through(setup: Setup) -> None:
+def test_names_with_any_characters_are_kept(setup: Setup) -> None:
     names = ["a b", "it's", 'say "x"', "ü眼", "-rf", "two\nlines", "a,b", "\udce9", "a.v2"]
     for name in names:
         setup.add(f"{name}.jpeg")
     setup.take(*((name, "1") for name in names))
-    assert {row["image"] for row in usable(read_table(setup.inventory))} == set(names)
+    assert set(setup.usable()) == set(names)
     assert all(Path(row["path"]).is_file() for row in read_table(setup.inventory))
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not (DATA / "eyepacs-original").is_dir(), reason="no photographs at RETINAFLOW_DATA")
-def test_full_size_originals(setup: Setup) -> None:
+@pytest.mark.skipif(not (DATA / "eyepacs-original").is_dir(), reason="no images at RETINAFLOW_DATA")
+def test_full_size_originals_are_all_usable(setup: Setup) -> None:
     labels = read_labels(str(DATA / "eyepacs-original/labels.csv"), "image", "level")
     folder = DATA / "eyepacs-original/images"
     report = setup.take(folders=[folder], labels=labels, megapixels=20)
-    assert (report.photographs, report.usable, report.patients) == (10, 10, 5)
+    assert (report.images, report.usable, report.patients) == (10, 10, 5)
     for path, row in setup.rows().items():
         with Image.open(path) as image:
             assert (int(row["width"]), int(row["height"])) == image.size
@@ -417,7 +430,7 @@ HOUR_AGO = 1_000_000_000 * (int(time.time()) - 3600)
 
 
 def replace_unseen(path: Path, content: bytes, changed: int = HOUR_AGO) -> None:
-    """Other content that only a reader of the file would notice."""
+    """Change the content of a file, but not its size or time."""
     assert len(content) == path.stat().st_size
     path.write_bytes(content)
     os.utime(path, ns=(changed, changed))
@@ -425,7 +438,7 @@ def replace_unseen(path: Path, content: bytes, changed: int = HOUR_AGO) -> None:
 
 @pytest.fixture
 def taken(setup: Setup) -> tuple[Setup, Path, bytes]:
-    """An inventory of one photograph, and other bytes for it of the same length."""
+    """An inventory of one image, and other bytes for it of the same length."""
     path = setup.add("1_left.jpeg")
     os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
     setup.take(("1_left", "0"))
@@ -434,7 +447,7 @@ def taken(setup: Setup) -> tuple[Setup, Path, bytes]:
     return setup, path, bytes(other)
 
 
-def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+def test_unchanged_image_is_not_read_again(taken: tuple[Setup, Path, bytes]) -> None:
     setup, path, other = taken
     before = setup.rows()
     replace_unseen(path, other)
@@ -445,25 +458,25 @@ def test_an_unchanged_photograph_is_not_read_again(taken: tuple[Setup, Path, byt
 
 
 @pytest.mark.parametrize("reason", ["changed", "code", "limit", "not JSON", "other JSON", "gone"])
-def test_a_photograph_is_read_again_when_it_may_differ(taken: tuple[Setup, Path, bytes], reason: str) -> None:
+def test_image_that_may_differ_is_read_again(taken: tuple[Setup, Path, bytes], reason: str) -> None:
     setup, path, other = taken
-    kept = setup.inventory.parent / ".cache" / "train.json"
+    cache = setup.inventory.parent / ".cache" / "train.json"
     replace_unseen(path, other, HOUR_AGO + (reason == "changed"))
     if reason == "not JSON":
-        kept.write_bytes(b"\xff")
+        cache.write_bytes(b"\xff")
     elif reason == "other JSON":
-        kept.write_text('{"code": "as it is 1", "headers": {"a": [1]}}')
+        cache.write_text('{"code": "code 1 1", "headers": {"a": [1]}}')
     elif reason == "gone":
-        kept.unlink()
+        cache.unlink()
     setup.take(
         ("1_left", "0"),
-        code="another" if reason == "code" else "as it is",
+        code="another" if reason == "code" else "code 1",
         megapixels=2 if reason == "limit" else 1,
     )
     assert setup.rows()[str(path)]["digest"] == digest(other)
 
 
-def test_a_photograph_of_just_now_is_read_again(taken: tuple[Setup, Path, bytes]) -> None:
+def test_image_that_changed_just_now_is_read_again(taken: tuple[Setup, Path, bytes]) -> None:
     setup, path, other = taken
     now = time.time_ns()
     os.utime(path, ns=(now, now))
@@ -473,7 +486,7 @@ def test_a_photograph_of_just_now_is_read_again(taken: tuple[Setup, Path, bytes]
     assert setup.rows()[str(path)]["digest"] == digest(other)
 
 
-def test_what_could_not_be_read_is_tried_again(setup: Setup) -> None:
+def test_bad_file_is_read_again(setup: Setup) -> None:
     content = picture()
     path = setup.add("1_left.jpeg", bytes(len(content)))
     setup.add("2_left.jpeg")
@@ -485,17 +498,17 @@ def test_what_could_not_be_read_is_tried_again(setup: Setup) -> None:
     assert setup.rows()[str(path)]["problem"] == ""
 
 
-def test_an_inventory_that_cannot_be_remembered_is_taken(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+def test_cache_that_cannot_be_written_is_no_error(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
     path = setup.add("1_left.jpeg")
     os.utime(path, ns=(HOUR_AGO, HOUR_AGO))
     setup.add("in the way")
     caplog.set_level("INFO")
-    setup.take(("1_left", "0"), kept=setup.folder / "in the way" / "train.json")
+    setup.take(("1_left", "0"), cache=setup.folder / "in the way" / "train.json")
     assert str(path) in setup.rows()
-    assert "not kept for the next time" in caplog.text
+    assert "are not cached" in caplog.text
 
 
-def test_names_that_are_not_utf8_are_remembered(setup: Setup) -> None:
+def test_names_that_are_not_utf8_are_cached(setup: Setup) -> None:
     path = Path(os.fsdecode(os.fsencode(setup.folder) + b"/\xff_left.jpeg"))
     path.write_bytes(picture())
     os.utime(path, ns=(HOUR_AGO, HOUR_AGO))

@@ -1,4 +1,4 @@
-"""Label tables as they come: delimiters, encodings, quotes, names; and what a level may look like."""
+"""Label tables: delimiters, encodings, quotes, image names and grades."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import mutated
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_level, read_labels
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_grade, read_labels
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import TABLE_BYTES
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
-CLASSES = ["none", "mild", "moderate", "severe", "proliferative"]
+GRADE_NAMES = ["none", "mild", "moderate", "severe", "proliferative"]
 
 
 def read(tmp_path: Path, content: str | bytes) -> list[LabelRow]:
@@ -55,16 +55,16 @@ TWO = [LabelRow("10_left", "0", 2), LabelRow("10_right", "4", 3)]
         "a|b,image,level\n1|2,10_left,0\n,10_right,4\n",
     ],
 )
-def test_one_table_in_many_guises(tmp_path: Path, content: str | bytes) -> None:
+def test_all_dialects_are_read_alike(tmp_path: Path, content: str | bytes) -> None:
     assert read(tmp_path, content) == TWO
 
 
-def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
+def test_rows_are_counted_as_in_a_spreadsheet(tmp_path: Path) -> None:
     rows = read(tmp_path, 'image,level,note\na,1,"two\nlines"\n\nb,2,\nc\n')
     assert rows == [LabelRow("a", "1", 2), LabelRow("b", "2", 4), LabelRow("c", "", 5)]
 
 
-def test_table_in_an_archive(tmp_path: Path) -> None:
+def test_table_in_an_archive_is_read(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.csv", "image,level\n10_left,0\n10_right,4\n")
@@ -118,7 +118,7 @@ def test_table_in_an_archive(tmp_path: Path) -> None:
         (b"image,level\n/" + b"x" * 100_000 + b",1\n", "row 2 names the image '/x{79}', expected"),
     ],
 )
-def test_unusable_table_is_an_error_that_says_where(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unusable_table_is_an_error_that_names_the_place(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(content)
     with pytest.raises(RetinaflowError, match=rf"labels\.csv.*{message}") as caught:
@@ -126,15 +126,15 @@ def test_unusable_table_is_an_error_that_says_where(tmp_path: Path, content: byt
     assert len(str(caught.value)) < 1000
 
 
-def test_a_table_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+def test_table_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(b"image,level\n")
-    os.truncate(path, 2**40)  # takes no space on disk
+    os.truncate(path, 2**40)  # Sparse: needs no space on disk.
     with pytest.raises(RetinaflowError, match=rf"labels\.csv: is larger than {TABLE_BYTES} bytes"):
         read_labels(str(path), "image", "level")
 
 
-def test_quotes_hold_delimiters_line_ends_and_quotes(tmp_path: Path) -> None:
+def test_quoted_values_may_have_delimiters_line_ends_and_quotes(tmp_path: Path) -> None:
     rows = read(tmp_path, 'image,level\n"a, b","1"\n"two\nlines.PNG",2\n"in ""quotes""",0\n')
     assert rows == [LabelRow("a, b", "1", 2), LabelRow("two\nlines", "2", 3), LabelRow('in "quotes"', "0", 4)]
 
@@ -158,7 +158,7 @@ def test_missing_table_is_an_error(tmp_path: Path, name: str) -> None:
         ("jpeg", "jpeg"),
     ],
 )
-def test_only_extensions_of_photographs_are_dropped(filename: str, name: str) -> None:
+def test_only_extensions_of_images_are_dropped(filename: str, name: str) -> None:
     assert image_name(filename) == name
 
 
@@ -173,16 +173,16 @@ names = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters=
     extension=st.sampled_from(["", *IMAGE_EXTENSIONS]),
     bom=st.booleans(),
 )
-def test_what_a_csv_writer_wrote_is_read_back(
+def test_written_labels_are_read_again(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], delimiter: str, extension: str, bom: bool
 ) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(
-        [("level", "image"), *((level, n + extension) for n, level in rows)]
+        [("level", "image"), *((grade, n + extension) for n, grade in rows)]
     )
     path = tmp_path_factory.mktemp("labels") / "labels.csv"
     path.write_bytes(text.getvalue().encode("utf-8-sig" if bom else "utf-8"))
-    expected = [LabelRow(name, level, number) for number, (name, level) in enumerate(rows, start=2)]
+    expected = [LabelRow(name, grade, number) for number, (name, grade) in enumerate(rows, start=2)]
     assert read_labels(str(path), "image", "level") == expected
 
 
@@ -200,9 +200,7 @@ TABLES = [
         mutated(TABLES),
     )
 )
-def test_whatever_the_file_holds_only_our_error_comes_out(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_content_is_read_or_a_clear_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("labels") / "labels.csv"
     path.write_bytes(content)
     try:
@@ -214,7 +212,7 @@ def test_whatever_the_file_holds_only_our_error_comes_out(
 
 
 @pytest.mark.parametrize(
-    ("text", "level"),
+    ("text", "grade"),
     [
         ("0", 0),
         (" 4 ", 4),
@@ -238,23 +236,23 @@ def test_whatever_the_file_holds_only_our_error_comes_out(
         ("9" * 5000, None),
     ],
 )
-def test_levels(text: str, level: int | None) -> None:
-    assert parse_level(text, CLASSES) == level
+def test_grades_are_numbers_or_names(text: str, grade: int | None) -> None:
+    assert parse_grade(text, GRADE_NAMES) == grade
 
 
-def test_classes_named_by_other_numbers_than_their_levels_go_by_name_alone() -> None:
+def test_grade_names_that_are_other_numbers_are_only_names() -> None:
     grades = ["1", "2", "3"]
-    assert [parse_level(text, grades) for text in ("1", "3", "0", "2.0")] == [0, 2, None, None]
-    assert [parse_level(text, ["0", "1", "2"]) for text in ("1", "2.0", "3")] == [1, 2, None]
+    assert [parse_grade(text, grades) for text in ("1", "3", "0", "2.0")] == [0, 2, None, None]
+    assert [parse_grade(text, ["0", "1", "2"]) for text in ("1", "2.0", "3")] == [1, 2, None]
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not (DATA / "testLabels15.csv").exists(), reason="no Kaggle 2015 labels at RETINAFLOW_DATA")
-def test_kaggle_tables() -> None:
+def test_kaggle_tables_are_read_fast() -> None:
     train = read_labels(str(DATA / "trainLabels15.csv"), "image", "level")
     test = read_labels(str(DATA / "testLabels15.csv"), "image", "level")
     assert (len(train), train[0]) == (35125, LabelRow("10_left", "0", 2))
     assert (len(test), test[0]) == (53576, LabelRow("1_left", "0", 2))
     start = time.perf_counter()
     read_labels(str(DATA / "testLabels15.csv"), "image", "level")
-    assert time.perf_counter() - start < 2  # at each dry run
+    assert time.perf_counter() - start < 2  # Each dry run reads it.

@@ -1,4 +1,4 @@
-"""The organised tree: what lies where, in each of the three ways to put it there, and what is refused."""
+"""Grade folders: place of each image in all three modes, and errors."""
 
 import os
 import tempfile
@@ -12,13 +12,13 @@ from retinaflow.data.split import SPLIT_COLUMNS
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.tables import read_table, write_table
 
-CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+GRADE_NAMES = ["class0", "class1", "class2", "class3", "class4"]
 NAMES = ["1_left.jpeg", "a b.jpeg", "it's.jpeg", 'say "x".JPG', "ü眼.png", "-rf.jpeg", "two\nlines.jpeg", "a.v2.jpeg"]
 MODES = ["symlink", "hardlink", "copy"]
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "resized train 15"
     folder.mkdir()
     for number, name in enumerate(NAMES):
@@ -27,18 +27,18 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-def table_of(photographs: Path, levels: list[int], problem: str | None = None) -> Path:
-    """A table of the photographs with these levels; with ``problem``, which the last one has, it is an inventory."""
+def table_of(images: Path, grades: list[int], problem: str | None = None) -> Path:
+    """A table of images with these grades. With a ``problem`` of the last one, it is an inventory."""
     columns = SPLIT_COLUMNS if problem is None else (*SPLIT_COLUMNS, "problem")
     rows = []
-    for name, level in zip(NAMES, levels, strict=False):
-        size = (photographs / name).stat().st_size
-        values = (name.rpartition(".")[0], photographs / name, level, name[0], "left", size, 12, 10, f"d{level}", "")
+    for name, grade in zip(NAMES, grades, strict=False):
+        size = (images / name).stat().st_size
+        values = (name.rpartition(".")[0], images / name, grade, name[0], "left", size, 12, 10, f"d{grade}", "")
         rows.append(dict(zip(columns, map(str, values), strict=False)))
     if problem is not None:
         rows[-1]["problem"] = problem
-    write_table(photographs.parent / "table.csv", columns, rows)
-    return photographs.parent / "table.csv"
+    write_table(images.parent / "table.csv", columns, rows)
+    return images.parent / "table.csv"
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
@@ -49,25 +49,25 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_photograph_lies_in_the_folder_of_its_class(tmp_path: Path, photographs: Path, mode: str) -> None:
-    before = snapshot(photographs)
-    levels = [0, 1, 2, 4, 4, 0, 1, 0]
+def test_each_image_is_in_the_folder_of_its_grade(tmp_path: Path, images: Path, mode: str) -> None:
+    before = snapshot(images)
+    grades = [0, 1, 2, 4, 4, 0, 1, 0]
     tree, index = tmp_path / "tree", tmp_path / "tree" / "index.csv"
-    organize(table_of(photographs, levels), CLASSES, mode, tree, index)
-    assert sorted(os.listdir(tree)) == [*CLASSES, "index.csv"]
+    organize(table_of(images, grades), GRADE_NAMES, mode=mode, tree=tree, index=index)
+    assert sorted(os.listdir(tree)) == [*GRADE_NAMES, "index.csv"]
     assert os.listdir(tree / "class3") == []
-    for name, level in zip(NAMES, levels, strict=True):
-        placed = tree / f"class{level}" / name
-        assert placed.read_bytes() == (photographs / name).read_bytes()
+    for name, grade in zip(NAMES, grades, strict=True):
+        placed = tree / f"class{grade}" / name
+        assert placed.read_bytes() == (images / name).read_bytes()
         assert placed.is_symlink() == (mode == "symlink")
-        assert placed.samefile(photographs / name) == (mode != "copy")
+        assert placed.samefile(images / name) == (mode != "copy")
         assert placed.stat().st_mtime == 1000
     assert sum(len(files) for _, _, files in os.walk(tree)) == len(NAMES) + 1
-    assert snapshot(photographs) == before
+    assert snapshot(images) == before
 
     rows = read_table(index, INDEX_COLUMNS)
     assert [(row["filename"], row["grade_name"]) for row in rows] == [
-        (name, f"class{level}") for name, level in zip(NAMES, levels, strict=True)
+        (name, f"class{grade}") for name, grade in zip(NAMES, grades, strict=True)
     ]
     assert rows[1] == {
         "image": "a b",
@@ -78,43 +78,49 @@ def test_each_photograph_lies_in_the_folder_of_its_class(tmp_path: Path, photogr
         "eye": "left",
         "width": "12",
         "height": "10",
-        "bytes": str((photographs / "a b.jpeg").stat().st_size),
+        "bytes": str((images / "a b.jpeg").stat().st_size),
         "digest": "d1",
     }
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_organising_again_leaves_no_trace_of_before(tmp_path: Path, photographs: Path, mode: str) -> None:
-    before = snapshot(photographs)
+def test_organizing_again_replaces_all_images(tmp_path: Path, images: Path, mode: str) -> None:
+    before = snapshot(images)
     tree, index = tmp_path / "tree", tmp_path / "index.csv"
-    organize(table_of(photographs, [0] * 8), CLASSES, mode, tree, index)
-    organize(table_of(photographs, [1, 1]), CLASSES, mode, tree, index)
+    organize(table_of(images, [0] * 8), GRADE_NAMES, mode=mode, tree=tree, index=index)
+    organize(table_of(images, [1, 1]), GRADE_NAMES, mode=mode, tree=tree, index=index)
     assert os.listdir(tree / "class0") == []
     assert sorted(os.listdir(tree / "class1")) == sorted(NAMES[:2])
-    assert snapshot(photographs) == before
+    assert snapshot(images) == before
 
 
-def test_unusable_rows_of_an_inventory_are_passed_over(tmp_path: Path, photographs: Path) -> None:
+def test_unusable_rows_of_an_inventory_are_ignored(tmp_path: Path, images: Path) -> None:
     organize(
-        table_of(photographs, [0, 1, 2], "unreadable"), CLASSES, "symlink", tmp_path / "tree", tmp_path / "index.csv"
+        table_of(images, [0, 1, 2], "unreadable"),
+        GRADE_NAMES,
+        mode="symlink",
+        tree=tmp_path / "tree",
+        index=tmp_path / "index.csv",
     )
     assert [row["filename"] for row in read_table(tmp_path / "index.csv")] == NAMES[:2]
     assert os.listdir(tmp_path / "tree" / "class2") == []
 
 
-def test_links_are_relative_and_right_where_tree_and_photographs_are_reached_through_links(
-    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+def test_relative_links_are_right_below_linked_folders(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "disk/deep/er").mkdir(parents=True)
     (tmp_path / "results").symlink_to("disk/deep/er")
-    (tmp_path / "way").symlink_to(photographs)
+    (tmp_path / "way").symlink_to(images)
     monkeypatch.chdir(tmp_path)
     table_of(Path("way"), [3])
-    organize(Path("table.csv"), CLASSES, "symlink", Path("results/tree"), Path("results/tree/index.csv"))
+    organize(
+        Path("table.csv"), GRADE_NAMES, mode="symlink", tree=Path("results/tree"), index=Path("results/tree/index.csv")
+    )
     link = tmp_path / "disk/deep/er/tree/class3" / NAMES[0]
-    assert link.samefile(photographs / NAMES[0])
+    assert link.samefile(images / NAMES[0])
     assert not link.readlink().is_absolute()
-    # What the links are relative for: all of it may move together.
+    # Images and tree can move together.
     moved = tmp_path.with_name(f"{tmp_path.name}-moved")
     tmp_path.rename(moved)
     try:
@@ -124,64 +130,82 @@ def test_links_are_relative_and_right_where_tree_and_photographs_are_reached_thr
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_photograph_that_is_itself_a_link(tmp_path: Path, photographs: Path, mode: str) -> None:
+def test_image_may_be_a_link(tmp_path: Path, images: Path, mode: str) -> None:
     original = tmp_path / "original.png"
-    (photographs / NAMES[0]).rename(original)
-    (photographs / NAMES[0]).symlink_to("../original.png")
-    organize(table_of(photographs, [2]), CLASSES, mode, tmp_path / "tree", tmp_path / "index.csv")
+    (images / NAMES[0]).rename(original)
+    (images / NAMES[0]).symlink_to("../original.png")
+    organize(table_of(images, [2]), GRADE_NAMES, mode=mode, tree=tmp_path / "tree", index=tmp_path / "index.csv")
     placed = tmp_path / "tree/class2" / NAMES[0]
     assert placed.read_bytes() == original.read_bytes()
     assert placed.is_symlink() == (mode == "symlink")
 
 
-def test_hard_link_across_file_systems_is_an_error_that_offers_the_others(tmp_path: Path, photographs: Path) -> None:
-    memory = Path("/dev/shm")  # noqa: S108 - another file system is the point
+def test_hard_link_to_another_file_system_is_an_error(tmp_path: Path, images: Path) -> None:
+    memory = Path("/dev/shm")  # noqa: S108 - another file system
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second file system at /dev/shm")
     with tempfile.TemporaryDirectory(dir=memory) as other:
         with pytest.raises(RetinaflowError, match=r"1_left\.jpeg.*cross-device.*symlink or copy"):
-            organize(table_of(photographs, [0]), CLASSES, "hardlink", Path(other) / "tree", Path(other) / "index.csv")
+            organize(
+                table_of(images, [0]),
+                GRADE_NAMES,
+                mode="hardlink",
+                tree=Path(other) / "tree",
+                index=Path(other) / "index.csv",
+            )
         assert os.listdir(other) == ["tree"]
 
 
-def test_missing_photograph_is_an_error_before_anything_is_emptied(tmp_path: Path, photographs: Path) -> None:
+def test_missing_image_is_an_error_before_folders_are_emptied(tmp_path: Path, images: Path) -> None:
     tree, index = tmp_path / "tree", tmp_path / "index.csv"
-    table = table_of(photographs, [0, 1])
-    organize(table, CLASSES, "copy", tree, index)
-    (photographs / NAMES[1]).unlink()
-    with pytest.raises(RetinaflowError, match=r"a b\.jpeg' is not there any more"):
-        organize(table, CLASSES, "copy", tree, index)
+    table = table_of(images, [0, 1])
+    organize(table, GRADE_NAMES, mode="copy", tree=tree, index=index)
+    (images / NAMES[1]).unlink()
+    with pytest.raises(RetinaflowError, match=r"a b\.jpeg' is missing"):
+        organize(table, GRADE_NAMES, mode="copy", tree=tree, index=index)
     assert (tree / "class0" / NAMES[0]).is_file()
 
 
-def test_photographs_inside_the_tree_are_never_emptied_away(tmp_path: Path, photographs: Path) -> None:
+def test_images_inside_the_tree_are_never_deleted(tmp_path: Path, images: Path) -> None:
     (tmp_path / "tree").mkdir()
-    photographs.rename(tmp_path / "tree" / "class0")
+    images.rename(tmp_path / "tree" / "class0")
     with pytest.raises(RetinaflowError, match=r"lies inside .*tree"):
         organize(
-            table_of(tmp_path / "tree" / "class0", [0]), CLASSES, "symlink", tmp_path / "tree", tmp_path / "index.csv"
+            table_of(tmp_path / "tree" / "class0", [0]),
+            GRADE_NAMES,
+            mode="symlink",
+            tree=tmp_path / "tree",
+            index=tmp_path / "index.csv",
         )
     assert sorted(os.listdir(tmp_path / "tree" / "class0")) == sorted(NAMES)
 
 
-def test_folder_of_no_class_in_the_tree_is_an_error(tmp_path: Path, photographs: Path) -> None:
+def test_unknown_folder_in_the_tree_is_an_error(tmp_path: Path, images: Path) -> None:
     (tmp_path / "tree" / "old").mkdir(parents=True)
-    with pytest.raises(RetinaflowError, match="holds the folder 'old', which is none of the classes"):
-        organize(table_of(photographs, [0]), CLASSES, "symlink", tmp_path / "tree", tmp_path / "index.csv")
+    with pytest.raises(RetinaflowError, match="holds the folder 'old', which is none of the grades"):
+        organize(
+            table_of(images, [0]), GRADE_NAMES, mode="symlink", tree=tmp_path / "tree", index=tmp_path / "index.csv"
+        )
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ""])
-def test_class_that_cannot_be_a_folder_is_an_error(tmp_path: Path, photographs: Path, name: str) -> None:
+def test_grade_name_that_cannot_be_a_folder_is_an_error(tmp_path: Path, images: Path, name: str) -> None:
     with pytest.raises(RetinaflowError, match="cannot be the name of a folder"):
-        organize(table_of(photographs, [0]), [*CLASSES, name], "copy", tmp_path / "tree", tmp_path / "index.csv")
+        organize(
+            table_of(images, [0]),
+            [*GRADE_NAMES, name],
+            mode="copy",
+            tree=tmp_path / "tree",
+            index=tmp_path / "index.csv",
+        )
 
 
-def test_keras_reads_the_tree(tmp_path: Path, photographs: Path) -> None:
+def test_keras_reads_the_tree(tmp_path: Path, images: Path) -> None:
     keras = pytest.importorskip("keras")
     tree = tmp_path / "tree"
-    levels = [0, 1, 2, 4, 4, 0, 1, 0]
-    organize(table_of(photographs, levels), CLASSES, "symlink", tree, tree / "index.csv")
-    dataset = keras.utils.image_dataset_from_directory(tree, image_size=(32, 32), shuffle=False, batch_size=None)
-    assert dataset.class_names == CLASSES
-    assert sorted(int(label) for _, label in dataset) == sorted(levels)
-    assert {Path(path).name for path in dataset.file_paths} == set(NAMES)
+    grades = [0, 1, 2, 4, 4, 0, 1, 0]
+    organize(table_of(images, grades), GRADE_NAMES, mode="symlink", tree=tree, index=tree / "index.csv")
+    data_set = keras.utils.image_dataset_from_directory(tree, image_size=(32, 32), shuffle=False, batch_size=None)
+    assert data_set.class_names == GRADE_NAMES
+    assert sorted(int(label) for _, label in data_set) == sorted(grades)
+    assert {Path(path).name for path in data_set.file_paths} == set(NAMES)

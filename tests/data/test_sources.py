@@ -1,4 +1,4 @@
-"""New photographs: folders, archives and lists, and what tells one state of them from another."""
+"""Sources of new images: folders, archives and lists, and their state."""
 
 import os
 import zipfile
@@ -14,7 +14,7 @@ LIMIT = 2**20
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three files, one of them in a folder within, below a folder with blanks in its name."""
+    """Three files, one of them in a subfolder, below a folder with a blank in its name."""
     made = tmp_path / "new photos"
     for name in ("1_left.jpeg", "1_right.jpeg", "more/2_left.png"):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,11 +30,11 @@ def content_of(source: Path) -> dict[str, str]:
 NAMES = ("1_left.jpeg", "1_right.jpeg", "more/2_left.png")
 
 
-def test_a_folder_is_searched_with_its_subfolders(folder):
+def test_folder_is_searched_with_its_subfolders(folder):
     assert content_of(folder) == {name: name for name in NAMES}
 
 
-def test_an_archive_is_unpacked_and_removed_again(folder, tmp_path):
+def test_unpacked_archive_is_removed_again(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
         for name in NAMES:
             archive.write(folder / name, f"inside/{name}")
@@ -47,7 +47,7 @@ def test_an_archive_is_unpacked_and_removed_again(folder, tmp_path):
     assert not (tmp_path / "scratch").exists()
 
 
-def test_an_archive_that_leaves_its_folder_or_is_too_large_is_refused(tmp_path):
+def test_unsafe_or_too_large_archive_is_an_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
         archive.writestr("../1_left.jpeg", b"x")
     with pytest.raises(RetinaflowError, match="leads out of the archive's folder"):
@@ -68,7 +68,7 @@ def test_an_archive_that_leaves_its_folder_or_is_too_large_is_refused(tmp_path):
         ("LIST.CSV", "age;image\n70;new photos/1_left.jpeg\n80;{absolute}\n;\n"),
     ],
 )
-def test_a_list_is_relative_to_its_folder(folder, tmp_path, name, text):
+def test_list_is_relative_to_its_folder(folder, tmp_path, name, text):
     absolute = folder / "more/2_left.png"
     (tmp_path / name).write_text(text.format(absolute=absolute), encoding="utf-8", newline="")
     assert content_of(tmp_path / name) == {
@@ -78,29 +78,29 @@ def test_a_list_is_relative_to_its_folder(folder, tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("list.csv", "photo\n1\n", "expected the columns 'image', each once; found 'photo'"),
         ("list.txt", "", "is empty"),
         ("list.txt", "1_left\0.jpeg", "NUL bytes"),
     ],
 )
-def test_what_is_no_list_is_refused(tmp_path, name, text, told):
+def test_bad_list_is_an_error(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(RetinaflowError, match=told):
+    with pytest.raises(RetinaflowError, match=message):
         content_of(tmp_path / name)
-    with pytest.raises(RetinaflowError, match=told):
+    with pytest.raises(RetinaflowError, match=message):
         states(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "list.txt", "file.jpeg"])
-def test_what_is_no_source_is_told_what_is(tmp_path, name):
+def test_bad_source_is_an_error_that_names_good_ones(tmp_path, name):
     (tmp_path / "file.jpeg").write_bytes(b"x")
-    with pytest.raises(RetinaflowError, match=rf"{name}'; expected a folder of photographs, a \.zip archive"):
+    with pytest.raises(RetinaflowError, match=rf"{name}'; expected a folder of images, a \.zip archive"):
         states(str(tmp_path / name))
 
 
-def test_a_change_changes_the_state_and_touching_a_folder_does_not(folder, tmp_path):
+def test_state_changes_with_a_file_and_not_with_a_touch(folder, tmp_path):
     (tmp_path / "list.txt").write_text("new photos/1_left.jpeg\nnew photos/absent.jpeg\n")
     sources = (str(folder), str(tmp_path / "list.txt"))
     before = [sorted(states(source)) for source in sources]
@@ -110,12 +110,12 @@ def test_a_change_changes_the_state_and_touching_a_folder_does_not(folder, tmp_p
     assert [sorted(states(source)) for source in sources] == before
     (folder / "1_left.jpeg").write_bytes(b"other")
     changed = [sorted(states(source)) for source in sources]
-    assert all(one != other for one, other in zip(before, changed, strict=True))
+    assert all(old != new for old, new in zip(before, changed, strict=True))
     (folder / "absent.jpeg").write_bytes(b"there")
     assert sorted(states(sources[1])) != changed[1]
 
 
-def test_each_source_has_a_folder_name_of_its_own(tmp_path, monkeypatch):
+def test_sources_have_different_folder_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [folder_name(name) for name in ("new photos", "more/new photos", "new-photos", "/", "{x}", "é" * 300)]
     assert len(set(names)) == len(names)

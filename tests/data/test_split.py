@@ -1,22 +1,24 @@
-"""The split: whole patients, every class on both sides, and as few moves as possible when patients come and go."""
+"""Split: whole patients, every grade on both sides, and few moves when patients are added or removed."""
 
 import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import read_labels
-from retinaflow.data.split import SPLIT_COLUMNS, fold_patients, split_patients, write_split
+from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, assign_folds, split_patients, write_split
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.tables import Row, read_table, write_table
+from retinaflow.storage.tables import read_table, write_table
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
-CLASSES = ["none", "mild", "moderate"]
-Levels = dict[str, list[int]]
+GRADE_NAMES = ["none", "mild", "moderate"]
+Grades = dict[str, list[int]]  # By patient.
 
 patients = st.dictionaries(
     st.text(max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=40
@@ -24,67 +26,78 @@ patients = st.dictionaries(
 shares = st.integers(1, 99).map(lambda percent: percent / 100)
 
 
-def rows_of(levels: Levels) -> list[Row]:
-    return [
-        {"image": f"{patient}_{number}", "patient": patient, "grade": str(level)}
-        for patient, its in levels.items()
-        for number, level in enumerate(its)
+def images_of(grades: Grades) -> pd.DataFrame:
+    rows = [
+        (f"{patient}_{number}", patient, grade)
+        for patient, of_patient in grades.items()
+        for number, grade in enumerate(of_patient)
     ]
+    return pd.DataFrame(rows, columns=["image", "patient", "grade"]).astype({"image": object, "patient": object})
 
 
-def members(rows: list[Row]) -> set[str]:
-    return {row["patient"] for row in rows}
+def members(images: pd.DataFrame) -> set[str]:
+    return set(images["patient"])
 
 
-@given(levels=patients, share=shares, seed=st.integers(), unit=st.sampled_from(["patient", "image"]))
-def test_split_divides_rows_and_keeps_units_whole(levels: Levels, share: float, seed: int, unit: str) -> None:
-    rows = rows_of(levels)
-    train, validation = split_patients(rows, share, unit, seed)
-    assert not {row[unit] for row in train} & {row[unit] for row in validation}
-    chosen = {row["image"] for row in validation}
-    assert train == [row for row in rows if row["image"] not in chosen]
-    assert validation == [row for row in rows if row["image"] in chosen]
+def validation_of(grades: Grades, share: float, seed: int) -> set[str]:
+    """Patients of the validation side."""
+    return members(split_patients(images_of(grades), share, unit="patient", seed=seed)[1])
 
 
-@given(levels=patients, share=shares, seed=st.integers())
-def test_share_is_exact_to_within_a_patient_of_each_level(levels: Levels, share: float, seed: int) -> None:
-    chosen = members(split_patients(rows_of(levels), share, "patient", seed)[1])
+def folds_of(grades: Grades, folds: int, seed: int) -> dict[str, set[int]]:
+    """Folds of each patient."""
+    images = images_of(grades)
+    found: dict[str, set[int]] = {patient: set() for patient in grades}
+    fold_of = assign_folds(list(images["patient"]), list(images["grade"]), folds=folds, seed=seed)
+    for patient, fold in zip(images["patient"], fold_of.tolist(), strict=True):
+        found[patient].add(fold)
+    return found
+
+
+@given(grades=patients, share=shares, seed=st.integers(), unit=st.sampled_from(["patient", "image"]))
+def test_split_keeps_units_whole_and_rows_in_order(grades: Grades, share: float, seed: int, unit: str) -> None:
+    images = images_of(grades)
+    train, validation = split_patients(images, share, unit=unit, seed=seed)
+    assert not set(train[unit]) & set(validation[unit])
+    chosen = [image in set(validation["image"]) for image in images["image"]]
+    pd.testing.assert_frame_equal(train, images[~np.array(chosen)])
+    pd.testing.assert_frame_equal(validation, images[np.array(chosen)])
+
+
+@given(grades=patients, share=shares, seed=st.integers())
+def test_share_of_each_grade_is_exact_to_one_patient(grades: Grades, share: float, seed: int) -> None:
+    chosen = validation_of(grades, share, seed)
     for worst in range(3):
-        stratum = {patient for patient, its in levels.items() if max(its) == worst}
+        stratum = {patient for patient, of_patient in grades.items() if max(of_patient) == worst}
         assert abs(len(stratum & chosen) - share * len(stratum)) < 1
         if len(stratum) > 1:
             assert 0 < len(stratum & chosen) < len(stratum)
 
 
-@given(levels=patients, share=shares, seed=st.integers(), data=st.data())
-def test_a_patient_more_or_less_moves_at_most_one_other_of_its_level(
-    levels: Levels, share: float, seed: int, data: st.DataObject
+@given(grades=patients, share=shares, seed=st.integers(), data=st.data())
+def test_removed_patient_moves_at_most_one_of_its_grade(
+    grades: Grades, share: float, seed: int, data: st.DataObject
 ) -> None:
-    gone = data.draw(st.sampled_from(sorted(levels)))
-    fewer = {patient: its for patient, its in levels.items() if patient != gone}
-    before = members(split_patients(rows_of(levels), share, "patient", seed)[1]) - {gone}
-    after = members(split_patients(rows_of(fewer), share, "patient", seed)[1])
-    assert len(before ^ after) <= 1
-    assert all(max(levels[patient]) == max(levels[gone]) for patient in before ^ after)
+    gone = data.draw(st.sampled_from(sorted(grades)))
+    fewer = {patient: of_patient for patient, of_patient in grades.items() if patient != gone}
+    moved = (validation_of(grades, share, seed) - {gone}) ^ validation_of(fewer, share, seed)
+    assert len(moved) <= 1
+    assert all(max(grades[patient]) == max(grades[gone]) for patient in moved)
 
 
-@given(levels=patients, share=shares, seed=st.integers(), data=st.data())
-def test_order_of_rows_is_irrelevant(levels: Levels, share: float, seed: int, data: st.DataObject) -> None:
-    rows = rows_of(levels)
-    mixed = data.draw(st.permutations(rows))
-    assert members(split_patients(rows, share, "patient", seed)[1]) == members(
-        split_patients(mixed, share, "patient", seed)[1]
-    )
-    fold_of = dict(zip((row["image"] for row in rows), fold_patients(rows, 3, "patient", seed), strict=True))
-    assert [fold_of[row["image"]] for row in mixed] == fold_patients(mixed, 3, "patient", seed)
+@given(grades=patients, share=shares, seed=st.integers(), data=st.data())
+def test_order_of_rows_is_irrelevant(grades: Grades, share: float, seed: int, data: st.DataObject) -> None:
+    mixed = dict(data.draw(st.permutations(list(grades.items()))))
+    assert validation_of(mixed, share, seed) == validation_of(grades, share, seed)
+    assert folds_of(mixed, 3, seed) == folds_of(grades, 3, seed)
 
 
-def test_seed_decides() -> None:
-    rows = rows_of({str(patient): [patient % 3, 0] for patient in range(60)})
-    parts = [frozenset(members(split_patients(rows, 0.2, "patient", seed)[1])) for seed in (1, 1, 2, -1)]
-    assert len(set(parts)) == 3
-    assert parts[0] == parts[1]
-    assert fold_patients(rows, 5, "patient", 1) != fold_patients(rows, 5, "patient", 2)
+def test_seed_decides_about_split_and_folds() -> None:
+    grades = {str(patient): [patient % 3, 0] for patient in range(60)}
+    chosen = [frozenset(validation_of(grades, 0.2, seed)) for seed in (1, 1, 2, -1)]
+    assert len(set(chosen)) == 3
+    assert chosen[0] == chosen[1]
+    assert folds_of(grades, 5, 1) != folds_of(grades, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -92,89 +105,87 @@ def test_seed_decides() -> None:
 )
 def test_share_is_rounded_half_up(count: int, share: float, expected: int) -> None:
     """0.29 x 50 is 14.5, but 14.499999999999998 in binary."""
-    rows = rows_of({str(patient): [0] for patient in range(count)})
-    assert len(split_patients(rows, share, "patient", 0)[1]) == expected
+    grades = {str(patient): [0] for patient in range(count)}
+    assert len(validation_of(grades, share, 0)) == expected
 
 
-def test_patients_go_by_their_worst_eye_and_images_by_themselves() -> None:
-    rows = rows_of({str(patient): [0, 2] for patient in range(10)})
-    by_patient = split_patients(rows, 0.2, "patient", 0)[1]
-    assert Counter(row["grade"] for row in by_patient) == {"0": 2, "2": 2}
+def test_patients_count_by_their_worst_eye_and_images_alone() -> None:
+    images = images_of({str(patient): [0, 2] for patient in range(10)})
+    by_patient = split_patients(images, 0.2, unit="patient", seed=0)[1]
+    assert Counter(by_patient["grade"]) == {0: 2, 2: 2}
     assert len(members(by_patient)) == 2
-    by_image = split_patients(rows, 0.2, "image", 0)[1]
-    assert Counter(row["grade"] for row in by_image) == {"0": 2, "2": 2}
+    by_image = split_patients(images, 0.2, unit="image", seed=0)[1]
+    assert Counter(by_image["grade"]) == {0: 2, 2: 2}
     assert len(members(by_image)) > 2
 
 
-@given(levels=patients, folds=st.integers(2, 6), seed=st.integers())
-def test_folds_keep_patients_whole_and_share_each_level_evenly(levels: Levels, folds: int, seed: int) -> None:
-    rows = rows_of(levels)
-    fold_of: dict[str, set[int]] = {patient: set() for patient in levels}
-    for row, fold in zip(rows, fold_patients(rows, folds, "patient", seed), strict=True):
-        fold_of[row["patient"]].add(fold)
-    assert all(len(its) == 1 for its in fold_of.values())
+@given(grades=patients, folds=st.integers(2, 6), seed=st.integers())
+def test_folds_keep_patients_whole_and_divide_each_grade_evenly(grades: Grades, folds: int, seed: int) -> None:
+    fold_of = folds_of(grades, folds, seed)
+    assert all(len(found) == 1 for found in fold_of.values())
     assert set().union(*fold_of.values()) <= set(range(1, folds + 1))
     for worst in range(3):
-        counts = Counter(min(fold_of[patient]) for patient, its in levels.items() if max(its) == worst)
+        counts = Counter(min(fold_of[patient]) for patient in grades if max(grades[patient]) == worst)
         sizes = [counts[fold] for fold in range(1, folds + 1)]
         assert max(sizes) - min(sizes) <= 1
 
 
-@given(levels=patients, folds=st.integers(2, 6), seed=st.integers(), data=st.data())
-def test_a_patient_less_moves_at_most_one_other_a_cut(
-    levels: Levels, folds: int, seed: int, data: st.DataObject
+@given(grades=patients, folds=st.integers(2, 6), seed=st.integers(), data=st.data())
+def test_removed_patient_moves_at_most_one_other_at_each_cut(
+    grades: Grades, folds: int, seed: int, data: st.DataObject
 ) -> None:
-    gone = data.draw(st.sampled_from(sorted(levels)))
-    fewer = {patient: its for patient, its in levels.items() if patient != gone}
-
-    def folds_of(levels: Levels) -> dict[str, int]:
-        rows = rows_of(levels)
-        return dict(zip((row["patient"] for row in rows), fold_patients(rows, folds, "patient", seed), strict=True))
-
-    before, after = folds_of(levels), folds_of(fewer)
+    gone = data.draw(st.sampled_from(sorted(grades)))
+    fewer = {patient: of_patient for patient, of_patient in grades.items() if patient != gone}
+    before, after = folds_of(grades, folds, seed), folds_of(fewer, folds, seed)
     assert sum(before[patient] != after[patient] for patient in fewer) <= folds - 1
 
 
-def test_rare_levels_do_not_meet_in_one_fold() -> None:
-    rows = rows_of({"a": [0], "b": [1], "c": [2]})
-    assert len(set(fold_patients(rows, 3, "patient", 0))) == 3
+def test_rare_grades_are_in_different_folds() -> None:
+    assert len(set().union(*folds_of({"a": [0], "b": [1], "c": [2]}, 3, 0).values())) == 3
 
 
-def inventory_of(folder: Path, levels: Levels) -> Path:
-    rows = [dict.fromkeys(INVENTORY_COLUMNS, "") | row | {"path": f"{row['image']}.jpeg"} for row in rows_of(levels)]
-    rows.append(dict.fromkeys(INVENTORY_COLUMNS, "") | {"image": "bad", "path": "bad.jpeg", "problem": "unreadable"})
+def job_of(folder: Path, grades: Grades, folds: int, pairs: list[tuple[Path, Path]]) -> SplitJob:
+    """A split of an inventory with one unusable image."""
+    blank = dict.fromkeys(INVENTORY_COLUMNS, "")
+    images = images_of(grades).to_dict("records")
+    rows = [blank | image | {"path": f"{image['image']}.jpeg"} for image in images]
+    rows.append(blank | {"image": "bad", "path": "bad.jpeg", "problem": "unreadable"})
     write_table(folder / "inventory.csv", INVENTORY_COLUMNS, rows)
-    return folder / "inventory.csv"
+    return SplitJob(folder / "inventory.csv", GRADE_NAMES, 0.2, folds=folds, unit="patient", seed=7, outputs=pairs)
 
 
-def test_written_split_holds_the_usable_rows(tmp_path: Path) -> None:
-    levels = {f"ü,\n{patient}": [patient % 3, 0] for patient in range(30)}
+def patients_in(path: Path) -> set[str]:
+    return {row["patient"] for row in read_table(path, SPLIT_COLUMNS)}
+
+
+def test_written_split_has_the_usable_images(tmp_path: Path) -> None:
+    grades = {f"ü,\n{patient}": [patient % 3, 0] for patient in range(30)}
     pair = (tmp_path / "split/train.csv", tmp_path / "split/validation.csv")
-    write_split(inventory_of(tmp_path, levels), CLASSES, 0.2, 0, "patient", 7, [pair])
-    train, validation = (read_table(path, SPLIT_COLUMNS) for path in pair)
-    assert members(train) | members(validation) == set(levels)
-    assert len(members(validation)) == 6
-    assert not members(train) & members(validation)
-    assert "problem" not in train[0]
+    write_split(job_of(tmp_path, grades, 0, [pair]))
+    train, validation = map(patients_in, pair)
+    assert train | validation == set(grades)
+    assert len(validation) == 6
+    assert not train & validation
+    assert "problem" not in read_table(pair[0])[0]
 
 
-def test_written_folds_are_each_validated_once(tmp_path: Path) -> None:
-    levels = {str(patient): [patient % 3, 0] for patient in range(30)}
+def test_each_written_fold_validates_once(tmp_path: Path) -> None:
+    grades = {str(patient): [patient % 3, 0] for patient in range(30)}
     pairs = [(tmp_path / f"fold-{fold}/train.csv", tmp_path / f"fold-{fold}/validation.csv") for fold in range(1, 5)]
-    write_split(inventory_of(tmp_path, levels), CLASSES, 0.2, 4, "patient", 7, pairs)
-    tables = [[read_table(path) for path in pair] for pair in pairs]
-    assert sorted(patient for _, validation in tables for patient in members(validation)) == sorted(levels)
-    for train, validation in tables:
-        assert members(train) == set(levels) - members(validation)
+    write_split(job_of(tmp_path, grades, 4, pairs))
+    sides = [(patients_in(train), patients_in(validation)) for train, validation in pairs]
+    assert sorted(patient for _, validation in sides for patient in validation) == sorted(grades)
+    for train, validation in sides:
+        assert train == set(grades) - validation
 
 
 @pytest.mark.parametrize(
-    ("levels", "folds", "message"),
+    ("grades", "folds", "message"),
     [
         (
             {"a": [0], "b": [1], "c": [0], "d": [1]},
             0,
-            r"the inventory has no .*'moderate' \(level 2\).* 0 patients with one. Add .*, or take it out",
+            r"the inventory has no .*grade 2 \('moderate'\).* 0 patients with one. Add .*, or remove it",
         ),
         (
             {"a": [0], "b": [1], "c": [0], "d": [1], "e": [2]},
@@ -184,25 +195,23 @@ def test_written_folds_are_each_validated_once(tmp_path: Path) -> None:
         ({str(n): [n % 3] for n in range(9)}, 4, r"part of fold \d has no .* 3 patients.*fewer folds"),
     ],
 )
-def test_part_without_a_class_is_an_error_and_nothing_is_written(
-    tmp_path: Path, levels: Levels, folds: int, message: str
+def test_side_without_a_grade_is_an_error_before_anything_is_written(
+    tmp_path: Path, grades: Grades, folds: int, message: str
 ) -> None:
     pairs = [(tmp_path / f"{fold}/train.csv", tmp_path / f"{fold}/validation.csv") for fold in range(max(folds, 1))]
     with pytest.raises(RetinaflowError, match=message):
-        write_split(inventory_of(tmp_path, levels), CLASSES, 0.2, folds, "patient", 7, pairs)
+        write_split(job_of(tmp_path, grades, folds, pairs))
     assert os.listdir(tmp_path) == ["inventory.csv"]
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not (DATA / "trainLabels15.csv").exists(), reason="no Kaggle 2015 labels at RETINAFLOW_DATA")
-def test_kaggle_labels_split_to_within_one_patient_a_level() -> None:
-    rows = [
-        {"image": label.image, "patient": label.image.partition("_")[0], "grade": label.level_text}
-        for label in read_labels(str(DATA / "trainLabels15.csv"), "image", "level")
-    ]
-    train, validation = split_patients(rows, 0.2, "patient", 2015)
+def test_kaggle_labels_are_split_to_one_patient_a_grade() -> None:
+    labels = read_labels(str(DATA / "trainLabels15.csv"), "image", "level")
+    rows = [(label.image.partition("_")[0], int(label.grade_text)) for label in labels]
+    images = pd.DataFrame(rows, columns=["patient", "grade"])
+    train, validation = split_patients(images, 0.2, unit="patient", seed=2015)
     assert not members(train) & members(validation)
-    assert len(members(validation)) == pytest.approx(0.2 * len(members(rows)), abs=5)
-    shares = [Counter(row["grade"] for row in part) for part in (validation, rows)]
-    for level in "01234":
-        assert shares[0][level] / shares[1][level] == pytest.approx(0.2, abs=0.02)
+    assert len(members(validation)) == pytest.approx(0.2 * len(members(images)), abs=5)
+    shares = validation["grade"].value_counts() / images["grade"].value_counts()
+    assert shares.to_numpy() == pytest.approx([0.2] * 5, abs=0.02)

@@ -3,12 +3,14 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retinaflow.data.inventory import InventoryReport
 from retinaflow.data.preflight import summarise
-from retinaflow.data.problem_policy import InventoryReport, Verdict
+from retinaflow.data.problem_policy import Check
 from retinaflow.reporting.pages import from_markdown, table, write_page
 
 PROBLEM = {"image": "<17>", "path": "a & b.png", "problem": "empty", "action": "excluded", "found": "0 bytes"}
@@ -48,9 +50,9 @@ def test_names_in_markdown_are_shown_as_they_are(name: str) -> None:
 
 
 def test_summary_of_problems_is_shown_whole() -> None:
-    summary = summarise({"train": Verdict(InventoryReport(3, 2, 2, {"empty": 1}), [PROBLEM], [])})
+    summary = summarise({"train": Check(InventoryReport(3, 2, 2, {"empty": 1}), pd.DataFrame([PROBLEM]), [])})
     page = Text(from_markdown(summary))
-    for word in ("Photographs and labels", "train", "excluded", "'a & b.png': 0 bytes"):
+    for word in ("Images and labels", "train", "excluded", "'a & b.png': 0 bytes"):
         assert word in page.shown
     assert [page.tags.count(tag) for tag in ("h1", "h2", "table", "li")] == [1, 1, 2, 1]
 

@@ -284,14 +284,14 @@ def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, c
 
 
 def test_image_that_changes_during_the_read_is_listed(images, bundle, tmp_path, monkeypatch):
-    read = predict.read_anew
+    read = predict.examine_files
 
     def change(paths, *options):
         headers = read(paths, *options)
         (images / "1_left.jpeg").write_bytes(encoded(".jpeg", 99))
         return headers
 
-    monkeypatch.setattr(predict, "read_anew", change)
+    monkeypatch.setattr(predict, "examine_files", change)
     rows, problems = run(images, bundle, "A", tmp_path / "out")
     assert [row["image"] for row in rows] == NAMES[1:]
     assert [(row["image"], row["problem"]) for row in problems] == [("1_left.jpeg", "unreadable")]

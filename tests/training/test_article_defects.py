@@ -6,12 +6,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from common import CLASSES, grades_of
 from retinaflow.config.loading import load
-from retinaflow.data.inventory import take_inventory
+from retinaflow.data.inventory import InventoryJob, take_inventory
 from retinaflow.data.labels import LabelRow
 from retinaflow.data.split import split_patients
 from retinaflow.errors import RetinaflowError
@@ -92,9 +93,21 @@ def test_names_lose_their_whole_extension(tmp_path):
         (tmp_path / name).write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
     labels = [LabelRow(name.split(".")[0], str(level), level + 2) for level, name in enumerate(names)]
     tables = tmp_path / "inventory.csv", tmp_path / "problems.csv"
-    kept = tmp_path / "kept.json"
     take_inventory(
-        "train", [tmp_path], labels, CLASSES, "(?P<patient>.+)_(left|right)", [], 1, None, *tables, kept, "code", 1
+        InventoryJob(
+            data_set="train",
+            folders=[tmp_path],
+            labels=labels,
+            grade_names=CLASSES,
+            patient_pattern="(?P<patient>.+)_(left|right)",
+            exclude=[],
+            megapixels=1,
+            train=None,
+            inventory=tables[0],
+            problems=tables[1],
+            cache=tmp_path / "headers.json",
+            code="code",
+        )
     )
     found = {Path(row["path"]).name: (row["image"], row["grade"]) for row in read_table(tables[0])}
     assert found == {name: (name.split(".")[0], str(level)) for level, name in enumerate(names)}
@@ -157,16 +170,16 @@ def test_both_eyes_of_a_patient_are_on_one_side():
     """A random split of photographs put the fellow eye of most validation images into training."""
     rng = np.random.default_rng(0)
     rows = [
-        {"image": f"{patient}_{eye}", "patient": str(patient), "grade": str(rng.integers(5))}
+        {"image": f"{patient}_{eye}", "patient": str(patient), "grade": rng.integers(5)}
         for patient in range(200)
         for eye in ("left", "right")
     ]
-    training, validation = split_patients(rows, 0.2, "patient", seed=1)
+    training, validation = split_patients(pd.DataFrame(rows), 0.2, unit="patient", seed=1)
     assert len(training) + len(validation) == 400
     assert 70 <= len(validation) <= 90
-    assert not {row["patient"] for row in training} & {row["patient"] for row in validation}
-    leaking = split_patients(rows, 0.2, "image", seed=1)
-    assert {row["patient"] for row in leaking[0]} & {row["patient"] for row in leaking[1]}
+    assert not set(training["patient"]) & set(validation["patient"])
+    leaking = split_patients(pd.DataFrame(rows), 0.2, unit="image", seed=1)
+    assert set(leaking[0]["patient"]) & set(leaking[1]["patient"])
 
 
 def test_always_answering_no_disease_is_seen_to_be_worth_nothing():

@@ -92,7 +92,7 @@ def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
     for text in (shown, (logs / "preflight.log").read_text()):
         assert "train: 3 problems to be solved first" in text
         assert "'my photographs/1_left.jpeg': level '7' in row 2, expected 0 to 4 or the name of a class" in text
-        assert "test: 3 of 32 photographs are excluded, more than the share of 0.05" in text
+        assert "test: 3 of 32 images are excluded, more than the share of 0.05" in text
         assert "All problems are listed in results/logs/inventory/problems.csv, with a summary in" in text
     assert shown.count("error: ") == 1
     assert "Traceback" not in shown

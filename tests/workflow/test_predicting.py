@@ -58,7 +58,7 @@ def test_new_photographs(finished):
     shown = finished.snakemake("predict", check=False)
     assert "images: none, so there is nothing to predict. Name the images: `snakemake predict --config images=" in shown
     shown = finished.snakemake("-n", "predict", "--config", "images=absent", check=False)
-    assert "images: there is no 'absent'; expected a folder of photographs, a .zip archive of one, or a list" in shown
+    assert "images: there is no 'absent'; expected a folder of images, a .zip archive of one, or a list" in shown
     shown = finished.snakemake("-n", *ASKED, "model=Nobody", check=False)
     assert "model: 'Nobody' grades no new images; expected one of MobileNetV3Small, VGG16, ensemble" in shown
 

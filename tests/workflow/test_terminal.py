@@ -75,7 +75,7 @@ def test_a_failed_job_is_shown_by_its_message_alone(fresh):
         table.write("1_left,7\n")
     lines = shown(project.snakemake("preflight", check=False))
     start = lines.index("check problems failed")
-    assert lines[start + 1].startswith("  error: the photographs and labels may not be used as they are")
+    assert lines[start + 1].startswith("  error: the images and labels cannot be used as they are")
     assert any(line == "  log: results/logs/inventory/preflight.log" for line in lines[start:])
     assert "CalledProcessError" not in "".join(lines)
 

@@ -1,8 +1,8 @@
-# Stage 0: which images there are, with which labels, and what is wrong with them.
+# Stage 0: the images with their labels, and all problems of both.
 
 
 def image_folders(wildcards):
-    """The folders with the images of a data set, where archives are unpacked to for those that are archives."""
+    """Image folders of a data set. For an archive, it is the folder that the archive is unpacked to."""
     return [
         (path("unpacked", f"{wildcards.data_set}-{number}") if archives.split_archive(images) else images)
         for number, images in enumerate(DATA_SETS[wildcards.data_set].images)
@@ -10,7 +10,7 @@ def image_folders(wildcards):
 
 
 def made_folders(wildcards):
-    """Those that this workflow makes itself. The user's own are no inputs: their mtime says nothing of their content."""
+    """Image folders that this workflow makes. The user's own are no inputs: their mtime shows no change of content."""
     if CONFIG.demo:
         return image_folders(wildcards)
     user = [images for images in DATA_SETS[wildcards.data_set].images if images not in REMOTE]
@@ -18,24 +18,24 @@ def made_folders(wildcards):
 
 
 def listings(wildcards):
-    """A digest of each user's folder that changes with its images and not when it is merely touched."""
+    """A digest of each folder of the user, which changes with its images and ignores a mere touch."""
     made = made_folders(wildcards)
     return [archives.listing(folder) for folder in image_folders(wildcards) if folder not in made]
 
 
 def label_table(wildcards):
-    """The label table of a data set as the configuration names it, perhaps inside an archive."""
+    """Label table of a data set as the configuration names it, perhaps inside an archive."""
     return DATA_SETS[wildcards.data_set].labels
 
 
 def label_file(wildcards):
-    """The file that holds it."""
+    """Label table of a data set, or the archive that holds it."""
     archive = archives.split_archive(label_table(wildcards))
     return str(archive[0]) if archive else label_table(wildcards)
 
 
 def label_digest(wildcards):
-    """A digest of the table's content; of a demo's, none, as it may not be drawn yet."""
+    """Digest of the label table. None for the demo, whose table may not be drawn yet."""
     if CONFIG.demo:
         return None
     table = label_table(wildcards)
@@ -43,7 +43,7 @@ def label_digest(wildcards):
 
 
 def train_inventory(wildcards):
-    """What the inventory of the test set must not share a patient or image with."""
+    """Inventory of the training set for that of the test set, which must share no patient or image with it."""
     return [path("inventory", "train.csv")] if wildcards.data_set == "test" else []
 
 
@@ -57,7 +57,7 @@ rule inventory:
         problems=path("inventory", "{data_set}-problems.csv"),
     log:
         path("logs", "inventory", "{data_set}.log"),
-    # Where cores are few, what is wrong with either data set is said before anything is made of the other.
+    # With few cores, the problems of both data sets are reported before later stages start.
     priority: 1
     conda:
         "../../envs/retinaflow.yaml"
@@ -72,15 +72,17 @@ rule inventory:
         labels=label_table,
         label_digest=label_digest,
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
-        data=CONFIG.data.model_dump(
-            include={"image_column", "grade_column", "grade_names", "patient_pattern", "pixel_limit"}
-        ),
+        image_column=CONFIG.data.image_column,
+        grade_column=CONFIG.data.grade_column,
+        grade_names=GRADE_NAMES,
+        patient_pattern=CONFIG.data.patient_pattern,
+        pixel_limit=CONFIG.data.pixel_limit,
     script:
         "../scripts/inventory.py"
 
 
-# All problems of all data sets at once. No other stage waits for it, since it would run again after whatever changes
-# either of them: split and organize check what they read, by the same rules.
+# All problems of all data sets. It runs again after a change of any data set, so no other stage waits for it. The rules
+# split and organize apply the same policy to their own inputs.
 rule check_problems:
     input:
         inventories=expand(path("inventory", "{data_set}.csv"), data_set=DATA_SETS),
@@ -90,7 +92,7 @@ rule check_problems:
         summary=path("inventory", "problems.md"),
     log:
         path("logs", "inventory", "preflight.log"),
-        # Logs outlive a failed job, outputs do not, and that is when one wants to see the problems.
+        # Snakemake deletes the outputs of a failed job, but not its logs. The user needs the problems then.
         table=path("logs", "inventory", "problems.csv"),
         summary=path("logs", "inventory", "problems.md"),
     priority: 1
@@ -99,7 +101,7 @@ rule check_problems:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("preflight.py"),
-        datasets=list(DATA_SETS),
+        data_sets=list(DATA_SETS),
         on_problem=CONFIG.data.on_problem.model_dump(),
         exclude_limit=CONFIG.data.exclude_limit,
     script:

@@ -1,11 +1,11 @@
-# Stage 2: a tree of class folders for each split, and beside it the index that later stages read.
+# Stage 2: a tree of grade folders for each split, and the index that later stages read.
 
 
 def split_table(wildcards):
     """The table that lists the images of a split."""
     if wildcards.split == "test":
         return path("inventory", "test.csv")
-    # A fold is stored once, as what it holds out; the others train on it from there.
+    # A fold is stored once, as its validation side. The other folds train on these images.
     return path("split", wildcards.split, "validation.csv") if FOLDS else path("split", f"{wildcards.split}.csv")
 
 
@@ -30,7 +30,7 @@ rule organize:
         runtime=scheduled(organize_runtime),
     params:
         code=code_of("organize.py"),
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         mode=CONFIG.organize.mode,
     script:
         "../scripts/organize.py"

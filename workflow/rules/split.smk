@@ -1,8 +1,8 @@
-# Stage 1: which patients train and which validate.
+# Stage 1: split of the patients into training and validation.
 
 
 def split_tables(split):
-    """Where split writes `split`, train or validation: one table, or one a fold."""
+    """Tables of a side of the split, train or validation: one, or one for each fold."""
     if FOLDS:
         return [path("split", f"fold-{i}", f"{split}.csv") for i in range(1, FOLDS + 1)]
     return [path("split", f"{split}.csv")]
@@ -22,7 +22,7 @@ rule split:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("split.py"),
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         validation=None if FOLDS else CONFIG.split.validation,
         folds=FOLDS,
         unit=CONFIG.split.unit,

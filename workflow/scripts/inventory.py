@@ -1,9 +1,9 @@
-"""Join the photographs of a data set with its labels and list what is wrong."""
+"""Join the images of a data set with its labels and list all problems."""
 
 from importlib.metadata import version
 from pathlib import Path
 
-from retinaflow.data.inventory import take_inventory
+from retinaflow.data.inventory import InventoryJob, take_inventory
 from retinaflow.data.labels import read_labels
 from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
@@ -11,20 +11,23 @@ from retinaflow.jobs.logs import job_log
 DECODERS = ("pillow", "simplejpeg", "opencv-python-headless")
 
 with job_log(snakemake.log[0]):
-    data = snakemake.params.data
+    data_set, params = snakemake.wildcards.data_set, snakemake.params
+    inventory = Path(snakemake.output.inventory)
     take_inventory(
-        snakemake.wildcards.data_set,
-        [Path(folder) for folder in snakemake.params.folders],
-        read_labels(snakemake.params.labels, data["image_column"], data["grade_column"]),
-        data["grade_names"],
-        data["patient_pattern"],
-        snakemake.params.exclude,
-        data["pixel_limit"],
-        Path(*snakemake.input.train) if snakemake.input.train else None,
-        Path(snakemake.output.inventory),
-        Path(snakemake.output.problems),
-        # Snakemake deletes outputs before the job; this one outlives it.
-        Path(snakemake.output.inventory).parent / ".cache" / f"{snakemake.wildcards.data_set}.json",
-        " ".join([one_digest(snakemake.params.code), *map(version, DECODERS)]),
-        snakemake.threads,
+        InventoryJob(
+            data_set=data_set,
+            folders=[Path(folder) for folder in params.folders],
+            labels=read_labels(params.labels, params.image_column, params.grade_column),
+            grade_names=params.grade_names,
+            patient_pattern=params.patient_pattern,
+            exclude=params.exclude,
+            megapixels=params.pixel_limit,
+            train=Path(*snakemake.input.train) if snakemake.input.train else None,
+            inventory=inventory,
+            problems=Path(snakemake.output.problems),
+            # Snakemake deletes the outputs of a job before it runs. The cache is no output.
+            cache=inventory.parent / ".cache" / f"{data_set}.json",
+            code=" ".join([one_digest(params.code), *map(version, DECODERS)]),
+            threads=snakemake.threads,
+        )
     )

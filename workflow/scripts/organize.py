@@ -1,13 +1,16 @@
-"""Sort the photographs of one part into class folders."""
+"""Sort the images of one split into grade folders."""
 
 from pathlib import Path
 
 from retinaflow.data.organize import organize
-from retinaflow.data.problem_policy import require_fit
+from retinaflow.data.problem_policy import require_usable
 from retinaflow.jobs.logs import job_log
+from retinaflow.settings.data import DataSettings
 
 with job_log(snakemake.log[0]):
-    index, table, data = Path(snakemake.output.index), Path(snakemake.input.table), snakemake.config["data"]
-    for problems in snakemake.input.problems:
-        require_fit("test", table, Path(problems), data["on_problem"], data["exclude_limit"])
-    organize(table, snakemake.params.classes, snakemake.params.mode, index.parent, index)
+    index, table = Path(snakemake.output.index), Path(snakemake.input.table)
+    # No parameter: a change of the policy is no reason to organize again.
+    data = DataSettings.model_validate(snakemake.config["data"])
+    for problems in map(Path, snakemake.input.problems):
+        require_usable("test", table, problems=problems, on_problem=data.on_problem, exclude_limit=data.exclude_limit)
+    organize(table, snakemake.params.grade_names, mode=snakemake.params.mode, tree=index.parent, index=index)

@@ -2,22 +2,31 @@
 
 from pathlib import Path
 
-from retinaflow.data.problem_policy import require_fit
-from retinaflow.data.split import write_split
+from retinaflow.data.problem_policy import require_usable
+from retinaflow.data.split import SplitJob, write_split
 from retinaflow.jobs.logs import job_log
+from retinaflow.settings.data import DataSettings
 
 with job_log(snakemake.log[0]):
-    inventory, data = Path(snakemake.input.inventory), snakemake.config["data"]
-    require_fit("train", inventory, Path(snakemake.input.problems), data["on_problem"], data["exclude_limit"])
-    write_split(
+    inventory, params = Path(snakemake.input.inventory), snakemake.params
+    # No parameter: a change of the policy is no reason to split again.
+    data = DataSettings.model_validate(snakemake.config["data"])
+    require_usable(
+        "train",
         inventory,
-        snakemake.params.classes,
-        snakemake.params.validation,
-        snakemake.params.folds,
-        snakemake.params.unit,
-        snakemake.params.seed,
-        [
-            (Path(train), Path(validation))
-            for train, validation in zip(snakemake.output.train, snakemake.output.validation, strict=True)
-        ],
+        problems=Path(snakemake.input.problems),
+        on_problem=data.on_problem,
+        exclude_limit=data.exclude_limit,
+    )
+    outputs = zip(map(Path, snakemake.output.train), map(Path, snakemake.output.validation), strict=True)
+    write_split(
+        SplitJob(
+            inventory=inventory,
+            grade_names=params.grade_names,
+            validation=params.validation or 0.0,  # Snakemake has None with folds.
+            folds=params.folds,
+            unit=params.unit,
+            seed=params.seed,
+            outputs=list(outputs),
+        )
     )

@@ -1,6 +1,6 @@
 """Tables between stages as data frames: the strict reader and writer of ``storage.tables`` with pandas around them.
 
-pandas itself pads short rows and shifts long ones without a word, so it reads no file here.
+pandas itself pads short rows and shifts long ones without a message, so it reads no file here.
 """
 
 import os
@@ -33,12 +33,22 @@ def read_frame(
     # Names of files may have bytes that are no UTF-8, which pandas' own text type does not hold.
     frame = pd.DataFrame(list(values), columns=header, dtype=object)
     for column, kind in (types or {}).items():
-        frame[column] = [_number(path, column, number, text, kind) for number, text in enumerate(frame[column], 1)]
-        frame[column] = frame[column].astype(kind)
+        frame[column] = parse_numbers(path, frame[column], kind)
     return frame
 
 
-def _number(path: str | os.PathLike[str], column: str, row: int, text: str, kind: type) -> float:
+def parse_numbers(path: str | os.PathLike[str], column: pd.Series, kind: type) -> pd.Series:
+    """Parse a text column of the table ``path``, whose index counts the rows from 0, as ``int`` or ``float``.
+
+    Raises:
+        RetinaflowError: A value is no number. The message names its row.
+    """
+    rows = zip(column.index.tolist(), column, strict=True)
+    numbers = [_number(path, column.name, row + 1, text, kind) for row, text in rows]
+    return pd.Series(numbers, column.index, dtype=kind, name=column.name)
+
+
+def _number(path: str | os.PathLike[str], column: object, row: int, text: str, kind: type) -> float:
     try:
         return kind(text)
     except (ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Read the files of photographs, none twice: headers, whether all of their pixels are there, how good they are."""
+"""Headers of image files: size, digest, quality, and whether all pixels can be read. Results are cached."""
 
 import io
 import json
@@ -19,27 +19,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# WebP goes by the extension of another format often enough, and OpenCV decodes it.
+# WebP files often have the extension of another format, and OpenCV decodes them.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
 MEGAPIXEL = 1_000_000
-# Four channels of 16 bits, uncompressed: no photograph within the limit of pixels takes more.
+# Four channels of 16 bits, uncompressed: no image within the limit of pixels needs more.
 BYTES_A_PIXEL = 8
-SETTLED = 2_000_000_000  # nanoseconds: some file systems count in steps of two seconds
+SETTLED = 2_000_000_000  # Nanoseconds. Some file systems count in steps of two seconds.
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-# JPEG markers (ITU-T T.81, table B.1) after which the pixels start, and of segments that hold none of them.
+# JPEG markers (ITU-T T.81, table B.1) after which the pixels start, and of segments without any.
 SOS = 0xDA
 ASIDE = {*range(0xE0, 0xF0), 0xFE}
 PADDED = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 
 class Header(NamedTuple):
-    """What a photograph's file says: size in bytes and pixels, digest of its bytes; and the problem it is, if any.
+    """Properties of an image file, or the problem that prevents its use.
 
-    ``problem`` is empty or ``empty``, ``not_an_image``, ``unreadable``, ``truncated`` or ``oversized``, ``found`` says
-    what was found then. ``focus``, ``exposure``, ``field`` and ``quality``, 0 to 1 with four digits, are those of
-    ``quality.assess``, and empty where there is a problem.
+    Attributes:
+        size: Bytes of the file. All values are empty if unknown.
+        width: Width in pixels.
+        height: Height in pixels.
+        digest: Digest of the bytes.
+        problem: ``empty``, ``not_an_image``, ``unreadable``, ``truncated`` or ``oversized``. Empty if there is none.
+        found: Description of the problem.
+        focus: Sharpness, 0 to 1 with four digits. This and the next three are empty if there is a problem.
+        exposure: See ``quality.assess``.
+        field: See ``quality.assess``.
+        quality: See ``quality.assess``.
     """
 
     size: int | str = ""
@@ -55,33 +63,43 @@ class Header(NamedTuple):
 
 
 class State(NamedTuple):
-    """What tells a file from what it was before: size in bytes and time of its last change in ns since 1970."""
+    """State of a file, which differs after a change: size in bytes, and time of the last change in ns since 1970."""
 
     size: int
     changed: int
 
 
-def read_headers(paths: Sequence[str], megapixels: int, kept: Path, code: str, threads: int) -> list[Header]:
-    """What each of the files ``paths`` says, all decoded once.
+def read_headers(paths: Sequence[str], megapixels: int, *, cache: Path, code: str, threads: int) -> list[Header]:
+    """Read the header of each file and decode its pixels once.
 
-    A file whose header promises more than ``megapixels``, or that is larger than so many pixels can be, is neither
-    decoded nor read as a whole. ``kept`` remembers good files: one of the same path, size and time of change is not
-    read again as long as ``code``, which stands for what reads them, and ``megapixels`` are the same.
+    A file is neither read as a whole nor decoded if its header has more than ``megapixels``, or if it is larger than so
+    many pixels can be. Headers of good files are cached. A file is read again if its size or time of change, ``code``
+    or ``megapixels`` differ.
+
+    Args:
+        paths: Files to read.
+        megapixels: Largest size of an image.
+        cache: File of the cached headers.
+        code: Stands for the code that reads the files.
+        threads: Number of threads that read.
+
+    Returns:
+        The header of each path.
     """
     start = time.time_ns()
     stamp = f"{code} {megapixels}"
     states = {path: _state(path) for path in paths}
-    headers = {path: header for path, (state, header) in _recall(kept, stamp).items() if states.get(path) == state}
+    headers = {path: header for path, (state, header) in _read_cache(cache, stamp).items() if states.get(path) == state}
     unread = [path for path in paths if path not in headers]
     if unread:
-        headers.update(zip(unread, read_anew(unread, megapixels, threads), strict=True))
+        headers.update(zip(unread, examine_files(unread, megapixels, threads), strict=True))
         settled = {
             path: (state, headers[path])
             for path, state in states.items()
             # A file that changed just now may change again within the same tick of the clock.
             if state and state.changed < start - SETTLED and not headers[path].problem
         }
-        _remember(kept, stamp, settled)
+        _write_cache(cache, stamp, settled)
     return [headers[path] for path in paths]
 
 
@@ -93,46 +111,46 @@ def _state(path: str) -> State | None:
     return State(status.st_size, status.st_mtime_ns)
 
 
-def _recall(kept: Path, stamp: str) -> dict[str, tuple[State, Header]]:
+def _read_cache(cache: Path, stamp: str) -> dict[str, tuple[State, Header]]:
     try:
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = json.loads(cache.read_text(encoding="utf-8"))
         if content["code"] != stamp:
             return {}
         return {path: (State(*state), Header(*header)) for path, (state, header) in content["headers"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or not what this module wrote
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # No file yet, or not written by this module.
         return {}
 
 
-def _remember(kept: Path, stamp: str, headers: Mapping[str, tuple[State, Header]]) -> None:
+def _write_cache(cache: Path, stamp: str, headers: Mapping[str, tuple[State, Header]]) -> None:
     try:
-        with whole_file(kept) as part:
+        with whole_file(cache) as part:
             # Escaped, as file names need not be UTF-8.
             part.write_text(json.dumps({"code": stamp, "headers": headers}), encoding="ascii")
     except OSError as error:
-        log.info("%s: what was read is not kept for the next time (%s)", kept, error)
+        log.info("%s: the headers of the images are not cached (%s)", cache, error)
 
 
-def read_anew(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
-    """What ``read_headers`` says of the files ``paths``, with nothing remembered."""
-    # Here, because split and organize reach this module and should not wait for Pillow.
+def examine_files(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
+    """Read the header of each file as ``read_headers`` does, without a cache."""
+    # Imported here, because other stages import this module and should not wait for Pillow.
     import cv2
     from PIL import Image, PngImagePlugin
 
-    cv2.setNumThreads(1)  # the threads below each have a photograph of their own
+    cv2.setNumThreads(1)  # Each of the threads below decodes another image.
     Image.init()
-    # The limit is ours, so that it counts before anything is decoded and becomes a problem, not an exception.
+    # This module checks its own limit before it decodes anything. Pillow would raise an exception.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     # One long text beside the pixels is as harmless as several short ones, which have this limit.
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     try:
-        # A header that is odd but readable is none of the user's business, one that is not becomes a problem.
+        # An odd but readable header needs no warning. An unreadable one becomes a problem.
         with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda path: _read_header(path, megapixels), paths))
+            return list(pool.map(lambda path: _examine_file(path, megapixels), paths))
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _read_header(path: str, megapixels: int) -> Header:
+def _examine_file(path: str, megapixels: int) -> Header:
     try:
         # Opening a named pipe would wait for ever.
         if not Path(path).is_file():
@@ -149,9 +167,9 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         return Header(0, problem="empty", found="0 bytes")
-    most = megapixels * MEGAPIXEL
-    if size > BYTES_A_PIXEL * most:
-        found = f"{size} bytes, expected {BYTES_A_PIXEL * most} at most for {megapixels} megapixels"
+    limit = megapixels * MEGAPIXEL
+    if size > BYTES_A_PIXEL * limit:
+        found = f"{size} bytes, expected {BYTES_A_PIXEL * limit} at most for {megapixels} megapixels"
         return Header(size, problem="oversized", found=found)
     try:
         width, height = Image.open(file, formats=FORMATS).size
@@ -162,10 +180,10 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
             return Header(size, problem="unreadable", found="broken header")
         found = f"starts with {start!r}, expected JPEG, PNG, TIFF, BMP or WebP"
         return Header(size, problem="not_an_image", found=found)
-    # A broken header makes Pillow raise nearly anything, and one bad file must not end the inventory of all others.
+    # Pillow raises many types for a broken header. One bad file must not end the inventory of the others.
     except Exception as error:
         return Header(size, problem="unreadable", found=f"broken header ({error or type(error).__name__})")
-    if width * height > most:
+    if width * height > limit:
         found = f"{width} x {height} pixels, expected {megapixels} megapixels at most"
         return Header(size, width, height, problem="oversized", found=found)
     file.seek(0)
@@ -180,7 +198,11 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
 
 
 def _decode(content: bytes) -> tuple["np.ndarray | None", str]:
-    """An image, uint8 (height, width), or what keeps Pillow, or OpenCV, which is to decode it later, from all of it."""
+    """Decode an image to grey, uint8 (height, width), with Pillow and with OpenCV, which preprocessing uses.
+
+    Returns:
+        The pixels and ``""``, or None and the reason why one of the two cannot decode all of them.
+    """
     import cv2
     import numpy as np
     from PIL import Image
@@ -189,7 +211,7 @@ def _decode(content: bytes) -> tuple["np.ndarray | None", str]:
         Image.open(io.BytesIO(content), formats=FORMATS).load()
     except Exception as error:
         return None, str(error) or type(error).__name__
-    try:  # Pillow forgives files that lack their last bytes
+    try:  # Pillow accepts files that lack their last bytes.
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         decoded = None
@@ -199,38 +221,39 @@ def _decode(content: bytes) -> tuple["np.ndarray | None", str]:
 
 
 def read_jpeg(content: bytes) -> tuple["np.ndarray | None", str]:
-    """A JPEG, uint8 (height, width), or what is missing or wrong among its pixels, in the words of libjpeg-turbo.
+    """Decode a JPEG to grey and check that no pixel is missing or wrong.
 
-    It may be reduced, so that its shorter side is still one that ``quality.assess`` wants.
+    OpenCV and Pillow fill missing pixels with grey and report nothing. libjpeg warns of them. It also warns of oddities
+    that change no pixel: application data, comments, junk between segments of the header, and zeros before the end. A
+    JPEG that decodes without these is good. No decoder notices damage that is valid code, such as some flipped bits.
 
-    OpenCV and Pillow fill what is missing with grey and say nothing. libjpeg warns of it, but also of oddities that
-    change no pixel: those of application data and comments, junk between segments of the header, and zeros before the
-    end. What passes without these is good. No decoder notices damage that happens to be valid code, as a flipped bit
-    may be.
+    Returns:
+        Pixels, uint8 (height, width), or None; and the fault in the words of libjpeg-turbo, empty if there is none. The
+        image may be reduced to the size that ``quality.assess`` needs.
     """
-    grey, fault = _strictly(content)
+    grey, fault = _decode_strictly(content)
     if not fault:
         return grey, ""
-    if "subsampling" in fault:  # a rare one, which OpenCV and Pillow decode
+    if "subsampling" in fault:  # A rare kind, which OpenCV and Pillow decode.
         return _decode(content)
-    header, scans = _bare(content)
-    grey, fault = _strictly(header + scans)
+    header, scans = _without_extras(content)
+    grey, fault = _decode_strictly(header + scans)
     if padded := PADDED.fullmatch(fault):
         end = scans.find(EOI)
         start = end - int(padded[1])
         if not any(scans[start:end]):
-            grey, fault = _strictly(header + scans[:start] + EOI)
+            grey, fault = _decode_strictly(header + scans[:start] + EOI)
     return grey, fault
 
 
-def _strictly(content: bytes) -> tuple["np.ndarray | None", str]:
-    """A JPEG, or the first warning."""
+def _decode_strictly(content: bytes) -> tuple["np.ndarray | None", str]:
+    """Decode a JPEG, or return None and the first warning."""
     from simplejpeg import decode_jpeg
 
     from retinaflow.data.quality import DIAMETER
 
     try:
-        # Down to an eighth of the size: all data are decoded, but no more pixels are computed than are wanted.
+        # Down to an eighth of the size. All data are decoded, but only the needed pixels are computed.
         grey = decode_jpeg(
             content, "GRAY", fastdct=True, fastupsample=True, min_height=DIAMETER, min_width=DIAMETER, strict=True
         )
@@ -239,8 +262,8 @@ def _strictly(content: bytes) -> tuple["np.ndarray | None", str]:
     return grey[..., 0], ""
 
 
-def _bare(content: bytes) -> tuple[bytes, bytes]:
-    """Header of a JPEG with nothing in it that decoders skip, and all that follows it."""
+def _without_extras(content: bytes) -> tuple[bytes, bytes]:
+    """Return the header of a JPEG without the segments that decoders skip, and everything after it."""
     segments, at = [SOI], len(SOI)
     while (start := content.find(b"\xff", at)) >= 0 and len(content) > start + 3:
         marker = content[start + 1]

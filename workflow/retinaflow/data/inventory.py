@@ -1,17 +1,20 @@
-"""Find the photographs of a data set, join them with their labels and say what is wrong with which."""
+"""Inventory of a data set: find its images, join them with their labels, and list the problems of each."""
 
 import logging
-import re
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
+
+from retinaflow.data.frames import parse_numbers, read_frame, write_frame
 from retinaflow.data.headers import Header, read_headers
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_level
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, name_parser, parse_grade
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import files_below
-from retinaflow.storage.tables import Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -23,228 +26,277 @@ PROBLEM_COLUMNS = ("data_set", "image", "path", "problem", "found")
 NAMED = "named in exclude"
 EXAMPLES = 5
 
-Fault = tuple[str, str]  # kind of problem and what was found; both empty where there is none
+Problem = tuple[str, str]  # Kind of the problem and a description.
 
 
 class InventoryReport(NamedTuple):
-    """Photographs found, how many of them are usable, of how many patients those are, and rows of each problem."""
+    """Number of images, of usable images, of patients with usable images, and of problems of each kind."""
 
-    photographs: int
+    images: int
     usable: int
     patients: int
     problems: dict[str, int]
 
 
 class Label(NamedTuple):
-    """What the label table says of one image: a level, or a problem and what was found."""
+    """Label of an image.
 
-    level: str
+    Attributes:
+        grade: The grade as text, empty if there is a problem.
+        problem: Kind of the problem, or empty.
+        found: Content of the label table.
+    """
+
+    grade: str
     problem: str
     found: str
 
 
-def take_inventory(
-    dataset: str,
-    folders: Sequence[Path],
-    labels: Sequence[LabelRow],
-    classes: Sequence[str],
-    patient_pattern: str,
-    exclude: Collection[str],
-    megapixels: int,
-    train: Path | None,
-    inventory: Path,
-    problems: Path,
-    kept: Path,
-    code: str,
-    threads: int,
-) -> InventoryReport:
-    """Write the tables ``inventory`` (a row for each photograph) and ``problems`` of the data set called ``dataset``.
+@dataclass(frozen=True)
+class InventoryJob:
+    """One inventory to take.
 
-    Photographs are looked for in ``folders`` and all folders below; files and labels meet by image name (case counts).
-    ``patient_pattern`` is matched against whole image names, its groups ``patient`` and, optionally, ``eye`` are kept;
-    an image that does not match is a patient of its own. Images named in ``exclude`` are left out whatever they are.
-    ``megapixels``, ``kept`` and ``code`` are those of ``read_headers``. ``train`` is the inventory of the training set
-    where this is the test set: what would leak from one to the other is a problem of the photograph in the test set.
-
-    A photograph has one problem at most, the first that applies in this order: named in ``exclude``; its name twice;
-    its file; its label; the same bytes as another. None is an error here: what to do about which decides ``verdict``.
-
-    Raises ``RetinaflowError``, having written nothing, if there is no photograph, ``exclude`` names an unknown image or
-    the pattern is no pattern.
+    Args:
+        data_set: Name of the data set, ``train`` or ``test``.
+        folders: Folders of images. Their subfolders are searched, too.
+        labels: Rows of the label table. Files and labels match by image name; case counts.
+        grade_names: Names of the grades, in their order.
+        patient_pattern: Regular expression for image names, as ``labels.name_parser`` takes it.
+        exclude: Names of images to leave out.
+        megapixels: Largest size of an image that is decoded.
+        train: Inventory of the training set if this is the test set. Images that would leak from one set to the other
+            are problems of the test set.
+        inventory: Output table, a row for each image (``INVENTORY_COLUMNS``).
+        problems: Output table, a row for each problem (``PROBLEM_COLUMNS``).
+        cache: File of the cached headers.
+        code: Stands for the code that reads the images. Headers that other code read are not reused.
+        threads: Number of threads that read.
     """
-    identify = identifier(patient_pattern)
-    photographs, others = _find_photographs(dataset, folders)
-    excluded = _excluded(dataset, exclude, set(photographs.values()) | {label.image for label in labels})
-    judged, repeated = _judge_labels(labels, classes)
-    headers = read_headers(list(photographs), megapixels, kept, code, threads)
 
-    rows: list[Row] = []
-    for (path, image), header in zip(photographs.items(), headers, strict=True):
-        patient, eye = identify(image)
-        level = judged[image].level if image in judged else ""
-        file = (header.size, header.width, header.height, header.digest)
-        looks = (header.focus, header.exposure, header.field, header.quality)
-        values = (image, path, level, patient, eye, *file, *looks, "")
-        rows.append(dict(zip(INVENTORY_COLUMNS, map(str, values), strict=True)))
+    data_set: str
+    folders: Sequence[Path]
+    labels: Sequence[LabelRow]
+    grade_names: Sequence[str]
+    patient_pattern: str
+    exclude: Collection[str]
+    megapixels: int
+    train: Path | None
+    inventory: Path
+    problems: Path
+    cache: Path
+    code: str
+    threads: int = 1
 
-    faults = _find_faults(photographs, headers, judged, excluded)
-    faults |= _find_copies([row for row in rows if row["path"] not in faults])
-    if train:
-        known = usable(read_table(train, INVENTORY_COLUMNS))
-        faults |= _find_leaks([row for row in rows if row["path"] not in faults], known)
-    for row in rows:
-        row["problem"] = faults.get(row["path"], ("", ""))[0]
 
-    found = [(row["image"], row["path"], *faults[row["path"]]) for row in rows if row["problem"]]
-    for image in sorted(judged.keys() - set(photographs.values())):
-        found.append((image, "", *(("excluded", NAMED) if image in excluded else ("no_image", judged[image].found))))
-    found += [(image, "", "repeated_label", fault) for image, fault in repeated.items()]
-    found += [("", path, "other_file", "no extension of a photograph") for path in others]
-    table = [dict(zip(PROBLEM_COLUMNS, (dataset, *values), strict=True)) for values in found]
-    write_table(problems, PROBLEM_COLUMNS, table)
-    write_table(inventory, INVENTORY_COLUMNS, rows)
+def take_inventory(job: InventoryJob) -> InventoryReport:
+    """Write the tables of images and problems of a data set.
 
-    good = usable(rows)
-    report = InventoryReport(
-        len(rows), len(good), len({row["patient"] for row in good}), dict(Counter(row["problem"] for row in table))
-    )
-    log.info("%s: %d of %d photographs usable, of %d patients", dataset, report.usable, len(rows), report.patients)
+    An image has at most one problem. It is the first of these:
+
+    - ``exclude`` names it.
+    - Another image has the same name.
+    - Its file cannot be used.
+    - Its label is missing, unknown or ambiguous.
+    - Another image has the same bytes.
+    - It is in the test set, and its bytes or its patient are in the training set.
+
+    A problem is no error here: ``problem_policy`` decides about that.
+
+    Raises:
+        RetinaflowError: There is no image, ``exclude`` names an unknown image, or the patient pattern is wrong. No
+            table is written.
+    """
+    parse_name = name_parser(job.patient_pattern)
+    paths, other_files = _find_images(job.data_set, job.folders)
+    labels, repeated = _check_labels(job.labels, job.grade_names)
+    excluded = _excluded_images(job.data_set, job.exclude, known={*paths.values(), *labels})
+    headers = read_headers(list(paths), job.megapixels, cache=job.cache, code=job.code, threads=job.threads)
+    images = _join(paths, headers, labels=labels, parse_name=parse_name)
+
+    problems = _image_problems(paths, headers, labels=labels, excluded=excluded)
+    problems |= _find_copies(_without(images, problems))
+    if job.train:
+        train = usable(read_frame(job.train, INVENTORY_COLUMNS))
+        problems |= _find_leaks(_without(images, problems), train)
+    images["problem"] = pd.Series([problems.get(path, ("", ""))[0] for path in paths], dtype=object)
+
+    listed = [(image, path, *problems[path]) for path, image in paths.items() if path in problems]
+    for image in sorted(labels.keys() - set(paths.values())):
+        listed.append((image, "", *(("excluded", NAMED) if image in excluded else ("no_image", labels[image].found))))
+    listed += [(image, "", "repeated_label", found) for image, found in repeated.items()]
+    listed += [("", path, "other_file", "no extension of a photograph") for path in other_files]
+    table = pd.DataFrame([(job.data_set, *row) for row in listed], columns=PROBLEM_COLUMNS, dtype=object)
+    write_frame(job.problems, table)
+    write_frame(job.inventory, images)
+
+    report = report_of(images, table)
+    counts = (report.usable, report.images, report.patients)
+    log.info("%s: %d of %d images usable, of %d patients", job.data_set, *counts)
     return report
 
 
-def usable(rows: Iterable[Row]) -> list[Row]:
-    """Rows of an inventory, or of a table made from one, whose photograph has no problem."""
-    return [row for row in rows if not row.get("problem")]
+def report_of(images: pd.DataFrame, problems: pd.DataFrame) -> InventoryReport:
+    """Count the rows of an inventory and of its table of problems."""
+    good = usable(images)
+    return InventoryReport(len(images), len(good), good["patient"].nunique(), dict(Counter(problems["problem"])))
 
 
-def identifier(pattern: str) -> Callable[[str], tuple[str, str]]:
-    """A function that tells patient and eye, ``""`` where it is not known, by the name of an image.
+def usable(images: pd.DataFrame) -> pd.DataFrame:
+    """Rows of an inventory, or of a table made from one, whose image has no problem."""
+    return images[images["problem"] == ""] if "problem" in images else images
 
-    Raises ``RetinaflowError`` if ``pattern`` is no regular expression with the group ``patient``.
+
+def read_usable(path: str | os.PathLike[str], columns: Sequence[str] = INVENTORY_COLUMNS) -> pd.DataFrame:
+    """Read the usable rows of an inventory, or of a table made from one.
+
+    Args:
+        path: The table.
+        columns: Columns that it must have, ``grade`` among them.
+
+    Returns:
+        All columns, ``grade`` as int and all others as text. The index has a gap for each row that is left out.
+
+    Raises:
+        RetinaflowError: The table is damaged, or an image without problem has no grade.
     """
-    try:
-        # A name may hold any character, and `.` is meant to stand for each.
-        compiled = re.compile(pattern, re.DOTALL)
-    except re.error as error:
-        raise RetinaflowError(f"data.patient_pattern: {pattern!r} is no regular expression ({error}).") from error
-    if "patient" not in compiled.groupindex:
-        raise RetinaflowError(
-            f"data.patient_pattern: {pattern!r} has no group named 'patient', expected one as in "
-            "'(?P<patient>.+)_(?P<eye>left|right)'."
-        )
-
-    def identify(image: str) -> tuple[str, str]:
-        match = compiled.fullmatch(image)
-        groups = match.groupdict() if match else {}
-        return groups.get("patient") or image, groups.get("eye") or ""
-
-    return identify
+    images = usable(read_frame(path, columns))
+    return images.assign(grade=parse_numbers(path, images["grade"], int))
 
 
-def _find_photographs(dataset: str, folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
-    """Paths of all photographs with their image names, in the order of the names; and paths of all other files."""
-    # A dictionary, because one folder may lie within another.
+def _without(images: pd.DataFrame, problems: Mapping[str, Problem]) -> pd.DataFrame:
+    return images[~images["path"].isin(problems.keys())]
+
+
+def _find_images(data_set: str, folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """Return the path and name of each image, in the order of the names, and the paths of all other files."""
+    # A dictionary, because one folder may be inside another.
     paths = {entry.path: entry.name for folder in folders for _, entry in files_below(str(folder))}
     found = [(image_name(name), path) for path, name in paths.items() if name.lower().endswith(IMAGE_EXTENSIONS)]
-    photographs = {path: image for image, path in sorted(found)}
-    if not photographs:
+    images = {path: image for image, path in sorted(found)}
+    if not images:
         raise RetinaflowError(
-            f"{dataset}: no photograph in {', '.join(map(str, folders))} among {len(paths)} files. Expected files "
+            f"{data_set}: no image in {', '.join(map(str, folders))} among {len(paths)} files. Expected files "
             f"that end in {', '.join(IMAGE_EXTENSIONS)}: correct the folder in the configuration."
         )
-    return photographs, sorted(paths.keys() - photographs.keys())
+    return images, sorted(paths.keys() - images.keys())
 
 
-def _excluded(dataset: str, exclude: Collection[str], known: Collection[str]) -> set[str]:
+def _join(
+    paths: Mapping[str, str],
+    headers: Sequence[Header],
+    *,
+    labels: Mapping[str, Label],
+    parse_name: Callable[[str], tuple[str, str]],
+) -> pd.DataFrame:
+    """Return the table of images (``INVENTORY_COLUMNS``), with the column ``problem`` empty."""
+    rows = []
+    for (path, image), header in zip(paths.items(), headers, strict=True):
+        grade = labels[image].grade if image in labels else ""
+        file = (header.size, header.width, header.height, header.digest)
+        quality = (header.focus, header.exposure, header.field, header.quality)
+        rows.append((image, path, grade, *parse_name(image), *file, *quality, ""))
+    return pd.DataFrame(rows, columns=INVENTORY_COLUMNS, dtype=object)
+
+
+def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collection[str]) -> set[str]:
     excluded = {image_name(name) for name in exclude}
     if unknown := sorted(excluded - set(known)):
         raise RetinaflowError(
-            f"{dataset}: data.{dataset}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
-            f"{f' and {len(unknown) - EXAMPLES} more' if len(unknown) > EXAMPLES else ''}, which is neither a "
-            "photograph nor in the label table. Correct or remove it there."
+            f"{data_set}: data.{data_set}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
+            f"{f' and {len(unknown) - EXAMPLES} more' if len(unknown) > EXAMPLES else ''}, which is neither an "
+            "image nor in the label table. Correct or remove it there."
         )
     return excluded
 
 
-def _judge_labels(labels: Sequence[LabelRow], classes: Sequence[str]) -> tuple[dict[str, Label], dict[str, str]]:
-    """What the labels say of each image; and, for images in several rows that agree, what was found."""
+def _check_labels(labels: Sequence[LabelRow], grade_names: Sequence[str]) -> tuple[dict[str, Label], dict[str, str]]:
+    """Return the label of each image, and a description of the rows of each image that has several equal labels."""
     by_image: dict[str, list[LabelRow]] = defaultdict(list)
     for label in labels:
         by_image[label.image].append(label)
-    judged, repeated = {}, {}
-    for image, same in by_image.items():
-        where = f"row{'s' if len(same) > 1 else ''} {', '.join(str(label.row) for label in same)}"
-        found = f"level {', '.join(repr(label.level_text) for label in same)} in {where}"
-        levels = {parse_level(label.level_text, classes) for label in same}
-        level = levels.pop()
-        if levels:
-            judged[image] = Label("", "duplicate_label", found)
-        elif level is None:
-            judged[image] = Label("", "bad_grade", f"{found}, expected 0 to {len(classes) - 1} or the name of a class")
+    checked, repeated = {}, {}
+    for image, rows in by_image.items():
+        where = f"row{'s' if len(rows) > 1 else ''} {', '.join(str(label.row) for label in rows)}"
+        found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {where}"
+        grades = {parse_grade(label.grade_text, grade_names) for label in rows}
+        grade = grades.pop()
+        if grades:
+            checked[image] = Label("", "duplicate_label", found)
+        elif grade is None:
+            expected = f"expected 0 to {len(grade_names) - 1} or the name of a class"
+            checked[image] = Label("", "bad_grade", f"{found}, {expected}")
         else:
-            judged[image] = Label(str(level), "", found)
-        if len(same) > 1 and not levels:
+            checked[image] = Label(str(grade), "", found)
+        if len(rows) > 1 and not grades:
             repeated[image] = found
-    return judged, repeated
+    return checked, repeated
 
 
-def _find_faults(
-    photographs: Mapping[str, str], headers: Sequence[Header], judged: Mapping[str, Label], excluded: Collection[str]
-) -> dict[str, Fault]:
-    """First problem of each path by itself, where it has one."""
+def _image_problems(
+    paths: Mapping[str, str], headers: Sequence[Header], *, labels: Mapping[str, Label], excluded: Collection[str]
+) -> dict[str, Problem]:
+    """Return the first problem of each path that concerns this image alone, its name or its label."""
     same_name: dict[str, list[str]] = defaultdict(list)
-    for path, image in photographs.items():
+    for path, image in paths.items():
         if image not in excluded:
             same_name[image.casefold()].append(path)
-    faults = {}
-    for (path, image), header in zip(photographs.items(), headers, strict=True):
+    problems = {}
+    for (path, image), header in zip(paths.items(), headers, strict=True):
         twins = [twin for twin in same_name[image.casefold()] if twin != path]
         if image in excluded:
-            faults[path] = ("excluded", NAMED)
+            problems[path] = ("excluded", NAMED)
         elif twins:
-            faults[path] = ("duplicate_image", f"the same name as {', '.join(map(repr, twins))}")
+            problems[path] = ("duplicate_image", f"the same name as {', '.join(map(repr, twins))}")
         elif header.problem:
-            faults[path] = (header.problem, header.found)
-        elif image not in judged:
-            faults[path] = ("no_label", "no row in the label table")
-        elif judged[image].problem:
-            faults[path] = (judged[image].problem, judged[image].found)
-    return faults
+            problems[path] = (header.problem, header.found)
+        elif image not in labels:
+            problems[path] = ("no_label", "no row in the label table")
+        elif labels[image].problem:
+            problems[path] = (labels[image].problem, labels[image].found)
+    return problems
 
 
-def _find_copies(rows: Sequence[Row]) -> dict[str, Fault]:
-    """Photographs whose bytes are those of another: all of them if the levels differ, or all but the first."""
-    same: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        same[row["digest"]].append(row)
-    faults = {}
-    for first, *rest in same.values():
-        other = next((row for row in rest if row["grade"] != first["grade"]), None)
-        for row in rest:
-            faults[row["path"]] = _copy(row, first if row["grade"] != first["grade"] or not other else other)
-        if other:
-            faults[first["path"]] = _copy(first, other)
-    return faults
+def _find_copies(images: pd.DataFrame) -> dict[str, Problem]:
+    """Find images with the bytes of another one: all of them if the grades differ, else all but the first."""
+    same_bytes: dict[str, list[Any]] = defaultdict(list)
+    for image in _rows(images):
+        same_bytes[image.digest].append(image)
+    problems = {}
+    for first, *rest in same_bytes.values():
+        conflict = next((image for image in rest if image.grade != first.grade), None)
+        for image in rest:
+            original = first if image.grade != first.grade or not conflict else conflict
+            problems[image.path] = _copy(image, original)
+        if conflict:
+            problems[first.path] = _copy(first, conflict)
+    return problems
 
 
-def _find_leaks(rows: Sequence[Row], train: Sequence[Row]) -> dict[str, Fault]:
-    """Photographs of the test set that the training set ``train`` knows, or knows the patient of."""
-    by_digest = {row["digest"]: row for row in reversed(train)}
-    by_patient = {row["patient"]: row for row in reversed(train)}
-    faults = {}
-    for row in rows:
-        original, fellow = by_digest.get(row["digest"]), by_patient.get(row["patient"])
-        if original and original["grade"] != row["grade"]:
-            faults[row["path"]] = _copy(row, original)
-        elif fellow:
-            faults[row["path"]] = ("patient_in_both", f"patient {row['patient']!r} has {fellow['path']!r} in train")
+def _find_leaks(images: pd.DataFrame, train: pd.DataFrame) -> dict[str, Problem]:
+    """Find images of the test set whose bytes or patient are among the usable images of the training set."""
+    known = _rows(train)[::-1]  # Reversed, so that the first of several images counts.
+    by_digest = {image.digest: image for image in known}
+    by_patient = {image.patient: image for image in known}
+    problems = {}
+    for image in _rows(images):
+        original, same_patient = by_digest.get(image.digest), by_patient.get(image.patient)
+        if original and original.grade != image.grade:
+            problems[image.path] = _copy(image, original)
+        elif same_patient:
+            found = f"patient {image.patient!r} has {same_patient.path!r} in train"
+            problems[image.path] = ("patient_in_both", found)
         elif original:
-            faults[row["path"]] = _copy(row, original)
-    return faults
+            problems[image.path] = _copy(image, original)
+    return problems
 
 
-def _copy(row: Row, original: Row) -> Fault:
-    if row["grade"] == original["grade"]:
-        return "identical", f"the same bytes and level as {original['path']!r}"
-    where = f"{original['path']!r} of grade {original['grade']}"
-    return "identical_conflict", f"grade {row['grade']}, but the same bytes as {where}"
+def _rows(images: pd.DataFrame) -> list[Any]:
+    """Rows as named tuples."""
+    return list(images.itertuples(index=False))
+
+
+def _copy(image: Any, original: Any) -> Problem:
+    if image.grade == original.grade:
+        return "identical", f"the same bytes and level as {original.path!r}"
+    where = f"{original.path!r} of grade {original.grade}"
+    return "identical_conflict", f"grade {image.grade}, but the same bytes as {where}"

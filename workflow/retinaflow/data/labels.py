@@ -1,10 +1,10 @@
-"""Read a label table, CSV as people and programs export it, plain or inside a .zip archive."""
+"""Label tables, CSV as people and programs export it, and the meaning of image names and grades in them."""
 
 import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from retinaflow.errors import RetinaflowError
@@ -17,17 +17,23 @@ SHOWN = 10
 
 
 class LabelRow(NamedTuple):
-    """One row of a label table: name of the image, level as written, and number of the row (the header is row 1)."""
+    """One row of a label table.
+
+    Attributes:
+        image: Name of the image.
+        grade_text: Its grade as written.
+        row: Number of the row. The header is row 1.
+    """
 
     image: str
-    level_text: str
+    grade_text: str
     row: int
 
 
 def image_name(filename: str) -> str:
-    """Name of an image: ``filename`` without a photograph's extension (any case) and without blanks around it.
+    """Return ``filename`` without the extension of an image, in any case, and without blanks around it.
 
-    What follows a dot and is no such extension belongs to the name, as in ``a.v2``.
+    The name includes any other extension, as in ``a.v2``.
     """
     name = filename.strip()
     if name.lower().endswith(IMAGE_EXTENSIONS):
@@ -35,60 +41,101 @@ def image_name(filename: str) -> str:
     return name
 
 
-def read_labels(path: str, image_column: str, level_column: str) -> list[LabelRow]:
-    """Read image names and levels from a CSV table (comma, semicolon or tab), or ``x.zip`` with one inside.
+def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
+    """Return a function that reads patient and eye from the name of an image.
 
-    UTF-8, or what Excel calls Unicode text (UTF-16 with a byte order mark). Columns go by name, in any case if no
-    other spelling is there. Of a relative path, the last component names the image. Other columns and blank rows are
-    passed over; levels stay text, for ``parse_level``.
-    Raises ``RetinaflowError`` if the table cannot be read, is empty or too large, lacks a column or has it twice, or an
-    image name is missing, an absolute path or one that leads upwards.
+    The eye is ``""`` if it is unknown. An image whose whole name does not match is a patient of its own.
+
+    Args:
+        pattern: Regular expression with the group ``patient`` and, optionally, the group ``eye``.
+
+    Raises:
+        RetinaflowError: ``pattern`` is no regular expression or has no group ``patient``.
+    """
+    try:
+        # A name may have any character, and `.` should match each of them.
+        compiled = re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise RetinaflowError(f"data.patient_pattern: {pattern!r} is no regular expression ({error}).") from error
+    if "patient" not in compiled.groupindex:
+        raise RetinaflowError(
+            f"data.patient_pattern: {pattern!r} has no group named 'patient', expected one as in "
+            "'(?P<patient>.+)_(?P<eye>left|right)'."
+        )
+
+    def parse(image: str) -> tuple[str, str]:
+        match = compiled.fullmatch(image)
+        groups = match.groupdict() if match else {}
+        return groups.get("patient") or image, groups.get("eye") or ""
+
+    return parse
+
+
+def read_labels(path: str, image_column: str, grade_column: str) -> list[LabelRow]:
+    """Read image names and grades from a label table.
+
+    The delimiter is a comma, semicolon or tab. The encoding is UTF-8, or UTF-16 with a byte order mark ("Unicode text"
+    in Excel). Other columns and blank rows are ignored. Grades stay text, for ``parse_grade``.
+
+    Args:
+        path: The table, or ``x.zip`` with one inside.
+        image_column: Column of the image names. The last component of a relative path names the image.
+        grade_column: Column of the grades. If no column has the exact name, upper and lower case count as equal.
+
+    Raises:
+        RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice. An image
+            name is missing, an absolute path or one that leads upwards.
     """
     text = _read_text(path)
     cure = "add it if the table has none, or set data.image_column and data.grade_column"
-    delimiter, header, (image, level) = _columns(path, text, (image_column, level_column), cure)
+    delimiter, width, (image, grade) = _columns(path, text, wanted=(image_column, grade_column), cure=cure)
     labels = []
     for number, cells in _data_rows(path, text, delimiter):
-        if len(cells) != header:
-            if any(cell.strip() for cell in cells[header:]):
+        if len(cells) != width:
+            if any(cell.strip() for cell in cells[width:]):
                 raise RetinaflowError(
-                    f"{path}: row {number} has {len(cells)} values, expected {header} as in the header: put a value "
+                    f"{path}: row {number} has {len(cells)} values, expected {width} as in the header: put a value "
                     "that contains the delimiter in quotes."
                 )
-            cells += [""] * (header - len(cells))
-        labels.append(LabelRow(_checked_name(path, number, cells[image]), cells[level].strip(), number))
+            cells += [""] * (width - len(cells))
+        labels.append(LabelRow(_checked_name(path, number, cells[image]), cells[grade].strip(), number))
     if not labels:
-        raise RetinaflowError(f"{path}: no row below the header, expected one for each photograph. Add them.")
+        raise RetinaflowError(f"{path}: no row below the header, expected one for each image. Add them.")
     return labels
 
 
 def read_paths(path: str) -> list[str]:
-    """Paths of photographs as a list has them: the column ``image`` of a ``.csv`` table, or else the lines of a text.
+    """Read a list of image paths: the column ``image`` of a ``.csv`` table, or the lines of a text file.
 
-    Blank ones are passed over. Raises ``RetinaflowError`` if the list cannot be read or the column is not there.
+    Blank entries are ignored.
+
+    Raises:
+        RetinaflowError: The list cannot be read, or the table has no such column.
     """
     text = _read_text(path)
     if path.lower().endswith(".csv"):
-        delimiter, _, (image,) = _columns(path, text, ("image",), "or add it if the table has none")
+        cure = "or add it if the table has none"
+        delimiter, _, (image,) = _columns(path, text, wanted=("image",), cure=cure)
         paths = ["".join(cells[image : image + 1]) for _, cells in _data_rows(path, text, delimiter)]
     else:
         paths = text.split("\n")
     return [path.strip() for path in paths if path.strip()]
 
 
-def parse_level(text: str, classes: Sequence[str]) -> int | None:
-    """Level 0..k-1 that ``text`` names among k ``classes``: by the class's name or as a number (2, 2.0 or 2,0).
+def parse_grade(text: str, grade_names: Sequence[str]) -> int | None:
+    """Return the grade 0 to k - 1 of ``text``, which is one of the k ``grade_names`` or a number (2, 2.0 or 2,0).
 
-    None for anything else, and for numbers where a class has the name of a number that is not its level: there, 1 may
-    be meant as either.
+    Returns:
+        The grade, or None for any other text. Also None for a number if one of the names is the number of another
+        grade: there, 1 could be name or number.
     """
     text = text.strip()
-    if text in classes:
-        return list(classes).index(text)
-    if any(name.isdecimal() and int(name) != level for level, name in enumerate(classes)):
+    if text in grade_names:
+        return list(grade_names).index(text)
+    if any(name.isdecimal() and int(name) != grade for grade, name in enumerate(grade_names)):
         return None
     number = re.fullmatch(r"([0-9]{1,9})([.,]0+)?", text)
-    if number and int(number[1]) < len(classes):
+    if number and int(number[1]) < len(grade_names):
         return int(number[1])
     return None
 
@@ -104,7 +151,7 @@ def _read_text(path: str) -> str:
         raise RetinaflowError(f"{path}: the table cannot be read ({error.strerror}). Correct the path.") from error
     if len(content) > TABLE_BYTES:
         raise RetinaflowError(
-            f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each photograph. Correct the "
+            f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each image. Correct the "
             "path, or keep only the columns that are needed."
         )
     encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
@@ -119,13 +166,13 @@ def _read_text(path: str) -> str:
         raise RetinaflowError(f"{path}: holds NUL bytes, expected a CSV table in UTF-8. Save it again as 'CSV UTF-8'.")
     if not text.strip():
         raise RetinaflowError(
-            f"{path}: is empty, expected a header row and one row for each photograph. Correct the path or fill it."
+            f"{path}: is empty, expected a header row and one row for each image. Correct the path or fill it."
         )
     return text
 
 
-def _columns(path: str, text: str, wanted: Sequence[str], cure: str) -> tuple[str, int, list[int]]:
-    """Delimiter, number of columns, and places of those that are wanted."""
+def _columns(path: str, text: str, *, wanted: Sequence[str], cure: str) -> tuple[str, int, list[int]]:
+    """Return the delimiter, the number of columns, and the places of the ``wanted`` ones."""
     headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
     for delimiter, header in headers.items():
         places = [_places(header, column) for column in wanted]
@@ -148,7 +195,7 @@ def _header(text: str, delimiter: str) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
     except csv.Error:
-        # A quote that makes no sense with this delimiter: it is not the one.
+        # A quote that makes no sense with this delimiter: the table has another one.
         return []
 
 
@@ -170,12 +217,11 @@ def _data_rows(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list
 def _checked_name(path: str, number: int, cell: str) -> str:
     folders, _, filename = cell.strip().rpartition("/")
     name = image_name(filename)
-    # A backslash separates folders on Windows and is part of a name elsewhere: which one is meant, nobody can tell.
+    # A backslash separates folders on Windows and is part of a name elsewhere. The table does not show which.
     outside = cell.lstrip().startswith("/") or "\\" in cell or ".." in folders.split("/") or DRIVE.match(cell)
     if outside or name in ("", ".", ".."):
         raise RetinaflowError(
-            f"{path}: row {number} names the image {cell[:80]!r}, expected the name of a photograph, with or without "
-            "its extension, or a path to it that is relative, has / between folders and leads nowhere upwards. "
-            "Correct the row."
+            f"{path}: row {number} names the image {cell[:80]!r}, expected an image name, with or without extension. "
+            "A path must be relative, have / between folders and lead nowhere upwards. Correct the row."
         )
     return name

@@ -1,85 +1,96 @@
-"""Lay photographs out in one folder a class, as links or copies, with an index beside them."""
+"""Folder tree of a split: links to the images or copies, in one folder for each grade, and an index beside them."""
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from retinaflow.data.inventory import usable
+import pandas as pd
+
+from retinaflow.data.frames import write_frame
+from retinaflow.data.inventory import read_usable
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import whole_file
-from retinaflow.storage.tables import Row, read_table, write_table
 
 INDEX_COLUMNS = ("image", "filename", "grade_name", "grade", "patient", "eye", "width", "height", "bytes", "digest")
+TABLE_COLUMNS = ("path", *(name for name in INDEX_COLUMNS if name not in ("filename", "grade_name")))
 
 
-def organize(table: Path, classes: Sequence[str], mode: str, tree: Path, index: Path) -> None:
-    """Put the usable photographs of ``table`` (an inventory or part of a split) under ``tree``/class/.
+def organize(table: Path, grade_names: Sequence[str], *, mode: str, tree: Path, index: Path) -> None:
+    """Place the usable images of a table in the folders ``tree``/grade name.
 
-    ``mode`` is ``symlink`` (relative links), ``hardlink`` or ``copy``. Class folders are emptied first, and made even
-    if they stay empty; the photographs themselves are never changed. The table ``index`` (``INDEX_COLUMNS``, one row a
-    photograph, in the order of ``table``) is written last.
+    The folders are emptied first. Each grade has a folder, even if it stays empty. The images themselves never change.
 
-    Raises ``RetinaflowError`` if a photograph is gone, lies inside ``tree`` or cannot be hard-linked, a class cannot be
-    the name of a folder, or ``tree`` holds a folder that is none of the classes.
+    Args:
+        table: Inventory, or one side of a split.
+        grade_names: Names of the grades, in their order.
+        mode: ``symlink`` (relative links), ``hardlink`` or ``copy``.
+        tree: Folder of the grade folders.
+        index: Output table (``INDEX_COLUMNS``), a row for each image in the order of ``table``. It is written last.
+
+    Raises:
+        RetinaflowError: An image is gone, lies inside ``tree`` or cannot be hard-linked. A grade name cannot be the
+            name of a folder, or ``tree`` has a folder of another name.
     """
-    rows = usable(
-        read_table(table, ("path", *(name for name in INDEX_COLUMNS if name not in ("filename", "grade_name"))))
-    )
-    # Real paths throughout: `..` in a relative link leads elsewhere where the way to the link went through another one.
+    images = read_usable(table, TABLE_COLUMNS)
+    # Resolved, because `..` in a relative link leads elsewhere if the path to the link goes through another link.
     tree = tree.resolve()
-    folders = _class_folders(tree, classes)
-    sources = _sources(table, rows, tree)
+    folders = _grade_folders(tree, grade_names)
+    sources = _sources(table, images["path"], tree)
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-    entries = []
-    for row, source in zip(rows, sources, strict=True):
-        level = int(row["grade"])
-        PLACE[mode](source, folders[level] / source.name)
-        entries.append({**row, "filename": source.name, "grade_name": classes[level]})
-    write_table(index, INDEX_COLUMNS, ({column: entry[column] for column in INDEX_COLUMNS} for entry in entries))
+    for source, grade in zip(sources, images["grade"], strict=True):
+        PLACE[mode](source, folders[grade] / source.name)
+    for column, values in (
+        ("filename", [source.name for source in sources]),
+        ("grade_name", [grade_names[grade] for grade in images["grade"]]),
+    ):
+        images[column] = pd.Series(values, images.index, dtype=object)
+    write_frame(index, images[list(INDEX_COLUMNS)])
 
 
-# Snakemake leaves it in each folder that a job of this workflow made: one of a class that has since been renamed.
-MADE_BY_US = ".snakemake_timestamp"
+# Snakemake leaves this file in each folder that a job made, such as the folder of a grade that has since been renamed.
+MADE_BY_WORKFLOW = ".snakemake_timestamp"
 
 
-def _class_folders(tree: Path, classes: Sequence[str]) -> list[Path]:
-    for name in classes:
+def _grade_folders(tree: Path, grade_names: Sequence[str]) -> list[Path]:
+    for name in grade_names:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise RetinaflowError(f"classes: {name!r} cannot be the name of a folder. Give the class another name.")
+            raise RetinaflowError(
+                f"data.grade_names: {name!r} cannot be the name of a folder. Give the grade another name."
+            )
     tree.mkdir(parents=True, exist_ok=True)
     for entry in sorted(tree.iterdir()):
-        if not entry.is_dir() or entry.name in classes or entry.name.startswith("."):
+        if not entry.is_dir() or entry.name in grade_names or entry.name.startswith("."):
             continue
-        if (entry / MADE_BY_US).exists():
+        if (entry / MADE_BY_WORKFLOW).exists():
             shutil.rmtree(entry)
         else:
             raise RetinaflowError(
-                f"{tree}: holds the folder {entry.name!r}, which is none of the classes "
-                f"{', '.join(map(repr, classes))} and would be taken for one by whatever reads the tree. "
-                "Delete or move it, and run again."
+                f"{tree}: holds the folder {entry.name!r}, which is none of the grades "
+                f"{', '.join(map(repr, grade_names))}. Programs that read the tree would use it as one. Delete or move "
+                "it, and run again."
             )
-    return [tree / name for name in classes]
+    return [tree / name for name in grade_names]
 
 
-def _sources(table: Path, rows: Sequence[Row], tree: Path) -> list[Path]:
-    """Photographs of ``rows``, in their real folders but under the names they have."""
+def _sources(table: Path, paths: Iterable[str], tree: Path) -> list[Path]:
+    """Return the path of each image, with its folder resolved and its own name."""
     real: dict[Path, Path] = {}
     sources = []
-    for path in (Path(row["path"]) for row in rows):
+    for path in map(Path, paths):
         if not path.is_file():
             raise RetinaflowError(
-                f"{table}: photograph {str(path)!r} is not there any more. Put it back, or take the inventory again."
+                f"{table}: image {str(path)!r} is missing. Restore it, or delete the inventory and run again."
             )
         if path.parent not in real:
             real[path.parent] = path.parent.resolve()
         if real[path.parent].is_relative_to(tree):
             raise RetinaflowError(
-                f"{table}: photograph {str(path)!r} lies inside {tree}, whose folders are emptied. Expected "
-                "photographs elsewhere: move them, or have the results written to another folder."
+                f"{table}: image {str(path)!r} lies inside {tree}, whose folders are emptied. Move the images, or set "
+                "`results` to another folder."
             )
         sources.append(real[path.parent] / path.name)
     return sources
@@ -94,8 +105,8 @@ def _hardlink(source: Path, target: Path) -> None:
         target.hardlink_to(source.resolve())
     except OSError as error:
         raise RetinaflowError(
-            f"{target}: cannot be a hard link to {str(source)!r} ({error.strerror}); both have to be on one file "
-            "system that knows hard links. Choose symlink or copy instead."
+            f"{target}: cannot be a hard link to {str(source)!r} ({error.strerror}). Both must be on one file system "
+            "that supports hard links. Set organize.mode to symlink or copy."
         ) from error
 
 

@@ -1,102 +1,119 @@
-"""Put the problems of all data sets into one table and one summary, and stop where one of them may not be used."""
+"""Preflight: one table and one summary of the problems of all data sets, and one error if any must not be used."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from retinaflow.data.inventory import EXAMPLES, PROBLEM_COLUMNS
-from retinaflow.data.problem_policy import Verdict, verdict
+import pandas as pd
+
+from retinaflow.data.frames import write_frame
+from retinaflow.data.inventory import EXAMPLES
+from retinaflow.data.problem_policy import Check, check_data_set
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import whole_file
-from retinaflow.storage.tables import ENCODING, Row, write_table
+from retinaflow.storage.tables import ENCODING
 
 log = logging.getLogger(__name__)
 
-CURES = {
+SOLUTIONS = {
     "excluded": "nothing: it is named in `exclude` of its data set",
     "duplicate_image": "keep one file of each name; case and extension make no other name",
     "empty": "copy or fetch the file again",
-    "not_an_image": "replace the file by the photograph, or remove it",
+    "not_an_image": "replace the file by the image, or remove it",
     "unreadable": "make the file readable, or copy or fetch it again",
     "truncated": "copy or fetch the file again: pixels are missing or wrong",
     "oversized": "store it with fewer pixels, or raise `data.pixel_limit`",
-    "no_label": "add a row to the label table, or remove the photograph",
-    "no_image": "add the photograph, or remove the row of the label table",
+    "no_label": "add a row to the label table, or remove the image",
+    "no_image": "add the image, or remove the row of the label table",
     "bad_grade": "correct the row of the label table",
     "duplicate_label": "leave one row for each image in the label table",
     "repeated_label": "nothing: the rows agree",
-    "identical_conflict": "find out which label is right, and remove the other photographs",
-    "identical": "remove all but one of the photographs",
-    "patient_in_both": "move all photographs of a patient to one of the data sets, or correct `data.patient_pattern`",
-    "other_file": "nothing: it is not looked at",
+    "identical_conflict": "find out which label is right, and remove the other images",
+    "identical": "remove all but one of the images",
+    "patient_in_both": "move all images of a patient to one of the data sets, or correct `data.patient_pattern`",
+    "other_file": "nothing: the workflow ignores it",
 }
 
 
 def preflight(
-    datasets: Mapping[str, tuple[Path, Path]],
-    on_problem: Mapping[str, str],
+    data_sets: Mapping[str, tuple[Path, Path]],
+    on_problem: ProblemSettings,
+    *,
     exclude_limit: float,
     table: Path,
     summary: Path,
 ) -> None:
-    """Judge all ``datasets``, each given by the two tables of its inventory, with ``verdict``.
+    """Apply the problem policy to all data sets.
 
-    Writes the problems of all of them to ``table`` (``PROBLEM_COLUMNS`` and action) and ``summary`` (Markdown: counts,
-    the first few of each kind, what to do), which is logged as well.
-    Raises one ``RetinaflowError``, having written both, that says for each data set why it may not be used.
+    Args:
+        data_sets: Tables of images and of problems of each data set, by its name.
+        on_problem: Policy for each kind of problem.
+        exclude_limit: Largest share of images that may be excluded, and of labels without an image, 0 to 1.
+        table: Output, all problems (``PROBLEM_COLUMNS`` and ``action``).
+        summary: Output, Markdown with counts, some problems of each kind, and solutions. It is logged, too.
+
+    Raises:
+        RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
+            written before.
     """
-    verdicts = {name: verdict(*tables, on_problem, exclude_limit) for name, tables in datasets.items()}
-    problems = [row for judged in verdicts.values() for row in judged.problems]
-    write_table(table, (*PROBLEM_COLUMNS, "action"), problems)
-    text = summarise(verdicts)
+    checks = {
+        name: check_data_set(*tables, on_problem=on_problem, exclude_limit=exclude_limit)
+        for name, tables in data_sets.items()
+    }
+    write_frame(table, pd.concat([check.problems for check in checks.values()]))
+    text = summarise(checks)
     with whole_file(summary) as part:
         part.write_text(text, **ENCODING)
-    log.info("what was found in the photographs and label tables:\n\n%s", text, extra={"screen": True})
-    reasons = [line for name, judged in verdicts.items() for line in _reasons(name, judged)]
+    log.info("problems of the images and label tables:\n\n%s", text, extra={"screen": True})
+    reasons = [line for name, check in checks.items() for line in _reason_lines(name, check)]
     if reasons:
         raise RetinaflowError(
-            "the photographs and labels may not be used as they are\n"
+            "the images and labels cannot be used as they are\n"
             + "".join(f"{reason}\n" for reason in reasons)
             + f"All problems are listed in {table}, with a summary in {summary}."
         )
 
 
-def summarise(verdicts: Mapping[str, Verdict]) -> str:
-    """Markdown: a table of the data sets, then for each a table of its kinds of problems and the first few of each."""
-    lines = ["# Photographs and labels", ""]
-    lines += ["| data set | photographs | usable | patients | may be used |", "|---|---|---|---|---|"]
-    for name, judged in verdicts.items():
-        photographs, usable, patients, _ = judged.report
-        why_not = f"no: {'; '.join(reason for reason, _ in judged.reasons)}" if judged.reasons else "yes"
-        lines.append(f"| {name} | {photographs} | {usable} | {patients} | {why_not} |")
-    for name, judged in verdicts.items():
-        if not judged.problems:
+def summarise(checks: Mapping[str, Check]) -> str:
+    """Write the Markdown summary: a table of the data sets, then the problems of each with some examples."""
+    lines = ["# Images and labels", ""]
+    lines += ["| data set | images | usable | patients | may be used |", "|---|---|---|---|---|"]
+    for name, check in checks.items():
+        report = check.report
+        answer = f"no: {'; '.join(reason.text for reason in check.reasons)}" if check.reasons else "yes"
+        lines.append(f"| {name} | {report.images} | {report.usable} | {report.patients} | {answer} |")
+    for name, check in checks.items():
+        if check.problems.empty:
             continue
-        kinds = _by_kind(judged.problems)
-        lines += ["", f"## {name}", "", "| problem | count | action | what to do |", "|---|---|---|---|"]
-        lines += [f"| {kind} | {len(rows)} | {rows[0]['action']} | {CURES[kind]} |" for kind, rows in kinds.items()]
+        kinds = _by_kind(check.problems)
+        lines += ["", f"## {name}", "", "| problem | count | action | solution |", "|---|---|---|---|"]
+        lines += [f"| {kind} | {len(rows)} | {_action(rows)} | {SOLUTIONS[kind]} |" for kind, rows in kinds.items()]
         for kind, rows in kinds.items():
             lines += ["", f"{kind}:", "", *(f"- {example}" for example in _examples(rows))]
     return "\n".join(lines) + "\n"
 
 
-def _reasons(dataset: str, judged: Verdict) -> Iterator[str]:
-    for reason, problems in judged.reasons:
-        yield f"{dataset}: {reason}"
-        for kind, rows in _by_kind(problems).items():
-            way_out = f", or set data.on_problem.{kind}: exclude" if rows[0]["action"] == "error" else ""
-            yield f"  {kind}: {len(rows)} ({CURES[kind]}{way_out})"
+def _reason_lines(data_set: str, check: Check) -> Iterator[str]:
+    for reason in check.reasons:
+        yield f"{data_set}: {reason.text}"
+        for kind, rows in _by_kind(reason.problems).items():
+            policy = f", or set data.on_problem.{kind}: exclude" if _action(rows) == "error" else ""
+            yield f"  {kind}: {len(rows)} ({SOLUTIONS[kind]}{policy})"
             yield from (f"    {example}" for example in _examples(rows))
 
 
-def _by_kind(problems: Sequence[Row]) -> dict[str, list[Row]]:
-    kinds: dict[str, list[Row]] = defaultdict(list)
-    for row in problems:
-        kinds[row["problem"]].append(row)
-    return kinds
+def _by_kind(problems: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Problems of each kind, in the order in which the kinds first occur."""
+    return {str(kind): rows for kind, rows in problems.groupby("problem", sort=False)}
 
 
-def _examples(rows: Sequence[Row]) -> list[str]:
-    more = [f"and {len(rows) - EXAMPLES} more"] if len(rows) > EXAMPLES else []
-    return [f"{row['path'] or row['image']!r}: {row['found']}" for row in rows[:EXAMPLES]] + more
+def _action(problems: pd.DataFrame) -> str:
+    """Action of problems of one kind."""
+    return str(problems["action"].iloc[0])
+
+
+def _examples(problems: pd.DataFrame) -> list[str]:
+    more = [f"and {len(problems) - EXAMPLES} more"] if len(problems) > EXAMPLES else []
+    shown = problems.head(EXAMPLES).itertuples(index=False)
+    return [f"{(problem.path or problem.image)!r}: {problem.found}" for problem in shown] + more

@@ -39,8 +39,9 @@ class Quality(NamedTuple):
 def assess(grey: np.ndarray) -> Quality:
     """Measure the quality of an image.
 
-    - ``focus``: c / (c + ``USUAL_CONTRAST``). c is the contrast of vessels and lesions: the range from the 10th to the
-      90th percentile of the difference between Gaussian blurs of 1 and 4 pixels, relative to the brightness around.
+    - ``focus``: c / (c + ``USUAL_CONTRAST``). The contrast c of vessels and lesions compares Gaussian blurs of 1 and 4
+      pixels. It is the range from the 10th to the 90th percentile of their difference, relative to the brightness
+      around.
       The disc has 256 pixels. Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy, use the variance
       of the Laplacian. A band of scales leaves out noise and JPEG blocks. Percentiles leave out the rim of the optic
       disc.

@@ -1,4 +1,4 @@
-"""New photographs, to be graded: a folder, an archive or a list of them. Imports nothing heavy."""
+"""Sources of new images: a folder, an archive or a list of them. Imports nothing heavy."""
 
 import os
 import re
@@ -14,22 +14,23 @@ from retinaflow.storage.files import digest
 
 LISTS = (".txt", ".csv")
 EXPECTED = (
-    "a folder of photographs, a .zip archive of one, or a list of them: a .txt file with one path a line, or a .csv "
+    "a folder of images, a .zip archive of one, or a list of them: a .txt file with one path a line, or a .csv "
     "table with the column 'image'"
 )
 
 
 def folder_name(source: str) -> str:
-    """What to call that which is made of ``source``: by its last step and by where it is, so that no two share one."""
+    """Return a name for the results of ``source``, with its last component and a digest of its absolute path."""
     path = Path(os.path.abspath(source))  # noqa: PTH100 - which does not follow links
     step = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-.")[:40]
-    return f"{step or 'photographs'}-{digest(os.fsencode(path))[:8]}"
+    return f"{step or 'images'}-{digest(os.fsencode(path))[:8]}"
 
 
 def states(source: str) -> list[str]:
-    """A text for each file of ``source`` that tells it from what it was before: ``archives.states``, of a list, too.
+    """Return a text for each file of ``source``, which differs after a change of the file, as ``archives.states``.
 
-    Raises ``RetinaflowError`` if ``source`` is no folder, archive or list, or cannot be read.
+    Raises:
+        RetinaflowError: ``source`` is no folder, archive or list, or cannot be read.
     """
     _check(source)
     if not _is_list(source):
@@ -46,10 +47,15 @@ def states(source: str) -> list[str]:
 
 @contextmanager
 def files_of(source: str, scratch: Path, max_bytes: int) -> Iterator[dict[str, str]]:
-    """Yield the paths of the files of ``source`` by their names: relative to a folder, or as a list has them.
+    """Yield the path of each file of ``source`` by its name, which is relative to a folder, or as in a list.
 
-    An archive is unpacked to the folder ``scratch``, which is removed afterwards, unless it would exceed ``max_bytes``.
-    Raises ``RetinaflowError`` as ``states`` and ``archives.unpack`` do.
+    Args:
+        source: Folder, archive or list.
+        scratch: Folder to unpack an archive to. It is removed afterwards.
+        max_bytes: Largest size of an unpacked archive.
+
+    Raises:
+        RetinaflowError: As ``states`` and ``archives.unpack``.
     """
     _check(source)
     if _is_list(source):
@@ -65,7 +71,7 @@ def files_of(source: str, scratch: Path, max_bytes: int) -> Iterator[dict[str, s
 
 
 def _check(source: str) -> None:
-    # os.path takes a path that is too long or may not be looked at for one that is not there.
+    # os.path reports a path that is too long or not permitted as missing. pathlib raises an exception.
     located = archives.split_archive(source)
     if not (os.path.isfile(located[0]) if located else _is_list(source) or os.path.isdir(source)):  # noqa: PTH112, PTH113
         raise RetinaflowError(f"images: there is no {source!r}; expected {EXPECTED}. Correct the path.")

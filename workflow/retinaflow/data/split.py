@@ -1,102 +1,136 @@
-"""Divide a data set into training and validation so that no patient is on both sides."""
+"""Split of the training set into training and validation, or into folds, so that no patient is on both sides."""
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
-from retinaflow.data.inventory import INVENTORY_COLUMNS, usable
+import numpy as np
+import pandas as pd
+
+from retinaflow.data.frames import write_frame
+from retinaflow.data.inventory import read_usable
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.tables import Row, read_table, write_table
 
 log = logging.getLogger(__name__)
 
 SPLIT_COLUMNS = ("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest")
 
+Pair = tuple[pd.DataFrame, pd.DataFrame]  # Training and validation.
 
-def split_patients(rows: Sequence[Row], validation: float, unit: str, seed: int) -> tuple[list[Row], list[Row]]:
-    """Divide ``rows`` (columns image, patient, level) into (training, validation), each in the order of ``rows``.
 
-    ``unit`` is what stays together: ``patient``, or ``image`` to divide without regard to patients. Units are grouped
-    by their worst level; of the n units of a level, the share ``validation`` (0 < share < 1), rounded half up but at
-    least one and at most n - 1 where n > 1, is chosen by a digest of ``seed`` and name. So one unit more or less moves
-    at most one other unit of its level.
+def split_patients(
+    images: pd.DataFrame, validation: float, *, unit: str, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split a table of images into training and validation.
+
+    Units are grouped by their worst grade. Of each group, the share ``validation`` is chosen by a digest of seed and
+    name. So one unit more or less moves at most one other unit of its grade.
+
+    Args:
+        images: Table with the columns ``unit`` and ``grade`` (int).
+        validation: Share of the units to validate on, 0 < share < 1. It is rounded half up, to at least one unit and at
+            most n - 1 of n > 1 units.
+        unit: Column of the units that stay whole: ``patient``, or ``image`` to ignore patients.
+        seed: Seed of the choice.
+
+    Returns:
+        Training and validation, both in the order of ``images``.
     """
     chosen: set[str] = set()
-    for units in _strata(rows, unit, seed).values():
+    for units in _strata(images[unit], images["grade"], seed).values():
         count = int((Decimal(str(validation)) * len(units)).to_integral_value(ROUND_HALF_UP))
         if len(units) > 1:
             count = min(max(count, 1), len(units) - 1)
         chosen.update(units[:count])
-    return [row for row in rows if row[unit] not in chosen], [row for row in rows if row[unit] in chosen]
+    validates = images[unit].isin(chosen)
+    return images[~validates], images[validates]
 
 
-def fold_patients(rows: Sequence[Row], folds: int, unit: str, seed: int) -> list[int]:
-    """Fold 1..``folds`` of each of ``rows``, whose units are grouped and ordered as by ``split_patients``.
+def assign_folds(units: Sequence[str], grades: Sequence[int], *, folds: int, seed: int) -> np.ndarray:
+    """Assign images to folds, so that all images of a unit are in one fold.
 
-    Each level's units are cut into blocks that differ by at most one in size. One unit more or less moves at most one
-    other unit across each of the ``folds`` - 1 cuts of its level.
+    The units of each grade, grouped and ordered as in ``split_patients``, are cut into blocks that differ by at most
+    one in size. One unit more or less moves at most one other unit across each of the ``folds`` - 1 cuts of its grade.
+
+    Args:
+        units: Unit of each image, such as its patient.
+        grades: Grade of each image.
+        folds: Number of folds.
+        seed: Seed of the order.
+
+    Returns:
+        Fold of each image, int64 (n,), 1 to ``folds``.
     """
     fold_of: dict[str, int] = {}
-    for level, units in _strata(rows, unit, seed).items():
-        cuts = [(2 * block * len(units) + folds) // (2 * folds) for block in range(folds + 1)]
+    for grade, names in _strata(units, grades, seed).items():
+        cuts = [(2 * block * len(names) + folds) // (2 * folds) for block in range(folds + 1)]
         for block in range(folds):
-            # Each level starts at another fold, or the few units of rare levels would all land in the same ones.
-            fold_of.update(dict.fromkeys(units[cuts[block] : cuts[block + 1]], (block + level) % folds + 1))
-    return [fold_of[row[unit]] for row in rows]
+            # Each grade starts at another fold. Otherwise the few units of rare grades would share the first folds.
+            fold_of.update(dict.fromkeys(names[cuts[block] : cuts[block + 1]], (block + grade) % folds + 1))
+    return np.array([fold_of[unit] for unit in units], dtype=np.int64)
 
 
-def fold_photographs(patients: Sequence[str], levels: Sequence[int], folds: int, seed: int) -> list[int]:
-    """``fold_patients`` of n photographs that are no rows of a table: names and levels of each."""
-    rows = [{"patient": patient, "grade": str(level)} for patient, level in zip(patients, levels, strict=True)]
-    return fold_patients(rows, folds, "patient", seed)
+@dataclass(frozen=True)
+class SplitJob:
+    """One split of the training set.
 
-
-def write_split(
-    inventory: Path,
-    classes: Sequence[str],
-    validation: float,
-    folds: int,
-    unit: str,
-    seed: int,
-    outputs: Sequence[tuple[Path, Path]],
-) -> None:
-    """Divide the usable rows of the table ``inventory`` and write each (training, validation) pair of ``outputs``.
-
-    One pair by ``split_patients`` if ``folds`` is 0; otherwise a pair a fold, which is the validation part.
-    Raises ``RetinaflowError``, having written nothing, if a part lacks one of ``classes``.
+    Args:
+        inventory: Inventory of the training set.
+        grade_names: Names of the grades. Each side needs images of all of them.
+        validation: Share of the units to validate on. Not used with folds.
+        folds: Number of folds, 0 for a single split.
+        unit: ``patient`` or ``image``, see ``split_patients``.
+        seed: Seed of the split.
+        outputs: Output tables of training and validation, a pair for each fold, which is the validation side.
     """
-    rows = [
-        {column: row[column] for column in SPLIT_COLUMNS} for row in usable(read_table(inventory, INVENTORY_COLUMNS))
-    ]
-    if folds:
-        fold_of = list(zip(rows, fold_patients(rows, folds, unit, seed), strict=True))
-        numbers = range(1, folds + 1)
-        pairs = [
-            ([row for row, its in fold_of if its != i], [row for row, its in fold_of if its == i]) for i in numbers
-        ]
-        names = [f" of fold {i}" for i in numbers]
-    else:
-        pairs, names = [split_patients(rows, validation, unit, seed)], [""]
-    _check(inventory, "the inventory", rows, rows, classes, unit)
-    for pair, name in zip(pairs, names, strict=True):
-        for part, title in zip(pair, ("training", "validation"), strict=True):
-            _check(inventory, f"the {title} part{name}", part, rows, classes, unit)
-            counts = Counter(int(row["grade"]) for row in part)
-            shown = ", ".join(f"{label} {counts[level]}" for level, label in enumerate(classes))
-            log.info("%s%s: %d photographs of %d patients (%s)", title, name, len(part), _units(part, "patient"), shown)
-    for pair, paths in zip(pairs, outputs, strict=True):
-        for part, path in zip(pair, paths, strict=True):
-            write_table(path, SPLIT_COLUMNS, part)
+
+    inventory: Path
+    grade_names: Sequence[str]
+    validation: float
+    folds: int
+    unit: str
+    seed: int
+    outputs: Sequence[tuple[Path, Path]]
 
 
-def _strata(rows: Sequence[Row], unit: str, seed: int) -> Mapping[int, list[str]]:
-    """Units by their worst level, in an order that depends on nothing but the seed and their names."""
+def write_split(job: SplitJob) -> None:
+    """Split the usable images of an inventory and write the tables of each side.
+
+    Raises:
+        RetinaflowError: A side has no image of a grade. No table is written.
+    """
+    images = read_usable(job.inventory)[list(SPLIT_COLUMNS)]
+    pairs = _pairs(images, job)
+    _require_all_grades(job, "the inventory", images, images)
+    for name, pair in pairs.items():
+        for title, side in zip(("training", "validation"), pair, strict=True):
+            _require_all_grades(job, f"the {title} part{name}", side, images)
+            counts = side["grade"].value_counts()
+            shown = ", ".join(f"{label} {counts.get(grade, 0)}" for grade, label in enumerate(job.grade_names))
+            patients = side["patient"].nunique()
+            log.info("%s%s: %d images of %d patients (%s)", title, name, len(side), patients, shown)
+    for pair, paths in zip(pairs.values(), job.outputs, strict=True):
+        for side, path in zip(pair, paths, strict=True):
+            write_frame(path, side)
+
+
+def _pairs(images: pd.DataFrame, job: SplitJob) -> dict[str, Pair]:
+    """Training and validation of each fold, by the words that name it in messages."""
+    if not job.folds:
+        return {"": split_patients(images, job.validation, unit=job.unit, seed=job.seed)}
+    fold_of = assign_folds(list(images[job.unit]), list(images["grade"]), folds=job.folds, seed=job.seed)
+    return {f" of fold {fold}": (images[fold_of != fold], images[fold_of == fold]) for fold in range(1, job.folds + 1)}
+
+
+def _strata(units: Iterable[str], grades: Iterable[int], seed: int) -> Mapping[int, list[str]]:
+    """Units by their worst grade, in an order that depends on the seed and their names alone."""
     worst: dict[str, int] = {}
-    for row in rows:
-        worst[row[unit]] = max(worst.get(row[unit], 0), int(row["grade"]))
+    for unit, grade in zip(units, grades, strict=True):
+        worst[unit] = max(worst.get(unit, 0), grade)
 
     def order(name: str) -> tuple[bytes, str]:
         key = f"{seed}\0{name}".encode("utf-8", "surrogateescape")
@@ -108,24 +142,18 @@ def _strata(rows: Sequence[Row], unit: str, seed: int) -> Mapping[int, list[str]
     return strata
 
 
-def _check(
-    inventory: Path, title: str, part: Sequence[Row], rows: Sequence[Row], classes: Sequence[str], unit: str
-) -> None:
-    present = {row["grade"] for row in part}
-    for level, name in enumerate(classes):
-        if str(level) in present:
+def _require_all_grades(job: SplitJob, title: str, side: pd.DataFrame, images: pd.DataFrame) -> None:
+    present = set(side["grade"])
+    for grade, name in enumerate(job.grade_names):
+        if grade in present:
             continue
-        count = _units([row for row in rows if row["grade"] == str(level)], unit)
-        raise RetinaflowError(
-            f"{inventory}: {title} has no photograph of class {name!r} (level {level}), expected some of each class; "
-            f"the inventory has {count} {unit}s with one. "
-            + (
-                "Use fewer folds, another seed or another share of validation, or add photographs of that class."
-                if count
-                else "Add photographs of that class, or take it out of the classes."
-            )
+        count = images.loc[images["grade"] == grade, job.unit].nunique()
+        solution = (
+            "Use fewer folds, another seed or another share of validation, or add images of that grade."
+            if count
+            else "Add images of that grade, or remove it from data.grade_names."
         )
-
-
-def _units(rows: Sequence[Row], unit: str) -> int:
-    return len({row[unit] for row in rows})
+        raise RetinaflowError(
+            f"{job.inventory}: {title} has no image of grade {grade} ({name!r}), expected some of each grade; the "
+            f"inventory has {count} {job.unit}s with one. {solution}"
+        )

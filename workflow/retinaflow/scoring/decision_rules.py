@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtr
 
-from retinaflow.data.split import fold_photographs
+from retinaflow.data.split import assign_folds
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.networks import objectives
@@ -169,7 +169,7 @@ def cross_fit(labelled: LabelledOutputs, referable_grade: int, *, referable_sens
             f"{len(labelled.grades)} images of one patient are held out, expected those of at least two patients: "
             "the decision rule of a patient is fitted on other patients. Hold out more (split.validation)."
         )
-    groups = np.array(fold_photographs(labelled.patients, labelled.grades.tolist(), GROUPS, seed))
+    groups = assign_folds(labelled.patients, labelled.grades.tolist(), folds=GROUPS, seed=seed)
     # With few patients, all may be in one group. Each patient is a group then.
     if len(set(groups)) == 1:
         groups = np.unique(labelled.patients, return_inverse=True)[1]

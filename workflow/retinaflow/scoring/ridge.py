@@ -10,7 +10,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from retinaflow.data.split import fold_photographs
+from retinaflow.data.split import assign_folds
 from retinaflow.errors import RetinaflowError
 
 FOLDS = 5
@@ -91,7 +91,7 @@ def patient_folds(grades: np.ndarray, patients: Sequence[str], seed: int) -> Ite
 
 
 def _fold_numbers(grades: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
-    folds = np.array(fold_photographs(patients, grades.tolist(), FOLDS, seed))
+    folds = assign_folds(patients, grades.tolist(), folds=FOLDS, seed=seed)
     if len(np.unique(folds)) < 2:
         raise RetinaflowError(
             f"found {len(set(patients))} patients with {len(folds)} images to fit on, expected at least 2 patients, so "

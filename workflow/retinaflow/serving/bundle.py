@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from retinaflow.data.inventory import usable
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import write_json
@@ -147,8 +146,8 @@ def write_bundle(path: Path, content: Mapping[str, Any], comparison: Path, inven
     """
     ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
     best = next(name for model in ranked if (name := model.removesuffix("+eye_average")) in content["models"])
-    rows = usable(stream_table(inventory, ("quality", "problem")))
-    qualities = sorted(float(row["quality"]) for row in rows)
+    images = stream_table(inventory, ("quality", "problem"))
+    qualities = sorted(float(image["quality"]) for image in images if not image["problem"])
     threshold = qualities[int(LOW_QUALITY_SHARE * len(qualities))]
     derived = {"quality_share": LOW_QUALITY_SHARE, "quality_threshold": threshold, "best": best}
     write_json(path, {**content, **derived})

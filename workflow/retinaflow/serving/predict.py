@@ -13,9 +13,8 @@ import cv2
 import keras
 import numpy as np
 
-from retinaflow.data.headers import Header, read_anew
-from retinaflow.data.inventory import identifier
-from retinaflow.data.labels import IMAGE_EXTENSIONS, image_name
+from retinaflow.data.headers import Header, examine_files
+from retinaflow.data.labels import IMAGE_EXTENSIONS, image_name, name_parser
 from retinaflow.data.sources import EXPECTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
@@ -212,8 +211,8 @@ def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
             outputs.append(raw_outputs(loaded, decoded, threads))
             graded += chunk
             log.info("%d of %d images", first + len(names), len(left))
-    known = identifier(loaded.bundle.patient_pattern)
-    eyes = [known(image_name(Path(image.name).name)) for image in graded]
+    parse_name = name_parser(loaded.bundle.patient_pattern)
+    eyes = [parse_name(image_name(Path(image.name).name)) for image in graded]
     answers = answers_of(graded, eyes, np.concatenate(outputs), loaded) if graded else []
     return answers, [dict(zip(PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
 
@@ -226,7 +225,7 @@ def read_images(
     Returns:
         The images that can be graded, their pixels by preprocessing variant, and the problems of the others by name.
     """
-    headers = read_anew(list(files.values()), loaded.bundle.pixel_limit, threads)
+    headers = examine_files(list(files.values()), loaded.bundle.pixel_limit, threads)
     images = [NewImage(name, path, header) for (name, path), header in zip(files.items(), headers, strict=True)]
     problems = {image.name: (image.header.problem, image.header.found) for image in images if image.header.problem}
     images = [image for image in images if not image.header.problem]
