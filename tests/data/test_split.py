@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import read_labels
-from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, assign_folds, split_patients, write_split
+from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, split_patients, write_split
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.tables import read_table, write_table
 
@@ -42,16 +42,6 @@ def members(images: pd.DataFrame) -> set[str]:
 def validation_of(grades: Grades, share: float, seed: int) -> set[str]:
     """Patients of the validation side."""
     return members(split_patients(images_of(grades), share, unit="patient", seed=seed)[1])
-
-
-def folds_of(grades: Grades, folds: int, seed: int) -> dict[str, set[int]]:
-    """Folds of each patient."""
-    images = images_of(grades)
-    found: dict[str, set[int]] = {patient: set() for patient in grades}
-    fold_of = assign_folds(list(images["patient"]), list(images["grade"]), folds=folds, seed=seed)
-    for patient, fold in zip(images["patient"], fold_of.tolist(), strict=True):
-        found[patient].add(fold)
-    return found
 
 
 @given(grades=patients, share=shares, seed=st.integers(), unit=st.sampled_from(["patient", "image"]))
@@ -89,15 +79,13 @@ def test_removed_patient_moves_at_most_one_of_its_grade(
 def test_order_of_rows_is_irrelevant(grades: Grades, share: float, seed: int, data: st.DataObject) -> None:
     mixed = dict(data.draw(st.permutations(list(grades.items()))))
     assert validation_of(mixed, share, seed) == validation_of(grades, share, seed)
-    assert folds_of(mixed, 3, seed) == folds_of(grades, 3, seed)
 
 
-def test_seed_decides_about_split_and_folds() -> None:
+def test_seed_decides_about_the_split() -> None:
     grades = {str(patient): [patient % 3, 0] for patient in range(60)}
     chosen = [frozenset(validation_of(grades, 0.2, seed)) for seed in (1, 1, 2, -1)]
     assert len(set(chosen)) == 3
     assert chosen[0] == chosen[1]
-    assert folds_of(grades, 5, 1) != folds_of(grades, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -117,31 +105,6 @@ def test_patients_count_by_their_worst_eye_and_images_alone() -> None:
     by_image = split_patients(images, 0.2, unit="image", seed=0)[1]
     assert Counter(by_image["grade"]) == {0: 2, 2: 2}
     assert len(members(by_image)) > 2
-
-
-@given(grades=patients, folds=st.integers(2, 6), seed=st.integers())
-def test_folds_keep_patients_whole_and_divide_each_grade_evenly(grades: Grades, folds: int, seed: int) -> None:
-    fold_of = folds_of(grades, folds, seed)
-    assert all(len(found) == 1 for found in fold_of.values())
-    assert set().union(*fold_of.values()) <= set(range(1, folds + 1))
-    for worst in range(3):
-        counts = Counter(min(fold_of[patient]) for patient in grades if max(grades[patient]) == worst)
-        sizes = [counts[fold] for fold in range(1, folds + 1)]
-        assert max(sizes) - min(sizes) <= 1
-
-
-@given(grades=patients, folds=st.integers(2, 6), seed=st.integers(), data=st.data())
-def test_removed_patient_moves_at_most_one_other_at_each_cut(
-    grades: Grades, folds: int, seed: int, data: st.DataObject
-) -> None:
-    gone = data.draw(st.sampled_from(sorted(grades)))
-    fewer = {patient: of_patient for patient, of_patient in grades.items() if patient != gone}
-    before, after = folds_of(grades, folds, seed), folds_of(fewer, folds, seed)
-    assert sum(before[patient] != after[patient] for patient in fewer) <= folds - 1
-
-
-def test_rare_grades_are_in_different_folds() -> None:
-    assert len(set().union(*folds_of({"a": [0], "b": [1], "c": [2]}, 3, 0).values())) == 3
 
 
 def job_of(folder: Path, grades: Grades, folds: int, pairs: list[tuple[Path, Path]]) -> SplitJob:

@@ -1,16 +1,14 @@
 """Split of the training set into training and validation, or into folds, so that no patient is on both sides."""
 
-import hashlib
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from retinaflow.data.folds import assign_folds, strata
 from retinaflow.data.frames import write_frame
 from retinaflow.data.inventory import read_usable
 from retinaflow.errors import RetinaflowError
@@ -41,37 +39,13 @@ def split_patients(
         Training and validation, both in the order of ``images``.
     """
     chosen: set[str] = set()
-    for units in _strata(images[unit], images["grade"], seed).values():
+    for units in strata(images[unit], images["grade"], seed).values():
         count = int((Decimal(str(validation)) * len(units)).to_integral_value(ROUND_HALF_UP))
         if len(units) > 1:
             count = min(max(count, 1), len(units) - 1)
         chosen.update(units[:count])
     validates = images[unit].isin(chosen)
     return images[~validates], images[validates]
-
-
-def assign_folds(units: Sequence[str], grades: Sequence[int], *, folds: int, seed: int) -> np.ndarray:
-    """Assign images to folds, so that all images of a unit are in one fold.
-
-    The units of each grade, grouped and ordered as in ``split_patients``, are cut into blocks that differ by at most
-    one in size. One unit more or less moves at most one other unit across each of the ``folds`` - 1 cuts of its grade.
-
-    Args:
-        units: Unit of each image, such as its patient.
-        grades: Grade of each image.
-        folds: Number of folds.
-        seed: Seed of the order.
-
-    Returns:
-        Fold of each image, int64 (n,), 1 to ``folds``.
-    """
-    fold_of: dict[str, int] = {}
-    for grade, names in _strata(units, grades, seed).items():
-        cuts = [(2 * block * len(names) + folds) // (2 * folds) for block in range(folds + 1)]
-        for block in range(folds):
-            # Each grade starts at another fold. Otherwise the few units of rare grades would share the first folds.
-            fold_of.update(dict.fromkeys(names[cuts[block] : cuts[block + 1]], (block + grade) % folds + 1))
-    return np.array([fold_of[unit] for unit in units], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -124,22 +98,6 @@ def _pairs(images: pd.DataFrame, job: SplitJob) -> dict[str, Pair]:
         return {"": split_patients(images, job.validation, unit=job.unit, seed=job.seed)}
     fold_of = assign_folds(list(images[job.unit]), list(images["grade"]), folds=job.folds, seed=job.seed)
     return {f" of fold {fold}": (images[fold_of != fold], images[fold_of == fold]) for fold in range(1, job.folds + 1)}
-
-
-def _strata(units: Iterable[str], grades: Iterable[int], seed: int) -> Mapping[int, list[str]]:
-    """Units by their worst grade, in an order that depends on the seed and their names alone."""
-    worst: dict[str, int] = {}
-    for unit, grade in zip(units, grades, strict=True):
-        worst[unit] = max(worst.get(unit, 0), grade)
-
-    def order(name: str) -> tuple[bytes, str]:
-        key = f"{seed}\0{name}".encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(key, digest_size=16).digest(), name
-
-    strata: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(worst, key=order):
-        strata[worst[name]].append(name)
-    return strata
 
 
 def _require_all_grades(job: SplitJob, title: str, side: pd.DataFrame, images: pd.DataFrame) -> None:

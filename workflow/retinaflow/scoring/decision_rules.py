@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtr
 
-from retinaflow.data.split import assign_folds
+from retinaflow.data.folds import assign_folds
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.networks import objectives

@@ -10,7 +10,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from retinaflow.data.split import assign_folds
+from retinaflow.data.folds import assign_folds
 from retinaflow.errors import RetinaflowError
 
 FOLDS = 5
