@@ -40,7 +40,6 @@ NOT_YET = [
     "workflow/retinaflow/evaluation/*",
     "workflow/retinaflow/jobs/*",
     "workflow/retinaflow/scoring/compare.py",
-    "workflow/retinaflow/scoring/decision_rules.py",
     "workflow/retinaflow/scoring/summary.py",
     "workflow/retinaflow/settings/*",
     "workflow/retinaflow/storage/*",
