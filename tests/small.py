@@ -1,8 +1,8 @@
-"""A network and photographs that train within a second, and a process of its own to train them in.
+"""A network and images that train within a second, and a program that trains them.
 
     python tests/small.py DEVICES PARTS '[[FOLDER, SETTINGS], ...]'
 
-trains on virtual CPU devices, with the settings that differ from SETTINGS.
+It trains on virtual CPU devices. SETTINGS are those that differ from the constant ``SETTINGS``.
 """
 
 import json
@@ -75,7 +75,7 @@ OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json"
 
 
 def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:
-    """A network that Keras compiles in a second, where the smallest registered one takes twenty."""
+    """Return a network that Keras compiles in a second. The smallest registered one needs twenty."""
     assert not include_top
     assert weights is None
     pixels = keras.Input(input_shape)
@@ -85,17 +85,17 @@ def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, in
 
 
 def register(patch: pytest.MonkeyPatch) -> None:
-    """Make the network known as Tiny."""
+    """Register the network as Tiny."""
     patch.setitem(BACKBONES, "Tiny", Backbone("Tiny", "tf"))
     patch.setattr(keras.applications, "Tiny", tiny, raising=False)
 
 
 def planted(number: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
-    """Photographs of three classes, none of them as frequent as another, that their brightness tells apart."""
+    """Return images of three grades with different frequencies. Each grade has its own brightness."""
     rng = np.random.default_rng(seed)
-    levels = [(0, 1, 2, 0, 1, 0)[place % 6] for place in range(number)]
-    pixels = 20 + 80 * np.array(levels)[:, None, None, None] + rng.integers(0, 40, (number, 32, 32, 3))
-    return pixels.astype(np.uint8), levels
+    grades = [(0, 1, 2, 0, 1, 0)[place % 6] for place in range(number)]
+    pixels = 20 + 80 * np.array(grades)[:, None, None, None] + rng.integers(0, 40, (number, 32, 32, 3))
+    return pixels.astype(np.uint8), grades
 
 
 def small_job(folder: Path, parts: tuple[Part, Part], settings: TrainingSettings, **fields: Any) -> TrainingJob:
@@ -113,7 +113,7 @@ def small_job(folder: Path, parts: tuple[Part, Part], settings: TrainingSettings
 
 
 def train_small(folder: Path, parts: tuple[Part, Part], minutes: float | None = None, **changes: Any) -> None:
-    """Train as the workflow does, in ``folder``; with checkpoints beside it."""
+    """Train as the workflow does, in ``folder``, with checkpoints beside it."""
     try:
         train_job(small_job(folder, parts, typed(**changes), minutes=minutes, start=time.monotonic()))
     except OutOfTimeError:
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def read_parts(written: Any) -> tuple[Part, Part]:
-    """Parts whose paths were text."""
+    """Return parts from the JSON of their paths."""
     training, validation = (
         ([Path(index) for index in indices], [(Path(pixels), Path(rows)) for pixels, rows in shards])
         for indices, shards in written

@@ -1,4 +1,4 @@
-"""What Keras computes with: which it is, and that a model means the same to each."""
+"""Backends of Keras: their choice, and equal outputs of a model with each of them."""
 
 import json
 import os
@@ -23,12 +23,12 @@ INSTALLED = [name for name in BACKENDS if find_spec(name)]
 SETTINGS = {**small.SETTINGS, "image_size": 64, "dropout": 0.2}
 
 
-def test_the_configuration_decides_whatever_the_environment_says():
+def test_environment_does_not_change_the_backend():
     code = (
         "from retinaflow.networks.backend import choose; choose('tensorflow'); "
         "import keras; print(keras.backend.backend())"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT / "workflow",
         env={**os.environ, "KERAS_BACKEND": "none"},
@@ -36,21 +36,21 @@ def test_the_configuration_decides_whatever_the_environment_says():
         text=True,
         check=False,
     )
-    assert told.stdout.split() == ["tensorflow"], told.stderr
+    assert done.stdout.split() == ["tensorflow"], done.stderr
 
 
-def test_a_backend_that_is_not_installed_is_an_error_before_anything_runs(monkeypatch):
+def test_missing_backend_is_an_error_before_any_job(monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda name: None if name == "jax" else name)
     config = configured(train__backend="torch", models={"VGG16": {"backend": "jax"}, "ResNet50": {}})
-    told = r"'jax' is not installed for .*; install it \(`make jax` does"
-    with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {told}") as error:
+    message = r"'jax' is not installed for .*; install it \(`make jax` does"
+    with pytest.raises(RetinaflowError, match=rf"backend of VGG16: {message}") as error:
         check_packages(config)
     assert "ResNet50" not in str(error.value)
-    with pytest.raises(RetinaflowError, match=f"backend: {told}"):
+    with pytest.raises(RetinaflowError, match=f"backend: {message}"):
         backend.choose("jax")
 
 
-def test_what_trainings_are_told_to_is_looked_for_before_anything_runs(monkeypatch):
+def test_missing_tracker_is_an_error_before_any_job(monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda _: None)
     check_packages(configured(models={"VGG16": {}}))
     with pytest.raises(RetinaflowError, match=r"tracking\.tensorboard: tensorboard is not installed") as error:
@@ -75,7 +75,7 @@ settings = TrainingSettings.model_validate({"backbone": "MobileNetV3Small", **se
 model = build(settings, 5)
 for layer in model.get_layer("MobileNetV3Small").layers:
     if isinstance(layer, keras.layers.BatchNormalization):
-        layer.momentum = 0.2  # after a few steps, the usual 0.99 has hardly looked at the photographs
+        layer.momentum = 0.2  # After a few steps, the usual 0.99 would keep the initial statistics.
 compile_model(model, settings, 5, jit=devices.compiles())
 model.fit(np.load(folder / "pixels.npy"), np.eye(5)[np.arange(40) % 5], batch_size=20, epochs=3, verbose=0)
 model.save(folder / f"{name}.keras")
@@ -89,11 +89,11 @@ choose(name)
 import numpy as np
 from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.score import load_model, predict
-index, shards, classes = json.loads((folder / "part.json").read_text())
-photographs = Images([Path(index)], [tuple(map(Path, shard)) for shard in shards], classes)
+index, shards, grade_names = json.loads((folder / "part.json").read_text())
+images = Images([Path(index)], [tuple(map(Path, shard)) for shard in shards], grade_names)
 for path in folder.glob("*.keras"):
-    model = load_model(path, classes, seed=1, threads=2)
-    np.save(folder / f"{path.stem}-{name}.npy", predict(model, photographs, threads=3))
+    model = load_model(path, grade_names, seed=1, threads=2)
+    np.save(folder / f"{path.stem}-{name}.npy", predict(model, images, threads=3))
 """
 
 
@@ -109,8 +109,8 @@ def run(code: str, name: str, folder: Path) -> None:
 
 
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="only one backend is installed: make test-backends")
-def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_part):
-    """To 1e-4, with all that are installed; more photographs than are scored at once."""
+def test_each_backend_has_the_same_outputs(tmp_path, make_part):
+    """Outputs of all installed backends are equal to 1e-4. The images need several batches."""
     noise = np.random.default_rng(0).integers(0, 60, (40, 64, 64, 3))
     pixels = (noise + 40 * (np.arange(40) % 5)[:, None, None, None]).astype(np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
@@ -121,6 +121,6 @@ def test_a_model_scores_the_same_whatever_it_was_trained_with(tmp_path, make_par
             run(code, name, tmp_path)
     for trained in INSTALLED:
         own, *others = [np.load(tmp_path / f"{trained}-{name}.npy") for name in sorted(INSTALLED, key=trained.__ne__)]
-        assert own.std(axis=0).max() > 0.01, "it tells photographs apart"
+        assert own.std(axis=0).max() > 0.01, "outputs differ between images"
         for other in others:
             assert np.abs(other - own).max() < 1e-4

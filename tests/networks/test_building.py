@@ -1,4 +1,6 @@
-import pickle  # only to write what must never be read
+"""Networks: normalisation, heads, frozen layers, and weights files."""
+
+import pickle  # only to write a file that must never be read
 import subprocess
 import sys
 
@@ -53,8 +55,8 @@ def normalised(kind, mode, pixels, statistics=None):
 @pytest.mark.parametrize(
     ("mode", "module"), [("caffe", "vgg16"), ("caffe", "resnet"), ("tf", "inception_v3"), ("tf", "resnet_v2")]
 )
-def test_normalisation_is_what_the_weights_were_trained_with(mode, module):
-    """Also the article's defects: channels in the wrong order, and caffe means for InceptionV3."""
+def test_normalisation_equals_that_of_the_weights(mode, module):
+    """The article had channels in the wrong order, and caffe means for InceptionV3."""
     pixels = rgb()
     expected = getattr(keras.applications, module).preprocess_input(pixels.astype("float32"))
     assert normalised("imagenet", mode, pixels) == pytest.approx(expected, abs=1e-4)
@@ -82,21 +84,21 @@ def test_normalisation_inside_a_network_stays_in_float32(name):
     assert network.layers[-1].compute_dtype == "bfloat16"
 
 
-def test_mixed_precision_is_of_one_model():
+def test_mixed_precision_is_used_by_one_model_alone():
     model = build(typed("MobileNetV3Small"), 5, precision="mixed_float16")
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("dense_1").compute_dtype == "float16"
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
-    answer = keras.ops.convert_to_numpy(model(rgb()))
-    assert answer.dtype == np.float32
+    output = keras.ops.convert_to_numpy(model(rgb()))
+    assert output.dtype == np.float32
     plain = in_float32(model, typed("MobileNetV3Small"), 5)
     assert plain.get_layer("dense_1").compute_dtype == "float32"
-    assert keras.ops.convert_to_numpy(plain(rgb())) == pytest.approx(answer, abs=0.02)
+    assert keras.ops.convert_to_numpy(plain(rgb())) == pytest.approx(output, abs=0.02)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_registered_mode_is_the_one_of_keras(name):
-    """A network scales its input itself exactly where the registry says so, and is handed raw values only then."""
+def test_registered_input_mode_equals_that_of_keras(name):
+    """Networks of the mode ``builtin`` scale their input, and no others do."""
     network = load_backbone(name, max(32, BACKBONES[name].minimum_size), None)
     scaling = [layer for layer in network.layers[:4] if type(layer).__name__ in ("Rescaling", "Normalization")]
     inside = bool(scaling) or any("prestem" in layer.name for layer in network.layers[:3])
@@ -104,7 +106,7 @@ def test_registered_mode_is_the_one_of_keras(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_least_size_is_the_one_of_keras(name):
+def test_registered_minimum_size_equals_that_of_keras(name):
     least = BACKBONES[name].minimum_size
     assert load_backbone(name, least, None).output_shape[-1] > 0
     with pytest.raises(ValueError, match=r"(?i)size|shape|negative"):
@@ -112,7 +114,7 @@ def test_least_size_is_the_one_of_keras(name):
 
 
 @pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])
-def test_caffe_weights_get_bgr_whatever_the_normalisation(kind):
+def test_caffe_weights_get_bgr_with_each_normalisation(kind):
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     pixels[..., 0] = 200
     mean = normalised(kind, "caffe", pixels, ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0])).mean(axis=(0, 1, 2))
@@ -120,7 +122,7 @@ def test_caffe_weights_get_bgr_whatever_the_normalisation(kind):
 
 
 def test_dataset_normalisation_has_mean_zero_and_deviation_one():
-    # Channels that differ, so that statistics of the wrong one would show.
+    # The channels differ, so that statistics of a wrong channel would show.
     pixels = rgb() // np.array([1, 2, 4], dtype=np.uint8)
     flat = pixels.reshape(-1, 3).astype(float)
     result = normalised("dataset", "caffe", pixels, (flat.mean(axis=0).tolist(), flat.std(axis=0).tolist())).reshape(
@@ -134,7 +136,7 @@ def test_dataset_normalisation_of_a_constant_channel_is_finite():
     assert np.isfinite(normalised("dataset", "tf", rgb(), ([0.0, 1.0, 2.0], [0.0, 1.0, 1.0]))).all()
 
 
-def test_per_image_normalisation_forgets_brightness_and_contrast():
+def test_per_image_normalisation_removes_brightness_and_contrast():
     pixels = rgb() // 4
     brighter = pixels * 2 + 50
     a, b = normalised("per_image", "tf", pixels), normalised("per_image", "tf", brighter)
@@ -151,7 +153,7 @@ def test_per_image_normalisation_forgets_brightness_and_contrast():
         *(("MobileNetV3Small", kind) for kind in ("dataset", "per_image")),
     ],
 )
-def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind):
+def test_saved_model_has_the_same_outputs_for_raw_pixels(tmp_path, name, kind):
     keras.utils.set_random_seed(1)
     model = build(typed(name, normalisation=kind), 5, statistics=([100.0, 60.0, 30.0], [50.0, 40.0, 20.0]))
     answer = model.predict(rgb(), verbose=0)
@@ -163,7 +165,7 @@ def test_saved_model_takes_raw_pixels_and_answers_the_same(tmp_path, name, kind)
 
 
 @pytest.mark.parametrize("objective", ["softmax", "regression", "ordinal"])
-def test_before_the_first_step_a_model_answers_what_is_frequent(monkeypatch, objective):
+def test_untrained_model_predicts_the_grade_frequencies(monkeypatch, objective):
     small.register(monkeypatch)
     frequencies = np.array([700, 70, 150, 50, 30.0])
     model = build(small.typed(objective=objective), 5, frequencies=frequencies)
@@ -186,30 +188,30 @@ def test_before_the_first_step_a_model_answers_what_is_frequent(monkeypatch, obj
         ("regression", "smooth_l1", [0.125, 2.5]),
     ],
 )
-def test_losses_by_hand(objective, kind, expected):
-    """Also of targets that are mixed of two."""
-    said, wanted = {
+def test_losses_equal_a_hand_calculation(objective, kind, expected):
+    """Some targets are mixtures of two grades."""
+    outputs, wanted = {
         "softmax": ([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]], [[1, 0, 0], [0, 0.5, 0.5]]),
         "ordinal": ([[0.6, 0.1], [0.2, 0.3]], [[1, 0], [1, 0.5]]),
         "regression": ([[1.5], [-1.0]], [[2.0], [2.0]]),
     }[objective]
     loss = Loss(objective, kind)
-    each = np.asarray(loss.call(*(np.array(values, np.float32) for values in (wanted, said))))
+    each = np.asarray(loss.call(*(np.array(values, np.float32) for values in (wanted, outputs))))
     assert each == pytest.approx(expected, rel=1e-5)
-    mean = loss(np.array(wanted, np.float32), np.array(said, np.float32), sample_weight=np.array([3.0, 0.0]))
+    mean = loss(np.array(wanted, np.float32), np.array(outputs, np.float32), sample_weight=np.array([3.0, 0.0]))
     assert float(mean) == pytest.approx(3 * expected[0] / 2, rel=1e-5)
 
 
-def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
-    """Whatever the weights: one vector serves all, and training leaves the biases in their order."""
+def test_ordinal_probabilities_never_rise_with_the_grade(monkeypatch, tmp_path):
+    """All grades share one kernel, and training keeps the biases in order."""
     small.register(monkeypatch)
     keras.utils.set_random_seed(1)
     settings = small.typed(objective="ordinal", learning_rate=0.05)
     model = build(settings, 5, frequencies=np.array([700, 70, 150, 50, 30.0]), precision="mixed_bfloat16")
     compile_model(model, settings, 5, jit=False)
     before = model.get_layer("probabilities").get_weights()[1]
-    levels = np.random.default_rng(1).integers(0, 5, 40)
-    model.fit(rgb(count=40), targets("ordinal", levels, 5), batch_size=8, epochs=4, verbose=0)
+    grades = np.random.default_rng(1).integers(0, 5, 40)
+    model.fit(rgb(count=40), targets("ordinal", grades, 5), batch_size=8, epochs=4, verbose=0)
     kernel, biases = model.get_layer("probabilities").get_weights()
     assert (kernel == 1).all()
     assert not np.array_equal(biases, before)
@@ -222,7 +224,7 @@ def test_ordinal_probabilities_never_rise_with_the_level(monkeypatch, tmp_path):
     assert (np.diff(answer, axis=1) <= 0).all()
 
 
-def test_the_seed_decides_random_weights():
+def test_random_weights_follow_from_the_seed():
     def first_kernel(seed):
         keras.utils.set_random_seed(seed)
         return np.asarray(build(typed("MobileNetV3Small"), 5).weights[0])
@@ -232,7 +234,7 @@ def test_the_seed_decides_random_weights():
 
 
 def steps(settings, count=3):
-    """A backbone before and after a few training steps: name of each weight and whether it changed."""
+    """Train a few steps. Return the backbone, and whether each weight changed, by its path."""
     keras.utils.set_random_seed(1)
     model = build(typed("MobileNetV3Small", **settings), 5)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
@@ -259,8 +261,8 @@ def test_freeze_layers_zero_trains_every_kernel():
 
 
 @pytest.mark.parametrize("batch_norm", ["inference", "train"])
-def test_freeze_layers_n_keeps_just_those_and_their_statistics(batch_norm):
-    """The article's freezing was never applied, and BatchNorm of frozen layers went on learning."""
+def test_freeze_layers_n_keeps_those_weights_and_statistics(batch_norm):
+    """The article never froze layers. BatchNormalization of frozen layers must not learn either."""
     network, changed = steps({"freeze_layers": 60, "batch_norm": batch_norm})
     frozen = {weight.path for layer in network.layers[:60] for weight in layer.weights}
     assert len(frozen) > 20
@@ -274,15 +276,15 @@ def test_features_of_several_layers_are_joined_in_their_order():
     network = load_backbone("VGG16", 32, None)
     names = ["block3_pool", "block1_conv2", "block2_pool"]
     cut = up_to(network, names)
-    assert cut.layers[-1].name == "block3_pool", "what comes after the last one is left out"
+    assert cut.layers[-1].name == "block3_pool", "later layers are left out"
     inputs = rgb().astype("float32")
     joined = keras.Model(cut.inputs, pooled(cut.outputs)).predict_on_batch(inputs)
     maps = [keras.Model(network.inputs, network.get_layer(name).output).predict_on_batch(inputs) for name in names]
     np.testing.assert_allclose(joined, np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1), rtol=1e-5)
 
 
-def test_a_network_of_several_layers_trains_and_answers_the_same_from_its_file(tmp_path):
-    # Whatever the start, some units answer, and none of them for sure: nothing would be learnt from either.
+def test_network_of_several_layers_trains_and_is_saved(tmp_path):
+    # With these settings, gradients are not 0 for any initial weights.
     start = {"normalisation": "per_image", "dense_units": [64, 64]}
     settings = typed("VGG16", **start, feature_layers=["block1_pool", "block2_pool"], freeze_layers=2)
     model = build(settings, 5)
@@ -302,23 +304,23 @@ def model_weight(model, path):
     return next(weight.numpy() for weight in model.weights if weight.path == path)
 
 
-def test_layers_that_a_network_lacks_are_refused():
+def test_unknown_feature_layer_is_an_error():
     with pytest.raises(RetinaflowError, match=r"vgg16 has no layer 'block3_pol'.*similar ones are block3_pool"):
         build(typed("VGG16", feature_layers=["block2_pool", "block3_pol"]), 5)
 
 
 @pytest.mark.parametrize("name", [name for name, backbone in BACKBONES.items() if backbone.feature_layers])
-def test_layers_taken_by_default_exist(name):
+def test_default_feature_layers_exist(name):
     layers = BACKBONES[name].feature_layers
     assert len(up_to(load_backbone(name, 96, None), layers).outputs) == len(layers)
 
 
-def test_more_layers_than_there_are():
+def test_more_frozen_layers_than_layers_is_an_error():
     with pytest.raises(RetinaflowError, match="freeze_layers: 99 of vgg16, which has 19 layers"):
         freeze(load_backbone("VGG16", 32, None), 99, statistics_too=True)
 
 
-def test_weights_come_from_the_file(tmp_path):
+def test_weights_are_read_from_the_file(tmp_path):
     source = load_backbone("MobileNetV3Small", 32, None)
     source.save_weights(tmp_path / "a.weights.h5")
     loaded = load_backbone("MobileNetV3Small", 64, tmp_path / "a.weights.h5")
@@ -328,7 +330,7 @@ def test_weights_come_from_the_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def weights_files(tmp_path_factory):
-    """Files as somebody may name them in `weights`, MobileNetV3Small's own among them."""
+    """Return a folder of files for `weights`. Some fit MobileNetV3Small, others are of another kind or damaged."""
     folder = tmp_path_factory.mktemp("weights")
     for name, network in {
         "own": load_backbone("MobileNetV3Small", 32, None),
@@ -372,7 +374,7 @@ def weights_files(tmp_path_factory):
     ],
 )
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
-def test_what_is_no_weights_file_of_the_backbone_is_refused(weights_files, name, found, suffix):
+def test_unfit_weights_file_is_an_error(weights_files, name, found, suffix):
     path = weights_files / f"{name}{suffix}"
     with pytest.raises(
         RetinaflowError, match=rf"{path.name}: .*{found}.*; expected a \.h5 or .*Set `weights`"
@@ -381,12 +383,12 @@ def test_what_is_no_weights_file_of_the_backbone_is_refused(weights_files, name,
     assert len(str(caught.value)) < 1500
 
 
-def test_a_model_is_no_weights_file(weights_files):
+def test_saved_model_is_no_weights_file(weights_files):
     with pytest.raises(RetinaflowError, match=r"model\.keras: has another extension than \.h5"):
         load_backbone("MobileNetV3Small", 32, weights_files / "model.keras")
 
 
-def test_weights_with_the_top_are_refused_unless_every_layer_is_found_by_name(weights_files):
+def test_weights_with_the_top_need_names_of_layers(weights_files):
     with pytest.raises(RetinaflowError, match=r"top\.h5: these weights do not fit .*Layer count mismatch"):
         load_backbone("MobileNetV3Small", 32, weights_files / "top.h5")
     loaded = load_backbone("MobileNetV3Small", 32, weights_files / "top.weights.h5")
@@ -396,8 +398,8 @@ def test_weights_with_the_top_are_refused_unless_every_layer_is_found_by_name(we
         assert np.array_equal(found, expected)
 
 
-def test_damaged_weights_are_refused_or_loaded_but_never_end_the_process(weights_files):
-    """In a process of its own, as libraries in C could end it. Damaged is what describes the numbers, not they."""
+def test_damaged_weights_never_end_the_process(weights_files):
+    """It runs in a new process, as libraries in C could end it. Metadata are damaged, not the numbers."""
     code = """
 import sys
 from pathlib import Path

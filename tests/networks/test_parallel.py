@@ -1,4 +1,4 @@
-"""Several devices for one training, and compiled steps: each in a process of its own, as both are set up once."""
+"""Several devices for one training, and compiled steps. Each runs in a new process, as both are set up once."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from retinaflow.networks import devices
 from retinaflow.storage.tables import read_table
 from small import STILL, THREE, planted, register, train_small
 
-# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+# TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
 devices.prepare(seed=0, threads=1)
 
-# Without what is drawn differently on each device.
+# Without dropout and augmentation, which each device draws in its own way.
 ALIKE = {"dropout": 0.0, "augment": STILL, "epochs": 2}
 METHODS = {
     "head_epochs": 1,
@@ -36,12 +36,12 @@ METHODS = {
 
 @pytest.fixture
 def parts(make_part) -> tuple[Part, Part]:
-    """37 photographs to train on, 21 to validate on: batches of 8 leave 5, which 2 devices cannot share evenly."""
+    """Return 37 training images and 21 validation images. Batches of 8 leave 5, an odd number for 2 devices."""
     return make_part("train", *planted(37), classes=THREE), make_part("validation", *planted(21, seed=1), classes=THREE)
 
 
 def elsewhere(backend: str, devices: int, parts: tuple[Part, Part], jobs: dict[Path, dict[str, Any]]) -> None:
-    """Train the small network in a process with so many virtual devices, in each of the folders."""
+    """Train the small network in each of the folders, in a process with some virtual devices."""
     arguments = [str(devices), json.dumps(parts, default=str), json.dumps(list(jobs.items()), default=str)]
     result = subprocess.run(
         [sys.executable, "tests/small.py", *arguments],
@@ -56,18 +56,18 @@ def elsewhere(backend: str, devices: int, parts: tuple[Part, Part], jobs: dict[P
 
 
 def outcome(folder: Path) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]:
-    """Figures of all epochs, weights, and what it was computed in and on."""
-    figures = [
+    """Return metrics of all epochs, weights, and the record of precision and devices."""
+    metrics = [
         [float(value) for key, value in row.items() if key not in ("phase", "seconds")]
         for row in read_table(folder / "history.csv")
     ]
     weights = keras.saving.load_model(folder / "model.keras").get_weights()
-    return np.array(figures), weights, json.loads((folder / "training_run.json").read_text())["computed"]
+    return np.array(metrics), weights, json.loads((folder / "training_run.json").read_text())["computed"]
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_as_one(tmp_path, parts, backend):
-    """Statistics of the batch included, and cut short after each epoch; of float16, only the figures are as close."""
+def test_two_devices_train_as_one_device(tmp_path, parts, backend):
+    """This includes batch statistics and an interruption after each epoch. In float16, only metrics are compared."""
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed")
     settings = {"float32": ALIKE | METHODS, "float16": ALIKE | {"precision": "mixed_float16", "epochs": 1}}
@@ -83,9 +83,9 @@ def test_two_devices_train_as_one(tmp_path, parts, backend):
         assert (one[2]["devices"], two[2]["devices"]) == (["CPU"], ["CPU", "CPU"])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX always compiles, torch in another way")
-def test_compiled_steps_train_alike_and_always_the_same(tmp_path, make_part, monkeypatch):
-    """In batches of one size, as each is compiled for itself."""
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX always compiles, torch in its own way")
+def test_compiled_steps_are_reproducible_and_close_to_others(tmp_path, make_part, monkeypatch):
+    """All batches have one size, as each size is compiled separately."""
     register(monkeypatch)
     training, validation = (make_part(str(count), *planted(count), classes=THREE) for count in (24, 12))
     settings = ALIKE | {"batch_size": 12, "epochs": 1}
@@ -99,6 +99,6 @@ def test_compiled_steps_train_alike_and_always_the_same(tmp_path, make_part, mon
     assert compiled[0] == pytest.approx(plain[0], rel=1e-3)
 
 
-def test_more_devices_than_there_are_is_an_error():
+def test_more_devices_than_available_is_an_error():
     with pytest.raises(RetinaflowError, match=r"gpus: 65, but this job sees \d+ [CG]PU\. Lower gpus, or let jobs have"):
         devices.names(65)

@@ -1,3 +1,5 @@
+"""Download of ImageNet weights, without a network."""
+
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import load_backbone
 from retinaflow.networks.weights import fetch
 
-# Keras as it is, but for what comes over the network, and for the checksum where the file is to pass for the real one.
+# Keras with a replaced download. For `trusted`, the checksum is not compared.
 KERAS = """
 import shutil, sys, urllib.request
 from pathlib import Path
@@ -33,7 +35,7 @@ fetch("MobileNetV3Small", Path(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, Path]]:
-    """Exit status, messages and folder of three tries, each in a process and with a home of its own."""
+    """Return exit status, messages and folder of three downloads, each in a new process with a new home folder."""
     folder = tmp_path_factory.mktemp("weights")
     keras.utils.set_random_seed(1)
     network = keras.applications.MobileNetV3Small(include_top=False, weights=None)
@@ -53,14 +55,14 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
             stderr=subprocess.PIPE,
             text=True,
         )
-    tries = {}
+    results = {}
     for kind, process in running.items():
         message = process.communicate(timeout=200)[1]
-        tries[kind] = process.returncode, message, folder / kind
-    return tries
+        results[kind] = process.returncode, message, folder / kind
+    return results
 
 
-def test_the_file_arrives_under_its_name_and_fits(fetched):
+def test_downloaded_file_has_its_name_and_fits(fetched):
     status, message, folder = fetched["trusted"]
     assert status == 0, message
     assert [path.name for path in (folder / "weights").iterdir()] == ["MobileNetV3Small.h5"]
@@ -72,7 +74,7 @@ def test_the_file_arrives_under_its_name_and_fits(fetched):
 
 
 @pytest.mark.parametrize(("kind", "cause"), [("broken", "hash"), ("offline", "URL fetch failure")])
-def test_a_failed_download_says_what_to_do_and_leaves_nothing(fetched, kind, cause):
+def test_failed_download_leaves_no_file(fetched, kind, cause):
     status, message, folder = fetched[kind]
     assert status == 1
     assert "RetinaflowError: The ImageNet weights of MobileNetV3Small could not be fetched: " in message
@@ -82,15 +84,15 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(fetched, kind, cau
 
 
 @pytest.mark.parametrize("kind", ["trusted", "broken", "offline"])
-def test_the_folder_of_keras_in_the_home_of_the_user_is_left_alone(fetched, kind):
+def test_home_folder_has_no_files_of_keras(fetched, kind):
     assert not (fetched[kind][2] / "home" / ".keras").exists()
 
 
-def test_a_failure_leaves_the_file_of_before(tmp_path, monkeypatch):
+def test_failed_download_keeps_the_former_file(tmp_path, monkeypatch):
     def failing(**_):
         raise OSError("no route to host")
 
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # put back afterwards
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # restored afterwards
     monkeypatch.setattr(keras.applications, "VGG16", failing)
     (tmp_path / "VGG16.h5").write_bytes(b"weights")
     with pytest.raises(RetinaflowError, match="no route to host"):

@@ -1,4 +1,4 @@
-"""Freed memory that waits: seen by the page faults that do not come."""
+"""Freed memory is used again, which saves page faults."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def faults(kind: str) -> int:
     return int(subprocess.run(command, cwd=ROOT / "workflow", capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told to keep freed memory")
-def test_what_is_freed_is_used_again_without_page_faults() -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can keep freed memory")
+def test_freed_memory_is_used_again_without_page_faults() -> None:
     assert faults("kept") < 500
     assert faults("not kept") > 5000

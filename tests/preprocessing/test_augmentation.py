@@ -42,8 +42,8 @@ TRANSFORMS = st.builds(
 )
 
 
-def photograph(size=SIZE):
-    """Smooth, different in each channel and without any symmetry."""
+def smooth(size=SIZE):
+    """Return a smooth image without symmetry that differs between channels."""
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 4)
 
@@ -61,8 +61,8 @@ def by_keras(transform, image):
 
 @settings(max_examples=60, deadline=None)
 @given(TRANSFORMS)
-def test_the_same_parameters_give_the_image_of_keras(transform):
-    image = photograph()
+def test_warp_equals_the_one_of_keras(transform):
+    image = smooth()
     difference = np.abs(warped(transform, image).astype(float) - by_keras(transform, image))
     # OpenCV interpolates at 1/32 pixel and rounds to whole values.
     assert difference.max() <= 3
@@ -70,7 +70,7 @@ def test_the_same_parameters_give_the_image_of_keras(transform):
 
 
 @given(TRANSFORMS, st.integers(1, 600))
-def test_the_matrix_is_the_product_of_its_steps(transform, size):
+def test_sampling_matrix_is_the_product_of_its_steps(transform, size):
     angle = np.deg2rad(transform.theta)
     middle = (size - 1) / 2
     steps = [
@@ -84,8 +84,8 @@ def test_the_matrix_is_the_product_of_its_steps(transform, size):
     assert np.allclose(sampling_matrix(transform, size), np.linalg.multi_dot(steps)[:2], rtol=0, atol=1e-9)
 
 
-def test_a_wrong_sign_would_be_seen():
-    image = photograph()
+def test_reversed_transforms_differ_from_keras():
+    image = smooth()
     for transform in (Transform(20), Transform(tx=6), Transform(ty=6), Transform(zx=1.2), Transform(zy=0.8)):
         reversed_ = Transform(
             -transform.theta, -transform.tx, -transform.ty, 1 / transform.zx, 1 / transform.zy, False, False
@@ -93,14 +93,14 @@ def test_a_wrong_sign_would_be_seen():
         assert np.abs(warped(reversed_, image).astype(float) - by_keras(transform, image)).mean() > 2
 
 
-def test_nothing_changes_nothing():
-    image = photograph()
+def test_identity_keeps_pixels_and_flips_mirror_them():
+    image = smooth()
     assert np.array_equal(warped(Transform(), image), image)
     assert np.array_equal(warped(Transform(flip_horizontal=True), image), image[:, ::-1])
     assert np.array_equal(warped(Transform(flip_vertical=True), image), image[::-1])
 
 
-def test_draws_fill_their_ranges():
+def test_drawn_transforms_fill_their_ranges():
     rng = np.random.default_rng(1)
     drawn = np.array([draw_transform(AugmentSettings(), 100, rng) for _ in range(4000)], dtype=float)
     for column, (low, high) in enumerate([(-20, 20), (-10, 10), (-10, 10), (0.8, 1.2), (0.8, 1.2)]):
@@ -109,13 +109,13 @@ def test_draws_fill_their_ranges():
         assert high - 0.02 * (high - low) < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
     assert drawn[:, 5:].mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.04)
-    # Every range is drawn on its own.
+    # All draws are independent.
     assert np.abs(np.corrcoef(drawn.T) - np.eye(7)).max() < 0.06
 
 
-def test_ranges_of_nothing_leave_the_photograph():
+def test_empty_ranges_keep_the_image():
     assert draw_transform(STILL, 100, np.random.default_rng(0)) == Transform()
-    image, out = photograph(), np.empty((SIZE, SIZE, 3), np.uint8)
+    image, out = smooth(), np.empty((SIZE, SIZE, 3), np.uint8)
     augment(image, STILL, np.random.default_rng(0), out)
     assert np.array_equal(out, image)
 
@@ -123,12 +123,12 @@ def test_ranges_of_nothing_leave_the_photograph():
 # Crops --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_crop_lies_inside_and_has_its_share_of_the_area():
+def test_crop_lies_inside_with_its_share_of_the_area():
     rng = np.random.default_rng(0)
     shares, middles = [], []
     for _ in range(4000):
         transform = draw_transform(STILL.model_copy(update={"crop": 0.25}), 100, rng)
-        # Where the corners of the first and last pixel of the result come from; a pixel reaches half of one around.
+        # Places of the outer corners of the result. A pixel extends half a pixel around its centre.
         corners = sampling_matrix(transform, 100) @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]]) + 0.5
         assert corners.min() > -1e-9
         assert corners.max() < 100 + 1e-9
@@ -139,14 +139,14 @@ def test_a_crop_lies_inside_and_has_its_share_of_the_area():
     assert 0.25 <= min(shares) < 0.26
     assert 0.99 < max(shares) <= 1
     assert np.mean(shares) == pytest.approx(0.625, abs=0.01)
-    # Every place that the crop could have is as likely.
+    # All possible places of the crop are equally likely.
     assert np.histogram2d(*np.transpose(middles), bins=4, range=[(0, 1), (0, 1)])[0] == pytest.approx(
         np.full((4, 4), 250), abs=80
     )
 
 
-def test_a_crop_is_cut_from_what_is_changed_otherwise():
-    """The other draws are those without a crop, and a crop after them is the same window of that result."""
+def test_crop_is_a_window_of_the_transformed_image():
+    """All other draws are the same with and without a crop."""
     for seed in range(20):
         settings = [AugmentSettings(rotation=180, crop=crop) for crop in (1, 0.3)]
         whole, part = (draw_transform(ranges, 100, np.random.default_rng(seed)) for ranges in settings)
@@ -154,8 +154,8 @@ def test_a_crop_is_cut_from_what_is_changed_otherwise():
         assert whole[5:] == part[5:]
         side = part.zx / whole.zx
         assert part.zy / whole.zy == pytest.approx(side)
-        # From places in the result to places in the whole one: no rotation is left, and the window lies inside.
-        whole, part = (np.vstack([sampling_matrix(one, 100), [0, 0, 1]]) for one in (whole, part))
+        # This matrix maps places in the crop to places in the whole result. It has no rotation.
+        whole, part = (np.vstack([sampling_matrix(transform, 100), [0, 0, 1]]) for transform in (whole, part))
         window = np.linalg.inv(whole) @ part
         assert window[:2, :2] == pytest.approx(side * np.eye(2))
         corners = window @ np.array([[-0.5, 99.5], [-0.5, 99.5], [1, 1]])
@@ -175,23 +175,23 @@ def luma(image):
 
 
 def muted():
-    """Colours far enough from black and white that none is clipped."""
+    """Return an image with colours between black and white, so that none is clipped."""
     return np.random.default_rng(0).integers(90, 150, (SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def test_no_change_of_colour_changes_nothing():
-    image = photograph()
+def test_default_colour_keeps_the_image():
+    image = smooth()
     assert np.array_equal(recoloured(image), image)
     assert colour_matrix(Colour(), 93.0) == pytest.approx(np.eye(3, 4), abs=1e-12)
 
 
-def test_brightness_scales_and_clips_and_keeps_black():
+def test_brightness_scales_colours_and_keeps_black():
     image = muted() + np.uint8(60)
     image[:5] = 0
     expected = np.minimum(1.6 * image, 255)
     found = recoloured(image, brightness=1.6)
     assert (expected == 255).any()
-    # OpenCV counts in 1/1024.
+    # OpenCV rounds factors to 1/1024.
     assert np.abs(found - expected).max() < 0.8
     assert (found[:5] == 0).all()
     assert (recoloured(image, brightness=0) == 0).all()
@@ -225,19 +225,19 @@ def test_hue_turns_colours_and_keeps_luma_and_grey(hue):
     assert np.abs(recoloured(recolour(image, Colour(hue=hue)), hue=-hue) - image).max() < 2.5
 
 
-def test_a_third_of_a_turn_makes_red_green_and_green_blue():
+def test_hue_of_120_degrees_moves_colours_one_channel():
     image = muted()
     found, moved = recoloured(image, hue=120), np.roll(image.astype(float), 1, axis=2)
     assert np.abs(found - moved - (luma(image) - luma(moved))[..., None]).max() < 1
 
 
 @given(st.builds(Colour, st.floats(0, 2), st.floats(0, 2), st.floats(0, 2), st.floats(-180, 180)))
-def test_one_pass_is_the_four_steps_one_after_the_other(colour):
+def test_colour_matrix_is_the_product_of_four_steps(colour):
     mean = 80.0
     steps = [np.eye(4)]
-    for one in ({"brightness": colour.brightness}, {"saturation": colour.saturation}, {"hue": colour.hue}):
-        steps.append(np.vstack([colour_matrix(Colour(**one), mean), [0, 0, 0, 1]]))
-    # Contrast turns about the mean that brightness has left.
+    for change in ({"brightness": colour.brightness}, {"saturation": colour.saturation}, {"hue": colour.hue}):
+        steps.append(np.vstack([colour_matrix(Colour(**change), mean), [0, 0, 0, 1]]))
+    # Contrast scales distances from the mean after the change of brightness.
     steps.insert(
         2, np.vstack([colour_matrix(Colour(contrast=colour.contrast), colour.brightness * mean), [0, 0, 0, 1]])
     )
@@ -245,7 +245,7 @@ def test_one_pass_is_the_four_steps_one_after_the_other(colour):
     assert colour_matrix(colour, mean) == pytest.approx(expected, abs=1e-9)
 
 
-def test_draws_of_colours_fill_their_ranges():
+def test_drawn_colours_fill_their_ranges():
     rng = np.random.default_rng(1)
     ranges = {"brightness": 0.2, "contrast": 0.3, "saturation": 0.4, "hue": 30}
     drawn = np.array([draw_colour(AugmentSettings(**ranges), rng) for _ in range(4000)])
@@ -258,13 +258,13 @@ def test_draws_of_colours_fill_their_ranges():
 
 
 def test_colours_change_no_other_draw():
-    image, plain, coloured = photograph(), *np.empty((2, SIZE, SIZE, 3), np.uint8)
-    augment(image, AugmentSettings(), np.random.default_rng(5), plain)
+    image, uncoloured, coloured = smooth(), *np.empty((2, SIZE, SIZE, 3), np.uint8)
+    augment(image, AugmentSettings(), np.random.default_rng(5), uncoloured)
     augment(image, AugmentSettings(brightness=0.5, hue=40), np.random.default_rng(5), coloured)
-    assert np.array_equal(warped(draw_transform(AugmentSettings(), SIZE, np.random.default_rng(5)), image), plain)
-    # Where the changed photograph is dark or light follows from the same warp.
-    assert np.corrcoef(luma(plain).ravel(), luma(coloured).ravel())[0, 1] > 0.99
-    assert not np.array_equal(plain, coloured)
+    assert np.array_equal(warped(draw_transform(AugmentSettings(), SIZE, np.random.default_rng(5)), image), uncoloured)
+    # The same warp decides which places are dark or light.
+    assert np.corrcoef(luma(uncoloured).ravel(), luma(coloured).ravel())[0, 1] > 0.99
+    assert not np.array_equal(uncoloured, coloured)
 
 
 # Mixing -------------------------------------------------------------------------------------------------------------
@@ -274,55 +274,55 @@ def flat(values, size=8):
     return np.broadcast_to(np.array(values, np.uint8)[:, None, None, None], (len(values), size, size, 3)).copy()
 
 
-def test_mixup_is_a_weighted_mean_with_the_next_photograph():
-    photographs = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+def test_mixup_is_a_weighted_mean_with_the_next_image():
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     shares = np.array([0.25, 1.0, 0.6])
     own = shares[:, None, None, None]
-    expected = own * photographs + (1 - own) * photographs[[1, 2, 0]]
-    mixup(photographs, shares)
-    assert np.abs(photographs - expected).max() <= 0.5 + 1e-5
+    expected = own * images + (1 - own) * images[[1, 2, 0]]
+    mixup(images, shares)
+    assert np.abs(images - expected).max() <= 0.5 + 1e-5
 
 
-def test_cutmix_fills_a_box_and_counts_it():
-    photographs = flat([10, 20, 30])
-    shares = cutmix(photographs, [(0, 4, 2, 8), (3, 3, 0, 8), (0, 8, 0, 8)])
+def test_cutmix_fills_a_box_and_returns_the_rest():
+    images = flat([10, 20, 30])
+    shares = cutmix(images, [(0, 4, 2, 8), (3, 3, 0, 8), (0, 8, 0, 8)])
     assert shares == pytest.approx([1 - 24 / 64, 1, 0])
     expected = flat([10, 20, 10])
     expected[0, :4, 2:] = 20
-    assert np.array_equal(photographs, expected)
+    assert np.array_equal(images, expected)
 
 
 def test_targets_are_mixed_like_pixels():
-    """A photograph all of one value stays so, and tells its target: also for soft targets and weights."""
+    """The pixels of each image equal its target before and after mixing."""
     values = np.array([0.0, 100, 200, 40])
     for name in ("mixup", "cutmix"):
-        photographs = flat(values, 16)
+        images = flat(values, 16)
         rngs = [np.random.default_rng(number) for number in range(4)]
-        shares = mix(photographs, AugmentSettings(**{name: 1.0}), rngs)
+        shares = mix(images, AugmentSettings(**{name: 1.0}), rngs)
         assert len(set(shares)) == 4
-        # MixUp rounds each pixel; CutMix has whole pixels of both.
-        assert photographs.mean(axis=(1, 2, 3)) == pytest.approx(mix_values(values, shares), abs=0.5)
+        # MixUp rounds each pixel. CutMix copies pixels.
+        assert images.mean(axis=(1, 2, 3)) == pytest.approx(mix_values(values, shares), abs=0.5)
     targets = np.eye(4, dtype=np.float32)
     mixed = mix_values(targets, np.array([1.0, 0.25, 0.5, 0]))
     assert mixed.dtype == np.float32
     assert mixed.tolist() == [[1, 0, 0, 0], [0, 0.25, 0.75, 0], [0, 0, 0.5, 0.5], [1, 0, 0, 0]]
 
 
-def test_one_photograph_mixes_with_itself():
-    photographs = flat([77])
-    shares = mix(photographs, AugmentSettings(mixup=0.4), [np.random.default_rng(0)])
-    assert np.array_equal(photographs, flat([77]))
+def test_single_image_mixes_with_itself():
+    images = flat([77])
+    shares = mix(images, AugmentSettings(mixup=0.4), [np.random.default_rng(0)])
+    assert np.array_equal(images, flat([77]))
     assert mix_values(np.array([[0.0, 1.0]]), shares).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
-def test_shares_are_of_the_beta_distribution(alpha):
+def test_shares_have_the_beta_distribution(alpha):
     rngs = [np.random.default_rng(number) for number in range(3000)]
     shares = mix(np.zeros((3000, 1, 1, 3), np.uint8), AugmentSettings(mixup=alpha), rngs)
     assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.01
 
 
-def test_boxes_have_their_area_where_they_fit_and_are_anywhere():
+def test_boxes_inside_have_their_area_at_any_place():
     rng = np.random.default_rng(0)
     boxes = np.array([draw_box(0.75, 100, rng) for _ in range(4000)])
     tops, bottoms, lefts, rights = boxes.T
@@ -330,7 +330,7 @@ def test_boxes_have_their_area_where_they_fit_and_are_anywhere():
     assert boxes.max() == 100
     inside = (tops > 0) & (bottoms < 100) & (lefts > 0) & (rights < 100)
     assert set((bottoms - tops)[inside]) | set((rights - lefts)[inside]) == {50}
-    # The middle of a box is any pixel; half of the width to either side, so half of them fit in each direction.
+    # The middle of a box is any pixel. Half of the boxes fit in each direction, so a quarter fits in both.
     assert inside.mean() == pytest.approx(0.25, abs=0.03)
     top, bottom, left, right = draw_box(1.0, 100, rng)
     assert (bottom - top, right - left) == (0, 0)
@@ -339,39 +339,39 @@ def test_boxes_have_their_area_where_they_fit_and_are_anywhere():
 # Views --------------------------------------------------------------------------------------------------------------
 
 
-def seen(image, number):
+def viewed(image, number):
     out = np.empty_like(image)
     write_view(image, number, out)
     return out
 
 
 @pytest.mark.parametrize("size", [5, 8])
-def test_eight_views_are_the_ways_to_lay_a_square_on_itself(size):
+def test_eight_views_are_the_symmetries_of_a_square(size):
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     quarter_turns = [np.rot90(side, turns) for side in (image, image[:, ::-1]) for turns in range(4)]
-    views = [seen(image, number) for number in range(8)]
-    assert {one.tobytes() for one in views} == {one.tobytes() for one in quarter_turns}
-    assert len({one.tobytes() for one in views}) == 8
+    views = [viewed(image, number) for number in range(8)]
+    assert {view.tobytes() for view in views} == {view.tobytes() for view in quarter_turns}
+    assert len({view.tobytes() for view in views}) == 8
     assert np.array_equal(views[0], image)
     assert np.array_equal(views[1], image[:, ::-1])
-    # The first two, four and eight are closed: a view of a view is one of them.
+    # The first two, four and eight views are groups: a view of a view is one of them.
     for count in (2, 4, 8):
-        known = {one.tobytes() for one in views[:count]}
-        assert {seen(one, number).tobytes() for one in views[:count] for number in range(count)} == known
+        known = {view.tobytes() for view in views[:count]}
+        assert {viewed(view, number).tobytes() for view in views[:count] for number in range(count)} == known
 
 
-def test_further_views_are_turned_between():
-    """A dot off the middle lies in as many directions, evenly spread, as there are views."""
+def test_further_views_are_turned_evenly():
+    """The views show a dot off the middle in directions that are evenly spread."""
     size, middle = 101, 50
     image = np.zeros((size, size, 3), np.uint8)
     cv2.circle(image, (middle + 35, middle + 8), 2, (255, 255, 255), -1)
     for count in (8, 16, 32):
         angles = []
         for number in range(count):
-            rows, columns = np.nonzero(seen(image, number)[..., 0] > 60)
+            rows, columns = np.nonzero(viewed(image, number)[..., 0] > 60)
             assert np.hypot(rows.mean() - middle, columns.mean() - middle) == pytest.approx(np.hypot(35, 8), abs=0.5)
             angles.append(np.degrees(np.arctan2(rows.mean() - middle, columns.mean() - middle)) % 360)
-        # Each direction once from the photograph, once from its mirror image.
+        # The image and its mirror image have each direction once.
         own = np.degrees(np.arctan2(8, 35))
         step = 720 / count
         expected = sorted((sign * own + step * turn) % 360 for sign in (1, -1) for turn in range(count // 2))

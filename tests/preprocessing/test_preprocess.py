@@ -1,4 +1,4 @@
-"""Preprocessing: every kind of file becomes the same upright RGB square, and a rebuilt shard equals a fresh one."""
+"""Preprocessing: each kind of file becomes an upright RGB square, and a rebuilt shard equals a new one."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ INDEX_COLUMNS = ("image", "filename", "grade_name", "grade", "patient", "eye", "
 
 
 def colours(width: int = 160, height: int = 120) -> np.ndarray:
-    """Smooth RGB without any symmetry, so that no turn, flip or swap of channels goes unnoticed."""
+    """Return a smooth RGB image without symmetry, so that each turn, flip or swap of channels shows."""
     y, x = np.mgrid[0:height, 0:width]
     channels = (255 * x / width, 200 * y / height, 60 + 100 * (x / width) * (y / height))
     return np.stack(channels, axis=-1).astype(np.uint8)
@@ -52,7 +52,7 @@ def encode(image: Image.Image | np.ndarray, kind: str, **options: object) -> byt
 
 
 def as_is(content: bytes, width: int = 160, height: int = 120) -> np.ndarray:
-    """The content of the square that a variant without any change of size makes."""
+    """Return the image inside the square of a variant that does not change the size."""
     size = max(width, height)
     square = prepare(content, width, height, Variant(size, "none", "keep", "none"))
     top, left = (size - height) // 2, (size - width) // 2
@@ -103,7 +103,7 @@ ENCODED = {
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_every_kind_of_file_decodes_as_pillow_has_it(name: str) -> None:
+def test_each_kind_of_file_decodes_as_by_pillow(name: str) -> None:
     content = ENCODED[name]
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     assert difference(as_is(content), expected) <= 1
@@ -135,7 +135,7 @@ def test_exif_orientation_is_applied(kind: str, mode: str, orientation: int) -> 
         assert difference(small, cv2.resize(expected, (20, 20), interpolation=cv2.INTER_AREA)) < 16
 
 
-def test_channels_are_neither_swapped_nor_copies_of_the_first() -> None:
+def test_channels_are_neither_swapped_nor_copied() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:] = (200, 100, 30)
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
@@ -148,13 +148,13 @@ def test_channels_are_neither_swapped_nor_copies_of_the_first() -> None:
     [b"", b"not an image", ENCODED["jpeg"][:-200], ENCODED["png"][:-200], ENCODED["tiff"][:200], b"\xff\xd8\xff"],
     ids=["empty", "text", "truncated jpeg", "truncated png", "truncated tiff", "start of jpeg"],
 )
-def test_what_cannot_be_decoded_is_an_error(content: bytes) -> None:
+def test_undecodable_file_is_an_error(content: bytes) -> None:
     with pytest.raises(RetinaflowError, match=f"cannot be decoded, found {len(content)} bytes"):
         prepare(content, 160, 120, Variant(32, "none", "keep", "none"))
 
 
 def header_size(content: bytes) -> tuple[int, int] | None:
-    """What the inventory reads; None of what it would not pass on."""
+    """Return the size that the inventory reads, or None if it would exclude the image."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
             return image.size if image.width * image.height < 10**7 else None
@@ -168,7 +168,7 @@ def header_size(content: bytes) -> tuple[int, int] | None:
     variant=st.sampled_from(["32-trim-keep-none", "200-circle-squash-clahe", "64-none-keep-ben_graham"]),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, variant: str) -> None:
+def test_damaged_image_is_an_error_or_a_square(content: bytes, variant: str) -> None:
     size = header_size(content)
     if size is None:
         return
@@ -194,7 +194,7 @@ def test_a_damaged_photograph_is_an_error_or_a_square(content: bytes, variant: s
         st.sampled_from(ENHANCEMENTS),
     ),
 )
-def test_any_photograph_becomes_a_square_by_any_variant(width: int, height: int, kind: str, variant: Variant) -> None:
+def test_each_variant_makes_squares_of_images(width: int, height: int, kind: str, variant: Variant) -> None:
     pixels = prepare(encode(colours(width, height), kind), width, height, variant)
     assert pixels.shape == (variant.size, variant.size, 3)
     assert pixels.dtype == np.uint8
@@ -209,7 +209,7 @@ def test_any_photograph_becomes_a_square_by_any_variant(width: int, height: int,
         st.sampled_from(ENHANCEMENTS),
     )
 )
-def test_variant_is_told_by_its_name(variant: Variant) -> None:
+def test_variant_is_parsed_from_its_name(variant: Variant) -> None:
     assert Variant.parse(variant.name) == variant
 
 
@@ -230,17 +230,17 @@ def test_variant_is_told_by_its_name(variant: Variant) -> None:
         "٣-trim-keep-none",
     ],
 )
-def test_any_other_name_is_no_variant(name: str) -> None:
+def test_other_names_are_no_variants(name: str) -> None:
     with pytest.raises(RetinaflowError, match=r"found .*; expected"):
         Variant.parse(name)
 
 
-def test_variant_has_a_size() -> None:
+def test_variant_of_size_0_is_an_error() -> None:
     with pytest.raises(RetinaflowError, match="image size: found 0; expected"):
         Variant(0, "none", "keep", "none")
 
 
-def test_keep_pads_to_a_centred_square_and_squash_fills_it() -> None:
+def test_keep_pads_the_square_and_squash_fills_it() -> None:
     content = encode(np.full((50, 100, 3), 200, np.uint8), "PNG")
     kept = prepare(content, 100, 50, Variant(40, "none", "keep", "none"))
     assert np.all(kept[10:30] == 200)
@@ -250,7 +250,7 @@ def test_keep_pads_to_a_centred_square_and_squash_fills_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_fine_checkerboard_becomes_grey(kind: str) -> None:
+def test_fine_checkerboard_becomes_grey(kind: str) -> None:
     y, x = np.mgrid[0:512, 0:512]
     board = np.repeat((((x + y) % 2) * 255).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
     for size in (64, 96):
@@ -294,7 +294,7 @@ def decoded_scales(monkeypatch: pytest.MonkeyPatch, content: bytes, width: int, 
         (1024, 680, "2000-none-keep-none", [1]),
     ],
 )
-def test_a_jpeg_is_decoded_once_at_the_smallest_sufficient_scale(
+def test_jpeg_is_decoded_once_at_the_smallest_scale(
     monkeypatch: pytest.MonkeyPatch, width: int, height: int, variant: str, expected: list[int]
 ) -> None:
     content = encode(retina(width, height, min(width, height) - 4), "JPEG")
@@ -302,7 +302,7 @@ def test_a_jpeg_is_decoded_once_at_the_smallest_sufficient_scale(
 
 
 @pytest.mark.parametrize(("diameter", "expected"), [(600, [8]), (300, [8, 4]), (150, [8, 4, 2]), (70, [8, 4, 2, 1])])
-def test_a_small_retina_is_decoded_at_a_finer_scale(
+def test_small_retina_is_decoded_at_a_finer_scale(
     monkeypatch: pytest.MonkeyPatch, diameter: int, expected: list[int]
 ) -> None:
     content = encode(retina(1000, 700, diameter), "JPEG")
@@ -314,7 +314,7 @@ def test_other_formats_are_decoded_in_full(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("size", [40, 70, 100, 150])
-def test_reduced_decoding_looks_like_the_full_one(size: int) -> None:
+def test_reduced_decoding_is_close_to_full_decoding(size: int) -> None:
     picture = retina(640, 480, 440)
     noise = np.random.default_rng(0).integers(-20, 20, picture.shape)
     picture = cv2.GaussianBlur(np.clip(picture + noise, 0, 255).astype(np.uint8), (0, 0), 2)
@@ -326,7 +326,7 @@ def test_reduced_decoding_looks_like_the_full_one(size: int) -> None:
 
 
 def shrunk(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`picture` as BGR PNG, so decoded in full, squashed to `width` and padded: the rows that are not padding."""
+    """Return the rows without padding of `picture` as a PNG, which is decoded in full, shrunk to `width`."""
     content = cv2.imencode(".png", picture)[1].tobytes()
     small = prepare(content, picture.shape[1], picture.shape[0], Variant(width, "none", "keep", "none"))
     top = (width - height) // 2
@@ -338,7 +338,7 @@ SHRINKING = [1.02, 1.1, 1.2, 1.25, 1.26, 1.4, 1.6, 1.99, 2.0, 2.24, 2.26, 2.7, 3
 
 @pytest.mark.parametrize("factor", SHRINKING)
 def test_shrinking_averages_areas(factor: float) -> None:
-    """Against the plain implementation, OpenCV's INTER_AREA in floating point."""
+    """The reference is INTER_AREA of OpenCV in floating point."""
     width, height = 600, 450
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture = cv2.GaussianBlur(noise, (0, 0), 3 * factor) * 4.0
@@ -347,13 +347,13 @@ def test_shrinking_averages_areas(factor: float) -> None:
     expected = cv2.resize(picture.astype(np.float32), target, interpolation=cv2.INTER_AREA)
     difference = np.abs(shrunk(picture, *target) - expected)
     assert picture.std() > 2
-    assert difference.mean() < 0.5  # rounding alone is 0.25; bilinear interpolation alone comes to 0.67
+    assert difference.mean() < 0.5  # rounding alone gives 0.25, bilinear interpolation alone 0.67
     assert difference.max() < 4
 
 
 @pytest.mark.parametrize("factor", SHRINKING)
-def test_shrinking_aliases_no_more_than_the_average_of_areas(factor: float) -> None:
-    """Stripes too fine for the result, of every frequency: what is left of them is false."""
+def test_shrinking_aliases_no_more_than_area_averages(factor: float) -> None:
+    """All stripes are too fine for the result, so any contrast that is left is aliasing."""
     width = 720
     target = round(width / factor), 64
     left = []
@@ -384,11 +384,11 @@ def test_trim_finds_the_retina_among_noise_and_specks(diameter: int, x: int, y: 
 
 
 @pytest.mark.parametrize("value", [0, 4, 255])
-def test_trim_keeps_the_whole_of_a_photograph_without_border(value: int) -> None:
+def test_trim_keeps_an_image_without_border(value: int) -> None:
     assert bounds(np.full((40, 60, 3), value, np.uint8)) == (0, 40, 0, 60)
 
 
-def test_trim_ignores_a_bright_line_too_short_to_be_a_retina() -> None:
+def test_trim_ignores_a_short_bright_line() -> None:
     picture = retina(300, 200, 100)
     picture[10, 20:22] = 255
     assert bounds(picture) == bounds(retina(300, 200, 100))
@@ -402,7 +402,7 @@ def test_trim_fills_the_square_with_the_retina() -> None:
     assert small[1:59, 30].any(axis=-1).all()
 
 
-def test_circle_blackens_what_lies_outside_and_nothing_inside() -> None:
+def test_circle_blackens_only_pixels_outside_the_disc() -> None:
     content = encode(np.full((80, 100, 3), 200, np.uint8), "PNG")
     pixels = prepare(content, 100, 80, Variant(100, "circle", "keep", "none"))
     y, x = np.mgrid[0:100, 0:100]
@@ -412,7 +412,7 @@ def test_circle_blackens_what_lies_outside_and_nothing_inside() -> None:
     assert not pixels[(distance > 51) | (y < 10) | (y >= 90)].any()
 
 
-def test_ben_graham_subtracts_the_local_mean_and_greys_the_rim() -> None:
+def test_ben_graham_subtracts_the_local_mean() -> None:
     picture = colours(90, 90)
     picture[40:44, 40:44] = 255
     pixels = prepare(encode(picture, "PNG"), 90, 90, Variant(90, "none", "keep", "ben_graham"))
@@ -425,7 +425,7 @@ def test_ben_graham_subtracts_the_local_mean_and_greys_the_rim() -> None:
     assert np.all(pixels[outside] == 128)
 
 
-def test_clahe_raises_local_contrast_of_lightness_and_keeps_the_hue() -> None:
+def test_clahe_raises_local_contrast_and_keeps_hues() -> None:
     picture = (colours(128, 128) // 6 + 100).astype(np.uint8)
     content = encode(picture, "PNG")
     pixels = prepare(content, 128, 128, Variant(128, "none", "keep", "clahe"))
@@ -435,7 +435,7 @@ def test_clahe_raises_local_contrast_of_lightness_and_keeps_the_hue() -> None:
 
 
 class Tree:
-    """An organized tree of photographs with its index, as the stage before leaves it."""
+    """Organized images with their index, as the previous stage writes them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -468,7 +468,7 @@ class Tree:
         index = self.folder / "train" / "index.csv"
         write_table(index, INDEX_COLUMNS, self.rows.values())
         pixels, rows = self.pixels.with_name(f"{number}.npy"), self.csv.with_name(f"{number}.csv")
-        if fresh:  # Snakemake deletes the outputs of a job before it runs
+        if fresh:  # as Snakemake deletes the outputs of a job before it
             pixels.unlink(missing_ok=True)
             rows.unlink(missing_ok=True)
         return build_shard(
@@ -502,14 +502,14 @@ def tree(tmp_path: Path) -> Tree:
     return made
 
 
-def test_a_shard_holds_its_photographs_sorted_by_name(tree: Tree) -> None:
+def test_shard_holds_its_images_sorted_by_name(tree: Tree) -> None:
     assert tree.build() == (5, 5, 0)
     tree.check()
     assert tree.csv.read_text().splitlines()[:2] == ["image,digest", f"0_left,{tree.rows['0_left']['digest']}"]
     assert sorted(path.name for path in tree.pixels.parent.iterdir()) == [".cache", "0.csv", "0.npy"]
 
 
-def test_shards_share_the_photographs_out(tree: Tree) -> None:
+def test_each_image_is_in_its_shard(tree: Tree) -> None:
     for number in range(4):
         tree.build(number=number, shards=4)
     found = {
@@ -519,7 +519,7 @@ def test_shards_share_the_photographs_out(tree: Tree) -> None:
     assert found == {n: sorted(image for image in tree.rows if shard_of(image, 4) == n) for n in range(4)}
 
 
-def test_an_empty_shard_is_a_shard(tmp_path: Path) -> None:
+def test_empty_shard_is_written(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     (tmp_path / "train").mkdir()
     for _ in range(2):
@@ -529,7 +529,7 @@ def test_an_empty_shard_is_a_shard(tmp_path: Path) -> None:
         assert names == []
 
 
-def test_an_unchanged_shard_is_linked_back_as_new(tree: Tree) -> None:
+def test_unchanged_shard_is_linked_from_the_cache(tree: Tree) -> None:
     tree.build()
     before = tree.pixels.stat()
     os.utime(tree.pixels, (1, 1))
@@ -539,7 +539,7 @@ def test_an_unchanged_shard_is_linked_back_as_new(tree: Tree) -> None:
     tree.check()
 
 
-def test_a_relabelled_photograph_is_not_decoded_again(tree: Tree) -> None:
+def test_relabelled_image_is_not_decoded_again(tree: Tree) -> None:
     tree.build()
     row = tree.rows["3_left"]
     (tree.folder / "train" / "class4").mkdir()
@@ -553,7 +553,7 @@ EDITS = st.lists(st.tuples(st.sampled_from(["add", "change", "remove"]), st.inte
 
 @settings(deadline=None, max_examples=30)
 @given(rounds=st.lists(EDITS, min_size=1, max_size=3))
-def test_reuse_equals_decoding_anew(tmp_path_factory: pytest.TempPathFactory, rounds: list) -> None:
+def test_rebuilt_shard_equals_a_new_shard(tmp_path_factory: pytest.TempPathFactory, rounds: list) -> None:
     tree = Tree(tmp_path_factory.mktemp("reuse"))
     for number in range(4):
         tree.add(str(number), number)
@@ -571,19 +571,19 @@ def test_reuse_equals_decoding_anew(tmp_path_factory: pytest.TempPathFactory, ro
 
 
 @pytest.mark.parametrize("change", [{"code": "d"}, {"variant": "8-trim-keep-none"}])
-def test_other_code_or_another_variant_reuses_nothing(tree: Tree, change: dict[str, str]) -> None:
+def test_cache_of_other_code_or_variant_is_not_used(tree: Tree, change: dict[str, str]) -> None:
     tree.build()
     assert tree.build(**change) == (5, 5, 0)
 
 
-def test_a_shard_that_became_empty_takes_nothing_over(tree: Tree) -> None:
+def test_shard_that_became_empty_has_no_images(tree: Tree) -> None:
     tree.build()
     tree.rows.clear()
     assert tree.build(code="d") == (0, 0, 0)
     tree.check()
 
 
-def test_another_opencv_reuses_nothing(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_another_opencv_is_not_used(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.build()
     monkeypatch.setattr(cv2, "__version__", "0.0")
     assert tree.build() == (5, 5, 0)
@@ -591,33 +591,35 @@ def test_another_opencv_reuses_nothing(tree: Tree, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["0.npy", "0.csv", "0.json"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "missing"])
-def test_damaged_kept_files_mean_decoding_anew(tree: Tree, name: str, damage: str) -> None:
+def test_damaged_cache_is_not_used(tree: Tree, name: str, damage: str) -> None:
     tree.build()
-    kept = tree.pixels.parent / ".cache" / name
-    content = kept.read_bytes()
-    kept.unlink()  # and leave what is linked to it alone
+    cached = tree.pixels.parent / ".cache" / name
+    content = cached.read_bytes()
+    cached.unlink()  # Writing to it would change the linked shard.
     if damage != "missing":
-        kept.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "noise": b"\xff\x00[" * 99}[damage])
+        cached.write_bytes(
+            {"truncated": content[: len(content) // 2], "empty": b"", "noise": b"\xff\x00[" * 99}[damage]
+        )
     assert tree.build() == (5, 5, 0)
     tree.check()
 
 
-def test_a_kept_shard_of_another_size_means_decoding_anew(tree: Tree) -> None:
+def test_cached_shard_of_another_size_is_not_used(tree: Tree) -> None:
     tree.build()
-    kept = tree.pixels.parent / ".cache" / "0.npy"
-    kept.unlink()
-    np.save(kept, np.zeros((5, 9, 9, 3), np.uint8))
+    cached = tree.pixels.parent / ".cache" / "0.npy"
+    cached.unlink()
+    np.save(cached, np.zeros((5, 9, 9, 3), np.uint8))
     assert tree.build() == (5, 5, 0)
     tree.check()
 
 
 @pytest.mark.parametrize("steps", range(25))
-def test_a_kill_never_pairs_pixels_with_the_wrong_rows(tree: Tree, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_kill_never_pairs_pixels_with_wrong_rows(tree: Tree, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     tree.build()
     before = tree.pixels.read_bytes(), tree.csv.read_bytes()
     tree.add("1_left", 77)
     tree.rows.pop("0_left")
-    tree.add("9_left", 78)  # as many as before: only the pairing can go wrong
+    tree.add("9_left", 78)  # The number stays the same, so only the pairing can be wrong.
     left = steps
 
     def dying(function: Callable[..., None]) -> Callable[..., None]:
@@ -642,20 +644,20 @@ def test_a_kill_never_pairs_pixels_with_the_wrong_rows(tree: Tree, monkeypatch: 
     tree.check()
 
 
-def test_without_hard_links_there_is_plainly_no_reuse(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_not_used_without_hard_links(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     tree.build()
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refuse)
-        assert tree.build() == (5, 0, 5)  # copied: the links were there before
+        assert tree.build() == (5, 0, 5)  # copied, as the links existed before
         tree.check()
         assert tree.build() == (5, 5, 0)
         tree.check()
 
 
-def test_every_photograph_that_cannot_be_used_is_listed(tree: Tree) -> None:
+def test_error_lists_all_unusable_images(tree: Tree) -> None:
     tree.put("broken", b"broken")
     tree.put("cut", encode(colours(), "PNG")[:300])
     tree.add("changed", 50).write_bytes(ENCODED["png"])
@@ -674,7 +676,7 @@ def test_every_photograph_that_cannot_be_used_is_listed(tree: Tree) -> None:
     assert not tree.csv.exists()
 
 
-def test_a_failed_build_leaves_what_was_kept(tree: Tree) -> None:
+def test_failed_build_keeps_the_cache(tree: Tree) -> None:
     tree.build()
     tree.put("broken", b"broken")
     with pytest.raises(RetinaflowError):
@@ -683,14 +685,14 @@ def test_a_failed_build_leaves_what_was_kept(tree: Tree) -> None:
     assert tree.build() == (5, 0, 5)
 
 
-def test_pixels_that_the_system_takes_in_pieces_arrive_whole(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_writes_are_completed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, left, offset: whole(descriptor, left[:50], offset))
     tree.build()
     tree.check()
 
 
-def test_a_full_disk_leaves_no_shard_and_what_was_kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_shard_and_keeps_the_cache(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.build()
     tree.add("9_left", 9)
     with monkeypatch.context() as patch:
@@ -703,7 +705,7 @@ def test_a_full_disk_leaves_no_shard_and_what_was_kept(tree: Tree, monkeypatch: 
     tree.check()
 
 
-def test_names_of_any_kind(tmp_path: Path) -> None:
+def test_image_names_can_have_any_characters(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     for seed, image in enumerate(["with blank", 'quote"', "comma,", "é", "-dash", "two\nlines"]):
         tree.add(image, seed)
@@ -712,16 +714,16 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     tree.check()
 
 
-def test_the_stamp_says_what_made_the_shard(tree: Tree) -> None:
+def test_stamp_names_code_variant_and_opencv(tree: Tree) -> None:
     tree.build(code="abc")
     stamp = json.loads((tree.pixels.parent / ".cache" / "0.json").read_text())
     assert stamp == {"code": "abc", "variant": "8-none-keep-none", "opencv": cv2.__version__}
 
 
-def photographs(pattern: str, count: int) -> list[Path]:
+def real_images(pattern: str, count: int) -> list[Path]:
     found = sorted(DATA.glob(pattern))
     if not found:
-        pytest.skip(f"no photographs {pattern} under {DATA}; set RETINAFLOW_DATA")
+        pytest.skip(f"no images {pattern} under {DATA}; set RETINAFLOW_DATA")
     return found[:: max(1, len(found) // count)][:count]
 
 
@@ -731,8 +733,8 @@ def photographs(pattern: str, count: int) -> list[Path]:
     ["eyepacs-1024/*/*.jpeg", "eyepacs-original/images/*.jpeg", "eyepacs-256/images/*.jpeg", "aptos-224/images/*.png"],
 )
 @pytest.mark.parametrize("crop", ["none", "trim"])
-def test_real_photographs_look_like_their_full_decode(pattern: str, crop: str) -> None:
-    for path in photographs(pattern, 4):
+def test_real_images_are_close_to_their_full_decoding(pattern: str, crop: str) -> None:
+    for path in real_images(pattern, 4):
         content = path.read_bytes()
         with Image.open(path) as image:
             width, height = image.size
@@ -746,7 +748,7 @@ def test_real_photographs_look_like_their_full_decode(pattern: str, crop: str) -
 
 @pytest.mark.real
 def test_real_retinas_are_found() -> None:
-    for path in photographs("eyepacs-1024/*/*.jpeg", 60):
+    for path in real_images("eyepacs-1024/*/*.jpeg", 60):
         picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         rows, columns = retina_box(picture)
         height, width = rows.stop - rows.start, columns.stop - columns.start

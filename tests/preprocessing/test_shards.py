@@ -1,4 +1,4 @@
-"""Shards: a stable place for every image, and no shard that is not what it should be."""
+"""Shards: a stable shard for each image, and errors for damaged files."""
 
 import os
 from collections import Counter
@@ -25,19 +25,19 @@ def write_shard(folder: Path, names: list[str], size: int = 4) -> tuple[Path, Pa
     return pixels, rows
 
 
-def test_shard_of_does_not_change_between_versions_and_machines() -> None:
+def test_shard_of_an_image_never_changes() -> None:
     assert [shard_of(name, 7) for name in ("10_left", "10_right", "é ü", "\udcff")] == [5, 1, 2, 6]
 
 
 @given(st.text(), st.integers(1, 300))
-def test_shard_of_stays_put_or_moves_to_the_new_shard(image: str, shards: int) -> None:
+def test_images_stay_or_move_to_the_new_shard(image: str, shards: int) -> None:
     before, after = shard_of(image, shards), shard_of(image, shards + 1)
     assert 0 <= before < shards
     assert after in (before, shards)
 
 
 @pytest.mark.parametrize("shards", [2, 7, 32])
-def test_shard_of_is_balanced_and_moves_few(shards: int) -> None:
+def test_shards_are_balanced_and_few_images_move(shards: int) -> None:
     counts = Counter(shard_of(name, shards) for name in NAMES)
     expected = len(NAMES) / shards
     assert len(counts) == shards
@@ -47,7 +47,7 @@ def test_shard_of_is_balanced_and_moves_few(shards: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_read_shard_gives_back_what_was_written(tmp_path: Path, count: int) -> None:
+def test_written_shard_is_read_again(tmp_path: Path, count: int) -> None:
     names = [f"image, {number}" for number in range(count)]
     pixels, rows = write_shard(tmp_path, names)
     array, found = read_shard(pixels, rows)
@@ -69,14 +69,14 @@ def test_read_shard_gives_back_what_was_written(tmp_path: Path, count: int) -> N
     ],
     ids=["dtype", "dimensions", "channels", "not square", "order"],
 )
-def test_read_shard_refuses_other_arrays(tmp_path: Path, wrong: np.ndarray) -> None:
+def test_other_arrays_are_an_error(tmp_path: Path, wrong: np.ndarray) -> None:
     pixels, rows = write_shard(tmp_path, ["a", "b"])
     np.save(pixels, wrong)
     with pytest.raises(RetinaflowError, match=r"0\.npy: found .*expected uint8.*Delete"):
         read_shard(pixels, rows)
 
 
-def test_read_shard_never_unpickles(tmp_path: Path) -> None:
+def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
     pixels, rows = write_shard(tmp_path, ["a"])
     np.save(pixels, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(RetinaflowError, match=r"0\.npy.*Delete"):
@@ -87,7 +87,7 @@ def test_read_shard_never_unpickles(tmp_path: Path) -> None:
         read_shard(pixels, rows)
 
 
-def test_read_shard_refuses_files_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_pixels_and_rows_of_different_shards_are_an_error(tmp_path: Path) -> None:
     pixels, rows = write_shard(tmp_path, ["a", "b"])
     write_table(rows, ROW_COLUMNS, [{"image": "a", "digest": "d"}])
     with pytest.raises(RetinaflowError, match=r"0\.npy: found 2 images, but 1 rows in .*0\.csv.*Delete both"):
@@ -95,7 +95,7 @@ def test_read_shard_refuses_files_that_do_not_belong_together(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["0.npy", "0.csv"])
-def test_read_shard_names_the_file_that_is_missing_or_empty(tmp_path: Path, name: str) -> None:
+def test_missing_or_empty_file_is_an_error(tmp_path: Path, name: str) -> None:
     pixels, rows = write_shard(tmp_path, ["a"])
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(RetinaflowError, match=rf"{name}: .*Delete"):
@@ -106,7 +106,7 @@ def test_read_shard_names_the_file_that_is_missing_or_empty(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("change", [-1, 1, 48])
-def test_read_shard_refuses_pixels_that_are_more_or_less_than_the_header_says(tmp_path: Path, change: int) -> None:
+def test_header_and_size_must_agree(tmp_path: Path, change: int) -> None:
     pixels, rows = write_shard(tmp_path, ["a", "b"])
     os.truncate(pixels, pixels.stat().st_size + change)
     with pytest.raises(RetinaflowError, match=r"0\.npy: .*Delete"):
@@ -114,7 +114,7 @@ def test_read_shard_refuses_pixels_that_are_more_or_less_than_the_header_says(tm
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # inside NumPy
-def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+def test_header_of_a_huge_array_needs_no_memory(tmp_path: Path) -> None:
     pixels, rows = write_shard(tmp_path, ["a"])
     for shape in ((2**40, 4, 4, 3), (1, 2**20, 2**20, 3), (-1, 4, 4, 3), (2**62, 2**62, 4, 3)):
         with open(pixels, "wb") as file:
@@ -125,9 +125,7 @@ def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path: Pat
 
 @settings(deadline=None)
 @given(st.data())
-def test_read_shard_of_damaged_files_is_refused_or_whole(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_shard_is_an_error_or_whole(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     pixels, rows = write_shard(folder, ["a", "b"])
     path = data.draw(st.sampled_from([pixels, rows]))

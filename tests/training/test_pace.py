@@ -1,3 +1,5 @@
+"""Time left of a training run."""
+
 import pytest
 
 from retinaflow.training import pace
@@ -6,7 +8,7 @@ from retinaflow.training.pace import Pace
 
 @pytest.fixture
 def tick(monkeypatch):
-    """Let seconds pass."""
+    """Return a function that moves the clock by some seconds."""
     now = [1000.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
 
@@ -16,11 +18,11 @@ def tick(monkeypatch):
     return wait
 
 
-def test_nothing_is_known_before_anything_was_measured():
+def test_time_left_is_unknown_before_a_measurement():
     assert Pace(2, 3, 90, 30).left() is None
 
 
-def test_the_head_phase_counts_epochs_of_the_network_at_their_own_speed():
+def test_head_phase_counts_network_epochs_at_their_own_speed():
     measured = Pace(2, 3, 90, 30)
     measured.passed(30, 3.0)  # 0.1 s an image
     network = 3 * 0.1 * 90 + 0.1 * 30
@@ -29,7 +31,7 @@ def test_the_head_phase_counts_epochs_of_the_network_at_their_own_speed():
     assert measured.left() == pytest.approx(1.0 + 3 * network)
 
 
-def test_the_first_epoch_is_measured_after_its_first_batch(tick):
+def test_first_epoch_is_measured_after_its_first_batch(tick):
     measured = Pace(0, 3, 90, 30)
     measured.begin()
     tick(60)  # compiles
@@ -51,7 +53,7 @@ def test_later_epochs_are_measured_as_a_whole():
     assert measured.left(45) == pytest.approx(55.0)
 
 
-def test_a_training_that_goes_on_knows_the_speed_of_its_epochs():
+def test_resumed_training_uses_the_speed_of_former_epochs():
     measured = Pace(1, 4, 90, 0)
     rows = [{"phase": "head", "seconds": 300.0}, *({"phase": "network", "seconds": s} for s in (90.0, 50.0))]
     measured.resume(rows)

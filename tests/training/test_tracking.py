@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow are told of a training is its history, once, however often it was cut short."""
+"""TensorBoard and MLflow record each epoch of a training once, after any number of interruptions."""
 
 import logging
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def trackers(asked: dict[str, Any], run: str, folder: Path) -> list[tracking.Gua
 def train(
     folder: Path, parts: tuple[Part, Part], asked: dict[str, Any], halve: str = "error", **changes: Any
 ) -> list[dict[str, str]]:
-    """Train as the workflow does, told to what ``asked`` names; returns the history."""
+    """Train with the trackers of ``asked``, and return the history."""
     followed = trackers(asked, "Tiny", folder / "events")
     settings = small.typed(on_out_of_memory=halve, **changes)
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def train(
 
 @contextmanager
 def cut_short(after: int) -> Iterator[None]:
-    """End a training once so many epochs are kept and told, as a kill would; 0 is before the first one is kept."""
+    """End a training after it has saved and recorded some epochs, as a kill would. 0 is before the first is saved."""
     write = checkpoints.Checkpoint.save
 
     def save(self: checkpoints.Checkpoint, *arguments: Any) -> None:
@@ -93,13 +93,13 @@ def test_tensorboard_has_the_history(tmp_path: Path, parts: tuple[Part, Part]) -
         ("learning_rate/train", "learning_rate"),
     ):
         assert found[tag] == [(int(row["epoch"]), pytest.approx(float(row[column]), rel=1e-6)) for row in history]
-    # Another training of that run takes its place.
+    # Another training of the same name replaces it.
     history = train(tmp_path, parts, SETTINGS, epochs=2, learning_rate=0.02)
     assert [step for step, _ in events(tmp_path / "events")["loss/train"]] == [1, 2]
 
 
 def test_mlflow_has_the_history(tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder, in one run of its own for each training."""
+    """Each training is one run of MLflow in a folder."""
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "my runs")}
     with cut_short(2), pytest.raises(KeyboardInterrupt):
@@ -116,8 +116,8 @@ def test_mlflow_has_the_history(tmp_path: Path, parts: tuple[Part, Part], monkey
     assert run.data.params["settings.epochs"] == "4"
     assert run.data.params["settings.augment.rotation"] == "20"
     for name in ("loss", "val_quadratic_weighted_kappa", "learning_rate"):
-        told = client.get_metric_history(run.info.run_id, name)
-        assert [(metric.step, metric.value) for metric in told] == [
+        recorded = client.get_metric_history(run.info.run_id, name)
+        assert [(metric.step, metric.value) for metric in recorded] == [
             (int(row["epoch"]), pytest.approx(float(row[name]))) for row in history
         ]
     assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {
@@ -134,22 +134,22 @@ def runs_of(address: str) -> list[Any]:
     return client.search_runs([client.get_experiment_by_name("fundus").experiment_id], order_by=["start_time"])
 
 
-def test_runs_end_as_the_trainings_do(tmp_path: Path, parts: tuple[Part, Part]) -> None:
+def test_mlflow_runs_have_the_status_of_the_training(tmp_path: Path, parts: tuple[Part, Part]) -> None:
     asked = {**SETTINGS, "tensorboard": False, "mlflow": f"file:{tmp_path}/runs"}
     with pytest.raises(RetinaflowError, match="no longer finite"):
         train(tmp_path, parts, asked, class_weights=[1e38] * 3)
     assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED"]
-    # A kill before the first epoch is kept leaves a run that the next attempt ends.
+    # A kill before the first saved epoch leaves a run, which the next attempt ends.
     with cut_short(0), pytest.raises(KeyboardInterrupt):
         train(tmp_path, parts, asked, epochs=1)
     train(tmp_path, parts, asked, epochs=1)
     assert [run.info.status for run in runs_of(asked["mlflow"])] == ["FAILED", "KILLED", "FINISHED"]
 
 
-def test_a_training_that_begins_anew_is_told_anew(
+def test_restarted_training_is_recorded_from_its_first_epoch(
     tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of memory after the first epoch: with half the batch size, its epochs are others."""
+    """The memory is too small after the first epoch, so training starts again with half the batch size."""
     save = checkpoints.Checkpoint.save
 
     def full_once(self: checkpoints.Checkpoint, *arguments: Any) -> None:
@@ -164,31 +164,31 @@ def test_a_training_that_begins_anew_is_told_anew(
     assert events(tmp_path / "events")["loss/train"] == expected
     assert [run.info.status for run in runs_of(asked["mlflow"])] == ["KILLED", "FINISHED"]
     client = mlflow.MlflowClient(tracking_uri=asked["mlflow"])
-    told = client.get_metric_history(runs_of(asked["mlflow"])[1].info.run_id, "loss")
-    assert [(metric.step, metric.value) for metric in told] == expected
+    recorded = client.get_metric_history(runs_of(asked["mlflow"])[1].info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in recorded] == expected
 
 
-def test_trainings_that_begin_together_share_an_experiment(tmp_path: Path) -> None:
+def test_trainings_that_start_together_share_an_experiment(tmp_path: Path) -> None:
     asked = {**SETTINGS, "tensorboard": False, "mlflow": str(tmp_path / "runs")}
     with ThreadPoolExecutor(4) as pool:
-        for one in [trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
-            pool.submit(one.start, one._tracker._name, {}, [])
+        for tracker in [trackers(asked, f"run {number}", tmp_path)[0] for number in range(4)]:
+            pool.submit(tracker.start, tracker._tracker._name, {}, [])
     assert len(runs_of(asked["mlflow"])) == 4
 
 
-def test_a_training_goes_on_without_what_cannot_be_told(
+def test_training_continues_without_a_broken_tracker(
     tmp_path: Path, parts: tuple[Part, Part], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that is not there, and a folder that is a file."""
+    """The server does not exist, and the folder is a file."""
     (tmp_path / "events").write_text("")
     asked = {**SETTINGS, "mlflow": "http://127.0.0.1:9"}
     with caplog.at_level(logging.WARNING):
         assert len(train(tmp_path, parts, asked, epochs=2)) == 2
-    told = [record.message for record in caplog.records if "training continues without it" in record.message]
-    assert len(told) == 2
-    assert told[0].startswith("TensorBoard: cannot record this training run (")
-    assert told[1].startswith("MLflow: cannot record this training run (")
+    warnings = [record.message for record in caplog.records if "training continues without it" in record.message]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("TensorBoard: cannot record this training run (")
+    assert warnings[1].startswith("MLflow: cannot record this training run (")
 
 
-def test_nobody_is_told_by_default(tmp_path: Path) -> None:
+def test_no_tracker_is_used_by_default(tmp_path: Path) -> None:
     assert trackers({"tensorboard": False, "mlflow": None, "experiment": "a"}, "A", tmp_path) == []

@@ -1,3 +1,5 @@
+"""Training of a small network: metrics, checkpoints, interruptions, precision and memory."""
+
 import contextlib
 import io
 import json
@@ -38,7 +40,7 @@ from retinaflow.training.history import HISTORY_COLUMNS
 from retinaflow.training.job import train_job
 from small import OUTPUTS, SETTINGS, STILL, THREE, planted, register, small_job, tiny, train_small, typed
 
-# TensorFlow takes a number of threads only until it has made its first tensor, which other test files do, too.
+# TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
 devices.prepare(seed=0, threads=1)
 
 
@@ -49,7 +51,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def parts(make_part) -> tuple[Part, Part]:
-    """36 photographs to train on, 21 to validate on: batches of 8 fit neither."""
+    """Return 36 training images and 21 validation images. Neither number is a multiple of the batch size 8."""
     return make_part("train", *planted(36), classes=THREE), make_part("validation", *planted(21, seed=1), classes=THREE)
 
 
@@ -63,16 +65,16 @@ def fit(folder: Path, training: Part, validation: Part, seed: int = 1, on_out_of
     )
 
 
-def judged(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[str, float]:
-    """Loss and accuracy over all of a part at once, as Keras computes them from plain arrays."""
-    photographs = Images(*validation, THREE)
+def evaluated(model: keras.Model, validation: Part, batch_size: int = 50) -> dict[str, float]:
+    """Return loss and accuracy of all images by Keras, from plain arrays."""
+    images = Images(*validation, THREE)
     plain = keras.Model(model.inputs, model.outputs)
     plain.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    pixels = np.stack([photographs[number] for number in range(len(photographs))])
-    return plain.evaluate(pixels, photographs.grades, batch_size=batch_size, verbose=0, return_dict=True)
+    pixels = np.stack([images[number] for number in range(len(images))])
+    return plain.evaluate(pixels, images.grades, batch_size=batch_size, verbose=0, return_dict=True)
 
 
-def test_it_learns(tmp_path, parts):
+def test_training_improves_kappa_and_loss(tmp_path, parts):
     _, history, decided = fit(tmp_path, *parts, epochs=6)
     assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
     assert history[-1]["loss"] < history[0]["loss"] / 1.5
@@ -84,46 +86,46 @@ def test_it_learns(tmp_path, parts):
 
 
 @pytest.mark.parametrize(("objective", "kind"), [("softmax", "cutmix"), ("regression", "mixup")])
-def test_it_learns_from_mixed_photographs(tmp_path, parts, objective, kind):
+def test_training_with_mixed_images_improves_kappa(tmp_path, parts, objective, kind):
     _, history, _ = fit(tmp_path, *parts, epochs=6, objective=objective, augment={kind: 1.0})
     assert max(row["val_quadratic_weighted_kappa"] for row in history) > 0.8
 
 
 @pytest.mark.parametrize("objective", ["regression", "ordinal"])
-def test_each_objective_learns_and_its_model_needs_nothing_but_keras(tmp_path, parts, objective):
+def test_models_of_each_objective_need_only_keras(tmp_path, parts, objective):
     folder = job(tmp_path / objective, parts, objective=objective, epochs=8, monitor="val_quadratic_weighted_kappa")
     record = json.loads((folder / "training_run.json").read_text())
     best = read_table(folder / "history.csv")[record["best_epoch"] - 1]
     assert float(best["val_quadratic_weighted_kappa"]) > 0.7
-    photographs = Images(*parts[1], THREE)
-    pixels = np.stack([photographs[number] for number in range(len(photographs))])
+    images = Images(*parts[1], THREE)
+    pixels = np.stack([images[number] for number in range(len(images))])
     outputs = keras.saving.load_model(folder / "model.keras", safe_mode=True).predict(pixels, verbose=0)
-    answers = objectives.argmax_grades(objective, outputs, 3)
-    assert np.mean(answers == photographs.grades) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    predicted = objectives.argmax_grades(objective, outputs, 3)
+    assert np.mean(predicted == images.grades) == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
     if objective == "ordinal":
         assert (np.diff(outputs, axis=1) <= 0).all()
 
 
-def test_smoothed_labels_are_those_of_training_alone(tmp_path, parts):
+def test_only_training_labels_are_smoothed(tmp_path, parts):
     changes = {"epochs": 1, "learning_rate": 1e-9, "dropout": 0.0, "class_weights": "none", "batch_norm": "inference"}
     (_, (plain,), _), (model, (smoothed,), _) = (
         fit(tmp_path / str(share), *parts, label_smoothing=share, augment=STILL, **changes) for share in (0, 0.5)
     )
     assert smoothed["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
-    assert smoothed["val_loss"] == pytest.approx(judged(model, parts[1])["loss"], rel=1e-4)
+    assert smoothed["val_loss"] == pytest.approx(evaluated(model, parts[1])["loss"], rel=1e-4)
     assert smoothed["loss"] != pytest.approx(plain["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("monitor", "better"), [("val_loss", min), ("val_accuracy", max), ("val_quadratic_weighted_kappa", max)]
 )
-def test_the_epoch_that_validates_best_is_kept_and_its_figures_are_exact(tmp_path, make_part, parts, monitor, better):
-    """Validation labels turned round: the more is learnt, the worse it gets, so that the last epoch is not the best.
+def test_model_has_the_weights_of_the_best_epoch(tmp_path, make_part, parts, monitor, better):
+    """The last epoch is not the best, because the order of the validation labels is reversed.
 
-    That the figures come out again from plain pixels says that validation neither changes, repeats nor drops any.
+    Equal metrics of plain pixels show that validation neither changes, repeats nor drops an image.
     """
-    pixels, levels = planted(21, seed=1)
-    opposed = make_part("opposed", pixels, [2 - level for level in levels], classes=THREE)
+    pixels, grades = planted(21, seed=1)
+    opposed = make_part("opposed", pixels, [2 - grade for grade in grades], classes=THREE)
     model, history, decided = fit(
         tmp_path, parts[0], opposed, monitor=monitor, epochs=20, early_stopping_patience=4, learning_rate=0.003
     )
@@ -131,14 +133,14 @@ def test_the_epoch_that_validates_best_is_kept_and_its_figures_are_exact(tmp_pat
     best = values.index(better(values))
     assert decided["best_epoch"] == best + 1
     assert len(history) == best + 1 + 4 < 20
-    figures = judged(model, opposed)
-    assert figures["loss"] == pytest.approx(history[best]["val_loss"], rel=1e-4)
-    assert figures["accuracy"] == pytest.approx(history[best]["val_accuracy"], abs=1e-6)
-    assert figures["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-2)
+    metrics = evaluated(model, opposed)
+    assert metrics["loss"] == pytest.approx(history[best]["val_loss"], rel=1e-4)
+    assert metrics["accuracy"] == pytest.approx(history[best]["val_accuracy"], abs=1e-6)
+    assert metrics["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-2)
 
 
-def test_a_plateau_halves_the_learning_rate_down_to_the_floor_and_then_ends_the_training(tmp_path, parts):
-    """Steps too small to change a weight: no epoch gains on the first."""
+def test_plateau_halves_the_learning_rate_then_stops_training(tmp_path, parts):
+    """Steps are too small to change a weight, so no epoch is better than the first."""
     _, history, decided = fit(
         tmp_path,
         *parts,
@@ -155,53 +157,53 @@ def test_a_plateau_halves_the_learning_rate_down_to_the_floor_and_then_ends_the_
 
 
 def test_class_weights_reach_the_loss(tmp_path, parts):
-    """A class that weighs nothing is never answered; the others are learnt.
+    """A grade with weight 0 is never predicted. The others are learned.
 
-    By accuracy: the validation loss, which weighs all alike, is least before anything is learnt.
+    The metric is accuracy, as the unweighted validation loss is lowest before the first step.
     """
     model, _, decided = fit(tmp_path, *parts, class_weights=[1, 1, 0], epochs=10, monitor="val_accuracy")
-    photographs = Images(*parts[1], THREE)
-    pixels = np.stack([photographs[number] for number in range(len(photographs))])
-    guesses = model.predict(pixels, verbose=0).argmax(axis=1)
-    assert set(guesses) == {0, 1}
-    assert (guesses == photographs.grades)[photographs.grades < 2].mean() > 0.8
+    images = Images(*parts[1], THREE)
+    pixels = np.stack([images[number] for number in range(len(images))])
+    predicted = model.predict(pixels, verbose=0).argmax(axis=1)
+    assert set(predicted) == {0, 1}
+    assert (predicted == images.grades)[images.grades < 2].mean() > 0.8
     assert decided["class_weights"] == {"none": 1.0, "mild": 1.0, "severe": 0.0}
 
 
 @pytest.mark.parametrize("kind", ["none", "inverse", [1, 1, 1]])
-def test_a_class_without_photographs_is_named(tmp_path, make_part, parts, kind):
-    pixels, levels = planted(12)
-    without = make_part("without", pixels, [min(level, 1) for level in levels], classes=THREE)
+def test_grade_without_images_is_an_error(tmp_path, make_part, parts, kind):
+    pixels, grades = planted(12)
+    without = make_part("without", pixels, [min(grade, 1) for grade in grades], classes=THREE)
     with pytest.raises(RetinaflowError, match=r"no image of severe\. Add some, or leave the grade out"):
         fit(tmp_path, without, parts[1], class_weights=kind)
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tmp_path, parts):
+def test_infinite_loss_is_an_error(tmp_path, parts):
     with pytest.raises(RetinaflowError, match=r"Tiny: the loss is no longer finite in epoch 1\. Lower learning_rate"):
         fit(tmp_path, *parts, class_weights=[1e38] * 3)
 
 
 @pytest.mark.parametrize(("trained", "epoch"), [(True, 3), (False, 1)])
-def test_a_loss_that_is_not_finite_for_a_while_is_an_error(tmp_path, parts, monkeypatch, trained, epoch):
-    """In training after two good epochs, or in the validation of the first alone.
+def test_infinite_loss_in_one_epoch_is_an_error(tmp_path, parts, monkeypatch, trained, epoch):
+    """It is infinite in training after two good epochs, or in validation in the first epoch alone.
 
-    Keras takes the first epoch for the best so far whatever its figures, and nothing is less than NaN.
+    To Keras, the first epoch is the best so far for any metrics, and no value is less than NaN.
     """
     read = Batches.__getitem__
 
-    def weighed(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
-        pixels, levels = read(batches, index)
+    def weighted(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
+        pixels, targets = read(batches, index)
         infinite = batches.epoch == epoch - 1 and trained == (batches.seed is not None)
-        return pixels, levels, np.full(len(levels), np.inf if infinite else 1.0, np.float32)
+        return pixels, targets, np.full(len(targets), np.inf if infinite else 1.0, np.float32)
 
-    monkeypatch.setattr(Batches, "__getitem__", weighed)
+    monkeypatch.setattr(Batches, "__getitem__", weighted)
     with pytest.raises(RetinaflowError, match=f"no longer finite in epoch {epoch}"):
         fit(tmp_path, *parts, class_weights="none")
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs each step as it is, and traces none")
-def test_a_step_is_traced_once(tmp_path, parts, monkeypatch):
-    """For JAX, once for each size of batch."""
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch traces no step")
+def test_training_step_is_traced_once(tmp_path, parts, monkeypatch):
+    """JAX traces once for each batch size."""
     traced = []
     step = keras.Model.train_step
     monkeypatch.setattr(keras.Model, "train_step", lambda model, *data: traced.append(1) or step(model, *data))
@@ -230,20 +232,20 @@ def checkpoints_of(folder: Path) -> Path:
 
 
 def job_elsewhere(folder: Path, parts: tuple[Part, Part], seed: int) -> Path:
-    """``job`` in a new process."""
+    """Run ``job`` in a new process."""
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
         return job(folder, parts, seed)
 
 
 def outcome(folder: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
-    """History but for the seconds, and weights, of a trained model."""
+    """Return the history without seconds, and the weights, of a trained model."""
     history = [{**row, "seconds": ""} for row in read_table(folder / "history.csv")]
     return history, keras.saving.load_model(folder / "model.keras").get_weights()
 
 
-def test_the_seed_decides_everything(tmp_path, parts):
-    """To the last bit, in whatever process."""
+def test_result_depends_only_on_the_seed(tmp_path, parts):
+    """Results are equal to the last bit in every process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         elsewhere = pool.submit(job_elsewhere, tmp_path / "elsewhere", parts, 1)
         here, another_seed = (outcome(job(tmp_path / str(seed), parts, seed)) for seed in (1, 2))
@@ -254,13 +256,13 @@ def test_the_seed_decides_everything(tmp_path, parts):
     assert not np.array_equal(weights[0], another_seed[1][0])
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, parts):
+def test_two_processes_cannot_train_the_same_run(tmp_path, parts):
     with lock(checkpoints_of(tmp_path / "run")), pytest.raises(RetinaflowError, match="another run is writing there"):
         job(tmp_path / "run", parts)
     job(tmp_path / "run", parts, epochs=1)
 
 
-def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
+def test_job_writes_four_files_with_all_results(tmp_path, parts, caplog):
     with caplog.at_level(logging.INFO):
         folder = job(tmp_path / "models" / "Tiny", parts, seed=7, normalisation="dataset")
     assert {path.name for path in folder.iterdir()} == set(OUTPUTS)
@@ -283,7 +285,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
         "weights": None,
     }
     assert record["environment"] == devices.describe()
-    # What a job was given, it need not have computed on.
+    # A job without a GPU computes on the CPU, even if it was given a GPU.
     assert record["computed"]["devices"] == (["GPU 3"] if devices.has_gpu() else ["CPU"])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
     mean, _ = Images(*parts[0], THREE).channel_statistics()
@@ -295,7 +297,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     assert not model.compiled
     assert record["parameters"] == model.count_params()
     assert record["parameters"] - record["trainable_parameters"] == 2 * 16  # mean and variance of each filter
-    assert judged(model, parts[1])["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert evaluated(model, parts[1])["loss"] == pytest.approx(min(losses), rel=1e-4)
     lines = [message for message in caplog.messages if message.startswith("epoch ")]
     assert len(lines) == 3
     for epoch, line in enumerate(lines, start=1):
@@ -303,7 +305,7 @@ def test_a_job_leaves_four_files_that_tell_all(tmp_path, parts, caplog):
     assert "at most 0 s left" in lines[-1]
 
 
-def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
+def test_weights_file_is_recorded_by_its_digest(tmp_path, parts):
     path = tmp_path / "tiny.weights.h5"
     source = tiny(False, None, (32, 32, 3))
     source.save_weights(path)
@@ -316,11 +318,10 @@ def test_a_weights_file_is_recorded_by_its_content(tmp_path, parts):
 
 
 class Killed(BaseException):
-    """What no part of the training may catch, as nothing can catch a kill."""
+    """A kill. No part of the training may catch it."""
 
 
-# Half of the units dropped, photographs that are mixed, a learning rate that falls and a training that stops by itself:
-# all that has a state.
+# Everything with a state: dropout, mixed images, a falling learning rate and early stopping.
 LIVELY = {
     "augment": {"mixup": 0.4, "brightness": 0.1},
     "dropout": 0.5,
@@ -333,12 +334,12 @@ LIVELY = {
 
 
 def cut_short(patch: pytest.MonkeyPatch, folder: Path, parts: tuple[Part, Part], after: int, **settings: Any) -> None:
-    """A job that is killed once it has kept ``after`` epochs, in its next step."""
+    """Kill a job in the first step after it has saved ``after`` epochs."""
     train_step = keras.callbacks.CallbackList.on_train_batch_end
-    kept = checkpoints_of(folder) / f"epoch-{after}.weights.h5"
+    saved = checkpoints_of(folder) / f"epoch-{after}.weights.h5"
 
     def kill(callbacks: keras.callbacks.CallbackList, batch: int, logs: dict[str, float] | None = None) -> None:
-        if kept.exists():
+        if saved.exists():
             raise Killed
         train_step(callbacks, batch, logs)
 
@@ -348,11 +349,11 @@ def cut_short(patch: pytest.MonkeyPatch, folder: Path, parts: tuple[Part, Part],
             job(folder, parts, **settings)
 
 
-def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch, caplog):
+def test_killed_training_resumes_with_equal_results(tmp_path, parts, monkeypatch, caplog):
     undisturbed = outcome(job(tmp_path / "undisturbed", parts, **LIVELY))
     rates = [float(row["learning_rate"]) for row in undisturbed[0]]
     assert len(set(rates)) > 2, "the learning rate falls"
-    assert len(rates) < LIVELY["epochs"], "and the training stops by itself"
+    assert len(rates) < LIVELY["epochs"], "the training stops early"
     for epochs in range(1, len(rates)):
         cut_short(monkeypatch, tmp_path / "killed", parts, epochs, **LIVELY)
         assert len(list(checkpoints_of(tmp_path / "killed").glob("*.h5"))) <= 2
@@ -364,7 +365,7 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, 
     assert not checkpoints_of(tmp_path / "killed").exists()
 
 
-# All at once; the monitored figure is smoothed, so that the best epoch is neither the first nor the last.
+# All methods together. The monitored metric is smoothed, so that the best epoch is neither the first nor the last.
 EVERYTHING = {
     "feature_layers": ["first", "last"],
     "precision": "mixed_float16",
@@ -388,7 +389,7 @@ EVERYTHING = {
 }
 
 
-def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, parts, monkeypatch):
+def test_killed_training_with_all_methods_resumes_with_equal_results(tmp_path, parts, monkeypatch):
     undisturbed = outcome(job(tmp_path / "undisturbed", parts, **EVERYTHING))
     assert [row["phase"] for row in undisturbed[0]] == ["head"] * 3 + ["network"] * 4
     rates = [float(row["learning_rate"]) for row in undisturbed[0]]
@@ -396,10 +397,10 @@ def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_bee
     assert rates[4:] == sorted(rates[4:], reverse=True)
     folder = tmp_path / "killed"
     cut_short(monkeypatch, folder, parts, 1, **EVERYTHING)
-    kept = {path.name for path in checkpoints_of(folder).glob("*.npy")}
-    assert kept == {f"{name}.array.npy" for name in ("validation", "view-1", "view-2", "view-3")}
+    saved = {path.name for path in checkpoints_of(folder).glob("*.npy")}
+    assert saved == {f"{name}.array.npy" for name in ("validation", "view-1", "view-2", "view-3")}
     with monkeypatch.context() as patch:
-        patch.setattr(keras.Model, "predict", None)  # features are not made again
+        patch.setattr(keras.Model, "predict", None)  # features are not computed again
         for epochs in (3, 5):  # between head and network, and after
             cut_short(patch, folder, parts, epochs, **EVERYTHING)
         assert not list(checkpoints_of(folder).glob("*.npy"))
@@ -409,21 +410,21 @@ def test_with_everything_on_a_training_that_was_killed_ends_as_if_it_had_not_bee
     assert not checkpoints_of(folder).exists()
 
 
-def test_before_its_time_is_over_a_job_ends_after_a_pass_for_features_and_goes_on_the_next_time(tmp_path, parts):
+def test_time_limit_ends_a_job_between_feature_passes(tmp_path, parts):
     settings = {"batch_norm": "inference", "head_epochs": 2, "epochs": 1}
-    for made, come in (("validation", "view-1"), ("view-1", "view-2")):
-        told = rf"within the features of {come}, as one takes \d+ s\. The features so far are saved"
-        with pytest.raises(OutOfTimeError, match=told):
+    for done, following in (("validation", "view-1"), ("view-1", "view-2")):
+        message = rf"within the features of {following}, as one takes \d+ s\. The features so far are saved"
+        with pytest.raises(OutOfTimeError, match=message):
             job(tmp_path / "limited", parts, minutes=1, **settings)
-        assert (checkpoints_of(tmp_path / "limited") / f"{made}.array.npy").exists()
+        assert (checkpoints_of(tmp_path / "limited") / f"{done}.array.npy").exists()
 
 
-def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
+def test_features_of_the_head_have_mean_0_and_deviation_1(tmp_path, parts):
     settings = {"batch_norm": "inference", "freeze_layers": "all", "head_epochs": 1, "epochs": 2, "augment": STILL}
     trained, *_ = fit(tmp_path, *parts, feature_layers=["first", "last"], **settings)
     shown = keras.Model(trained.input, [trained.get_layer("pool").output, trained.get_layer("standardise").output])
-    photographs = Images(*parts[0], THREE)
-    plain, scaled = shown.predict(np.stack([photographs[number] for number in range(len(photographs))]), verbose=0)
+    images = Images(*parts[0], THREE)
+    plain, scaled = shown.predict(np.stack([images[number] for number in range(len(images))]), verbose=0)
     vary = plain.std(axis=0) > 0.02
     assert vary.sum() > 16, "the test would show nothing"
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-3)
@@ -431,8 +432,8 @@ def test_features_reach_the_head_with_mean_0_and_deviation_1(tmp_path, parts):
     assert not scaled[:, ~vary].std(axis=0).max(initial=0) > 1
 
 
-def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photographs(tmp_path, parts):
-    """Nothing of the backbone changes, and validation is what the whole model says."""
+def test_head_epochs_change_no_weight_of_the_backbone(tmp_path, parts):
+    """The validation metrics are those of the whole model."""
     settings = {
         "batch_norm": "inference",
         "head_epochs": 6,
@@ -441,10 +442,10 @@ def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photo
         "minimum_learning_rate": 0,
     }
     trained, history, decided = fit(tmp_path, *parts, **settings)
-    assert decided["best_epoch"] <= 6, "a step as long as this ruins the network"
+    assert decided["best_epoch"] <= 6, "the large step of the network phase makes the network worse"
     assert decided["epochs_run"] == 7
     best = history[decided["best_epoch"] - 1]
-    assert judged(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    assert evaluated(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
     assert best["val_loss"] < history[0]["val_loss"]
     devices.prepare(1, 1)
     fresh = build(typed(**settings), 3)
@@ -454,19 +455,19 @@ def test_the_head_alone_is_trained_first_on_what_the_backbone_makes_of_the_photo
         assert not np.array_equal(trained.get_layer(name).get_weights()[0], fresh.get_layer(name).get_weights()[0])
 
 
-def test_the_averaged_weights_are_validated_and_kept(tmp_path, parts):
-    """Of steps so long that the weights themselves are nowhere."""
+def test_averaged_weights_are_validated_and_saved(tmp_path, parts):
+    """The steps are so large that the weights themselves have a high loss."""
     settings = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "ema": 0.9, "batch_norm": "inference"}
     model, history, decided = fit(tmp_path, *parts, **settings)
     best = history[decided["best_epoch"] - 1]
-    assert judged(model, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    assert evaluated(model, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
     plain = fit(tmp_path / "plain", *parts, **{**settings, "ema": 0})[1]
     assert [row["loss"] for row in plain] == [row["loss"] for row in history], "training itself is the same"
     assert plain[0]["val_loss"] != history[0]["val_loss"]
 
 
-def test_rare_classes_come_more_often_in_the_first_epochs(tmp_path, parts, monkeypatch):
-    shown: dict[tuple[int, int], np.ndarray] = {}  # Keras has a look at the first batch before it begins
+def test_rare_grades_occur_more_often_in_the_first_epochs(tmp_path, parts, monkeypatch):
+    shown: dict[tuple[int, int], np.ndarray] = {}  # Keras also reads the first batch before it starts.
     read = Batches.__getitem__
 
     def note(batches: Batches, index: int) -> tuple[np.ndarray, ...]:
@@ -482,10 +483,10 @@ def test_rare_classes_come_more_often_in_the_first_epochs(tmp_path, parts, monke
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(tmp_path, parts, precision):
+def test_mixed_precision_resumes_and_saves_a_float32_model(tmp_path, parts, precision):
     changes = {"precision": precision, "epochs": 2}
     undisturbed = outcome(job(tmp_path / "undisturbed", parts, **changes))
-    train_small(tmp_path / "limited", parts, minutes=1, **changes)  # less than what is put aside
+    train_small(tmp_path / "limited", parts, minutes=1, **changes)  # less than the margin of the time limit
     history, weights = outcome(tmp_path / "limited")
     assert history == undisturbed[0]
     assert all(np.array_equal(a, b) for a, b in zip(weights, undisturbed[1], strict=True))
@@ -495,12 +496,12 @@ def test_mixed_precision_goes_on_as_if_not_cut_short_and_leaves_a_float32_model(
     assert {layer.compute_dtype for layer in model._flatten_layers()} <= {"float32", "uint8"}
     assert weights[0].dtype == np.float32
     best = history[record["best_epoch"] - 1]
-    assert judged(model, parts[1])["loss"] == pytest.approx(float(best["val_loss"]), rel=0.02)
-    # Which is another figure than in full precision.
-    assert judged(model, parts[1])["loss"] != float(best["val_loss"])
+    assert evaluated(model, parts[1])["loss"] == pytest.approx(float(best["val_loss"]), rel=0.02)
+    # Full precision gives another loss.
+    assert evaluated(model, parts[1])["loss"] != float(best["val_loss"])
 
 
-def test_the_scale_of_float16_losses_is_kept(tmp_path):
+def test_checkpoint_saves_the_scale_of_float16_losses(tmp_path):
     def fresh() -> keras.Model:
         model = build(typed(), 3, precision="mixed_float16")
         compile_model(model, typed(), 3, jit=False)
@@ -510,14 +511,14 @@ def test_the_scale_of_float16_losses_is_kept(tmp_path):
     model.optimizer.dynamic_scale.assign(64.0)
     model.optimizer.step_counter.assign(17)
     row = dict.fromkeys(HISTORY_COLUMNS, 1.0)
-    kept = Checkpoint(tmp_path, "key")
-    kept.restart(8)
-    kept.save(model, [row], 1, finished=False)
-    kept.load(other, 1)
+    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint.restart(8)
+    checkpoint.save(model, [row], 1, finished=False)
+    checkpoint.load(other, 1)
     assert (float(other.optimizer.dynamic_scale), int(other.optimizer.step_counter)) == (64.0, 17)
 
 
-def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(tmp_path, parts, monkeypatch):
+def test_killed_job_after_the_last_epoch_only_writes_files(tmp_path, parts, monkeypatch):
     undisturbed = outcome(job(tmp_path / "undisturbed", parts))
 
     def kill(*_: Any) -> None:
@@ -535,7 +536,7 @@ def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(t
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("setting", "it is of other data, settings or code"),
         ("code", "it is of other data, settings or code"),
@@ -545,7 +546,7 @@ def test_a_training_that_was_killed_after_its_last_epoch_only_writes_its_files(t
         ("state", "cannot be used"),
     ],
 )
-def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monkeypatch, caplog, change, said):
+def test_checkpoint_of_other_data_settings_or_code_is_not_used(tmp_path, parts, monkeypatch, caplog, change, message):
     folder = tmp_path / "killed"
     cut_short(monkeypatch, folder, parts, 2)
     changes: dict[str, Any] = {}
@@ -566,26 +567,26 @@ def test_what_other_data_settings_or_code_left_is_not_used(tmp_path, parts, monk
     else:
         (checkpoints_of(folder) / "state.json").write_text("[]")
     with caplog.at_level(logging.INFO):
-        went_on = outcome(job(folder, parts, **changes))
-    assert said in caplog.text
+        after_change = outcome(job(folder, parts, **changes))
+    assert message in caplog.text
     assert "resuming" not in caplog.text
-    anew = outcome(job(tmp_path / "anew", parts, **changes))
-    assert went_on[0] == anew[0]
-    assert all(np.array_equal(a, b) for a, b in zip(went_on[1], anew[1], strict=True))
+    fresh = outcome(job(tmp_path / "fresh", parts, **changes))
+    assert after_change[0] == fresh[0]
+    assert all(np.array_equal(a, b) for a, b in zip(after_change[1], fresh[1], strict=True))
 
 
-def test_before_its_time_is_over_a_job_ends_after_an_epoch_and_goes_on_the_next_time(tmp_path, parts):
+def test_time_limit_ends_a_job_between_epochs(tmp_path, parts):
     undisturbed = outcome(job(tmp_path / "undisturbed", parts))
     for epochs in (1, 2):
-        told = rf"within epoch {epochs + 1}, as one takes \d+ s\. The {epochs} epochs so far are saved"
-        with pytest.raises(OutOfTimeError, match=told):
-            job(tmp_path / "limited", parts, minutes=1)  # less than what is put aside
+        message = rf"within epoch {epochs + 1}, as one takes \d+ s\. The {epochs} epochs so far are saved"
+        with pytest.raises(OutOfTimeError, match=message):
+            job(tmp_path / "limited", parts, minutes=1)  # less than the margin of the time limit
     assert outcome(job(tmp_path / "limited", parts, minutes=1))[0] == undisturbed[0]
     assert outcome(job(tmp_path / "enough", parts, minutes=60))[0] == undisturbed[0]
 
 
 def memory_for(patch: pytest.MonkeyPatch, limit: int) -> None:
-    """Let the device find no memory for batches of more than ``limit`` photographs."""
+    """Let the device have no memory for batches of more than ``limit`` images."""
     plenty = fit_module._fit_phase
 
     def scarce(
@@ -598,17 +599,17 @@ def memory_for(patch: pytest.MonkeyPatch, limit: int) -> None:
     patch.setattr(fit_module, "_fit_phase", scarce)
 
 
-def test_out_of_memory_is_an_error_that_says_what_to_change(tmp_path, parts, monkeypatch):
+def test_out_of_memory_error_names_the_batch_size(tmp_path, parts, monkeypatch):
     memory_for(monkeypatch, 4)
     with pytest.raises(RetinaflowError) as error:
         fit(tmp_path, *parts)
     assert "Tiny: out of memory with batches of 8 images of 32 x 32 pixels. Lower batch_size" in str(error.value)
 
 
-def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, monkeypatch, caplog):
+def test_out_of_memory_halves_the_batch_size_on_request(tmp_path, parts, monkeypatch, caplog):
     small = outcome(job(tmp_path / "small", parts, batch_size=2))
     memory_for(monkeypatch, 3)
-    # The next run knows at once.
+    # The next run starts with the smaller batch size.
     cut_short(monkeypatch, tmp_path / "halved", parts, 1, on_out_of_memory="halve")
     caplog.set_level(logging.INFO)
     caplog.clear()
@@ -623,7 +624,7 @@ def test_out_of_memory_halves_the_batch_where_that_is_wanted(tmp_path, parts, mo
         fit(tmp_path, *parts, on_out_of_memory="halve")
 
 
-def test_a_batch_that_several_gpus_could_not_share_is_not_tried(tmp_path, parts, monkeypatch):
+def test_batches_smaller_than_the_devices_are_not_tried(tmp_path, parts, monkeypatch):
     monkeypatch.setattr(devices, "parallel", lambda _: contextlib.nullcontext())
     memory_for(monkeypatch, 0)
     with pytest.raises(RetinaflowError, match="batches of 6 images"):
@@ -631,7 +632,7 @@ def test_a_batch_that_several_gpus_could_not_share_is_not_tried(tmp_path, parts,
 
 
 def shown_on_terminal(work: Callable[[], object]) -> str:
-    """What ``work`` prints on standard error where that is a terminal; Linux keeps 4 kB until it is read."""
+    """Return the text that ``work`` prints on a terminal as standard error. Linux buffers 4 kB of it."""
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (24, 80))
     with os.fdopen(leader, "rb") as reader, os.fdopen(follower, "w") as terminal:
@@ -646,8 +647,8 @@ def shown_on_terminal(work: Callable[[], object]) -> str:
     return shown.decode()
 
 
-def test_progress(tmp_path, parts, caplog, monkeypatch):
-    """Step and time left at each batch for the screen; in the log, a line for each half minute, here of every batch."""
+def test_progress_has_step_speed_and_time_left(tmp_path, parts, caplog, monkeypatch):
+    """The screen has step and time left of each batch. The log has a line each half minute, here for each batch."""
     minutes, tens = count(step=60), count(step=10)
     monkeypatch.setattr("retinaflow.training.callbacks.time", SimpleNamespace(monotonic=lambda: next(minutes)))
     monkeypatch.setattr("retinaflow.training.pace.time", SimpleNamespace(monotonic=lambda: next(tens)))
@@ -655,7 +656,7 @@ def test_progress(tmp_path, parts, caplog, monkeypatch):
         shown = shown_on_terminal(lambda: fit(tmp_path, *parts, epochs=1))
     states = [record.progress for record in caplog.records if "step" in getattr(record, "progress", ())]
     assert [state["step"] for state in states] == ["epoch 1/1"] * 6
-    # The first batch is no measure. The others take ten seconds; an image of validation is a third of one.
+    # The first batch is not measured. The others need ten seconds. A validation image counts as a third of an image.
     left = [state["left"] for state in states]
     assert left[:2] == [None, None]
     work = 36 + len(Images(*parts[1], THREE)) / 3

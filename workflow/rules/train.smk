@@ -29,11 +29,11 @@ rule train:
         runtime=scheduled(train_runtime),
     params:
         code=code_of("train.py"),
-        backbone=lambda wildcards: network_settings(wildcards).backbone,
+        network=lambda wildcards: network_of(wildcards.training_run),
         settings=training_settings,
-        classes=GRADE_NAMES,
+        grade_names=GRADE_NAMES,
         seed=CONFIG.seed,
-        # No output: Snakemake deletes outputs before a job, and this is there to outlive a job that was cut short.
+        # No output: Snakemake deletes outputs before a job, and the checkpoints outlive an interrupted job.
         checkpoints=path("checkpoints", "{training_run}"),
     script:
         "../scripts/train.py"

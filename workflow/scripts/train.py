@@ -1,26 +1,25 @@
 """Fine-tune one network on the training split."""
 
-import importlib
 import time
 from pathlib import Path
 
+from retinaflow.config.root import Configuration
 from retinaflow.jobs import gpus
 from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
-from retinaflow.settings.tracking import TrackingSettings
 from retinaflow.settings.train import TrainingSettings
 
 start = time.monotonic()  # before the job waits for a GPU
 with job_log(snakemake.log[0]):
     claimed = gpus.claim(snakemake.resources.gpu, f"train {snakemake.wildcards.training_run}")
-    choose(snakemake.params.settings["backend"])
+    settings = TrainingSettings.model_validate(snakemake.params.settings)
+    choose(settings.backend)
     # The backend is imported here, so that the log has its errors.
+    from retinaflow.training import tracking
     from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
 
-    # No import statement: trackers decide no result, so a change of their code is no reason to train again.
-    tracking = importlib.import_module("retinaflow.training.tracking")
-    run, config = snakemake.wildcards.training_run, snakemake.config
+    run, config = snakemake.wildcards.training_run, Configuration.model_validate(snakemake.config)
 
     def files_of(split):
         files = snakemake.input
@@ -29,14 +28,13 @@ with job_log(snakemake.log[0]):
         return SplitFiles(indices, [(Path(pixels), Path(rows)) for pixels, rows in shards])
 
     # No parameter: after a change of it, models that have enough memory need not be trained again.
-    on_out_of_memory = config["models"][run.split("/")[0]]["on_out_of_memory"]
+    on_out_of_memory = config.models[snakemake.params.network].on_out_of_memory
+    settings = settings.model_copy(update={"on_out_of_memory": on_out_of_memory})
     train_job(
         TrainingJob(
             training_run=run,
-            settings=TrainingSettings.model_validate(
-                {**snakemake.params.settings, "on_out_of_memory": on_out_of_memory}
-            ),
-            grade_names=snakemake.params.classes,
+            settings=settings,
+            grade_names=snakemake.params.grade_names,
             seed=snakemake.params.seed,
             training=files_of("train"),
             validation=files_of("validation"),
@@ -53,8 +51,6 @@ with job_log(snakemake.log[0]):
             ),
             checkpoints=Path(snakemake.params.checkpoints),
             gpus=list(map(str, claimed)),
-            trackers=tracking.trackers(
-                TrackingSettings.model_validate(config["tracking"]), run, Path(config["results"], "tensorboard", run)
-            ),
+            trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
         )
     )

@@ -13,7 +13,13 @@ from retinaflow.errors import RetinaflowError
 LIBRARY = "retinaflow"
 # Code that decides no result: a change of it is no reason to run a job again.
 # Classes of settings hold values, and the values are parameters of the jobs.
-UNTRACKED = (f"{LIBRARY}.jobs", f"{LIBRARY}.settings", f"{LIBRARY}.training.pace", f"{LIBRARY}.training.tracking")
+UNTRACKED = (
+    f"{LIBRARY}.config.root",
+    f"{LIBRARY}.jobs",
+    f"{LIBRARY}.settings",
+    f"{LIBRARY}.training.pace",
+    f"{LIBRARY}.training.tracking",
+)
 
 
 def library_folder() -> Path:
