@@ -127,7 +127,9 @@ if FOLDS:
             validation=lambda wildcards: raw_outputs_of(MODELS.runs_of(wildcards.network), "validation"),
             # Raw outputs of the folds on a test set are averaged.
             test=lambda wildcards: [
-                table for split in MODELS.scored[1:] for table in raw_outputs_of(MODELS.runs_of(wildcards.network), split)
+                table
+                for split in MODELS.scored[1:]
+                for table in raw_outputs_of(MODELS.runs_of(wildcards.network), split)
             ],
         output:
             **{

@@ -28,7 +28,12 @@ def final_output():
         *[file for network in CONFIG.models for file in shard_files(network, SHARDS, "npy")],
         *remote_paths("weights"),
         *[path("models", run, "model.keras") for run in MODELS.training_runs],
-        *[table for model in MODELS.names for split in MODELS.splits_of(model) for table in raw_outputs_of([model], split)],
+        *[
+            table
+            for model in MODELS.names
+            for split in MODELS.splits_of(model)
+            for table in raw_outputs_of([model], split)
+        ],
         *(
             [path("scores", run, split, "features.npy") for run in MODELS.training_runs for split in MODELS.scored]
             if "eye_stacking" in MODELS.eye_kinds
