@@ -1,31 +1,31 @@
-"""The whole chain, photographs to compared scores, against the article's recipe on the same photographs.
+"""Speed of the whole chain, from images to compared scores, against the article's scripts on the same images.
 
-Ours is one call of `snakemake` for everything from the inventory to the comparison. The recipe is what the article has
-its readers run, in our words (`recipe_prepare`, `recipe_train`): photographs are copied to class folders, each is
-decoded in full, resized and written back as JPEG, and an `ImageDataGenerator` reads those again in every epoch. Both
-have the same photographs, backbone, initial weights, image size, head, batch size, optimiser and epochs, learn the
-statistics of BatchNormalization, weigh classes by their inverse frequency and score the validation fifth. Each pays for
-its processes and their imports: ours starts one a job and loads TensorFlow twice, to train and to score; the recipe
-starts one to prepare and one that trains and predicts.
+Ours is one call of `snakemake` for everything from the inventory to the comparison. The other side does the work of
+the article's scripts, in our own code (`article_prepare`, `article_train`). It copies images to class folders, decodes
+each in full, resizes it and writes it back as JPEG. An `ImageDataGenerator` then reads these files in every epoch.
 
-Three figures a side, in seconds:
+Both sides have the same images, backbone, initial weights, image size, head, batch size, optimizer and epochs. Both
+train BatchNormalization, weight classes by their inverse frequency, and score the validation fifth. Each side includes
+its processes and imports. Ours starts a process for each job and loads TensorFlow twice, to train and to score. The
+article's side starts one process to prepare, and one that trains and predicts.
 
-- the first complete run of one epoch: a run of `--epochs` less what its epochs after the first took;
+Each side has three figures, in seconds:
+
+- the first complete run of one epoch: a run of `--epochs` without the time of its epochs after the first;
 - each further epoch, training and validation together;
-- a second run, with another learning rate, of one epoch: ours is a second `snakemake`, which keeps the shards; for the
-  recipe we take its class folders as prepared, so it is its training process alone.
+- a second run of one epoch with another learning rate. Ours is a second `snakemake`, which keeps the shards. On the
+  article's side, the class folders are ready, so it is the training process alone.
 
-On a CPU the network's own arithmetic is the floor of both sides: no way of feeding it makes an epoch shorter than its
-steps take with a batch that lies in memory ("the network alone": the median step, times the steps of an epoch). The
-recipe's epoch divided by that is the most that can be gained. So there are two cases: InceptionV3 at 224 px, where
-arithmetic is nearly everything, and MobileNetV3Small at 96 px, where input weighs more. Whole runs have another floor:
-both sides load TensorFlow, build the network and trace its training and prediction, which takes a small network longer
-than its epoch.
+On a CPU, the arithmetic of the network limits both sides: no input pipeline makes an epoch shorter. "The network
+alone" is the median time of a step on a batch in memory, times the steps of an epoch. The article's epoch divided by it
+is the highest possible gain. So there are two cases. InceptionV3 at 224 px is nearly all arithmetic, and in
+MobileNetV3Small at 96 px the input weighs more. Whole runs have another lower limit. Both sides load TensorFlow, build
+the network and trace its training and prediction, which takes longer than an epoch of a small network.
 
-What the figures do not say: anything about a GPU, where the arithmetic shrinks and input decides; about larger
-photographs, where decoding in full costs the recipe more; about photographs that are not in the page cache; about how
-well the networks grade. Where the recipe leaves a choice, the cheaper one is taken: means that are known rather than
-computed, no reloading of the best epoch, no progress bar.
+The figures show nothing about a GPU, where the arithmetic shrinks and input decides. They show nothing about larger
+images, which cost the article's side more to decode in full, about images outside the page cache, or about the quality
+of grading. If the article leaves a choice, the cheaper one is taken: known means instead of computed ones, no reload of
+the best epoch, no progress bar.
 """
 
 import argparse
@@ -51,11 +51,11 @@ BATCH_SIZE = 32
 DENSE_UNITS = (512, 256)
 DROPOUT = 0.5
 LEARNING_RATE = 0.0001
-# Of ImageNet in OpenCV's order of channels: the article subtracts them whatever the network.
+# Channel means of ImageNet in the order of OpenCV (BGR). The article subtracts them for every network.
 MEANS = (103.939, 116.779, 123.68)
-RECIPE, FLOOR = "the article's recipe", "the network alone"
+ARTICLE, FLOOR = "the article's scripts", "the network alone"
 FLOOR_STEPS = common.sized(9, 1)
-# Field of Times, what it is called, and how many times faster than the recipe ours is meant to be.
+# Field of Times, its title, and the target: how many times faster than the article's scripts ours has to be.
 TARGETS = (
     ("first", "first complete run, one epoch", 1),
     ("epoch", "each further epoch", 3),
@@ -66,7 +66,11 @@ TARGETS = (
 class Case(NamedTuple):
     """A network to measure with.
 
-    ``size``: side of its input in pixels; ``weights``: a file below ``RETINAFLOW_DATA``/weights, random ones without.
+    Attributes:
+        backbone: Name in `keras.applications`.
+        size: Side of its input in pixels.
+        weights: Name of a file below ``RETINAFLOW_DATA``/weights; None for random weights.
+        rounds: Number of rounds.
     """
 
     backbone: str
@@ -75,7 +79,7 @@ class Case(NamedTuple):
     rounds: int
 
     def weights_file(self) -> Path | None:
-        """The initial weights, or None for random ones."""
+        """Return the file of initial weights, or None for random weights."""
         if self.weights is None:
             return None
         file = common.DATA / "weights" / self.weights
@@ -89,7 +93,7 @@ CASES = {
 
 
 class Times(NamedTuple):
-    """Seconds of one side in one round; ``epoch`` is None where there was only one."""
+    """Seconds of one side in one round, for each figure. ``epoch`` is None if the run had one epoch only."""
 
     first: float
     epoch: float | None
@@ -100,7 +104,7 @@ class Times(NamedTuple):
 
 
 def run_ours(case: Case, images: Path, labels: Path, epochs: int) -> Times:
-    """Both runs of the workflow, in a project of its own."""
+    """Time both runs of the workflow, in a new project."""
     config: dict[str, Any] = {
         "data": {"train": {"images": str(images), "labels": str(labels)}},
         "train": {
@@ -123,65 +127,65 @@ def run_ours(case: Case, images: Path, labels: Path, epochs: int) -> Times:
             seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
         config["train"] |= {"learning_rate": 2 * LEARNING_RATE, "epochs": 1}
         (folder / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        again, _ = common.snakemake(folder)
-    return Times(total - sum(seconds[1:]), further(seconds), again)
+        second, _ = common.snakemake(folder)
+    return Times(total - sum(seconds[1:]), further(seconds), second)
 
 
 def further(seconds: list[float]) -> float | None:
-    """What each epoch after the first took, in the middle."""
+    """Return the median time of the epochs after the first, or None if there are none."""
     return statistics.median(seconds[1:]) if len(seconds) > 1 else None
 
 
-# The article's recipe -----------------------------------------------------------------------------------------------
+# The article's scripts ----------------------------------------------------------------------------------------------
 
 
-def run_recipe(case: Case, images: Path, labels: Path, epochs: int) -> Times:
-    """Its two scripts, in a folder of their own."""
+def run_article(case: Case, images: Path, labels: Path, epochs: int) -> Times:
+    """Time the work of the article's two scripts, in a new folder."""
     with tempfile.TemporaryDirectory() as name:
         start = time.perf_counter()
-        in_a_process(recipe_prepare, images, labels, Path(name), case.size)
+        in_a_process(article_prepare, images, labels, Path(name), case.size)
         prepared = time.perf_counter()
-        seconds = in_a_process(recipe_train, Path(name), case, epochs)
+        seconds = in_a_process(article_train, Path(name), case, epochs)
         end = time.perf_counter()
     return Times(end - start - sum(seconds[1:]), further(seconds), end - prepared - sum(seconds[1:]))
 
 
 def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
-    """What ``function`` returns in a new process of this interpreter."""
+    """Call ``function`` in a new process and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def recipe_prepare(images: Path, labels: Path, folder: Path, size: int) -> None:
-    """Put photographs into class folders, then take each through OpenCV and write it back."""
+def article_prepare(images: Path, labels: Path, folder: Path, size: int) -> None:
+    """Copy images to class folders. Then resize each with OpenCV, subtract the means and write it back."""
     import cv2
 
     with open(labels, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: row["grade"] for row in csv.DictReader(file)}
-    photographs = sorted(images.iterdir())
-    random.Random(2015).shuffle(photographs)  # noqa: S311 - as `train_test_split` would, not a secret
-    cut = round(0.8 * len(photographs))
-    for part, those in (("train", photographs[:cut]), ("validation", photographs[cut:])):
-        for name in common.CLASSES:
-            (folder / part / name).mkdir(parents=True)
-        for path in those:
-            # The article moves them. These belong to both sides and may be links to the only copy there is.
-            shutil.copyfile(path, folder / part / f"class{levels[path.stem]}" / path.name)
+        grades = {row["image"]: row["level"] for row in csv.DictReader(file)}
+    files = sorted(images.iterdir())
+    random.Random(2015).shuffle(files)  # noqa: S311 - as `train_test_split` would, not a secret
+    cut = round(0.8 * len(files))
+    for split, members in (("train", files[:cut]), ("validation", files[cut:])):
+        for name in common.GRADE_NAMES:
+            (folder / split / name).mkdir(parents=True)
+        for path in members:
+            # The article moves the files. Both sides use these, and they may be links to the only copy.
+            shutil.copyfile(path, folder / split / common.GRADE_NAMES[int(grades[path.stem])] / path.name)
     for path in sorted(folder.glob("*/*/*")):
         image: Any = cv2.imread(str(path))
         image = cv2.resize(image, (size, size))
         cv2.imwrite(str(path), cv2.subtract(image, (*MEANS, 0)))
 
 
-def recipe_train(folder: Path, case: Case, epochs: int) -> list[float]:
-    """Train, predict and score; returns the seconds of each epoch."""
+def article_train(folder: Path, case: Case, epochs: int) -> list[float]:
+    """Train, predict and score. Return the seconds of each epoch."""
     import keras
     import numpy as np
     from sklearn.metrics import accuracy_score, cohen_kappa_score
     from sklearn.utils.class_weight import compute_class_weight
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    augmented = ImageDataGenerator(**common.ARTICLE)
+    augmented = ImageDataGenerator(**common.ARTICLE_AUGMENTATION)
     square = (case.size, case.size)
     training = augmented.flow_from_directory(folder / "train", square, batch_size=BATCH_SIZE)
     validation = ImageDataGenerator().flow_from_directory(
@@ -189,7 +193,7 @@ def recipe_train(folder: Path, case: Case, epochs: int) -> list[float]:
     )
     present = np.unique(training.classes)
     weights = compute_class_weight("balanced", classes=present, y=training.classes)
-    model = recipe_model(case)
+    model = article_model(case)
     clock = epoch_clock()
     model.fit(
         training,
@@ -214,8 +218,8 @@ def recipe_train(folder: Path, case: Case, epochs: int) -> list[float]:
     return clock.seconds
 
 
-def recipe_model(case: Case, frozen: int = 0) -> Any:
-    """The backbone with the head, compiled; its first ``frozen`` layers keep their weights."""
+def article_model(case: Case, frozen: int = 0) -> Any:
+    """Build and compile backbone and head of the article. The first ``frozen`` layers keep their weights."""
     import keras
 
     network = getattr(keras.applications, case.backbone)(
@@ -227,14 +231,14 @@ def recipe_model(case: Case, frozen: int = 0) -> Any:
     for units in DENSE_UNITS:
         x = keras.layers.Dense(units, activation="relu")(x)
         x = keras.layers.Dropout(DROPOUT)(x)
-    x = keras.layers.Dense(len(common.CLASSES), activation="softmax")(x)
+    x = keras.layers.Dense(len(common.GRADE_NAMES), activation="softmax")(x)
     model = keras.Model(network.input, x)
     model.compile(keras.optimizers.Adam(LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
 def epoch_clock() -> Any:
-    """A callback that keeps the seconds of each epoch, from where to where our own history has them."""
+    """Return a callback that stores the seconds of each epoch, from begin to end, as our history does."""
     import keras
 
     class Clock(keras.callbacks.Callback):
@@ -255,21 +259,21 @@ def epoch_clock() -> Any:
 
 
 def network_alone(case: Case, count: int) -> float:
-    """Seconds that the steps of an epoch of ``count`` photographs take, a fifth of them for validation."""
+    """Return the seconds of all steps of an epoch of ``count`` images, a fifth of them for validation."""
     import keras
     import numpy as np
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (BATCH_SIZE, case.size, case.size, 3)).astype(np.float32)
-    answers = keras.utils.to_categorical(rng.integers(0, len(common.CLASSES), BATCH_SIZE), len(common.CLASSES))
-    model = recipe_model(case)
+    targets = keras.utils.to_categorical(rng.integers(0, len(common.GRADE_NAMES), BATCH_SIZE), len(common.GRADE_NAMES))
+    model = article_model(case)
     total = 0.0
     for step, share in ((model.train_on_batch, 0.8), (model.test_on_batch, 0.2)):
-        step(pixels, answers)  # traces
+        step(pixels, targets)  # The first call traces the step.
         seconds = []
         for _ in range(FLOOR_STEPS):
             start = time.perf_counter()
-            step(pixels, answers)
+            step(pixels, targets)
             seconds.append(time.perf_counter() - start)
         total += statistics.median(seconds) * share * count / BATCH_SIZE
     return total
@@ -279,8 +283,8 @@ def network_alone(case: Case, count: int) -> float:
 
 
 def measure(case: Case, images: Path, labels: Path, count: int, epochs: int) -> list[common.Row]:
-    """The rows of one case."""
-    sides = {"ours": run_ours, RECIPE: run_recipe}
+    """Measure one case and return its rows."""
+    sides = {"ours": run_ours, ARTICLE: run_article}
     times: dict[str, list[Times]] = {name: [] for name in sides}
 
     def once(name: str) -> None:
@@ -289,12 +293,12 @@ def measure(case: Case, images: Path, labels: Path, count: int, epochs: int) -> 
 
     common.alternate({name: partial(once, name) for name in sides}, case.rounds)
     rows = []
-    for field, what, least in TARGETS:
+    for field, title, least in TARGETS:
         if field == "epoch" and epochs == 1:
             continue
-        ours, other = ([getattr(each, field) for each in times[name]] for name in sides)
-        measured = f"{case.backbone} at {case.size} px, {count} photographs: {what}"
-        rows.append(compared(measured, RECIPE, ours, other, least))
+        ours, other = ([getattr(round_times, field) for round_times in times[name]] for name in sides)
+        measured = f"{case.backbone} at {case.size} px, {count} images: {title}"
+        rows.append(compared(measured, ARTICLE, ours, other, least))
         if field == "epoch":
             floor = in_a_process(network_alone, case, count)
             rows.append(compared(measured, FLOOR, ours, [floor] * len(ours), None))
@@ -302,8 +306,8 @@ def measure(case: Case, images: Path, labels: Path, count: int, epochs: int) -> 
 
 
 def compared(measured: str, against: str, ours: list[float], other: list[float], least: float | None) -> common.Row:
-    """A row of seconds; the figure is the median of how many times faster ours was within each round."""
-    ratio = statistics.median(theirs / own for own, theirs in zip(ours, other, strict=True))
+    """Return a row of seconds. The figure is the median over the rounds of the ratio, other by ours."""
+    ratio = statistics.median(other_time / our_time for our_time, other_time in zip(ours, other, strict=True))
     return common.Row(
         measured,
         against,
@@ -311,27 +315,27 @@ def compared(measured: str, against: str, ours: list[float], other: list[float],
         statistics.median(other),
         "s",
         f"{ratio:.2f} x",
-        *common.judged(ratio, least),
+        *common.compare_with_target(ratio, least),
     )
 
 
 def main() -> None:
-    """Measure all cases or the one that is asked for."""
-    parser = argparse.ArgumentParser(description="The whole chain against the article's recipe.")
+    """Measure one case."""
+    parser = argparse.ArgumentParser(description="Time the whole chain against the article's scripts.")
     parser.add_argument("--case", choices=CASES, default="cheap", help="the network; heavy takes many minutes")
     parser.add_argument("--epochs", type=int, default=2, help="epochs of the first run; 1 leaves out further epochs")
-    parser.add_argument("--photographs", type=int, default=common.sized(960, 60), help="how many")
+    parser.add_argument("--images", type=int, default=common.sized(960, 60), help="number of images")
     arguments = parser.parse_args()
-    photographs = common.collection()
+    source = common.collection()
     case = CASES[arguments.case]
     with tempfile.TemporaryDirectory() as name:
-        images, labels = Path(name) / "photographs", Path(name) / "labels.csv"
-        common.stand_in(photographs, arguments.photographs, images, labels)
-        rows = measure(case, images, labels, arguments.photographs, arguments.epochs)
+        images, labels = Path(name) / "images", Path(name) / "labels.csv"
+        common.repeat_collection(source, arguments.images, images, labels)
+        rows = measure(case, images, labels, arguments.images, arguments.epochs)
     notes = {
-        "photographs": photographs.name,
+        "images": source.name,
         "initial weights": case.weights if case.weights_file() else "random",
-        "first complete run": f"a run of {arguments.epochs} epochs less its later epochs",
+        "first complete run": f"a run of {arguments.epochs} epochs without the time of its later epochs",
     }
     common.publish("chain" if arguments.case == "cheap" else "chain-heavy", rows, notes, case.rounds)
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: photographs to measure with, rounds that alternate, one kind of table."""
+"""Shared by all benchmarks: images to measure with, alternating rounds, and one format of result tables."""
 
 import contextlib
 import csv
@@ -35,7 +35,7 @@ from retinaflow.storage.files import digest, whole_file, write_json  # noqa: E40
 from retinaflow.storage.tables import write_table  # noqa: E402
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
-# QUICK=1 runs each benchmark in seconds, on few and small drawn images: it shows that the script works.
+# QUICK=1 runs each benchmark in seconds on a few small drawn images, to check that the script works.
 QUICK = os.environ.get("QUICK") == "1"
 TARGET = Path(os.environ.get("BENCHMARKS") or ROOT / "results" / ("benchmarks-quick" if QUICK else "benchmarks"))
 ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "5"))
@@ -45,14 +45,15 @@ Number = TypeVar("Number")
 
 
 def sized(full: Number, quick: Number) -> Number:
-    """``full``, or ``quick`` where each benchmark runs in seconds."""
+    """Return ``full``, or ``quick`` if the environment sets QUICK=1."""
     return quick if QUICK else full
 
 
-CLASSES = [f"class{level}" for level in range(5)]
+GRADE_NAMES = [f"class{grade}" for grade in range(5)]
+CLASSES = GRADE_NAMES
 DRAWN_SIZE = sized(1024, 128)
-# The article's augmentation, for Keras's ImageDataGenerator.
-ARTICLE = {
+# The augmentation of the article, for Keras's ImageDataGenerator.
+ARTICLE_AUGMENTATION = {
     "horizontal_flip": True,
     "vertical_flip": True,
     "width_shift_range": 0.1,
@@ -60,14 +61,22 @@ ARTICLE = {
     "zoom_range": 0.2,
     "rotation_range": 20,
 }
-# The same for the workflow.
+# The same augmentation, for the workflow.
 AUGMENT = AugmentSettings()
 
 
 class Row(NamedTuple):
-    """One line of the table: ours and the other side in ``unit``, medians of the rounds.
+    """One line of a result table. ``ours`` and ``other`` are medians over the rounds.
 
-    ``figure`` is what the target is about, as a text: usually a ratio. ``reached`` is None where there is no target.
+    Attributes:
+        measured: The work that both sides do.
+        against: Name of the other side.
+        ours: Value of this project in ``unit``.
+        other: Value of the other side in ``unit``.
+        unit: Such as ``images/s``.
+        figure: The value that the target limits, as text; usually a ratio.
+        target: The target in words, or an empty text.
+        reached: Whether the target is reached, or None without a target.
     """
 
     measured: str
@@ -84,9 +93,14 @@ HEADER = ("measured", "against", "ours", "other", "unit", "figure", "target", "r
 
 
 def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Seconds of each side in each round, divided by what the side returns: how many of a thing it got through.
+    """Time all sides in turns, so that a slow moment of the machine affects all of them.
 
-    Sides take turns, so that a slow moment of the machine meets all of them.
+    Args:
+        sides: Functions by name. Each returns the number of items it processed, or None for one item.
+        rounds: Number of rounds. Every second round has the reverse order.
+
+    Returns:
+        Seconds per item of each side, one value a round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
@@ -101,18 +115,18 @@ def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUND
 Sides = Mapping[str, Callable[[], int]]
 
 
-class Elsewhere:
-    """Sides of a comparison in a process of their own, as nobody there has told OpenCV or malloc what suits us."""
+class OtherProcess:
+    """Sides that run in a separate process, where this project has not configured OpenCV or malloc."""
 
     def __init__(self, make: Callable[..., Sides], *arguments: object) -> None:
-        """``make`` with ``arguments``, all picklable, gives the sides by name."""
+        """Start the process. There, ``make(*arguments)`` returns the sides by name; all of it is picklable."""
         context = multiprocessing.get_context("spawn")
-        self._pipe, there = context.Pipe()
-        context.Process(target=_serve, args=(there, make, arguments), daemon=True).start()
+        self._pipe, other_end = context.Pipe()
+        context.Process(target=_serve, args=(other_end, make, arguments), daemon=True).start()
         self.names: list[str] = self._pipe.recv()
 
     def sides(self) -> dict[str, Callable[[], int]]:
-        """What runs each of them, for ``alternate``."""
+        """Return the functions that ``alternate`` calls."""
         return {name: partial(self._run, name) for name in self.names}
 
     def _run(self, name: str) -> int:
@@ -124,7 +138,7 @@ class Elsewhere:
 def _serve(pipe: Connection, make: Callable[..., Sides], arguments: tuple[object, ...]) -> None:
     sides = make(*arguments)
     pipe.send(list(sides))
-    with contextlib.suppress(EOFError):  # whoever asked has ended
+    with contextlib.suppress(EOFError):  # the benchmark has ended
         while True:
             pipe.send(sides[pipe.recv()]())
 
@@ -132,29 +146,35 @@ def _serve(pipe: Connection, make: Callable[..., Sides], arguments: tuple[object
 def rates(
     measured: str, seconds: Mapping[str, list[float]], targets: Mapping[str, float | None], unit: str
 ) -> list[Row]:
-    """Rows that compare the side ``ours`` of ``seconds`` with each side of ``targets``: how many times its rate.
+    """Compare the rate of the side ``ours`` with the rate of each side of ``targets``.
 
-    The figure is the median of the ratios within the rounds, which whatever else the machine does disturbs less than a
-    ratio of medians.
+    The figure is the median over the rounds of the ratio within each round. Other work on the machine disturbs it less
+    than a ratio of medians.
+
+    Args:
+        measured: The work that all sides do.
+        seconds: Seconds per item by side, as ``alternate`` returns them.
+        targets: Lowest ratio by name of the other side; None for no target, 1 for "faster".
+        unit: Such as ``images/s``.
     """
     rows = []
     for side, least in targets.items():
         pairs = zip(seconds["ours"], seconds[side], strict=True)
         ratio = statistics.median(other / ours for ours, other in pairs)
         ours, other = (1 / statistics.median(seconds[name]) for name in ("ours", side))
-        rows.append(Row(measured, side, ours, other, unit, f"{ratio:.3g} x", *judged(ratio, least)))
+        rows.append(Row(measured, side, ours, other, unit, f"{ratio:.3g} x", *compare_with_target(ratio, least)))
     return rows
 
 
-def judged(ratio: float, least: float | None) -> tuple[str, bool | None]:
-    """The target in words, and whether it is reached; a ``least`` of 1 means ahead of the other side."""
+def compare_with_target(ratio: float, least: float | None) -> tuple[str, bool | None]:
+    """Return the target in words, and whether ``ratio`` reaches it. A ``least`` of 1 means faster."""
     if least is None:
         return "", None
     return ("ahead", ratio > 1) if least == 1 else (f"at least {least:g}", ratio >= least)
 
 
 def publish(name: str, rows: list[Row], notes: Mapping[str, Any], rounds: int = ROUNDS) -> None:
-    """Print the rows as a Markdown table and write them with the machine and ``notes`` to ``{name}.json``."""
+    """Print the rows as a Markdown table. Write them with the machine and ``notes`` to ``{name}.json``."""
     print(f"\n## {name}\n\n{markdown(rows)}\n", flush=True)
     for key, value in notes.items():
         print(f"- {key}: {value}")
@@ -165,7 +185,7 @@ def publish(name: str, rows: list[Row], notes: Mapping[str, Any], rounds: int = 
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     words = {None: "", True: "yes", False: "no"}
     lines = [HEADER, ["---"] * len(HEADER)]
     lines += [(*row[:2], f"{row.ours:.4g}", f"{row.other:.4g}", *row[4:7], words[row.reached]) for row in rows]
@@ -173,7 +193,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and versions."""
+    """Describe processor, cores, memory and versions of packages."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -196,15 +216,15 @@ def machine() -> dict[str, Any]:
 
 
 class Collection(NamedTuple):
-    """Images with their levels, and where they are from."""
+    """Image files with their grades (texts, 0 to 4), and the name of their source."""
 
     name: str
     paths: list[Path]
-    levels: list[str]
+    grades: list[str]
 
 
 def collection() -> Collection:
-    """960 EyePACS photographs of 1024 px where there are any, or else as many drawn ones."""
+    """Return 960 EyePACS images of 1024 px if they are available, otherwise 960 drawn images."""
     folder = DATA / "eyepacs-1024"
     if folder.is_dir() and not QUICK:
         return _read("EyePACS, 1024 px", folder / "resized train 15", folder / "labels.csv")
@@ -213,7 +233,7 @@ def collection() -> Collection:
 
 
 def drawn() -> Path:
-    """The folder of drawn images, ``images``, and their grades, ``labels.csv``."""
+    """Return the folder of the drawn images (``images``) and their grades (``labels.csv``); make it once."""
     folder = TARGET / "drawn"
     if not (folder / "labels.csv").is_file():
         images, labels = folder / "images", folder / "labels.csv"
@@ -222,7 +242,7 @@ def drawn() -> Path:
 
 
 def originals() -> Collection | None:
-    """Ten EyePACS photographs as the cameras left them, where there are any."""
+    """Return ten EyePACS images in their original resolution, or None if they are not available."""
     folder = DATA / "eyepacs-original"
     if QUICK or not folder.is_dir():
         return None
@@ -231,19 +251,19 @@ def originals() -> Collection | None:
 
 def _read(name: str, images: Path, labels: Path) -> Collection:
     with open(labels, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: row["level"] for row in csv.DictReader(file)}
-    paths = sorted(path for path in images.iterdir() if path.stem in levels)
-    return Collection(name, paths, [levels[path.stem] for path in paths])
+        grades = {row["image"]: row["level"] for row in csv.DictReader(file)}
+    paths = sorted(path for path in images.iterdir() if path.stem in grades)
+    return Collection(name, paths, [grades[path.stem] for path in paths])
 
 
-def index(photographs: Collection, folder: Path) -> Path:
-    """The index table of all photographs, which are linked below ``folder``, as `organize` leaves it."""
+def index(source: Collection, folder: Path) -> Path:
+    """Link all images below ``folder`` and write the index table, as the rule `organize` does."""
     rows: list[dict[str, object]] = []
     columns = (*IMAGE_COLUMNS, "patient", "eye")
-    for path, level in zip(photographs.paths, photographs.levels, strict=True):
+    for path, grade in zip(source.paths, source.grades, strict=True):
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
-        name = f"class{level}"
+        name = GRADE_NAMES[int(grade)]
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / path.name).symlink_to(path.resolve())
         values = (path.stem, path.name, name, width, height, digest(content), path.stem, "")
@@ -252,12 +272,14 @@ def index(photographs: Collection, folder: Path) -> Path:
     return folder / "index.csv"
 
 
-def shards(
-    photographs: Collection, size: int, shard_size: int, folder: Path
-) -> tuple[list[Path], list[tuple[Path, Path]]]:
-    """Index tables, and shards as (pixels, rows), of all photographs at ``size`` px, as the workflow makes them."""
-    table = index(photographs, folder / "organized")
-    count = -(-len(photographs.paths) // shard_size)
+def shards(source: Collection, size: int, shard_size: int, folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """Make shards of all images at ``size`` px, as the workflow does.
+
+    Returns:
+        The index tables, and the files (pixels, rows) of each shard.
+    """
+    table = index(source, folder / "organized")
+    count = -(-len(source.paths) // shard_size)
     files = [(folder / f"{number}.npy", folder / f"{number}.csv") for number in range(count)]
     for number, (pixels, rows) in enumerate(files):
         build_shard(
@@ -267,43 +289,52 @@ def shards(
 
 
 def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
-    """Index table and shards of ``count`` photographs: ``pixels``, uint8 (n, size, size, 3), again and again."""
+    """Make shards of ``count`` images by repeating ``pixels``.
+
+    Args:
+        pixels: uint8 (n, size, size, 3).
+        count: Number of images.
+        folder: Gets all files.
+
+    Returns:
+        The index tables, and the files (pixels, rows) of each shard.
+    """
     names = [f"{number}_left" for number in range(count)]
     rows = [
-        {"image": name, "filename": f"{name}.jpeg", "grade_name": f"class{n % 5}", "patient": f"{n}", "eye": "left"}
+        {"image": name, "filename": f"{name}.jpeg", "grade_name": GRADE_NAMES[n % 5], "patient": f"{n}", "eye": "left"}
         for n, name in enumerate(names)
     ]
     write_table(folder / "index.csv", ("image", "filename", "grade_name", "patient", "eye"), rows)
     files = []
     for start in range(0, count, 1000):
-        some = names[start : start + 1000]
-        np.save(folder / f"{start}.npy", np.resize(pixels, (len(some), *pixels.shape[1:])))
-        write_table(folder / f"{start}.csv", ROW_COLUMNS, [{"image": name, "digest": ""} for name in some])
+        shard_names = names[start : start + 1000]
+        np.save(folder / f"{start}.npy", np.resize(pixels, (len(shard_names), *pixels.shape[1:])))
+        write_table(folder / f"{start}.csv", ROW_COLUMNS, [{"image": name, "digest": ""} for name in shard_names])
         files.append((folder / f"{start}.npy", folder / f"{start}.csv"))
     return [folder / "index.csv"], files
 
 
-def stand_in(photographs: Collection, count: int, images: Path, labels: Path) -> None:
-    """A collection of any size: the same photographs again and again, as both eyes of ever new patients.
+def repeat_collection(source: Collection, count: int, images: Path, labels: Path) -> None:
+    """Make a collection of ``count`` images by repeating those of ``source``, as both eyes of invented patients.
 
-    No two files have the same bytes, as the inventory excludes such.
+    All files have different bytes, because the inventory excludes exact copies.
     """
     images.mkdir(parents=True)
     with whole_file(labels) as part:
         lines = ["image,level"]
         for number in range(count):
-            place = number % len(photographs.paths)
+            place = number % len(source.paths)
             name = f"{number // 2}_{'right' if number % 2 else 'left'}"
-            lines.append(f"{name},{photographs.levels[place]}")
+            lines.append(f"{name},{source.grades[place]}")
             if number == place:
-                _link(photographs.paths[place], images / f"{name}.jpeg")
+                _link(source.paths[place], images / f"{name}.jpeg")
             else:
-                copy_as(photographs.paths[place].read_bytes(), images / f"{name}.jpeg")
+                copy_as(source.paths[place].read_bytes(), images / f"{name}.jpeg")
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def copy_as(content: bytes, target: Path) -> None:
-    """Write the JPEG file ``content`` to ``target``, with its name as a comment, which changes the digest alone."""
+    """Write the JPEG file ``content`` to ``target``. A comment with the file name changes the digest, but no pixel."""
     comment = target.name.encode()
     segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
     target.write_bytes(content[:2] + segment + content[2:])
@@ -312,12 +343,12 @@ def copy_as(content: bytes, target: Path) -> None:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # on another file system
+    except OSError:  # another file system
         shutil.copyfile(source, target)
 
 
 def project(folder: Path, config: Mapping[str, Any]) -> Path:
-    """A copy of the workflow in ``folder``, configured by ``config``."""
+    """Copy the workflow to ``folder`` and write its configuration."""
     shutil.copy(ROOT / "Snakefile", folder)
     for name in ("workflow", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -327,8 +358,8 @@ def project(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str) -> tuple[float, str]:
-    """Seconds and output of one call in ``folder``; ends the benchmark if it fails."""
-    # The command and not the module: that would search the folder, with all its photographs, for packages.
+    """Run snakemake in ``folder``. Return seconds and output; end the benchmark if it fails."""
+    # The command, because `python -m snakemake` would search the folder, with all its images, for packages.
     command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,6 +1,6 @@
-"""Peak memory of preprocessing, feeding and scoring, against the same with ten times the photographs.
+"""Peak memory of preprocessing, feeding and scoring, against the same work with ten times the images.
 
-Each is done in a process of its own, whose largest resident size the system tells.
+Each runs in its own process, and the system reports the largest resident size.
 
     python benchmarks/memory.py
 """
@@ -24,21 +24,21 @@ import common
 COUNT, TIMES, SIZE = common.sized((400, 10, 224), (10, 2, 32))
 
 
-def prepare(what: str, count: int, folder: Path) -> None:
-    """What the work starts from; made beforehand, as it takes memory itself."""
-    if what == "preprocess":
+def prepare(work: str, count: int, folder: Path) -> None:
+    """Make the inputs of the work beforehand, because this also needs memory."""
+    if work == "preprocess":
         few = common.collection()
-        names = [folder / "photographs" / f"{number}.jpeg" for number in range(count)]
+        names = [folder / "images" / f"{number}.jpeg" for number in range(count)]
         names[0].parent.mkdir()
         for name, source in zip(names, cycle(few.paths), strict=False):
             name.symlink_to(source.resolve())
-        common.index(common.Collection(few.name, names, list(islice(cycle(few.levels), count))), folder)
+        common.index(common.Collection(few.name, names, list(islice(cycle(few.grades), count))), folder)
     else:
         common.repeated(np.zeros((100, SIZE, SIZE, 3), np.uint8), count, folder)
 
 
 def preprocess(folder: Path) -> None:
-    """One of the shards that the photographs make: the workflow has a process for each."""
+    """Make one of the shards. The workflow has a process for each."""
     from retinaflow.preprocessing.preprocess import ShardJob, build_shard
     from retinaflow.preprocessing.variant import Variant
     from retinaflow.storage.tables import stream_table
@@ -49,20 +49,20 @@ def preprocess(folder: Path) -> None:
     build_shard(ShardJob(table, 0, shards, Variant(SIZE, "trim", "keep", "none"), *files, "benchmark"))
 
 
-def photographs(folder: Path) -> Any:
-    """All photographs below ``folder``."""
+def open_images(folder: Path) -> Any:
+    """Open all images below ``folder``."""
     from retinaflow.preprocessing.batches import Images
 
     return Images(
-        [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], common.CLASSES
+        [folder / "index.csv"], [(file, file.with_suffix(".csv")) for file in folder.glob("*.npy")], common.GRADE_NAMES
     )
 
 
 def feed(folder: Path) -> None:
-    """An epoch of augmented batches, by two workers."""
+    """Read an epoch of augmented batches with two workers."""
     from retinaflow.preprocessing.batches import Batches
 
-    batches = Batches(photographs(folder), 32, threads=2, seed=1, augment=common.AUGMENT)
+    batches = Batches(open_images(folder), 32, threads=2, seed=1, augment=common.AUGMENT)
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, batches.num_batches, 8):
             for batch in pool.map(batches.__getitem__, range(start, min(start + 8, batches.num_batches))):
@@ -70,7 +70,7 @@ def feed(folder: Path) -> None:
 
 
 def score(folder: Path) -> None:
-    """Predictions of a model that does next to nothing."""
+    """Predict with a model of a few operations."""
     import keras
 
     from retinaflow.networks import devices
@@ -79,16 +79,16 @@ def score(folder: Path) -> None:
     devices.prepare(1, 2)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
-    model = keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(means))
-    predict(model, photographs(folder), threads=2)
+    model = keras.Model(pixels, keras.layers.Dense(len(common.GRADE_NAMES), activation="softmax")(means))
+    predict(model, open_images(folder), threads=2)
 
 
 WORK: dict[str, Callable[[Path], None]] = {"preprocess": preprocess, "feed": feed, "score": score}
 
 
-def peak(what: str, folder: Path) -> float:
-    """Largest resident size in MB of a process that does ``what`` with the photographs of ``folder``."""
-    process = subprocess.Popen([sys.executable, __file__, what, str(folder)], stderr=subprocess.PIPE)
+def peak(work: str, folder: Path) -> float:
+    """Return the largest resident size in MB of a process that does ``work`` with the images of ``folder``."""
+    process = subprocess.Popen([sys.executable, __file__, work, str(folder)], stderr=subprocess.PIPE)
     errors = process.stderr.read().decode() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -97,16 +97,16 @@ def peak(what: str, folder: Path) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write the rows."""
     rows = []
-    for what in WORK:
+    for work in WORK:
         peaks = {}
         for count in (COUNT, COUNT * TIMES):
             with tempfile.TemporaryDirectory() as name:
-                prepare(what, count, Path(name))
-                peaks[count] = [peak(what, Path(name)) for _ in range(common.ROUNDS)]
+                prepare(work, count, Path(name))
+                peaks[count] = [peak(work, Path(name)) for _ in range(common.ROUNDS)]
         few, many = (float(np.median(peaks[count])) for count in peaks)
-        measured, against = (f"{what}, peak memory, {count} photographs" for count in (COUNT * TIMES, COUNT))
+        measured, against = (f"{work}, peak memory, {count} images" for count in (COUNT * TIMES, COUNT))
         figure = f"{many / few - 1:+.1%}"
         rows.append(common.Row(measured, against, many, few, "MB", figure, "within 10 %", many <= 1.1 * few))
     common.publish("memory", rows, {})

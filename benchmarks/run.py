@@ -1,7 +1,7 @@
-"""Run every benchmark that this machine can, each in a process of its own, and join their rows to one table.
+"""Run all benchmarks that need no GPU, each in its own process, and join their rows to one page.
 
-Writes `results/benchmarks/benchmarks.md` and `benchmarks.json`. With names as arguments only these are run, and what is
-there of the others is joined with them.
+Writes `results/benchmarks/benchmarks.md` and `benchmarks.json`. Names as arguments select benchmarks. The page then has
+the new results, and the earlier results of the others.
 
     python benchmarks/run.py [preprocess feed ...]
 """
@@ -15,14 +15,14 @@ from typing import Any
 import common
 from retinaflow.storage.files import whole_file, write_json
 
-# The GPU's is not among them: it has a machine of its own.
+# Without gpu.py, which needs another machine.
 NAMES = ("preprocess", "feed", "training", "scoring", "memory", "workflow", "chain")
-# Made by scripts that take long or need a GPU, and joined if they are there.
+# Results of scripts that need long or a GPU. They are joined if they exist.
 OTHERS = ("chain-heavy", "gpu")
 
 
 def section(name: str, result: dict[str, Any]) -> str:
-    """The table of one benchmark, when and where it was made."""
+    """Return the table of one benchmark with its date and machine."""
     lines = [f"## {name}", "", common.markdown([common.Row(**row) for row in result["rows"]]), ""]
     lines.append(f"{result['date']}, median of {result['rounds']} rounds. " + described(result["machine"]))
     lines += [f"{key}: {value}." for key, value in result["notes"].items()]
@@ -30,7 +30,7 @@ def section(name: str, result: dict[str, Any]) -> str:
 
 
 def described(machine: dict[str, Any]) -> str:
-    """The machine in one line."""
+    """Return the machine as one line."""
     versions = ", ".join(f"{package} {number}" for package, number in machine["packages"].items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, "
@@ -39,10 +39,10 @@ def described(machine: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run, join, write."""
+    """Run the benchmarks, and write the page and its data."""
     chosen = sys.argv[1:] or list(NAMES)
     if unknown := set(chosen) - set(NAMES):
-        sys.exit(f"{', '.join(sorted(unknown))}: no such benchmark; expected some of {', '.join(NAMES)}.")
+        sys.exit(f"{', '.join(sorted(unknown))}: not a benchmark; expected names of {', '.join(NAMES)}.")
     failed = [
         name for name in chosen if subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")]).returncode
     ]

@@ -1,6 +1,6 @@
-"""How fast a model scores 10,000 rows of shards, against `model.predict` on the same pixels as one array in memory.
+"""Speed of scoring 10,000 rows of shards, against `model.predict` on the same pixels as one array in memory.
 
-A small network at 96 px: the faster the model, the more the reading would show.
+The network is small, at 96 px: the faster the network, the more a slow reader would show.
 
     python benchmarks/scoring.py
 """
@@ -24,26 +24,26 @@ THREADS = 2
 
 
 def network() -> keras.Model:
-    """Raw pixels to probabilities, MobileNetV3Small between."""
+    """Build a MobileNetV3Small from raw pixels to probabilities."""
     backbone = keras.applications.MobileNetV3Small(input_shape=(SIZE, SIZE, 3), include_top=False, weights=None)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     features = keras.layers.GlobalAveragePooling2D()(backbone(keras.layers.Rescaling(1.0)(pixels)))
-    return keras.Model(pixels, keras.layers.Dense(len(common.CLASSES), activation="softmax")(features))
+    return keras.Model(pixels, keras.layers.Dense(len(common.GRADE_NAMES), activation="softmax")(features))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write the rows."""
     devices.prepare(1, THREADS)
     model = network()
     with tempfile.TemporaryDirectory() as name:
         pixels = np.random.default_rng(1).integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)
-        photographs = Images(*common.repeated(pixels, ROWS, Path(name)), common.CLASSES)
+        images = Images(*common.repeated(pixels, ROWS, Path(name)), common.GRADE_NAMES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
-        predict(model, photographs, threads=THREADS)
+        predict(model, images, threads=THREADS)
         seconds = common.alternate(
             {
-                "ours": lambda: len(predict(model, photographs, threads=THREADS)),
+                "ours": lambda: len(predict(model, images, threads=THREADS)),
                 "model.predict on an array": lambda: len(model.predict(array, batch_size=BATCH, verbose=0)),
             }
         )

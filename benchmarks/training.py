@@ -1,7 +1,7 @@
-"""How long a training epoch takes on the CPU, against the same model fed with no input work at all.
+"""Speed of a training epoch on the CPU, against the same model with no input work.
 
-Both sides call `fit` on the same compiled model with the same number of photographs: ours reads shards and augments,
-the other has all batches in memory.
+Both sides call `fit` on the same compiled model with the same number of images. Ours reads shards and augments. The
+other side has all batches in memory.
 
     python benchmarks/training.py
 """
@@ -28,22 +28,20 @@ THREADS = 2
 
 
 def configured(backbone: str) -> TrainingSettings:
-    """The settings of a backbone: the defaults, with random weights, which are as fast."""
-    data = {"train": {"images": "photographs", "labels": "labels.csv"}}
+    """Return the default settings of a backbone, with random weights, which have the same speed."""
+    data = {"train": {"images": "images", "labels": "labels.csv"}}
     train = {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
     return load({"data": data, "train": train, "models": {backbone: {}}}).models[backbone]
 
 
-def compare(backbone: str, photographs: Images) -> list[common.Row]:
-    """One backbone, an epoch each."""
+def compare(backbone: str, images: Images) -> list[common.Row]:
+    """Measure epochs of one backbone and return the rows."""
     settings = configured(backbone)
-    model = build(settings, len(common.CLASSES))
-    compile_model(model, settings, len(common.CLASSES), jit=devices.compiles())
-    answers = targets(settings.objective, photographs.grades, len(common.CLASSES))
-    batches = Batches(
-        photographs, settings.batch_size, threads=THREADS, seed=1, augment=settings.augment, targets=answers
-    )
-    pixels = np.stack([photographs[number] for number in range(COUNT)])
+    model = build(settings, len(common.GRADE_NAMES))
+    compile_model(model, settings, len(common.GRADE_NAMES), jit=devices.compiles())
+    answers = targets(settings.objective, images.grades, len(common.GRADE_NAMES))
+    batches = Batches(images, settings.batch_size, threads=THREADS, seed=1, augment=settings.augment, targets=answers)
+    pixels = np.stack([images[number] for number in range(COUNT)])
     model.train_on_batch(pixels[: settings.batch_size], answers[: settings.batch_size])
 
     def ours() -> int:
@@ -62,14 +60,14 @@ def compare(backbone: str, photographs: Images) -> list[common.Row]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write the rows."""
     devices.prepare(1, THREADS)
     collection = common.collection()
-    some = common.Collection(collection.name, collection.paths[:COUNT], collection.levels[:COUNT])
+    used = common.Collection(collection.name, collection.paths[:COUNT], collection.grades[:COUNT])
     with tempfile.TemporaryDirectory() as folder:
-        photographs = Images(*common.shards(some, SIZE, COUNT, Path(folder)), common.CLASSES)
-        rows = [row for backbone in CASES for row in compare(backbone, photographs)]
-    common.publish("training", rows, {"epoch": f"{COUNT} photographs"})
+        images = Images(*common.shards(used, SIZE, COUNT, Path(folder)), common.GRADE_NAMES)
+        rows = [row for backbone in CASES for row in compare(backbone, images)]
+    common.publish("training", rows, {"epoch": f"{COUNT} images"})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each script in `benchmarks/` in its quick form: seconds, on few and small drawn images."""
+"""Each script in `benchmarks/` runs in its quick form: seconds, on a few small drawn images."""
 
 import json
 import os
@@ -24,7 +24,7 @@ WRITTEN = {
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory) -> Path:
-    """Folder of all that the scripts write, drawn images included."""
+    """Return the folder for all files of the scripts, including drawn images."""
     return tmp_path_factory.mktemp("benchmarks")
 
 

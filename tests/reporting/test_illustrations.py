@@ -96,7 +96,7 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_figure_is_whole_fits_a_screen_and_is_the_same_every_time(tmp_path: Path, name: str) -> None:
+def test_figure_fits_a_screen_and_is_reproducible(tmp_path: Path, name: str) -> None:
     assert (np.array(drawn(DRAWINGS[name], tmp_path).shape[:2]) <= SCREEN).all()
 
 

@@ -1,4 +1,4 @@
-"""Run the real workflow in copies of the project, on a handful of drawn photographs and the smallest networks."""
+"""Run the real workflow in copies of the project, on few drawn images and with the smallest networks."""
 
 import fcntl
 import json
@@ -27,7 +27,7 @@ os.environ["PYTHONPATH"] = "workflow"
 
 
 class Project:
-    """A copy of the project in ``folder``, with a configuration of its own."""
+    """A copy of the project in ``folder`` with its own configuration."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Project:
 
     @classmethod
     def create(cls, folder: Path, config: dict[str, Any]) -> "Project":
-        """Copy what the project consists of, not what lies around in its folder."""
+        """Copy the files of the workflow, without other files in the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("workflow", "profiles", "envs"):
@@ -43,7 +43,7 @@ class Project:
         return cls(folder, config)
 
     def copy(self, folder: Path) -> "Project":
-        """The same state elsewhere, times included."""
+        """Copy the project with all times of its files."""
         shutil.copytree(self.folder, folder, symlinks=True)
         for source in self.folder.rglob("*"):
             if source.is_dir() and not source.is_symlink():
@@ -51,7 +51,7 @@ class Project:
         return Project(folder, yaml.safe_load(yaml.safe_dump(self.config)))
 
     def snakemake(self, *arguments: str, check: bool = True) -> str:
-        """Run snakemake with this project's configuration and return all it printed."""
+        """Run snakemake with the configuration of this project. Return its output."""
         (self.folder / "config").mkdir(exist_ok=True)
         (self.folder / "config/config.yaml").write_text(
             yaml.safe_dump(self.config, allow_unicode=True), encoding="utf-8"
@@ -63,7 +63,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            # The configuration says what Keras computes with, not the environment.
+            # The configuration decides the backend of Keras, not the environment.
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "none"},
         )
         if check:
@@ -73,22 +73,22 @@ class Project:
         return result.stdout
 
     def planned(self, *arguments: str) -> Counter[str]:
-        """The jobs of a dry run: rule names with the wildcards that tell its jobs apart, and how often each comes."""
+        """Count the jobs of a dry run by rule and by the wildcards that distinguish its jobs."""
         jobs: Counter[str] = Counter()
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", STANDARD, *arguments))[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
             wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or [""])[0]))
-            which = [value for name, value in wildcards.items() if name not in ("variant", "shard")]
+            distinguishing = [value for name, value in wildcards.items() if name not in ("variant", "shard")]
             if rule != "all":
-                jobs[" ".join([rule, *which])] += 1
+                jobs[" ".join([rule, *distinguishing])] += 1
         return jobs
 
     def read(self, name: str) -> str:
-        """Text of a file of the project."""
+        """Return the text of a file of the project."""
         return (self.folder / name).read_text(encoding="utf-8")
 
-    def kept_epochs(self) -> int:
-        """Epochs of MobileNetV3Small that a training which is not done has kept."""
+    def saved_epochs(self) -> int:
+        """Return the number of epochs in the checkpoint of an unfinished training of MobileNetV3Small."""
         state = self.folder / "results/checkpoints/MobileNetV3Small/state.json"
         try:
             return len(json.loads(state.read_text(encoding="utf-8"))["rows"])
@@ -96,15 +96,15 @@ class Project:
             return 0
 
     def history(self) -> list[dict[str, str]]:
-        """Of MobileNetV3Small: what must not depend on where, or how often, a training ran."""
+        """Return the history of MobileNetV3Small without times, which must not depend on machine or interruptions."""
         rows = read_table(self.folder / "results/models/MobileNetV3Small/history.csv")
         return [{**row, "seconds": ""} for row in rows]
 
     def scores(self) -> list[bytes]:
-        """Predictions and metrics of MobileNetV3Small."""
+        """Return predictions and metrics of MobileNetV3Small."""
         return [
-            (self.folder / "results/scores/MobileNetV3Small" / part / name).read_bytes()
-            for part in ("validation", "test")
+            (self.folder / "results/scores/MobileNetV3Small" / split / name).read_bytes()
+            for split in ("validation", "test")
             for name in ("predictions.csv", "metrics.json")
         ]
 
@@ -125,14 +125,14 @@ SMALLEST = {
         "epochs": 1,
     },
     "models": {**SMALL, "VGG16": {}},
-    # What is made of both eyes has tests of its own.
+    # Models of both eyes have their own tests.
     "eyes": {"models": []},
 }
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with drawn photographs and label tables, as ``SMALLEST`` names them."""
+    """Return a folder of drawn images and label tables, as ``SMALLEST`` names them."""
     folder = tmp_path_factory.mktemp("drawn")
     train, labels = folder / "my photographs", folder / "labels train.csv"
     draw_collection(train, labels, patients=24, first_patient=1, size=64, seed=7)
@@ -142,7 +142,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(drawn: Path, tmp_path: Path) -> Callable[..., Project]:
-    """Make a project with photographs that has not run yet; sections of the configuration can be replaced."""
+    """Return a function that makes a project with images before its first run. Arguments replace sections."""
 
     def make(**sections: Any) -> Project:
         project = Project.create(tmp_path / "project", yaml.safe_load(yaml.safe_dump({**SMALLEST, **sections})))
@@ -154,7 +154,7 @@ def fresh(drawn: Path, tmp_path: Path) -> Callable[..., Project]:
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
-    """Make a project without photographs; sections of the configuration can be replaced."""
+    """Return a function that makes a project without images. Arguments replace sections of the configuration."""
 
     def make(**sections: Any) -> Project:
         config = yaml.safe_load(yaml.safe_dump({**SMALLEST, **sections}))
@@ -165,31 +165,31 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
 
 @pytest.fixture(scope="session")
 def finished_once(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that ran to its end, one for all processes of this session. Do not change it: copy it."""
+    """Return a finished project, the same for all processes of this session. Tests copy it and never change it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     project = Project(folder / "finished/project", SMALLEST)
     with open(folder / "finished.lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes
         if not project.folder.exists():
-            made = Project.create(folder / "finished/part", SMALLEST)
-            shutil.copytree(drawn, made.folder, dirs_exist_ok=True)
-            made.snakemake()
-            made.folder.rename(project.folder)
+            unfinished = Project.create(folder / "finished/part", SMALLEST)
+            shutil.copytree(drawn, unfinished.folder, dirs_exist_ok=True)
+            unfinished.snakemake()
+            unfinished.folder.rename(project.folder)
     return project
 
 
 @pytest.fixture
 def finished(finished_once: Project, tmp_path: Path) -> Iterator[Project]:
-    """A copy of a project that ran to its end."""
+    """Yield a copy of a finished project."""
     project = finished_once.copy(tmp_path / "project")
     yield project
     shutil.rmtree(tmp_path / "project", ignore_errors=True)
 
 
 @pytest.fixture
-def photograph() -> bytes:
-    """One more photograph, encoded."""
+def image_bytes() -> bytes:
+    """Return the content of another JPEG image."""
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     return bytes(cv2.imencode(".jpg", pixels)[1])

@@ -1,4 +1,4 @@
-"""Both eyes and the linear probe in real jobs: what they write, what they know, what makes them run again."""
+"""Models of both eyes and the linear probe in real jobs: their files, values and reruns."""
 
 from collections import Counter
 
@@ -7,23 +7,27 @@ import numpy as np
 from common import SMALL
 from retinaflow.storage.tables import read_table
 
-RUN = "MobileNetV3Small"
+NETWORK = "MobileNetV3Small"
 MADE = [
-    f"run_features {RUN}",
-    f"eye_average {RUN}",
-    f"eye_stacking {RUN}",
-    *[f"grade {RUN}+{kind}" for kind in ("eye_average", "eye_stacking")],
+    f"run_features {NETWORK}",
+    f"eye_average {NETWORK}",
+    f"eye_stacking {NETWORK}",
+    *[f"grade {NETWORK}+{kind}" for kind in ("eye_average", "eye_stacking")],
 ]
-PROBED = [*[f"features {RUN} {part}" for part in ("train", "validation")], f"probe_backbone {RUN}", "rank_probes"]
+PROBED = [
+    *[f"features {NETWORK} {split}" for split in ("train", "validation")],
+    f"probe_backbone {NETWORK}",
+    "rank_probes",
+]
 
 
-def outputs(project, system, part):
-    rows = read_table(project.folder / "results/scores" / system / part / "raw_outputs.csv")
+def outputs(project, model, split):
+    rows = read_table(project.folder / "results/scores" / model / split / "raw_outputs.csv")
     columns = [name for name in rows[0] if name.startswith("output_")]
     return {row["image"]: np.array([float(row[name]) for name in columns]) for row in rows}
 
 
-def test_both_eyes_and_probe(finished):
+def test_both_eyes_and_probe_are_written_and_rerun(finished):
     del finished.config["models"]["VGG16"]
     finished.config["eyes"] = {"models": ["average", "stacking"], "fellow_eye_weight": 0.25}
     targets = ("all", "probe")
@@ -32,33 +36,33 @@ def test_both_eyes_and_probe(finished):
     finished.snakemake(*targets)
     assert not finished.planned(*targets) - Counter(["probe"])
 
-    # Both eyes of each drawn patient are there.
-    for part in ("validation", "test"):
-        own = outputs(finished, RUN, part)
-        for image, blended in outputs(finished, f"{RUN}+eye_average", part).items():
+    # The drawn images have both eyes of each patient.
+    for split in ("validation", "test"):
+        own = outputs(finished, NETWORK, split)
+        for image, averaged in outputs(finished, f"{NETWORK}+eye_average", split).items():
             patient, eye = image.split("_")
             fellow = own[f"{patient}_{'left' if eye == 'right' else 'right'}"]
-            np.testing.assert_allclose(blended, 0.75 * own[image] + 0.25 * fellow, atol=1e-8)
-        fused = outputs(finished, f"{RUN}+eye_stacking", part)
-        assert fused.keys() == own.keys()
-        assert {answer.shape for answer in fused.values()} == {(1,)}
+            np.testing.assert_allclose(averaged, 0.75 * own[image] + 0.25 * fellow, atol=1e-8)
+        stacked = outputs(finished, f"{NETWORK}+eye_stacking", split)
+        assert stacked.keys() == own.keys()
+        assert {answer.shape for answer in stacked.values()} == {(1,)}
     rows = read_table(finished.folder / "results/probe/probe.csv")
-    # Of the training data set alone.
+    # Probes use the training data set only.
     assert [(row["eyes"], row["images"]) for row in rows] in (
         [("one", "48"), ("both", "48")],
         [("both", "48"), ("one", "48")],
     )
 
     finished.config["eyes"]["fellow_eye_weight"] = 0.5
-    assert finished.planned() == Counter([MADE[1], f"grade {RUN}+eye_average", "compare"])
+    assert finished.planned() == Counter([MADE[1], f"grade {NETWORK}+eye_average", "compare"])
     finished.config["eyes"]["fellow_eye_weight"] = 0.25
     finished.config["features"] = {"views": 2}
-    fused = Counter([MADE[0], f"eye_stacking {RUN}", f"grade {RUN}+eye_stacking", "compare"])
-    assert finished.planned() == fused
-    assert finished.planned(*targets) == fused + Counter([*PROBED, "probe"])
+    stacking_jobs = Counter([MADE[0], f"eye_stacking {NETWORK}", f"grade {NETWORK}+eye_stacking", "compare"])
+    assert finished.planned() == stacking_jobs
+    assert finished.planned(*targets) == stacking_jobs + Counter([*PROBED, "probe"])
     del finished.config["features"]
-    finished.config["models"][RUN] = {"feature_layers": []}
-    assert finished.planned()[f"train {RUN}"] == 1
+    finished.config["models"][NETWORK] = {"feature_layers": []}
+    assert finished.planned()[f"train {NETWORK}"] == 1
     finished.config["models"] = SMALL
     finished.config["eyes"]["models"] = []
     assert finished.planned() == Counter(["compare"])

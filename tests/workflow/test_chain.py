@@ -1,4 +1,4 @@
-"""Whole chains of real jobs, from photographs to the comparison: what every file must hold."""
+"""Whole chains of real jobs, from images to the comparison, and the content of every file."""
 
 import csv
 import json
@@ -27,10 +27,10 @@ from retinaflow.storage.tables import read_table, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]
-RECIPE = "32-trim-keep-none"
+VARIANT = "32-trim-keep-none"
 
-# Models of these settings tell photographs apart after an epoch, so that a row out of place shows in the scores.
-TELLING = {
+# Models with these settings distinguish images after an epoch, so scores show a row in the wrong position.
+DISTINCT = {
     "image_size": 32,
     "weights": "start.weights.h5",
     "normalisation": "per_image",
@@ -44,7 +44,7 @@ TELLING = {
 
 
 DEFAULT_GRADE_NAMES = ["no_dr", "mild", "moderate", "severe", "proliferative"]
-# A model needs Keras and no library of ours: an import of it fails here.
+# A model needs Keras alone: an import of this library fails here.
 PLAIN_KERAS = """
 import json, sys
 sys.modules["retinaflow"] = None
@@ -64,7 +64,7 @@ json.dump(results, sys.stdout)
 
 
 def plain_keras(jobs):
-    """Results of ``jobs`` in a process without this library; each names a model and pixels, or a tree."""
+    """Run ``jobs`` in a process without this library. Each job names a model and pixels, or a tree of folders."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", PLAIN_KERAS],
@@ -79,7 +79,7 @@ def plain_keras(jobs):
 
 
 def contents(folder):
-    """Every file below ``folder``: its name and a digest of what it holds."""
+    """Return name and digest of every file below ``folder``."""
     return {
         path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in folder.rglob("*") if path.is_file()
     }
@@ -97,18 +97,18 @@ def images_of(rows):
     return [row["image"] for row in rows]
 
 
-# The first is made of the others.
-SYSTEMS = ("ensemble", "MobileNetV3Small", "VGG16")
+# The first is the mean of the others.
+MODELS = ("ensemble", "MobileNetV3Small", "VGG16")
 
 
 def patients_of(rows):
     return {row["patient"] for row in rows}
 
 
-def pixels_of(project, part):
-    """Pixels of each image of a part, wherever its shard puts it."""
+def pixels_of(project, split):
+    """Return the pixels of each image of a split, from all its shards."""
     found = {}
-    for pixels in sorted((project.folder / "results/shards" / RECIPE / part).glob("[0-9]*.npy")):
+    for pixels in sorted((project.folder / "results/shards" / VARIANT / split).glob("[0-9]*.npy")):
         array = np.load(pixels)
         assert array.dtype == np.uint8
         names = images_of(read_table(pixels.with_suffix(".csv")))
@@ -118,9 +118,9 @@ def pixels_of(project, part):
     return found
 
 
-def predictions_of(project, run, part):
-    """Columns, file names, actual and predicted class indices and probabilities, read without this library."""
-    path = project.folder / "results/scores" / run / part / "predictions.csv"
+def predictions_of(project, run, split):
+    """Read columns, file names, true and predicted grades and probabilities, without this library."""
+    path = project.folder / "results/scores" / run / split / "predictions.csv"
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
     actual = np.array([int(row[3]) for row in rows])
@@ -130,16 +130,18 @@ def predictions_of(project, run, part):
     return header, [row[1] for row in rows], actual, predicted, probabilities
 
 
-def outputs_of(project, run, part):
-    """What a network said of each image, read without this library."""
-    with open(project.folder / "results/scores" / run / part / "raw_outputs.csv", newline="", encoding="utf-8") as file:
+def outputs_of(project, run, split):
+    """Read the raw outputs of each image, without this library."""
+    with open(
+        project.folder / "results/scores" / run / split / "raw_outputs.csv", newline="", encoding="utf-8"
+    ) as file:
         _, *rows = list(csv.reader(file))
     return {row[0]: np.array(row[5:], float) for row in rows}
 
 
-def check_scores(project, run, part, classes, index):
-    """Predictions are of the photographs of ``index``, with their classes; metrics are scikit-learn's of them."""
-    header, names, actual, predicted, probabilities = predictions_of(project, run, part)
+def check_scores(project, run, split, classes, index):
+    """Check predictions against the images and grades of ``index``, and metrics against those of scikit-learn."""
+    header, names, actual, predicted, probabilities = predictions_of(project, run, split)
     assert header == [
         "image",
         "filename",
@@ -155,35 +157,35 @@ def check_scores(project, run, part, classes, index):
         "argmax_grade",
         "referable",
     ]
-    rows = read_table(project.folder / "results/scores" / run / part / "predictions.csv")
+    rows = read_table(project.folder / "results/scores" / run / split / "predictions.csv")
     assert {row["filename"]: row["grade_name"] for row in rows} == {row["filename"]: row["grade_name"] for row in index}
     assert len(names) == len(index)
-    assert [classes[level] for level in actual] == [row["grade_name"] for row in rows]
-    assert [classes[level] for level in predicted] == [row["predicted_grade_name"] for row in rows]
-    plain = np.array([int(row["argmax_grade"]) for row in rows])
-    assert plain.tolist() == [said.argmax() for said in outputs_of(project, run, part).values()]
+    assert [classes[grade] for grade in actual] == [row["grade_name"] for row in rows]
+    assert [classes[grade] for grade in predicted] == [row["predicted_grade_name"] for row in rows]
+    argmax = np.array([int(row["argmax_grade"]) for row in rows])
+    assert argmax.tolist() == [outputs.argmax() for outputs in outputs_of(project, run, split).values()]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
-    metrics = json_of(project, f"scores/{run}/{part}/metrics.json")
-    levels = np.arange(len(classes))
-    assert (metrics["model"], metrics["split"], metrics["grade_names"]) == (run, part, classes)
+    metrics = json_of(project, f"scores/{run}/{split}/metrics.json")
+    grades = np.arange(len(classes))
+    assert (metrics["model"], metrics["split"], metrics["grade_names"]) == (run, split, classes)
     assert metrics["images"] == len(names)
     assert metrics["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
-    kappa = cohen_kappa_score(actual, predicted, labels=levels, weights="quadratic")
+    kappa = cohen_kappa_score(actual, predicted, labels=grades, weights="quadratic")
     assert metrics["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
-    kappa = cohen_kappa_score(actual, plain, labels=levels, weights="quadratic")
+    kappa = cohen_kappa_score(actual, argmax, labels=grades, weights="quadratic")
     assert metrics["argmax"]["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
-    assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=levels), rel=1e-6)
-    assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=levels).tolist()
-    aucs = [roc_auc_score(actual == level, probabilities[:, level]) for level in levels]
+    assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=grades), rel=1e-6)
+    assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=grades).tolist()
+    aucs = [roc_auc_score(actual == grade, probabilities[:, grade]) for grade in grades]
     assert metrics["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
     referable = metrics["referable"]
-    level = referable["grade"]
+    threshold = referable["grade"]
     assert referable["auc"] == pytest.approx(
-        roc_auc_score(actual >= level, probabilities[:, level:].sum(axis=1)), abs=1e-9
+        roc_auc_score(actual >= threshold, probabilities[:, threshold:].sum(axis=1)), abs=1e-9
     )
     for name, positive in (("sensitivity", True), ("specificity", False)):
-        recall = recall_score(actual >= level, predicted >= level, pos_label=positive)
+        recall = recall_score(actual >= threshold, predicted >= threshold, pos_label=positive)
         assert referable[name] == pytest.approx(recall)
     assert metrics["baseline"] == {
         "grade_name": classes[0],
@@ -194,7 +196,7 @@ def check_scores(project, run, part, classes, index):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Weights for VGG16 that keep signals of one size through all its layers (He et al. 2015), unlike random ones."""
+    """Return weights for VGG16 that keep the size of signals through all layers (He et al. 2015)."""
     import keras
 
     network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
@@ -207,16 +209,16 @@ def start(tmp_path_factory):
     return path
 
 
-# A project of the smallest configuration that ran to its end ---------------------------------------------------------
+# A finished project of the smallest configuration ---------------------------------------------------------------------
 
 
-def test_inventory_is_of_the_photographs_and_labels_as_they_are(finished_once, drawn):
-    for dataset, folder, labels in (("train", "my photographs", "labels train"), ("test", "test", "labels test")):
+def test_inventory_has_all_images_and_labels(finished_once, drawn):
+    for data_set, folder, labels in (("train", "my photographs", "labels train"), ("test", "test", "labels test")):
         with open(drawn / f"{labels}.csv") as table:
-            levels = {row["image"]: row["level"] for row in csv.DictReader(table)}
-        rows = rows_of(finished_once, f"inventory/{dataset}.csv")
+            grades = {row["image"]: row["level"] for row in csv.DictReader(table)}
+        rows = rows_of(finished_once, f"inventory/{data_set}.csv")
         assert {row["path"] for row in rows} == {f"{folder}/{path.name}" for path in (drawn / folder).iterdir()}
-        assert {row["image"]: row["grade"] for row in rows} == levels
+        assert {row["image"]: row["grade"] for row in rows} == grades
         for row in rows:
             content = (drawn / row["path"]).read_bytes()
             assert (row["bytes"], row["digest"]) == (str(len(content)), digest(content))
@@ -225,21 +227,21 @@ def test_inventory_is_of_the_photographs_and_labels_as_they_are(finished_once, d
     assert rows_of(finished_once, "inventory/problems.csv") == []
 
 
-def test_split_keeps_patients_together_and_all_photographs(finished_once):
+def test_split_keeps_patients_together_and_all_images(finished_once):
     inventory = rows_of(finished_once, "inventory/train.csv")
-    train, validation = (rows_of(finished_once, f"split/{part}.csv") for part in ("train", "validation"))
+    train, validation = (rows_of(finished_once, f"split/{split}.csv") for split in ("train", "validation"))
     assert sorted(images_of(train) + images_of(validation)) == sorted(images_of(inventory))
     assert not patients_of(train) & patients_of(validation)
     assert 0.1 < len(validation) / len(inventory) < 0.3
-    for part in (train, validation):
-        assert {row["grade"] for row in part} == set("01234")
-        assert all(row in [{column: known[column] for column in row} for known in inventory] for row in part)
+    for split in (train, validation):
+        assert {row["grade"] for row in split} == set("01234")
+        assert all(row in [{column: known[column] for column in row} for known in inventory] for row in split)
 
 
 def test_organized_trees_are_relative_links_to_the_originals(finished_once):
     tables = {"train": "split/train.csv", "validation": "split/validation.csv", "test": "inventory/test.csv"}
-    for part, table in tables.items():
-        tree = finished_once.folder / "results/organized" / part
+    for split, table in tables.items():
+        tree = finished_once.folder / "results/organized" / split
         rows = {row["image"]: row for row in rows_of(finished_once, table)}
         index = read_table(tree / "index.csv")
         assert images_of(index) == list(rows)
@@ -254,19 +256,19 @@ def test_organized_trees_are_relative_links_to_the_originals(finished_once):
             assert row["digest"] == original["digest"]
 
 
-def test_shards_hold_the_pixels_of_the_images_that_their_rows_name(finished_once):
-    for part in ("train", "validation", "test"):
-        index = {row["image"]: row for row in rows_of(finished_once, f"organized/{part}/index.csv")}
-        pixels = pixels_of(finished_once, part)
+def test_shards_have_the_pixels_of_the_images_in_their_rows(finished_once):
+    for split in ("train", "validation", "test"):
+        index = {row["image"]: row for row in rows_of(finished_once, f"organized/{split}/index.csv")}
+        pixels = pixels_of(finished_once, split)
         assert pixels.keys() == index.keys()
         for image, row in index.items():
-            photograph = finished_once.folder / "results/organized" / part / row["grade_name"] / row["filename"]
-            expected = prepare(photograph.read_bytes(), 64, 48, Variant.parse(RECIPE))
+            original = finished_once.folder / "results/organized" / split / row["grade_name"] / row["filename"]
+            expected = prepare(original.read_bytes(), 64, 48, Variant.parse(VARIANT))
             np.testing.assert_array_equal(pixels[image], expected)
 
 
 @pytest.mark.parametrize("backbone", ["MobileNetV3Small", "VGG16"])
-def test_what_lies_beside_a_model(finished_once, backbone):
+def test_training_record_and_history_are_complete(finished_once, backbone):
     history = rows_of(finished_once, f"models/{backbone}/history.csv")
     figures = ["loss", "accuracy", "quadratic_weighted_kappa"]
     assert list(history[0]) == [
@@ -274,7 +276,7 @@ def test_what_lies_beside_a_model(finished_once, backbone):
     ]  # fmt: skip
     assert [row["epoch"] for row in history] == ["1"]
     assert json_of(finished_once, f"models/{backbone}/grade_names.json") == {
-        name: level for level, name in enumerate(CLASSES)
+        name: grade for grade, name in enumerate(CLASSES)
     }
     record = json_of(finished_once, f"models/{backbone}/training_run.json")
     assert (record["training_run"], record["backbone"], record["seed"], record["grade_names"]) == (
@@ -284,60 +286,56 @@ def test_what_lies_beside_a_model(finished_once, backbone):
         CLASSES,
     )
     assert record["settings"].items() >= finished_once.config["train"].items()
-    # Defaults are there too: with the file one knows all that was decided.
+    # The record has defaults too, so it names every setting.
     assert record["settings"]["monitor"] == "val_loss"
     assert record["settings"]["augment"]["rotation"] == 20
     assert record["environment"]["device"] in ("CPU", "GPU")
     assert {"keras", "numpy"} <= record["environment"]["packages"].keys()
-    parts = ("train", "validation")
-    indices = {part: finished_once.folder / f"results/organized/{part}/index.csv" for part in parts}
+    splits = ("train", "validation")
+    indices = {split: finished_once.folder / f"results/organized/{split}/index.csv" for split in splits}
     assert record["digests"] == {
-        **{f"{part}_index": digest_files([index]) for part, index in indices.items()},
+        **{f"{split}_index": digest_files([index]) for split, index in indices.items()},
         "weights": None,
     }
-    assert record["photographs"] == {part: len(read_table(index)) for part, index in indices.items()}
+    assert record["photographs"] == {split: len(read_table(index)) for split, index in indices.items()}
     assert record["seconds"] > 0
 
 
 def test_plain_keras_reads_the_trees_and_the_models(finished_once):
     results = finished_once.folder / "results"
-    trees = [results / "organized" / part for part in ("train", "validation", "test")]
+    trees = [results / "organized" / split for split in ("train", "validation", "test")]
     models = [results / "models" / backbone / "model.keras" for backbone in ("MobileNetV3Small", "VGG16")]
-    pixels = results / f"shards/{RECIPE}/test/0.npy"
+    pixels = results / f"shards/{VARIANT}/test/0.npy"
     got = plain_keras([{"tree": tree} for tree in trees] + [{"model": model, "pixels": pixels} for model in models])
     for tree, found in zip(trees, got, strict=False):
         classes = [row["grade_name"] for row in read_table(tree / "index.csv")]
         assert found == {"classes": CLASSES, "counts": [classes.count(name) for name in CLASSES]}
     images = images_of(read_table(pixels.with_suffix(".csv")))
     for model, found in zip(models, got[len(trees) :], strict=True):
-        said = outputs_of(finished_once, model.parent.name, "test")
-        np.testing.assert_allclose(found, [said[image] for image in images], atol=1e-5)
+        outputs = outputs_of(finished_once, model.parent.name, "test")
+        np.testing.assert_allclose(found, [outputs[image] for image in images], atol=1e-5)
 
 
-def test_scores_follow_from_the_predictions(finished_once):
-    for system in SYSTEMS:
-        for part in ("validation", "test"):
-            check_scores(finished_once, system, part, CLASSES, rows_of(finished_once, f"organized/{part}/index.csv"))
+def test_metrics_follow_from_the_predictions(finished_once):
+    for model in MODELS:
+        for split in ("validation", "test"):
+            check_scores(finished_once, model, split, CLASSES, rows_of(finished_once, f"organized/{split}/index.csv"))
 
 
-def test_the_average_is_the_mean_of_what_the_backbones_say(finished_once):
-    for part in ("validation", "test"):
-        average, *each = (outputs_of(finished_once, system, part) for system in SYSTEMS)
-        for image, said in average.items():
-            np.testing.assert_allclose(said, np.mean([outputs[image] for outputs in each], axis=0), atol=1e-8)
+def test_ensemble_is_the_mean_of_the_networks(finished_once):
+    for split in ("validation", "test"):
+        average, *each = (outputs_of(finished_once, model, split) for model in MODELS)
+        for image, mean in average.items():
+            np.testing.assert_allclose(mean, np.mean([outputs[image] for outputs in each], axis=0), atol=1e-8)
 
 
-def test_figures_are_images(finished_once):
+def test_every_run_draws_its_figures(finished_once):
     figures = {path.relative_to(finished_once.folder / "results") for path in finished_once.folder.rglob("*.png")}
     runs = [Path("scores", backbone) for backbone in ("MobileNetV3Small", "VGG16")]
     assert figures == {
         Path("comparison/comparison.png"),
         *(run / "learning_curves.png" for run in runs),
-        *(
-            Path("scores", system, part, "confusion_matrix.png")
-            for system in SYSTEMS
-            for part in ("validation", "test")
-        ),
+        *(Path("scores", model, split, "confusion_matrix.png") for model in MODELS for split in ("validation", "test")),
     }
     for figure in figures:
         image = cv2.imread(str(finished_once.folder / "results" / figure))
@@ -346,23 +344,23 @@ def test_figures_are_images(finished_once):
         assert image.std() > 1
 
 
-def test_nothing_is_left_half_done(finished_once):
+def test_no_partial_file_remains(finished_once):
     names = [path.name for path in (finished_once.folder / "results").rglob("*")]
     assert not [name for name in names if name.startswith(".part-")]
     assert "best.weights.h5" not in names
 
 
-def test_the_photographs_are_as_they_were(finished_once, drawn):
+def test_images_of_the_user_are_unchanged(finished_once, drawn):
     for folder in ("my photographs", "test"):
         assert contents(finished_once.folder / folder) == contents(drawn / folder)
 
 
-def test_the_comparison_ranks_by_validation_kappa(finished):
+def test_comparison_ranks_by_validation_kappa(finished):
     comparison = rows_of(finished, "comparison/comparison.csv")
-    kappas = {system: json_of(finished, f"scores/{system}/validation/metrics.json") for system in SYSTEMS}
-    ranked = sorted(SYSTEMS, key=lambda system: (-kappas[system]["quadratic_weighted_kappa"], system))
+    kappas = {model: json_of(finished, f"scores/{model}/validation/metrics.json") for model in MODELS}
+    ranked = sorted(MODELS, key=lambda model: (-kappas[model]["quadratic_weighted_kappa"], model))
     assert [(row["network"], row["split"]) for row in comparison] == [
-        (system, part) for system in ranked for part in ("validation", "test")
+        (model, split) for model in ranked for split in ("validation", "test")
     ]
     for row in comparison:
         metrics = json_of(finished, f"scores/{row['model']}/{row['split']}/metrics.json")
@@ -371,11 +369,11 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
         assert float(row["baseline_accuracy"]) == metrics["baseline"]["accuracy"]
         assert int(row["images"]) == metrics["images"]
 
-    # Let the last be better on validation and worse on test.
-    for system in SYSTEMS:
-        for part, kappa in (("validation", 0.5), ("test", -0.5)):
-            file = finished.folder / f"results/scores/{system}/{part}/metrics.json"
-            changed = {"quadratic_weighted_kappa": kappa if system == "VGG16" else 0.0}
+    # The last model becomes better on validation and worse on test.
+    for model in MODELS:
+        for split, kappa in (("validation", 0.5), ("test", -0.5)):
+            file = finished.folder / f"results/scores/{model}/{split}/metrics.json"
+            changed = {"quadratic_weighted_kappa": kappa if model == "VGG16" else 0.0}
             file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
     finished.snakemake()
     ranks = {row["network"]: row["rank"] for row in rows_of(finished, "comparison/comparison.csv")}
@@ -385,15 +383,15 @@ def test_the_comparison_ranks_by_validation_kappa(finished):
         for line in finished.read("results/comparison/comparison.md").splitlines()
         if line.startswith(("| 1 ", "| 2 "))
     ]
-    # On validation, then on test.
+    # Rows of validation, then rows of test.
     assert ["VGG16" in line for line in table] == [True, False, True, False]
 
 
-# The article's own layout ---------------------------------------------------------------------------------------------
+# The layout of the article --------------------------------------------------------------------------------------------
 
 
-def article_photographs(drawn, folder):
-    """The drawn photographs as the Kaggle 2015 download has them, unpacked: the layout of config/eyepacs.yaml."""
+def article_layout(drawn, folder):
+    """Copy the drawn images to the layout of the unpacked Kaggle 2015 download, as in config/eyepacs.yaml."""
     shutil.copytree(drawn / "my photographs", folder / "resized train 15")
     shutil.copytree(drawn / "test", folder / "resized test 15")
     (folder / "labels").mkdir()
@@ -413,21 +411,21 @@ def zipped(archive, folder, names):
 
 @pytest.fixture(scope="module")
 def article(bare, drawn, start, tmp_path_factory):
-    """A finished project that began with one archive of everything."""
-    photographs = article_photographs(drawn, tmp_path_factory.mktemp("article"))
+    """Return a finished project with one archive of all images and labels."""
+    folder = article_layout(drawn, tmp_path_factory.mktemp("article"))
     project = bare(
         data={
-            dataset: {
-                "images": f"data/archive.zip/resized {dataset} 15",
-                "labels": f"data/archive.zip/labels/{dataset}Labels15.csv",
+            data_set: {
+                "images": f"data/archive.zip/resized {data_set} 15",
+                "labels": f"data/archive.zip/labels/{data_set}Labels15.csv",
             }
-            for dataset in ("train", "test")
+            for data_set in ("train", "test")
         },
-        train=TELLING,
+        train=DISTINCT,
         models={"VGG16": {}},
     )
     (project.folder / "data").mkdir()
-    zipped(project.folder / "data/archive.zip", photographs, ["resized train 15", "resized test 15", "labels"])
+    zipped(project.folder / "data/archive.zip", folder, ["resized train 15", "resized test 15", "labels"])
     shutil.copy(start, project.folder)
     project.snakemake()
     return project
@@ -437,16 +435,16 @@ def without_paths(rows):
     return [{name: value for name, value in row.items() if name != "path"} for row in rows]
 
 
-def test_the_articles_archive_gives_what_its_folders_give(article, bare, drawn):
-    project = bare(data=yaml.safe_load((ROOT / "config/eyepacs.yaml").read_text())["data"], train=TELLING)
-    project.config["train"] = {**TELLING, "weights": "random", "batch_norm": "train"}
-    article_photographs(drawn, project.folder / "data")
+def test_archive_of_the_article_gives_the_same_as_its_folders(article, bare, drawn):
+    project = bare(data=yaml.safe_load((ROOT / "config/eyepacs.yaml").read_text())["data"], train=DISTINCT)
+    project.config["train"] = {**DISTINCT, "weights": "random", "batch_norm": "train"}
+    article_layout(drawn, project.folder / "data")
     project.snakemake("--until", "preprocess")
     for table in ("inventory/train", "inventory/test", "split/train", "split/validation"):
         expected = without_paths(rows_of(project, f"{table}.csv"))
         assert without_paths(rows_of(article, f"{table}.csv")) == expected
         assert expected
-    shards = sorted((project.folder / "results/shards").glob(f"{RECIPE}/*/[0-9]*.npy"))
+    shards = sorted((project.folder / "results/shards").glob(f"{VARIANT}/*/[0-9]*.npy"))
     assert len(shards) == 6
     for shard in shards:
         same = article.folder / shard.relative_to(project.folder)
@@ -454,8 +452,8 @@ def test_the_articles_archive_gives_what_its_folders_give(article, bare, drawn):
         assert shard.with_suffix(".csv").read_bytes() == same.with_suffix(".csv").read_bytes()
 
 
-def test_archives_one_by_one_give_the_same(article, bare, drawn, tmp_path):
-    photographs = article_photographs(drawn, tmp_path)
+def test_separate_archives_give_the_same(article, bare, drawn, tmp_path):
+    folder = article_layout(drawn, tmp_path)
     project = bare(
         data={
             "train": {"images": "data/resized train 15.zip", "labels": "data/trainLabels15.csv.zip"},
@@ -464,39 +462,39 @@ def test_archives_one_by_one_give_the_same(article, bare, drawn, tmp_path):
     )
     data = project.folder / "data"
     data.mkdir()
-    zipped(data / "resized train 15.zip", photographs, ["resized train 15"])
-    zipped(data / "resized test 15.zip", photographs, ["resized test 15"])
-    zipped(data / "trainLabels15.csv.zip", photographs / "labels", ["trainLabels15.csv"])
-    shutil.copy(photographs / "labels/testLabels15.csv", data)
+    zipped(data / "resized train 15.zip", folder, ["resized train 15"])
+    zipped(data / "resized test 15.zip", folder, ["resized test 15"])
+    zipped(data / "trainLabels15.csv.zip", folder / "labels", ["trainLabels15.csv"])
+    shutil.copy(folder / "labels/testLabels15.csv", data)
     project.snakemake("results/split/train.csv", "results/inventory/test.csv")
     for table in ("inventory/test", "split/train", "split/validation"):
         assert without_paths(rows_of(project, f"{table}.csv")) == without_paths(rows_of(article, f"{table}.csv"))
 
 
-def test_the_articles_archive_trains_and_scores(article):
-    for part in ("validation", "test"):
-        check_scores(article, "VGG16", part, DEFAULT_GRADE_NAMES, rows_of(article, f"organized/{part}/index.csv"))
+def test_archive_of_the_article_is_trained_and_scored(article):
+    for split in ("validation", "test"):
+        check_scores(article, "VGG16", split, DEFAULT_GRADE_NAMES, rows_of(article, f"organized/{split}/index.csv"))
     record = json_of(article, "models/VGG16/training_run.json")
     assert record["digests"]["weights"] == digest_files([article.folder / "start.weights.h5"])
     assert len(rows_of(article, "models/VGG16/history.csv")) == record["epochs_run"] == 2
     assert not article.planned()
 
 
-def test_each_prediction_is_of_the_photograph_it_names(article):
+def test_each_prediction_is_of_the_image_it_names(article):
     results = article.folder / "results"
-    said = outputs_of(article, "VGG16", "test")
-    assert np.std(list(said.values()), axis=0).max() > 1e-4
+    outputs = outputs_of(article, "VGG16", "test")
+    assert np.std(list(outputs.values()), axis=0).max() > 1e-4
     model = results / "models/VGG16/model.keras"
-    shards = sorted((results / "shards" / RECIPE / "test").glob("[0-9]*.npy"))
+    shards = sorted((results / "shards" / VARIANT / "test").glob("[0-9]*.npy"))
     for shard, found in zip(shards, plain_keras([{"model": model, "pixels": shard} for shard in shards]), strict=True):
         images = images_of(read_table(shard.with_suffix(".csv")))
-        np.testing.assert_allclose(found, [said[image] for image in images], atol=1e-5)
+        np.testing.assert_allclose(found, [outputs[image] for image in images], atol=1e-5)
 
 
 # Folds, no test set, and every choice of names ------------------------------------------------------------------------
 
 GRADES = ["none", "Mild_to.moderate", "severe or worse"]
-LEVELS = {"0": 0, "1": 1, "2": 1, "3": 2, "4": 2}
+GRADE_OF_LEVEL = {"0": 0, "1": 1, "2": 1, "3": 2, "4": 2}
 AWKWARD = dict(
     enumerate(
         [
@@ -522,9 +520,9 @@ FOLDERS = ["-left {eyes} of 'é\"\n*", "right/eyes"]
 
 @pytest.fixture(scope="module")
 def folds(bare, drawn, start):
-    """A finished project of three folds without a test set, with unusual names wherever names can be chosen.
+    """Yield a finished project of three folds without a test set, with unusual names everywhere.
 
-    It ran two jobs at a time, on a machine with two GPUs that are none.
+    It ran two jobs at a time, on a machine with two pretended GPUs.
     """
     project = bare(
         data={
@@ -536,7 +534,7 @@ def folds(bare, drawn, start):
         split={"folds": 3},
         organize={"mode": "copy"},
         score={"referable_grade": 1},
-        train={**TELLING, "epochs": 1},
+        train={**DISTINCT, "epochs": 1},
         models={"VGG16": {}},
     )
     rows = []
@@ -548,7 +546,7 @@ def folds(bare, drawn, start):
             name = f"{AWKWARD.get(int(patient), patient)}_{eye}"
             folder = FOLDERS[0] if eye == "left" else f"{FOLDERS[1]}/deeper"
             shutil.copy(drawn / f"my photographs/{row['image']}.jpeg", project.folder / folder / f"{name}.jpeg")
-            rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[LEVELS[row["level"]]]})
+            rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[GRADE_OF_LEVEL[row["level"]]]})
     write_table(project.folder / "labels of \"all'.csv", ("rest", "Bild Name", "Diagnose"), rows)
     shutil.copy(start, project.folder)
     smi = project.folder / "bin/nvidia-smi"
@@ -558,15 +556,15 @@ def folds(bare, drawn, start):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        # Two at a time: most of each job is the start of TensorFlow.
+        # Two jobs at a time, because most of each job is the start of TensorFlow.
         project.snakemake("--set-threads", "train=1", "score=1", "--resources", "gpu=2")
     yield project
     for uuid in GPUS:
         next(gpus.LOCKS.glob(f"*{uuid}*")).unlink()
 
 
-def test_jobs_side_by_side_have_distinct_devices(folds):
-    """Two start together, and the third once one of them has ended."""
+def test_jobs_side_by_side_have_different_devices(folds):
+    """Two trainings start together, and the third after one of them."""
     devices = Counter(
         re.search(
             r" on GPU \d \(Fake, (\S+)\)$", folds.read(f"results/logs/train/VGG16/fold-{fold}.log"), re.MULTILINE
@@ -581,18 +579,18 @@ def test_jobs_side_by_side_have_distinct_devices(folds):
         assert json_of(folds, f"models/VGG16/fold-{fold}/training_run.json")["computed"]["devices"] == ["CPU"]
 
 
-def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds):
+def test_every_image_is_held_out_once_without_its_patient(folds):
     inventory = rows_of(folds, "inventory/train.csv")
     assert len(inventory) == 48
     assert len(patients_of(inventory)) == 24
     held_out = []
     for fold in (1, 2, 3):
-        train, validation = (rows_of(folds, f"split/fold-{fold}/{part}.csv") for part in ("train", "validation"))
+        train, validation = (rows_of(folds, f"split/fold-{fold}/{split}.csv") for split in ("train", "validation"))
         assert sorted(images_of(train) + images_of(validation)) == sorted(images_of(inventory))
         assert not patients_of(train) & patients_of(validation)
         assert {row["grade"] for row in train} == {row["grade"] for row in validation} == set("012")
         held_out += images_of(validation)
-        # What the fold's training says it read.
+        # The record of the training names the images it read.
         record = json_of(folds, f"models/VGG16/fold-{fold}/training_run.json")
         indices = [folds.folder / f"results/organized/fold-{other}/index.csv" for other in (1, 2, 3) if other != fold]
         assert record["photographs"] == {"train": len(train), "validation": len(validation)}
@@ -601,7 +599,7 @@ def test_every_photograph_is_held_out_once_and_no_patient_is_on_both_sides(folds
     assert sorted(held_out) == sorted(images_of(inventory))
 
 
-def test_out_of_fold_scores_pool_what_the_folds_say(folds):
+def test_out_of_fold_scores_pool_the_outputs_of_folds(folds):
     pooled = rows_of(folds, "scores/VGG16/out-of-fold/raw_outputs.csv")
     by_fold = [rows_of(folds, f"scores/VGG16/fold-{fold}/validation/raw_outputs.csv") for fold in (1, 2, 3)]
     assert pooled == [row for rows in by_fold for row in rows]
@@ -611,7 +609,7 @@ def test_out_of_fold_scores_pool_what_the_folds_say(folds):
     check_scores(folds, "VGG16", "out-of-fold", GRADES, [row for index in indices for row in index])
 
 
-def test_the_comparison_has_the_pooled_row_and_the_folds(folds):
+def test_comparison_has_the_pooled_row_and_the_folds(folds):
     comparison = rows_of(folds, "comparison/comparison.csv")
     assert [(row["rank"], row["model"], row["split"], row["images"]) for row in comparison] == [
         ("1", "VGG16", "out-of-fold", "48"),
@@ -623,7 +621,7 @@ def test_the_comparison_has_the_pooled_row_and_the_folds(folds):
     assert "out-of-fold" in folds.read("results/comparison/comparison.md")
 
 
-def test_without_a_test_set_nothing_is_made_for_one(folds):
+def test_without_a_test_set_no_file_mentions_one(folds):
     assert not list((folds.folder / "results").rglob("test*"))
     assert "test" not in folds.read("results/comparison/comparison.md").replace("never on test", "")
 
@@ -637,7 +635,7 @@ def test_names_survive_from_the_folder_to_the_predictions(folds):
     assert json_of(folds, "models/VGG16/fold-2/grade_names.json") == {name: i for i, name in enumerate(GRADES)}
 
 
-def test_copies_are_files_of_their_own_with_the_same_content(folds, drawn):
+def test_copies_are_separate_files_with_the_same_content(folds, drawn):
     sources = {row["image"]: row for row in rows_of(folds, "inventory/train.csv")}
     for fold in (1, 2, 3):
         tree = folds.folder / f"results/organized/fold-{fold}"
@@ -648,11 +646,11 @@ def test_copies_are_files_of_their_own_with_the_same_content(folds, drawn):
             assert status.st_nlink == 1
             assert copy.read_bytes() == source.read_bytes()
             assert row["grade_name"] == GRADES[int(sources[row["image"]]["grade"])]
-    left = [content for folder in FOLDERS for content in contents(folds.folder / folder).values()]
-    assert sorted(left) == sorted(contents(drawn / "my photographs").values())
+    originals = [content for folder in FOLDERS for content in contents(folds.folder / folder).values()]
+    assert sorted(originals) == sorted(contents(drawn / "my photographs").values())
 
 
-def test_names_change_nothing_about_what_runs_again(folds):
+def test_unusual_names_repeat_nothing(folds):
     assert not folds.planned()
 
 
@@ -666,30 +664,32 @@ def test_hard_links_and_a_split_by_image(fresh):
         organize={"mode": "hardlink"},
     )
     project.snakemake("--until", "organize")
-    train, validation = (rows_of(project, f"split/{part}.csv") for part in ("train", "validation"))
+    train, validation = (rows_of(project, f"split/{split}.csv") for split in ("train", "validation"))
     assert sorted(images_of(train) + images_of(validation)) == sorted(
         images_of(rows_of(project, "inventory/train.csv"))
     )
-    # Which is what this unit is warned of.
+    # The preflight warns of this for a split by image.
     assert patients_of(train) & patients_of(validation)
-    for part, rows in (("train", train), ("validation", validation)):
+    for split, rows in (("train", train), ("validation", validation)):
         paths = {row["image"]: project.folder / row["path"] for row in rows}
-        tree = project.folder / "results/organized" / part
+        tree = project.folder / "results/organized" / split
         for row in read_table(tree / "index.csv"):
             link = tree / row["grade_name"] / row["filename"]
             assert not link.is_symlink()
             assert link.samefile(paths[row["image"]])
 
 
-def test_the_seed_decides_the_split_and_neither_cores_nor_shards_change_anything(fresh, finished_once):
+def test_only_the_seed_changes_the_split(fresh, finished_once):
     project = fresh(preprocess={"shard_size": 5})
     project.snakemake("--cores", "1", "--until", "preprocess")
     for table in ("split/train.csv", "split/validation.csv", "organized/train/index.csv"):
         assert project.read(f"results/{table}") == finished_once.read(f"results/{table}")
-    shards = {part: len(list(project.folder.glob(f"results/shards/*/{part}/[0-9]*.npy"))) for part in ("train", "test")}
+    shards = {
+        split: len(list(project.folder.glob(f"results/shards/*/{split}/[0-9]*.npy"))) for split in ("train", "test")
+    }
     assert shards == {"train": 8, "test": 7}
-    for part in ("train", "validation", "test"):
-        ours, theirs = pixels_of(project, part), pixels_of(finished_once, part)
+    for split in ("train", "validation", "test"):
+        ours, theirs = pixels_of(project, split), pixels_of(finished_once, split)
         assert ours.keys() == theirs.keys()
         for image, pixels in ours.items():
             np.testing.assert_array_equal(pixels, theirs[image])

@@ -1,4 +1,4 @@
-"""The workflow as part of another one, from another folder, and from a repository elsewhere."""
+"""The workflow as part of another one, from another folder, and from a repository."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ TAG = "v0"
 
 
 class Host:
-    """A folder with a workflow of its own, beside photographs and labels."""
+    """A folder with another workflow, images and labels."""
 
     def __init__(self, folder: Path, drawn: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Host:
         )
 
     def snakemake(self, *arguments: str, cwd: Path | None = None, status: int = 0) -> str:
-        """Run snakemake in the folder, and return all it printed."""
+        """Run snakemake in the folder. Return its output."""
         process = self.start(*arguments, cwd=cwd)
         printed, _ = process.communicate()
         assert process.returncode == status, printed
@@ -90,13 +90,13 @@ class Host:
 
 @pytest.fixture
 def host(drawn: Path, tmp_path: Path) -> Host:
-    """A host without a Snakefile yet."""
+    """Return a host without a Snakefile."""
     return Host(tmp_path / "a host", drawn)
 
 
 @pytest.fixture
 def module(host: Host) -> Host:
-    """A host that uses all rules of the workflow, under other names, and has one of its own."""
+    """Return a host that uses all rules of the workflow under other names, and has one more rule."""
     return host.write(
         MODULE.format(snakefile=repr(f"{ROOT}/Snakefile")) + OWN_RULE.format(all="dr_all"), grading=CONFIG
     )
@@ -104,7 +104,7 @@ def module(host: Host) -> Host:
 
 @pytest.fixture
 def beside(host: Host) -> Host:
-    """A folder with a configuration at its default place, and no Snakefile."""
+    """Return a folder with a configuration at its default path, and no Snakefile."""
     (host.folder / "config").mkdir()
     (host.folder / "config/config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
     return host
@@ -112,7 +112,7 @@ def beside(host: Host) -> Host:
 
 @pytest.fixture
 def deployed(host: Host, tmp_path: Path) -> Callable[[str], Host]:
-    """Make a host that names a repository at GitHub, whose clone lies in Snakemake's cache."""
+    """Return a function that makes a host of a repository at GitHub. Snakemake's cache has its clone."""
 
     def make(release: str) -> Host:
         repository = tmp_path / "repository"
@@ -147,7 +147,7 @@ def own_version() -> str:
 
 
 def rules_of(printed: str) -> set[str]:
-    """Names of the rules in the table of jobs."""
+    """Return the names of the rules in the table of jobs."""
     table = printed.rsplit("Job stats:", 1)[1]
     rows = [line.split() for line in table.splitlines()]
     return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total"}
@@ -156,35 +156,35 @@ def rules_of(printed: str) -> set[str]:
 STAGES = {"inventory", "check_problems", "split", "organize", "preprocess", "train", "score", "grade", "compare"}
 
 
-def test_as_a_module_under_other_names(module):
+def test_module_has_all_rules_under_other_names(module):
     assert rules_of(module.snakemake("-n", "--cores", "1")) == {f"dr_{name}" for name in STAGES} | {"own"}
     assert not (module.folder / "results").exists()
 
 
-def test_included_in_another_snakefile(host):
+def test_include_keeps_the_names_of_rules(host):
     host.write(INCLUDE.format(snakefile=ROOT / "Snakefile") + OWN_RULE.format(all="all"))
     assert rules_of(host.snakemake("-n", "--cores", "1", "own")) == {*STAGES, "own"}
 
 
-def test_local_rules_of_a_module_are_known_by_their_new_names(module):
+def test_local_rules_of_a_module_have_their_new_names(module):
     printed = module.snakemake("-n", "--cores", "1")
     assert "localrules directive specifies rules" not in printed
 
 
-def test_from_another_folder(beside):
+def test_workflow_runs_from_another_folder(beside):
     assert rules_of(beside.snakemake("-n", STANDARD, "--snakefile", f"{ROOT}/Snakefile")) == {*STAGES, "all"}
     relative = os.path.relpath(ROOT / "Snakefile", beside.folder)
     assert rules_of(beside.snakemake("-n", STANDARD, "--snakefile", relative)) == {*STAGES, "all"}
 
 
-def test_in_another_directory(beside):
+def test_workflow_runs_in_another_directory(beside):
     printed = beside.snakemake("-n", STANDARD, "--directory", str(beside.folder), cwd=ROOT)
     assert rules_of(printed) == {*STAGES, "all"}
 
 
 @pytest.fixture
 def reported(finished: Any) -> Callable[..., Path]:
-    """Write the report of a finished project, for a snakemake that starts in a folder."""
+    """Return a function that writes the report of a finished project, with snakemake started in a given folder."""
 
     def report(cwd: Path, name: str, *arguments: str) -> Path:
         command = [sys.executable, "-m", "snakemake", "--directory", str(finished.folder), "--report", name, *arguments]
@@ -197,19 +197,19 @@ def reported(finished: Any) -> Callable[..., Path]:
     return report
 
 
-def test_report_from_another_folder(reported, tmp_path):
+def test_report_is_written_from_another_folder(reported, tmp_path):
     snakefile = os.path.relpath(ROOT / "Snakefile", tmp_path)
     page = reported(tmp_path, "report.html", "--snakefile", snakefile)
     assert "align-items: safe center" in page.read_text(encoding="utf-8")
     assert reported(tmp_path, "report.zip", "--snakefile", snakefile).stat().st_size > 100_000
 
 
-def test_report_in_another_directory(reported):
+def test_report_is_written_in_another_directory(reported):
     page = reported(ROOT, "report.html")
     assert "align-items: safe center" in page.read_text(encoding="utf-8")
 
 
-def test_a_second_run_of_a_module_is_refused(module):
+def test_second_run_of_a_module_is_refused(module):
     held = lock(module.folder / "results")
     try:
         printed = module.snakemake("--cores", "1", status=1)
@@ -219,7 +219,7 @@ def test_a_second_run_of_a_module_is_refused(module):
     assert not (module.folder / "results/inventory").exists()
 
 
-def test_a_second_run_of_an_including_workflow_is_refused(host):
+def test_second_run_of_an_including_workflow_is_refused(host):
     host.write(INCLUDE.format(snakefile=ROOT / "Snakefile") + OWN_RULE.format(all="all"))
     held = lock(host.folder / "results")
     try:
@@ -229,7 +229,7 @@ def test_a_second_run_of_an_including_workflow_is_refused(host):
     assert "results: another run is writing there (process" in printed
 
 
-def test_of_two_runs_of_a_module_one_is_refused(module):
+def test_one_of_two_runs_of_a_module_is_refused(module):
     with open(module.folder / "Snakefile", "a", encoding="utf-8") as file:
         file.write(WAITING_RULE)
     first = module.start("--cores", "1", "--nolock", "waited.txt")
@@ -253,7 +253,7 @@ def test_dry_runs_of_a_module_take_no_lock(module):
         held.close()
 
 
-def test_deployed_from_a_repository(deployed):
+def test_deployed_workflow_has_all_rules(deployed):
     host = deployed(own_version())
     assert rules_of(host.snakemake("-n", "--cores", "1")) == {f"dr_{name}" for name in {*STAGES, "all"}}
 
@@ -263,7 +263,7 @@ def test_deployed_workflow_tracks_the_installed_code(deployed):
     target = "results/inventory/train.csv"
     host.snakemake("--cores", "1", target)
     assert "Nothing to be done" in host.snakemake("-n", "--cores", "1", target)
-    # Another installed library of the same version, with other code in it.
+    # Another installed library of the same version has other code.
     library = host.folder.parent / "library/retinaflow"
     shutil.copytree(ROOT / "workflow/retinaflow", library)
     with open(library / "data/inventory.py", "a", encoding="utf-8") as file:
@@ -287,7 +287,7 @@ def test_deployed_workflow_refuses_conda(deployed):
 
 
 @pytest.mark.slow
-def test_a_module_runs_to_its_end(module):
+def test_module_runs_to_its_end(module):
     module.snakemake("--cores", "2")
     assert (module.folder / "own.txt").read_text(encoding="utf-8").split()[0].isdigit()
     assert "Nothing to be done" in module.snakemake("-n", "--cores", "2")

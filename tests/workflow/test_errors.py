@@ -1,4 +1,4 @@
-"""What somebody sees whose configuration, labels or photographs cannot be used."""
+"""Messages about configurations, labels and images that cannot be used."""
 
 import os
 import re
@@ -10,17 +10,17 @@ from retinaflow.storage.tables import read_table
 
 
 def problems_of(project, table):
-    """Problem, action and path or image of each row of a problems table."""
+    """Return problem, action, and path or image of each row of a problems table."""
     return {(row["problem"], row["action"], row["path"] or row["image"]) for row in read_table(project.folder / table)}
 
 
-def relabel(project, **levels):
-    """Give images of the training set other levels, as ``image_1_left="7"``."""
+def relabel(project, **grades):
+    """Change grades of training images, such as ``image_1_left="7"``."""
     table = project.folder / "labels train.csv"
     lines = table.read_text().splitlines()
-    for image, level in levels.items():
+    for image, grade in grades.items():
         name = image.removeprefix("image_")
-        lines = [f"{name},{level}" if line.startswith(f"{name},") else line for line in lines]
+        lines = [f"{name},{grade}" if line.startswith(f"{name},") else line for line in lines]
     table.write_text("\n".join(lines) + "\n")
 
 
@@ -62,7 +62,7 @@ def relabel(project, **levels):
         ),
     ],
 )
-def test_what_is_wrong_with_the_configuration_is_said_before_anything_runs(fresh, sections, messages):
+def test_configuration_errors_are_reported_before_anything_runs(fresh, sections, messages):
     project = fresh(**sections)
     shown = project.snakemake("-n", check=False)
     for message in messages:
@@ -71,7 +71,7 @@ def test_what_is_wrong_with_the_configuration_is_said_before_anything_runs(fresh
     assert not (project.folder / "results").exists()
 
 
-def test_an_unreadable_label_table_is_said_before_anything_runs(fresh):
+def test_unreadable_label_table_is_reported_before_anything_runs(fresh):
     project = fresh()
     (project.folder / "labels train.csv").write_bytes("image,level\n1_left,0 größer\n".encode("latin-1"))
     shown = project.snakemake("-n", check=False)
@@ -79,7 +79,7 @@ def test_an_unreadable_label_table_is_said_before_anything_runs(fresh):
     assert "Traceback" not in shown
 
 
-def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
+def test_preflight_reports_all_problems_of_both_data_sets_at_once(fresh):
     project = fresh()
     relabel(project, image_1_left="7", image_2_left="1.5")
     with open(project.folder / "labels train.csv", "a") as table:
@@ -106,7 +106,7 @@ def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
     assert "| bad_grade | 2 | error |" in (logs / "problems.md").read_text()
     assert not (project.folder / "results/inventory/problems.csv").exists()
 
-    # The ways out that the message names.
+    # The solutions that the message names.
     project.config["data"]["on_problem"] = {"bad_grade": "exclude", "duplicate_label": "exclude"}
     project.config["data"]["exclude_limit"] = 0.1
     shown = project.snakemake("preflight")
@@ -116,7 +116,7 @@ def test_preflight_says_everything_about_both_data_sets_at_once(fresh):
     assert "| train | 48 | 45 | 24 | yes |" in project.read("results/inventory/problems.md")
 
 
-def test_nothing_is_made_of_a_data_set_that_may_not_be_used(fresh):
+def test_data_set_with_errors_stops_every_later_stage(fresh):
     project = fresh()
     relabel(project, image_1_left="7")
     (project.folder / "test/1001_left.jpeg").unlink()
@@ -124,14 +124,14 @@ def test_nothing_is_made_of_a_data_set_that_may_not_be_used(fresh):
     with open(project.folder / "labels test.csv", "a") as table:
         table.write("1_left,0\n")
     shown = project.snakemake(check=False)
-    told = "problem to be solved first. `snakemake preflight` lists them and says what to do."
-    for name, dataset in (("split", "train"), ("organize/test", "test")):
-        assert f"error: {dataset}: 1 {told}" in project.read(f"results/logs/{name}.log")
+    message = "problem to be solved first. `snakemake preflight` lists them and says what to do."
+    for name, data_set in (("split", "train"), ("organize/test", "test")):
+        assert f"error: {data_set}: 1 {message}" in project.read(f"results/logs/{name}.log")
     assert "Traceback" not in shown
     assert not list((project.folder / "results").glob("split/*"))
     assert not list((project.folder / "results").rglob("index.csv"))
-    # By itself too, whether somebody looked at the preflight or not.
-    assert f"train: 1 {told}" in project.snakemake("results/split/train.csv", check=False)
+    # A single stage stops too, without a preflight before it.
+    assert f"train: 1 {message}" in project.snakemake("results/split/train.csv", check=False)
     assert problems_of(project, "results/logs/inventory/problems.csv") == {
         ("bad_grade", "error", "my photographs/1_left.jpeg"),
         ("no_image", "excluded", "1001_left"),
@@ -144,18 +144,18 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
     folder = project.folder / "my photographs"
     (folder / "4_left.jpeg").write_bytes(b"")
     (folder / "stranger_left.jpeg").write_bytes((folder / "5_left.jpeg").read_bytes())
-    # Names are bytes: this one is no UTF-8 and can be in no label table.
+    # Names of files are bytes. This one is not UTF-8, so no label table can have it.
     with open(os.fsencode(folder) + b"/caf\xe9.jpeg", "wb") as file:
         file.write((folder / "5_left.jpeg").read_bytes())
     (folder / "6_left.jpeg").unlink()
-    # Grey from some row on, for decoders that do not mind.
+    # Tolerant decoders make the lower rows grey.
     half = (folder / "7_left.jpeg").read_bytes()
     (folder / "7_left.jpeg").write_bytes(half[: len(half) - 400] + b"\xff\xd9")
-    (project.folder / "test/notes.txt").write_text("not a photograph")
+    (project.folder / "test/notes.txt").write_text("not an image")
     (project.folder / "test/1002_left.jpeg").write_bytes((folder / "8_left.jpeg").read_bytes())
     table = project.folder / "labels test.csv"
-    level = re.search("^8_left,(.)", (project.folder / "labels train.csv").read_text(), flags=re.MULTILINE)[1]
-    table.write_text(re.sub("^1002_left,.", f"1002_left,{level}", table.read_text(), flags=re.MULTILINE))
+    grade = re.search("^8_left,(.)", (project.folder / "labels train.csv").read_text(), flags=re.MULTILINE)[1]
+    table.write_text(re.sub("^1002_left,.", f"1002_left,{grade}", table.read_text(), flags=re.MULTILINE))
     project.config["data"]["test"]["exclude"] = ["1001_left"]
     project.config["data"]["exclude_limit"] = 0.2
     project.snakemake("--until", "organize", "check_problems")
@@ -171,42 +171,42 @@ def test_problems_of_both_data_sets_are_in_one_table(fresh):
     }
     used = {
         row["image"]
-        for part in ("train", "validation", "test")
-        for row in read_table(project.folder / f"results/organized/{part}/index.csv")
+        for split in ("train", "validation", "test")
+        for row in read_table(project.folder / f"results/organized/{split}/index.csv")
     }
     assert len(used) == 48 + 32 - 5
     assert not used & {"4_left", "6_left", "7_left", "stranger_left", "caf\udce9", "1001_left", "1002_left"}
 
 
-def test_a_photograph_that_breaks_off_later_is_named_by_the_job_that_decodes_it(fresh):
+def test_job_names_an_image_that_broke_after_the_inventory(fresh):
     project = fresh(data={"train": {"images": "my photographs", "labels": "labels train.csv"}})
     project.snakemake("--until", "organize")
-    photograph = project.folder / "my photographs/1_left.jpeg"
-    photograph.write_bytes(photograph.read_bytes()[:-600])
-    # Without another look at the folder.
+    image = project.folder / "my photographs/1_left.jpeg"
+    image.write_bytes(image.read_bytes()[:-600])
+    # The inventory does not run again.
     shown = project.snakemake("--until", "preprocess", "--rerun-triggers", "mtime", check=False)
     assert re.search(r"results/organized/\w+/\w+/1_left.jpeg: ", shown)
     assert "1 of its images cannot be used" in shown
     assert "Traceback" not in shown
     logs = (project.folder / "results/logs/preprocess").glob("*/*/*.log")
     (log,) = [log for log in logs if "1_left.jpeg" in log.read_text() and "attempt" not in log.name]
-    part, shard = log.parent.name, log.stem
+    split, shard = log.parent.name, log.stem
     shards = {path.relative_to(path.parents[1]).as_posix() for path in project.folder.glob("results/shards/*/*/[!.]*")}
-    # All others were made; of this one there is not half a file.
+    # All other shards exist, and the broken shard has no partial file.
     assert shards == {
         f"{name}/{number}.{suffix}"
         for name, count in (("train", 3), ("validation", 1))
         for number in range(count)
         for suffix in ("npy", "csv")
-        if (name, str(number)) != (part, shard)
+        if (name, str(number)) != (split, shard)
     }
 
     project.config["data"]["train"]["exclude"] = ["1_left"]
     project.snakemake("--until", "preprocess")
-    assert (project.folder / f"results/shards/32-trim-keep-none/{part}/{shard}.npy").is_file()
+    assert (project.folder / f"results/shards/32-trim-keep-none/{split}/{shard}.npy").is_file()
 
 
-def test_a_failure_is_not_forgotten_because_an_earlier_run_succeeded(fresh):
+def test_failure_is_repeated_after_an_earlier_success(fresh):
     project = fresh()
     images = sorted((project.folder / "my photographs").iterdir())
     archive = project.folder / "train.zip"
@@ -234,7 +234,7 @@ def test_a_failure_is_not_forgotten_because_an_earlier_run_succeeded(fresh):
     project.snakemake("preflight")
 
 
-def test_an_image_that_was_not_made_is_named_with_the_command_that_makes_it(fresh, tmp_path, monkeypatch):
+def test_missing_container_image_is_named_with_its_build_command(fresh, tmp_path, monkeypatch):
     apptainer = tmp_path / "bin/apptainer"
     apptainer.parent.mkdir()
     apptainer.write_text("#!/bin/sh\necho apptainer version 1.4.0\n")
@@ -245,7 +245,7 @@ def test_an_image_that_was_not_made_is_named_with_the_command_that_makes_it(fres
     assert "Traceback" not in shown
 
 
-def test_results_of_the_former_layout_are_refused_and_kept(fresh):
+def test_results_of_an_older_layout_are_refused_and_kept(fresh):
     project = fresh()
     record = project.folder / "results/models/VGG16/run.json"
     record.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Ended by the system, by a limit or by a full disk: what is said, and that the same command goes on afterwards."""
+"""Runs that a signal, a time limit or a full disk ends: their messages, and that the same command resumes them."""
 
 import os
 import re
@@ -25,7 +25,7 @@ TRAIN = {
 
 
 def start(project, *arguments):
-    """`snakemake` in a session of its own."""
+    """Start `snakemake` in its own session."""
     project.snakemake("-n")  # writes the configuration
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", *arguments],
@@ -47,19 +47,19 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.fixture(scope="module")
 def undisturbed(drawn, bare):
-    """A project that nothing disturbed, trained."""
+    """Return a trained project without an interruption."""
     project = bare(train=TRAIN, models=SMALL)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
     project.snakemake("--until", "train")
     return project
 
 
-def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, undisturbed):
-    """As where memory is full, and at the time limit of a cluster; `retries` does what running again would."""
+def test_retry_resumes_a_killed_or_terminated_training(fresh, undisturbed):
+    """Full memory ends a job by SIGKILL, the time limit of a cluster by SIGTERM."""
     project = fresh(train=TRAIN, models=SMALL, tracking={"tensorboard": True, "mlflow": "my runs"})
     process = start(project, "--until", "train", "--retries", "2")
     for number, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 5)):
-        wait_for(lambda epochs=epochs: project.kept_epochs() >= epochs, process)
+        wait_for(lambda epochs=epochs: project.saved_epochs() >= epochs, process)
         for pid in subprocess.check_output(["pgrep", "-s", str(process.pid), "-f", "train.py"], text=True).split():
             os.kill(int(pid), number)
     shown = process.communicate(timeout=240)[0]
@@ -70,7 +70,7 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
     assert "resuming after epoch" in (logs / "MobileNetV3Small.log").read_text()
     assert project.history() == undisturbed.history()
     assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
-    # Each epoch was told once: a metric of MLflow's folder is a file with a line for each.
+    # Each epoch was reported once: MLflow stores a metric as a file with a line an epoch.
     assert len(list((project.folder / "results/tensorboard/MobileNetV3Small").iterdir())) == 1
     (losses,) = (project.folder / "my runs").glob("*/*/metrics/val_loss")
     assert [line.split()[2] for line in losses.read_text().splitlines()] == [
@@ -79,9 +79,9 @@ def test_a_training_that_is_killed_or_terminated_goes_on_in_the_retry(fresh, und
 
 
 @pytest.mark.slow
-def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh, undisturbed):
+def test_retries_resume_a_training_after_its_time_limit(fresh, undisturbed):
     project = fresh(train={**TRAIN}, models=SMALL)
-    # Less than what is put aside, so that each attempt makes one epoch.
+    # The limit is shorter than the reserve, so each attempt trains one epoch.
     arguments = ("--until", "train", "--set-resources", "train:runtime=1", "--retries")
     shown = project.snakemake(*arguments, "1", check=False)
     assert "MobileNetV3Small: the time limit would pass within epoch 2, as one takes" in shown
@@ -92,13 +92,13 @@ def test_a_time_limit_ends_the_job_after_an_epoch_and_retries_continue_it(fresh,
         "MobileNetV3Small.attempt-2.log",
         "MobileNetV3Small.log",
     ]
-    # Another limit is no other training.
+    # Another limit continues the same training.
     project.snakemake("--until", "train", "--set-resources", "train:runtime=60")
     assert "resuming after epoch 2" in project.read("results/logs/train/MobileNetV3Small.log")
     assert project.history() == undisturbed.history()
 
 
-def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
+def test_local_run_has_no_time_limit_by_default(bare, drawn):
     project = bare(models=SMALL)
     shutil.copytree(drawn, project.folder, dirs_exist_ok=True)
     asked = re.search(r"rule train:.*?resources: (.*?)\n", project.snakemake("-n", STANDARD), re.DOTALL)[1]
@@ -108,20 +108,20 @@ def test_no_time_limit_where_no_scheduler_sets_one(bare, drawn):
     assert "runtime=60" in re.search(r"rule train:.*?resources: (.*?)\n", shown, re.DOTALL)[1]
 
 
-def test_two_runs_at_once(fresh):
+def test_second_run_at_once_is_refused(fresh):
     project = fresh(train=TRAIN, models=SMALL)
     process = start(project)
     wait_for(lambda: (project.folder / "results/logs/train").exists(), process)
     shown = project.snakemake(check=False)
     assert "results: another run is writing there (process" in shown
-    assert project.snakemake("-n")  # looking is allowed
+    assert project.snakemake("-n")  # dry runs are allowed
     process.send_signal(signal.SIGKILL)
     process.communicate()
     project.snakemake("--until", "preprocess")
 
 
 @pytest.mark.slow
-def test_cores_change_nothing(fresh, undisturbed):
+def test_number_of_cores_changes_no_result(fresh, undisturbed):
     undisturbed.snakemake()
     project = fresh(train=TRAIN, models=SMALL)
     project.snakemake("--cores", "1")
@@ -129,30 +129,30 @@ def test_cores_change_nothing(fresh, undisturbed):
     assert project.scores() == undisturbed.scores()
 
 
-def test_photographs_and_labels_that_change_during_a_run(fresh, photograph):
+def test_images_that_change_during_a_run_are_errors(fresh, image_bytes):
     project = fresh(models=SMALL)
     project.snakemake("--until", "organize")
     folder = project.folder / "my photographs"
     (folder / "1_left.jpeg").unlink()
-    (folder / "2_left.jpeg").write_bytes(photograph)
-    # As if the change had come after the inventory of the same run.
+    (folder / "2_left.jpeg").write_bytes(image_bytes)
+    # The change follows the inventory of the same run.
     shards = [
-        f"results/shards/32-trim-keep-none/{part}/{i}.npy"
-        for part, n in (("train", 3), ("validation", 1))
+        f"results/shards/32-trim-keep-none/{split}/{i}.npy"
+        for split, n in (("train", 3), ("validation", 1))
         for i in range(n)
     ]
     shown = project.snakemake("--allowed-rules", "preprocess", "--", *shards, check=False)
     assert "1_left.jpeg: cannot be read, No such file or directory" in shown
     assert "2_left.jpeg: changed since the inventory" in shown
     assert not [path for path in (project.folder / "results/shards").rglob("*") if path.name.startswith(".part-")]
-    # The next run looks again.
+    # The next run makes the inventory again.
     project.config["data"]["exclude_limit"] = 0.1
     project.snakemake("--until", "preprocess")
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of its own, of a size in MB, and how to mount it again with other options."""
+    """Yield a function that mounts a small disk with the given options and returns its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -167,26 +167,26 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk(fresh, small_disk, undisturbed):
-    """Full while shards are written, and again while an epoch is kept."""
+def test_full_disk_loses_no_finished_work(fresh, small_disk, undisturbed):
+    """The disk is full while shards are written, and again while a checkpoint is written."""
     disk = small_disk("size=40m")
     project = fresh(train=TRAIN, models=SMALL, results=str(disk / "results"))
     filler = disk / "filler"
 
-    def fill(left):
+    def fill(remaining):
         filler.unlink(missing_ok=True)
         free = shutil.disk_usage(disk).free
-        filler.write_bytes(bytes(max(0, free - left)))
+        filler.write_bytes(bytes(max(0, free - remaining)))
 
     project.snakemake("--until", "organize")
-    fill(20_000)  # six photographs
+    fill(20_000)  # six images
     shown = project.snakemake("--until", "train", check=False)
     assert "No space left on device. Nothing that was finished is lost: free some space there" in shown
     assert not list(disk.glob("results/shards/*/*/*.npy"))
 
     filler.unlink()
     project.snakemake("--until", "preprocess")
-    fill(160_000)  # one epoch takes 104 kB
+    fill(160_000)  # a checkpoint has 104 kB
     shown = project.snakemake("--until", "train", check=False)
     assert "No space left on device" in shown
     filler.unlink()
@@ -197,7 +197,7 @@ def test_a_full_disk(fresh, small_disk, undisturbed):
     assert "resuming after epoch 1" in (disk / "results/logs/train/MobileNetV3Small.log").read_text()
 
 
-def test_a_results_folder_that_cannot_be_written_to(fresh, small_disk):
+def test_read_only_results_folder_is_one_clear_error(fresh, small_disk):
     disk = small_disk("size=40m")
     project = fresh(results=str(disk / "results"))
     project.snakemake("--until", "inventory")

@@ -1,4 +1,4 @@
-"""Killed at any moment, the same command run again ends as if nothing had happened.
+"""After a kill at any moment, the same command gives the same results as an undisturbed run.
 
 Six rounds, more than fifty kills: `pytest tests/workflow/test_kills.py --rounds 6`.
 """
@@ -22,8 +22,8 @@ import pytest
 from common import SMALL
 from retinaflow.storage.tables import read_table
 
-# The stages in their order, how many seconds a job of each has at most until the kill, and how often it is killed a
-# round. Training has up to six epochs more, so that it is never done before.
+# The stages in their order: most seconds of a job until the kill, and number of kills in a round. A training gets up to
+# six epochs more, so that it never finishes before.
 STAGES = {
     "unpack": (0.3, 1),
     "inventory": (0.5, 1),
@@ -37,7 +37,7 @@ STAGES = {
 
 
 class Run:
-    """A `snakemake` in a session of its own, to be killed."""
+    """A `snakemake` in its own session, to be killed."""
 
     def __init__(self, folder: Path) -> None:
         self.output = folder / "output.txt"
@@ -51,11 +51,11 @@ class Run:
             )
 
     def alive(self) -> dict[int, str]:
-        """Processes of this session and their command lines."""
+        """Return the processes of this session and their command lines."""
         found = {}
         for entry in Path("/proc").iterdir():
             try:
-                # The name of a program may hold blanks: count from where it ends.
+                # The name of a program can have blanks, so fields are counted after its end.
                 state, _, _, session = (entry / "stat").read_text().rpartition(") ")[2].split()[:4]
                 if int(session) == self.process.pid and state != "Z":
                     found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -64,11 +64,11 @@ class Run:
         return found
 
     def jobs(self) -> list[int]:
-        """Processes that run the script of a rule."""
+        """Return the processes that run the script of a rule."""
         return [number for number, command in self.alive().items() if ".snakemake/scripts/" in command]
 
     def kill(self, target: str, rng: random.Random) -> None:
-        """Kill snakemake, one of its jobs and then snakemake, or all at once: everything ends."""
+        """Kill snakemake, one of its jobs and then snakemake, or all at once. Wait until all processes end."""
         while not (jobs := sorted(self.jobs())) and self.process.poll() is None:
             time.sleep(0.01)  # between two jobs
         with suppress(ProcessLookupError):
@@ -76,7 +76,7 @@ class Run:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 os.kill(self.process.pid if target == "snakemake" or not jobs else rng.choice(jobs), signal.SIGKILL)
-            if target == "job":  # snakemake would go on to the end with all that does not depend on that job
+            if target == "job":  # snakemake would finish all jobs that do not depend on this one
                 time.sleep(0.5)
                 self.process.kill()
         self.process.wait(timeout=240)
@@ -87,7 +87,7 @@ class Run:
 
 
 def begun(folder: Path, stage: str) -> set[tuple[int, int]]:
-    """What tells the logs of a stage, and of those after it, apart: a new one says that a job of them has begun."""
+    """Return inode and time of the logs of a stage and all later ones. A new pair shows that a job has begun."""
     logs, names = folder / "results/logs", list(STAGES)
     found = set()
     for name in names[names.index(stage) :]:
@@ -98,7 +98,7 @@ def begun(folder: Path, stage: str) -> set[tuple[int, int]]:
 
 
 def check_files(results: Path) -> None:
-    """Every file under its final name is whole."""
+    """Check that every file under its final name is complete."""
     for path in results.rglob("*"):
         name = path.relative_to(results).as_posix()
         if path.is_symlink() or not path.is_file() or name.startswith("logs/") or "/." in f"/{name}":
@@ -119,7 +119,7 @@ def check_files(results: Path) -> None:
 
 
 def outcome(results: Path) -> dict[str, object]:
-    """All that has to be the same in the end."""
+    """Return the content of all files that must be identical in the end, without times."""
     found: dict[str, object] = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
@@ -135,7 +135,7 @@ def outcome(results: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def killable(drawn, bare):
-    """Make projects with an archive to unpack and trainings of several epochs."""
+    """Return a function that makes projects with an archive to unpack and trainings of several epochs."""
 
     def make():
         project = bare(
@@ -178,7 +178,7 @@ def undisturbed(killable):
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage(undisturbed, killable, request, capsys):
+def test_kills_in_every_stage_change_no_result(undisturbed, killable, request, capsys):
     kills, restarts = 0, 0
     for seed in range(request.config.getoption("--rounds")):
         rng = random.Random(seed)  # noqa: S311
@@ -192,8 +192,8 @@ def test_killed_in_every_stage(undisturbed, killable, request, capsys):
             restarts += 1
             while run.process.poll() is None and begun(project.folder, stage) <= before:
                 time.sleep(0.02)
-            epochs = project.kept_epochs() + rng.randrange(6) if stage == "train" else 0
-            while run.process.poll() is None and project.kept_epochs() < epochs:
+            epochs = project.saved_epochs() + rng.randrange(6) if stage == "train" else 0
+            while run.process.poll() is None and project.saved_epochs() < epochs:
                 time.sleep(0.02)
             time.sleep(rng.uniform(0, STAGES[stage][0]))
             if run.process.poll() is None:
@@ -207,8 +207,8 @@ def test_killed_in_every_stage(undisturbed, killable, request, capsys):
         assert "Traceback" not in shown
         check_files(results)
         assert outcome(results) == undisturbed
-        left = [path for path in results.rglob("*") if path.name.startswith(".part-") or path.name == "state.json"]
-        assert not left
+        remaining = [path for path in results.rglob("*") if path.name.startswith(".part-") or path.name == "state.json"]
+        assert not remaining
     with capsys.disabled():
         print(f"{kills} kills in {restarts} runs")
     assert kills >= 9 * request.config.getoption("--rounds")

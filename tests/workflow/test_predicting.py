@@ -1,4 +1,4 @@
-"""`snakemake predict` after a finished run: what it grades, what makes it grade again, and that it trains nothing."""
+"""`snakemake predict` after a finished run: its grades, its reruns, and that it trains nothing."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from retinaflow.data.sources import folder_name
 from retinaflow.storage.tables import read_table
 
 NEW = "new photos"
-ASKED = ("predict", "--config", f"images={NEW}")
+PREDICT = ("predict", "--config", f"images={NEW}")
 ONE = Counter(["predict"])
 
 
@@ -25,26 +25,26 @@ def predictions(project, source):
     )
 
 
-def same_as_scored(project, system, rows):
-    """Of copies of photographs of the test set, under the same names."""
-    path = project.folder / "results/scores" / system / "test/predictions.csv"
+def same_as_scored(project, model, rows):
+    """Check that copies of test images have the scores of the test set."""
+    path = project.folder / "results/scores" / model / "test/predictions.csv"
     scored = {row["filename"]: row for row in read_table(path)}
     for image, row in rows.items():
-        like = scored[os.path.basename(image)]  # noqa: PTH119
+        expected = scored[os.path.basename(image)]  # noqa: PTH119
         assert (row["predicted_grade_name"], row["predicted_grade"]) == (
-            like["predicted_grade_name"],
-            like["predicted_grade"],
+            expected["predicted_grade_name"],
+            expected["predicted_grade"],
         )
         assert [row[name] for name in ("patient", "eye", "referable")] == [
-            like[name] for name in ("patient", "eye", "referable")
+            expected[name] for name in ("patient", "eye", "referable")
         ]
         figures = ["severity", *(name for name in row if name.startswith("probability_"))]
         assert [float(row[name]) for name in figures] == pytest.approx(
-            [float(like[name]) for name in figures], abs=1e-6
+            [float(expected[name]) for name in figures], abs=1e-6
         )
 
 
-def test_new_photographs(finished):
+def test_new_images_are_graded_like_the_test_set(finished):
     folder, test = finished.folder / NEW, finished.folder / "test"
     names = sorted(path.name for path in test.iterdir())[:5]
     (folder / "more").mkdir(parents=True)
@@ -54,16 +54,16 @@ def test_new_photographs(finished):
     (folder / "9001_left.jpeg").write_bytes((test / names[0]).read_bytes()[:-200])
     (folder / "notes.txt").write_text("hello")
 
-    # From another shell, in one clear error.
+    # Wrong requests are one clear error each.
     shown = finished.snakemake("predict", check=False)
     assert "images: none, so there is nothing to predict. Name the images: `snakemake predict --config images=" in shown
     shown = finished.snakemake("-n", "predict", "--config", "images=absent", check=False)
     assert "images: there is no 'absent'; expected a folder of images, a .zip archive of one, or a list" in shown
-    shown = finished.snakemake("-n", *ASKED, "model=Nobody", check=False)
+    shown = finished.snakemake("-n", *PREDICT, "model=Nobody", check=False)
     assert "model: 'Nobody' grades no new images; expected one of MobileNetV3Small, VGG16, ensemble" in shown
 
-    assert finished.planned(*ASKED) == ONE
-    finished.snakemake(*ASKED)
+    assert finished.planned(*PREDICT) == ONE
+    finished.snakemake(*PREDICT)
     rows, problems = predictions(finished, NEW)
     assert set(rows) == {f"more/{names[0]}", *names[1:]}
     assert problems == {"9001_left.jpeg": "truncated", "notes.txt": "other_file"}
@@ -71,19 +71,19 @@ def test_new_photographs(finished):
     ranked = read_table(finished.folder / "results/comparison/comparison.csv")
     assert best == ranked[0]["model"]
     same_as_scored(finished, best, rows)
-    # Two patients' both eyes and one eye of a third.
+    # Both eyes of two patients, and one eye of a third.
     assert Counter(bool(row["patient_grade_name"]) for row in rows.values()) == {True: 4, False: 1}
 
-    assert not finished.planned(*ASKED)
+    assert not finished.planned(*PREDICT)
     assert not finished.planned()
     time.sleep(1.1)
     os.utime(folder)
-    assert not finished.planned(*ASKED)
-    assert finished.planned(*ASKED, "model=ensemble") == ONE
-    shutil.copy(test / names[1], folder / names[1])  # at another time
-    assert finished.planned(*ASKED) == ONE
+    assert not finished.planned(*PREDICT)
+    assert finished.planned(*PREDICT, "model=ensemble") == ONE
+    shutil.copy(test / names[1], folder / names[1])  # with another time
+    assert finished.planned(*PREDICT) == ONE
 
-    # Beside it, an archive with the same name, by the average; and a list.
+    # An archive with the same name beside the folder, graded by the ensemble, and a list of files.
     archive = finished.folder / f"{NEW}.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for name in names:

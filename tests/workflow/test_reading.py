@@ -1,4 +1,4 @@
-"""What reading the workflow shows and costs: dry runs, graphs, the profile, the configuration that counts."""
+"""Reading the workflow: dry runs, graphs, the default profile and the configuration in use."""
 
 import re
 import shutil
@@ -12,11 +12,11 @@ HEAVY = {"tensorflow", "keras", "pandas", "cv2", "sklearn", "scipy", "matplotlib
 
 
 def nodes(graph):
-    """Labels of the nodes of a graph in dot, all lines of each."""
+    """Return the labels of the nodes of a graph in dot, with all their lines."""
     return re.findall(r'\[label = "([^"]*)"', graph)
 
 
-def test_a_dry_run_of_a_fresh_project_plans_everything_and_makes_nothing(fresh):
+def test_first_dry_run_plans_all_stages_and_writes_nothing(fresh):
     project = fresh()
     planned = project.planned()
     assert {job.split()[0] for job in planned} == {
@@ -26,10 +26,10 @@ def test_a_dry_run_of_a_fresh_project_plans_everything_and_makes_nothing(fresh):
     assert not (project.folder / "results").exists()
 
 
-def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photographs(fresh):
+def test_graph_has_a_node_for_each_shard_and_network(fresh):
     project = fresh(preprocess={"shard_size": 10})
     stages = [label.split("\\n")[0] for label in nodes(project.snakemake("--dag"))]
-    # 38.4, 9.6 and 32 photographs in shards of 10.
+    # About 38, 10 and 32 images in shards of 10.
     counts = {"preprocess": 4 + 1 + 4, "train": 2, "score": 2, "grade": 3, "inventory": 2, "organize": 3, "split": 1}
     assert {stage: stages.count(stage) for stage in counts} == counts
     assert len(stages) == sum(counts.values()) + 4  # check_problems, ensemble, compare and all
@@ -40,14 +40,14 @@ def test_the_graph_has_a_node_a_shard_and_backbone_whatever_the_number_of_photog
     assert len(stages) - len(fewer) == 6
 
 
-def test_the_rule_graph_names_each_stage_once(fresh):
+def test_rule_graph_names_each_stage_once(fresh):
     assert sorted(nodes(fresh().snakemake("--rulegraph"))) == [
         "all", "check_problems", "compare", "ensemble", "grade", "inventory", "organize", "preprocess", "score",
         "split", "train"
     ]  # fmt: skip
 
 
-def test_the_default_profile_is_picked_up_by_itself(fresh):
+def test_default_profile_needs_no_option(fresh):
     project = fresh()
     project.snakemake("--until", "inventory")
     assert (project.folder / "results/inventory/train.csv").is_file()
@@ -55,7 +55,7 @@ def test_the_default_profile_is_picked_up_by_itself(fresh):
     assert "cores" in project.snakemake("--until", "split", check=False)
 
 
-def test_reading_loads_nothing_heavy(fresh, monkeypatch):
+def test_reading_the_workflow_imports_no_heavy_package(fresh, monkeypatch):
     project = fresh()
     (project.folder / "empty").touch()
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
@@ -67,11 +67,11 @@ def test_reading_loads_nothing_heavy(fresh, monkeypatch):
     assert not HEAVY & {name.split(".")[0] for name in loaded - by_plugins}
 
 
-def test_another_configuration_takes_the_place_of_the_default_one(fresh):
+def test_another_configuration_replaces_the_default_one(fresh):
     project = fresh()
     other = {**project.config, "data": {"train": project.config["data"]["train"]}, "models": {"ResNet50": {}}}
     (project.folder / "other.yaml").write_text(yaml.safe_dump(other))
-    # What is wrong with the default one does not matter then, nor would its test set and backbones come along.
+    # Errors of the default configuration have no effect then, and its test set and models are not used.
     project.config["nonsense"] = True
     jobs = {*project.planned("--configfile", "other.yaml")}
     assert {"train ResNet50", "score ResNet50", "inventory train"} <= jobs
@@ -93,13 +93,13 @@ def test_number_without_end_in_the_default_file_is_one_clear_error(fresh):
     assert "site-packages" not in shown
 
 
-def test_a_value_on_the_command_line_changes_the_default_configuration(fresh):
+def test_value_on_the_command_line_changes_the_default_configuration(fresh):
     shown = fresh().snakemake("-n", STANDARD, "--config", "results=elsewhere")
     assert "elsewhere/comparison/comparison.csv" in shown
     assert "results/comparison" not in shown
 
 
-def test_a_plan_needs_no_photograph_to_be_looked_at_and_makes_nothing(fresh):
+def test_plan_reads_no_image_and_writes_no_result(fresh):
     project = fresh()
     shown = project.snakemake("plan")
     assert "| train | 38 | 3 |" in shown

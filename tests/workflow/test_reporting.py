@@ -1,4 +1,4 @@
-"""The report: what is in it, that nothing else depends on it, and what a browser makes of it."""
+"""The report: its content, its independence of all other results, and its view in a browser."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from common import watched
 from conftest import SMALLEST, Project
 from retinaflow.storage.tables import read_table
 
-SYSTEMS = ("MobileNetV3Small", "VGG16", "ensemble")
-PARTS = ("validation", "test")
+MODELS = ("MobileNetV3Small", "VGG16", "ensemble")
+SPLITS = ("validation", "test")
 
 
 @pytest.fixture(scope="module")
 def reported(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project that ran to its end, with its report."""
+    """Yield a finished project with its report."""
     project = finished_once.copy(tmp_path_factory.mktemp("reported") / "project")
     project.snakemake("report")
     project.snakemake("report", "--report", "results/report.html")
@@ -29,7 +29,7 @@ def reported(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def variable(html: str, name: str) -> Any:
-    """What the report's script of that name holds."""
+    """Return the value of a variable in the scripts of the report."""
     return json.loads(re.search(rf'<script id="[a-z-]+">\s+var {name} = (.*);\n', html)[1])
 
 
@@ -38,18 +38,18 @@ def test_nothing_depends_on_the_report(reported: Project) -> None:
     assert not reported.planned("report")
 
 
-def test_each_figure_has_its_place_and_caption(reported: Project) -> None:
+def test_each_figure_has_its_category_and_caption(reported: Project) -> None:
     html = reported.read("results/report.html")
     results, categories = variable(html, "results"), variable(html, "categories")
     assert categories.keys() == {"Comparison", "Data", "Models", "Provenance"}
-    assert categories["Models"].keys() == set(SYSTEMS)
-    for system in SYSTEMS:
-        shown = [results[path]["labels"] for path in categories["Models"][system]]
+    assert categories["Models"].keys() == set(MODELS)
+    for model in MODELS:
+        shown = [results[path]["labels"] for path in categories["Models"][model]]
         figures = {"confusion matrix", "ROC and precision-recall", "reliability", "quality of the images"}
-        of_parts = {(figure, part) for figure in (*figures, "worst mistakes") for part in PARTS}
-        curves = set() if system == "ensemble" else {("learning curves", "")}
+        of_splits = {(figure, split) for figure in (*figures, "worst mistakes") for split in SPLITS}
+        curves = set() if model == "ensemble" else {("learning curves", "")}
         card = {("model card", "")}
-        assert {(labels["figure"], labels["split"]) for labels in shown} == of_parts | curves | card
+        assert {(labels["figure"], labels["split"]) for labels in shown} == of_splits | curves | card
     assert all(result["caption"].startswith("<p>") for result in results.values())
     assert "{" not in "".join(result["caption"] for result in results.values())
     assert all(result["data_uri"].startswith("data:") for result in results.values())
@@ -63,7 +63,7 @@ def test_first_page_has_the_comparison(reported: Project) -> None:
             assert re.sub(r"[|*\s]+", " ", line).strip() in text
 
 
-def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
+def test_provenance_has_changed_settings_and_training_records(reported: Project) -> None:
     page = reported.read("results/report/provenance.html")
     assert "<tr><td>train.epochs</td><td>1</td><td>50</td></tr>" in page
     assert "data.exclude_limit" not in page
@@ -73,7 +73,7 @@ def test_provenance_says_what_was_set_and_trained(reported: Project) -> None:
         assert record["digests"]["train_index"] in page
 
 
-def test_cards_are_of_this_run(reported: Project) -> None:
+def test_cards_have_values_of_this_run(reported: Project) -> None:
     metrics = json.loads(reported.read("results/scores/VGG16/test/metrics.json"))
     card = reported.read("results/cards/VGG16.md")
     assert f"| test | {metrics['images']} | {metrics['patients']} |" in card
@@ -85,7 +85,7 @@ def test_cards_are_of_this_run(reported: Project) -> None:
         assert f"## Data set: {name}" in data
 
 
-def test_zip_holds_the_same(reported: Project) -> None:
+def test_zip_has_the_same_results_as_the_page(reported: Project) -> None:
     reported.snakemake("report", "--report", "results/report.zip")
     with ZipFile(reported.folder / "results/report.zip") as archive:
         html = archive.read("report/report.html").decode()
@@ -95,24 +95,24 @@ def test_zip_holds_the_same(reported: Project) -> None:
     assert results.keys() == variable(reported.read("results/report.html"), "results").keys()
 
 
-def test_report_without_its_own_figures(finished: Project) -> None:
-    """`--report` alone has what every run leaves behind, and says what else could be drawn of it."""
+def test_report_without_figures_names_the_command_for_them(finished: Project) -> None:
+    """`--report` alone has the results of every run, and names the command that draws figures."""
     finished.snakemake("--report", "results/report.html")
     html = finished.read("results/report.html")
     assert variable(html, "categories").keys() == {"Comparison", "Models"}
     assert "snakemake report" in variable(html, "workflow_desc")
-    drawn = {f"illustrate {system} {part}": 1 for system in SYSTEMS for part in PARTS}
-    cards = {"data_card": 1, **{f"model_card {system}": 1 for system in SYSTEMS}}
+    drawn = {f"illustrate {model} {split}": 1 for model in MODELS for split in SPLITS}
+    cards = {"data_card": 1, **{f"model_card {model}": 1 for model in MODELS}}
     assert finished.planned("report") == {**drawn, **cards, "illustrate_data": 1, "pages": 1, "report": 1}
 
 
 def test_folds_are_illustrated_together(fresh: Callable[..., Project]) -> None:
     jobs = fresh(split={"folds": 2}).planned("report")
-    drawn = {f"illustrate {system} {part}" for system in SYSTEMS for part in ("out-of-fold", "test")}
+    drawn = {f"illustrate {model} {split}" for model in MODELS for split in ("out-of-fold", "test")}
     assert {job for job in jobs if job.startswith("illustrate ")} == drawn
 
 
-def test_answers_are_explained(finished: Project) -> None:
+def test_explanations_have_scored_images(finished: Project) -> None:
     assert finished.planned("explain") == {**{f"explain_run {name}": 1 for name in SMALLEST["models"]}, "explain": 1}
     finished.snakemake("results/explain/VGG16/test.png")
     assert (finished.folder / "results/explain/VGG16/test.png").read_bytes().startswith(b"\x89PNG")
@@ -123,29 +123,29 @@ def test_answers_are_explained(finished: Project) -> None:
     assert not finished.planned()
 
 
-def test_models_are_exported(finished: Project) -> None:
+def test_exported_models_agree_with_keras(finished: Project) -> None:
     jobs = {f"export_run {name}": 1 for name in SMALLEST["models"]} | {"export_summary": 1, "export": 1}
     assert finished.planned("export") == jobs
     finished.config["export"] = {"formats": ["onnx"]}
-    asked = "results/export/MobileNetV3Small/differences.csv"
-    finished.snakemake(asked)
-    rows = read_table(finished.folder / asked)
+    target = "results/export/MobileNetV3Small/differences.csv"
+    finished.snakemake(target)
+    rows = read_table(finished.folder / target)
     assert [row["format"] for row in rows] == ["keras", "onnx"]
-    made = {path.name for path in (finished.folder / asked).parent.iterdir()}
+    made = {path.name for path in (finished.folder / target).parent.iterdir()}
     assert made == {"model.onnx", "differences.csv"}
     assert float(rows[1]["largest_probability_difference"]) < 1e-4
     scored = read_table(finished.folder / "results/scores/MobileNetV3Small/validation/predictions.csv")
     assert {row["images"] for row in rows} == {str(len(scored))}
     assert not finished.planned()
-    assert not finished.planned(asked)
-    # What went missing is made again.
-    (finished.folder / asked).with_name("model.onnx").unlink()
+    assert not finished.planned(target)
+    # A deleted file is made again.
+    (finished.folder / target).with_name("model.onnx").unlink()
     assert finished.planned("export")["export_run MobileNetV3Small"] == 1
 
 
 @pytest.mark.browser
-def test_click_through(browser: Any, reported: Project, tmp_path: Path) -> None:
-    """Every result and caption is shown, offline and without an error. The screenshots are to be looked at."""
+def test_browser_shows_every_result_and_caption(browser: Any, reported: Project, tmp_path: Path) -> None:
+    """Every result and caption is visible, offline and without an error. The screenshots are for people."""
     report = reported.folder / "results/report.html"
     categories = variable(report.read_text(encoding="utf-8"), "categories")
     page = browser.new_page(viewport={"width": 1600, "height": 900})
@@ -182,7 +182,7 @@ def _follow(page: Any, name: str) -> None:
 
 
 def _shown(page: Any) -> None:
-    """A figure that is drawn and whose top is in sight, or a page with text."""
+    """Check that a figure is drawn and its top is visible, or that a page has text."""
     figure = page.locator("#app img:not(nav img), #app iframe")
     figure.wait_for()
     if figure.evaluate("element => element.tagName") == "IFRAME":

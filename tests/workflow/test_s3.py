@@ -1,6 +1,6 @@
-"""Photographs, labels and weights in object storage, on an S3 server of this machine: `pytest -m s3`.
+"""Images, labels and weights in object storage, on an S3 server of this machine: `pytest -m s3`.
 
-Skipped, with the reason, where moto or Snakemake's S3 plugin is missing.
+The tests are skipped with the reason if moto or Snakemake's S3 plugin is missing.
 """
 
 import os
@@ -28,7 +28,7 @@ CREDENTIALS = {
 
 @pytest.fixture(scope="module")
 def endpoint():
-    """Address of an S3 server with nothing in it."""
+    """Yield the address of an empty S3 server."""
     for module, needed in (("moto", "s3-dev"), ("flask", "s3-dev"), ("snakemake_storage_plugin_s3", "s3")):
         if find_spec(module) is None:
             pytest.skip(f"{module} is not installed (envs/requirements-{needed}.txt)")
@@ -53,7 +53,7 @@ def endpoint():
 
 @pytest.fixture
 def bucket(endpoint, monkeypatch):
-    """An empty bucket `eyes`; snakemake finds the server and its credentials in the environment, as users set them."""
+    """Yield an empty bucket `eyes`. The environment has the server and its credentials, as for users."""
     import boto3
 
     for name, value in CREDENTIALS.items():
@@ -82,10 +82,10 @@ def upload(bucket, folder, prefix):
 
 @pytest.fixture
 def stored(bucket, drawn, bare, tmp_path):
-    """Training photographs below a prefix, those of the test set in an archive, and both label tables."""
+    """Return a project with training images below a prefix, test images in an archive, and both label tables."""
     upload(bucket, drawn / "my photographs", "train/left and right")
     bucket.upload_file(str(drawn / "labels train.csv"), "labels/train.csv")
-    # The photographs in a folder of the archive, and the table in an archive of its own.
+    # A folder of the archive has the images, and another archive has the table.
     shutil.copytree(drawn / "test", tmp_path / "archive/folder/inside")
     bucket.upload_file(shutil.make_archive(str(tmp_path / "test"), "zip", tmp_path / "archive"), "test.zip")
     (tmp_path / "table").mkdir()
@@ -105,11 +105,9 @@ def downloads(project):
     return [job for job in project.planned() if job.startswith("download")]
 
 
-def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_fetched_again(
-    stored, bucket, fresh, photograph
-):
+def test_images_in_object_storage_are_trained_on_and_fetched_once(stored, bucket, fresh, image_bytes):
     planned = stored.planned()
-    # One job a folder or archive, however many photographs it has.
+    # One job for each folder or archive, with any number of images.
     assert sum(count for job, count in planned.items() if job.startswith("download")) == 2
     stored.snakemake()
     results = stored.folder / "results"
@@ -122,29 +120,29 @@ def test_a_collection_in_object_storage_is_trained_on_and_only_what_changes_is_f
         assert (stored.folder / index).read_bytes() == (local.folder / index).read_bytes()
     assert "Nothing to be done" in stored.snakemake("-n")
 
-    # A replaced photograph and a new one.
+    # One image is replaced.
     old = {file: file.stat().st_ino for file in (results / "downloaded/train-0/left and right").iterdir()}
     replaced = next(iter(bucket.objects.filter(Prefix="train/"))).key
-    bucket.put_object(Key=replaced, Body=photograph)
+    bucket.put_object(Key=replaced, Body=image_bytes)
     planned = stored.planned()
     assert downloads(stored) == ["download_folder train 0"]
     assert planned["inventory train"] == 1
     assert not any("unpack" in job for job in planned)
     stored.snakemake("--until", "download_folder")
-    assert (results / "downloaded" / replaced.replace("train/", "train-0/", 1)).read_bytes() == photograph
+    assert (results / "downloaded" / replaced.replace("train/", "train-0/", 1)).read_bytes() == image_bytes
     new = {file: file.stat().st_ino for file in (results / "downloaded/train-0/left and right").iterdir()}
     assert len(old.items() & new.items()) == len(old) - 1
     assert len(list((results / "downloaded/.cache/train-0").iterdir())) == len(old)
     assert "1 of them to fetch" in stored.read("results/logs/download/train-0.log")
 
-    # An archive is fetched again when it changed, and its photographs with it.
+    # A changed archive is fetched and unpacked again.
     stored.snakemake("preflight")
     bucket.Object("test.zip").copy_from(CopySource="eyes/labels.zip")
     assert {"download_archive test 0", "unpack test 0", "inventory test"} <= stored.planned().keys()
 
 
 @pytest.mark.slow
-def test_a_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, bucket):
+def test_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, bucket):
     stored.snakemake("preflight")
     assert not stored.planned("preflight")
     table = bucket.Object("labels/train.csv")
@@ -158,7 +156,7 @@ def test_a_replaced_label_table_is_noticed_and_nothing_else_fetched(stored, buck
 
 
 @pytest.mark.slow
-def test_settings_of_the_plugin_reach_the_jobs_that_fetch(stored, endpoint, monkeypatch):
+def test_settings_of_the_plugin_reach_downloads(stored, endpoint, monkeypatch):
     monkeypatch.delenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL")
     stored.snakemake("--until", "download_folder", "--storage-s3-endpoint-url", endpoint)
     assert len(list((stored.folder / "results/downloaded/train-0/left and right").iterdir())) == 48
@@ -168,7 +166,7 @@ def test_settings_of_the_plugin_reach_the_jobs_that_fetch(stored, endpoint, monk
 def test_jobs_on_other_machines_need_no_storage(stored, monkeypatch):
     stored.snakemake("--until", "download_archive", "--notemp")
     monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
-    # As an executor starts a job there.
+    # An executor starts a job there in this way.
     stored.snakemake(
         *("--mode", "remote", "--force", "--allowed-rules", "unpack", "--cores", "1"),
         *("--target-jobs", "unpack:dataset=test,number=0"),
@@ -177,7 +175,7 @@ def test_jobs_on_other_machines_need_no_storage(stored, monkeypatch):
 
 
 @pytest.mark.slow
-def test_credentials_may_be_those_of_aws(stored, monkeypatch):
+def test_credentials_of_aws_are_accepted(stored, monkeypatch):
     for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), CREDENTIALS.items(), strict=True):
         monkeypatch.delenv(value[0])
         monkeypatch.setenv(name, value[1])
@@ -185,7 +183,7 @@ def test_credentials_may_be_those_of_aws(stored, monkeypatch):
 
 
 @pytest.mark.slow
-def test_weights_may_be_in_object_storage(stored, bucket):
+def test_weights_are_fetched_from_object_storage(stored, bucket):
     bucket.put_object(Key="my.weights.h5", Body=b"<html>")
     stored.config["train"] = {**stored.config["train"], "weights": "s3://eyes/my.weights.h5"}
     assert "download_weights" in " ".join(stored.planned())
@@ -212,14 +210,14 @@ def test_weights_may_be_in_object_storage(stored, bucket):
     ],
     ids=["prefix", "bucket", "archive", "table"],
 )
-def test_what_is_not_there_is_named(stored, change, expected):
+def test_missing_object_is_named(stored, change, expected):
     stored.config["data"]["train"].update(change)
     shown = stored.snakemake("-n", check=False)
     assert expected in shown
     assert "Traceback" not in shown
 
 
-def test_a_storage_that_cannot_be_reached_is_named(stored, monkeypatch):
+def test_unreachable_storage_is_named(stored, monkeypatch):
     monkeypatch.setenv("SNAKEMAKE_STORAGE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     shown = stored.snakemake("-n", "--storage-s3-retries", "0", check=False)
     assert "data.train.images: s3://eyes/train: cannot be fetched" in shown
@@ -245,14 +243,14 @@ def test_wrong_credentials_are_named(stored, endpoint):
     assert "Traceback" not in shown
 
 
-def test_no_name_of_an_object_leads_out_of_its_folder(stored, bucket):
+def test_object_name_outside_of_its_folder_is_refused(stored, bucket):
     bucket.put_object(Key="train//etc/passwd", Body=b"x")
     shown = stored.snakemake("-n", check=False)
     assert "s3://eyes/train: the object 'train//etc/passwd' has an empty" in shown
 
 
 @pytest.mark.skipif(find_spec("snakemake_storage_plugin_s3") is not None, reason="the S3 plugin is installed")
-def test_without_the_plugin_the_error_says_what_to_install(bare):
+def test_missing_plugin_is_named_with_its_requirements(bare):
     project = bare(data={"train": {"images": "s3://eyes/train", "labels": "s3://eyes/labels.csv"}})
     shown = project.snakemake("-n", check=False)
     assert "envs/requirements-s3.txt" in shown

@@ -1,6 +1,6 @@
 """The workflow through `profiles/slurm` on a real SLURM of one node: `make test-slurm`. About fifteen minutes.
 
-Skipped, with the reason, where SLURM cannot be started; `tests/slurm/cluster` says what it takes.
+The tests are skipped with the reason if SLURM cannot start. `tests/slurm/cluster` names its requirements.
 """
 
 import os
@@ -29,8 +29,7 @@ TRAIN = {
     "cpu_threads": 2,
 }
 NOWHERE = "http://127.0.0.1:9"
-# What only a test needs: to look soon and often.
-# Which rules are local is in Snakemake's own output.
+# Tests check the jobs early and often. The standard output of Snakemake names local rules.
 SLURM = ("--logger-retinaflow-standard", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -38,10 +37,10 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    """SLURM with accounting where that is installed."""
+    """Start SLURM, with accounting if it is installed. Yield whether there is accounting."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("snakemake-executor-plugin-slurm is not installed (envs/requirements-slurm.txt)")
-    # A shell has what it starts in the background ignore it, and so would what this starts.
+    # Background processes of a shell ignore SIGINT, and their child processes inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for accounting in (["--accounting"], []):
         started = subprocess.run([CLUSTER, "start", *accounting], stderr=subprocess.PIPE, text=True, check=False)
@@ -55,7 +54,7 @@ def cluster():
 
 @pytest.fixture(autouse=True)
 def idle(cluster):  # noqa: ARG001
-    """Nothing is left in the queue, and the node is there."""
+    """Empty the queue and resume the node after each test."""
     yield
     subprocess.run(["scancel", "--partition=cpu,gpu"], check=False)
     bring_back()
@@ -70,17 +69,17 @@ def node():
 
 
 def no_steps():
-    """Whether no process of a job is left."""
+    """Return whether all processes of jobs have ended."""
     return bool(subprocess.run(["pgrep", "-x", "slurmstepd"], capture_output=True, check=False).returncode)
 
 
 def bring_back():
-    """See to it that the node is there, which it may have seen to itself."""
+    """Resume the node. It may have resumed already."""
     subprocess.run(["scontrol", "update", f"nodename={node()}", "state=resume"], capture_output=True, check=False)
 
 
 def jobs():
-    """What the controller knows of each job, finished ones included, in the order of submission."""
+    """Return the fields of each job, including finished ones, in the order of submission."""
     found = []
     for block in slurm("scontrol", "--oneliner", "show", "job").splitlines():
         fields = dict(re.findall(r"(\S+?)=(.*?)(?= \S+?=|$)", block))
@@ -90,7 +89,7 @@ def jobs():
 
 
 class Run:
-    """A `snakemake` on the submit host, while it runs."""
+    """A running `snakemake` on the submit host."""
 
     def __init__(self, project, *arguments, profile="--workflow-profile"):
         project.snakemake("-n", "--quiet")  # writes the configuration
@@ -102,21 +101,21 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # No job may want to download anything.
+            # Downloads fail, because no job may need one.
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "https_proxy": NOWHERE, "http_proxy": NOWHERE},
             start_new_session=True,
         )
 
     def jobs(self):
-        """Jobs that this run submitted."""
+        """Return the jobs that this run submitted."""
         own = str(self.project.folder)
         return [job for job in jobs() if int(job["JobId"]) >= self.first and job["WorkDir"] == own]
 
     def training(self):
-        """The training job, which has kept three epochs and does not go on while a test looks at it."""
-        self.wait_for(lambda: self.project.kept_epochs() >= 3 and len(scripts(self.project)) == 1)
+        """Stop the training job after three epochs and return its number."""
+        self.wait_for(lambda: self.project.saved_epochs() >= 3 and len(scripts(self.project)) == 1)
         (script,) = scripts(self.project)
-        os.kill(script, signal.SIGSTOP)  # SLURM wakes what it ends
+        os.kill(script, signal.SIGSTOP)  # SLURM continues a process before it ends it
         (job,) = [job for job in self.jobs() if job["rule"] == "train" and job["JobState"] == "RUNNING"]
         return job["JobId"]
 
@@ -128,7 +127,7 @@ class Run:
             time.sleep(0.1)
 
     def end(self, status=0):
-        """All that it printed."""
+        """Wait for the end of the run. Return its output."""
         shown = self.process.communicate(timeout=600)[0]
         assert self.process.returncode == status, shown
         return shown
@@ -136,7 +135,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def preprocessed_once(drawn, bare):
-    """A project up to its shards, made without SLURM: quicker. Do not change it: copy it."""
+    """Return a project with its shards, made without SLURM to save time. Tests copy it and never change it."""
     project = bare(train=TRAIN, models=SMALL)
     for name in ("my photographs", "test", "labels train.csv", "labels test.csv"):
         (project.folder / name).symlink_to(drawn / name)
@@ -146,7 +145,7 @@ def preprocessed_once(drawn, bare):
 
 @pytest.fixture(scope="module")
 def undisturbed(preprocessed_once, tmp_path_factory):
-    """The same project on this machine, without SLURM."""
+    """Return the same project, finished on this machine without SLURM."""
     project = preprocessed_once.copy(tmp_path_factory.mktemp("undisturbed") / "project")
     project.snakemake()
     return project
@@ -158,22 +157,22 @@ def preprocessed(preprocessed_once, tmp_path):
 
 
 def scripts(project):
-    """Processes that train."""
+    """Return the processes that train."""
     command = ["pgrep", "-f", rf"{project.folder}/\.snakemake/scripts/.*\.train\.py"]
     return [int(number) for number in subprocess.run(command, capture_output=True, check=False).stdout.split()]
 
 
 def attempts(project):
-    """Logs of attempts that did not succeed, in their order."""
+    """Return the logs of failed attempts in their order."""
     return [
         path.read_text(encoding="utf-8")
         for path in sorted((project.folder / "results/logs/train").glob("MobileNetV3Small.attempt-*.log"))
     ]
 
 
-def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed):
+def test_every_stage_is_submitted_with_its_resources(fresh, cluster, undisturbed):
     project = fresh(train=TRAIN, models=SMALL, eyes={"models": ["average", "stacking"]})
-    # The plugin's own choice where there is accounting.
+    # The default of the plugin with accounting.
     run = Run(project, *(["--slurm-status-command", "sacct"] if cluster else []))
     shown = run.end()
     submitted = run.jobs()
@@ -187,7 +186,7 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
         "eye_stacking": 1,
     }
     assert Counter(job["rule"] for job in submitted) == numbers
-    # The shards of the training part can be made as soon as it is organized; the one of validation perhaps alone.
+    # The shards of the training split start together. The shard of validation may start alone.
     assert sum("ArrayTaskId" in job for job in submitted if job["rule"] == "preprocess") >= 3
     for job in submitted:
         assert job["JobState"] == "COMPLETED"
@@ -199,7 +198,7 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
         assert job["NumCPUs"] == ("2" if network else {"inventory": "4", "eye_stacking": "2"}.get(job["rule"], "1"))
         assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
         assert job["Requeue"] == "1"
-    # Local: what takes seconds, and what needs internet.
+    # Rules that need seconds or internet are local.
     for rule in ("split", "check_problems", "eye_average", "grade", "compare"):
         assert f"localrule {rule}:" in shown
     assert "bounded by" not in shown
@@ -210,7 +209,7 @@ def test_every_stage_is_submitted_with_what_it_needs(fresh, cluster, undisturbed
     assert project.scores() == undisturbed.scores()
 
 
-def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
+def test_training_resumes_after_its_time_limit(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "update", f"JobId={job}", "EndTime=now+1")
@@ -218,7 +217,7 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
     assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in shown
     first, second = [job for job in run.jobs() if job["rule"] == "train"]
     assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
-    # More of both for the second attempt.
+    # The second attempt has more time and memory.
     assert second["TimeLimit"] == "00:22:00"
     assert int(second["MinMemoryNode"].rstrip("M")) > 1.9 * int(first["MinMemoryNode"].rstrip("M"))
     (log,) = attempts(preprocessed)
@@ -228,8 +227,8 @@ def test_a_training_killed_at_its_time_limit_goes_on(preprocessed, undisturbed):
 
 
 @pytest.mark.slow
-def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
-    """With less than what is put aside, each attempt makes one epoch: the limit reaches the script on the node."""
+def test_training_stops_before_its_time_limit_and_resumes(preprocessed):
+    """The limit reaches the script on the node. It is shorter than the reserve, so each attempt trains one epoch."""
     preprocessed.config["train"]["epochs"] = 2
     run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:runtime=1")
     run.end()
@@ -239,8 +238,8 @@ def test_a_training_stops_before_its_time_limit_and_goes_on(preprocessed):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbed):
-    """As by preemption."""
+def test_training_resumes_after_requeue_and_cancel(preprocessed, undisturbed):
+    """Preemption requeues jobs in this way."""
     run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "requeue", job)
@@ -255,24 +254,24 @@ def test_a_training_that_is_requeued_and_then_cancelled(preprocessed, undisturbe
 
 
 @pytest.mark.slow
-def test_a_node_that_goes_down_and_comes_back(preprocessed, undisturbed):
+def test_training_resumes_after_its_node_went_down(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
     job = run.training()
     slurm("scontrol", "update", f"nodename={node()}", "state=down", "reason=test")
-    # A node that comes back while the job's processes are still ending is taken out of service for a duplicate job.
+    # SLURM drains a node that resumes while processes of its job are still ending.
     run.wait_for(no_steps)
     assert [found["JobState"] for found in run.jobs() if found["JobId"] == job] == ["PENDING"]
     bring_back()
-    # SLURM puts off what it starts again by two minutes, in case its node still has to tidy up.
+    # SLURM delays a restarted job by two minutes, in case its node still cleans up.
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     run.end()
-    # SLURM started it again, and Snakemake did not start a second one beside it.
+    # SLURM restarted the job, and Snakemake submitted no second one.
     (trained,) = [found for found in run.jobs() if found["rule"] == "train"]
     assert (trained["JobId"], trained["Restarts"], trained["JobState"]) == (job, "1", "COMPLETED")
     assert preprocessed.history() == undisturbed.history()
 
 
-def test_more_gpus_than_there_are(preprocessed):
+def test_more_gpus_than_available_is_one_clear_error(preprocessed):
     run = Run(
         preprocessed,
         "--until",
@@ -287,11 +286,11 @@ def test_more_gpus_than_there_are(preprocessed):
     assert re.search(r"SLURM sbatch failed. The error message was 'sbatch: error: .*not available", shown)
     assert "--gpus=99" in shown
     assert "Traceback" not in shown
-    assert {job["JobState"] for job in run.jobs()} <= {"FAILED"}  # SLURM notes down what it refused
+    assert {job["JobState"] for job in run.jobs()} <= {"FAILED"}  # SLURM records refused jobs
 
 
 @pytest.mark.slow
-def test_gpus_by_kind_by_gres_and_several(preprocessed):
+def test_gpus_are_requested_by_model_by_gres_and_several(preprocessed):
     preprocessed.config["train"]["epochs"] = 1
     run = Run(preprocessed, "--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu_model=toy")
     run.end()
@@ -303,7 +302,7 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
     (job,) = run.jobs()
     assert job["TresPerNode"] == "gres:gpu:1"
     assert "TresPerJob" not in job
-    # Several for one training: on one node, with no more cores than for one.
+    # Several GPUs for one training are on one node, with the cores of one GPU.
     preprocessed.config["train"]["gpus"] = 2
     run = Run(preprocessed, "--until", "train", "--retries", "0")
     run.end(status=1)
@@ -313,25 +312,25 @@ def test_gpus_by_kind_by_gres_and_several(preprocessed):
 
 
 @pytest.mark.slow
-def test_snakemake_killed_or_interrupted_on_the_submit_host(preprocessed, undisturbed):
+def test_run_resumes_after_snakemake_is_killed_or_interrupted(preprocessed, undisturbed):
     run = Run(preprocessed, "--until", "train")
-    run.wait_for(lambda: preprocessed.kept_epochs() >= 2)
+    run.wait_for(lambda: preprocessed.saved_epochs() >= 2)
     (job,) = [found["JobId"] for found in run.jobs()]
     run.process.kill()
     run.process.communicate()
-    # Nobody could cancel the job, and it goes on: the process it would end with is the snakemake of its node.
-    epochs, deadline = preprocessed.kept_epochs(), time.monotonic() + 60
-    while preprocessed.kept_epochs() <= epochs:
+    # The job continues without the snakemake of the submit host. It ends with the snakemake of its node.
+    epochs, deadline = preprocessed.saved_epochs(), time.monotonic() + 60
+    while preprocessed.saved_epochs() <= epochs:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    slurm("scancel", job)  # as docs/cluster.md says
+    slurm("scancel", job)  # as in docs/cluster.md
     while scripts(preprocessed):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    again = Run(preprocessed, "--until", "train")
-    again.training()
-    again.process.send_signal(signal.SIGINT)
-    again.process.communicate(timeout=120)
-    assert [found["JobState"] for found in again.jobs()] == ["CANCELLED"]
+    second = Run(preprocessed, "--until", "train")
+    second.training()
+    second.process.send_signal(signal.SIGINT)
+    second.process.communicate(timeout=120)
+    assert [found["JobState"] for found in second.jobs()] == ["CANCELLED"]
     Run(preprocessed, "--until", "train").end()
     assert preprocessed.history() == undisturbed.history()

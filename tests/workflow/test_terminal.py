@@ -1,4 +1,4 @@
-"""The dry run and the run as the user sees them, through the logger plugin that both profiles name."""
+"""Output of dry runs and runs in a terminal, through the logger plugin of both profiles."""
 
 import os
 import subprocess
@@ -13,13 +13,13 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8
 
 
 def shown(text):
-    """Lines without the one that Snakemake prints before it has a logger."""
+    """Return the lines without the line that Snakemake prints before it has a logger."""
     return [line for line in text.splitlines() if not line.startswith("Using workflow specific profile")]
 
 
 @pytest.fixture
 def default(fresh):
-    """The default configuration of three models and both eyes, with shards of a given size."""
+    """Return a function that makes a project with the default models and shards of a given size."""
 
     def make(shard_size):
         models = {"models": DEFAULT["models"]}
@@ -28,7 +28,7 @@ def default(fresh):
     return make
 
 
-def test_a_dry_run_fits_on_a_screen_at_any_size(default):
+def test_dry_run_of_any_size_fits_on_a_screen(default):
     project = default(20)
     few = shown(project.snakemake("-n"))
     project.config["preprocess"]["shard_size"] = 2
@@ -40,24 +40,24 @@ def test_a_dry_run_fits_on_a_screen_at_any_size(default):
     assert [[line[:3] for line in lines] for lines in shards] == [
         [["preprocess", "224", "px"], ["preprocess", "299", "px"]]
     ] * 2
-    # 32 images to test on and 48 for the rest, which is divided in two.
+    # 32 test images, and 48 images for training and validation.
     assert [line[3:] for line in shards[1]] == [["41", "shards", "new"]] * 2
     each = shown(project.snakemake("-n", "--logger-retinaflow-list-jobs"))
     assert len(each) == len(many) + 2 * 40
     assert all(line.endswith(" new") for line in many[:-2])
 
 
-def test_a_dry_run_names_the_causes(finished):
+def test_dry_run_names_the_causes(finished):
     assert shown(finished.snakemake("-n"))[-1].startswith("Nothing to be done")
     finished.config["train"]["epochs"] = 2
     lines = [line.split() for line in shown(finished.snakemake("-n"))]
-    why = {" ".join(line[:2]): " ".join(line[2:]) for line in lines}
-    assert why["train VGG16"] == "parameter changed: epochs 1 -> 2"
-    assert why["score VGG16"] == "after train VGG16"
+    causes = {" ".join(line[:2]): " ".join(line[2:]) for line in lines}
+    assert causes["train VGG16"] == "parameter changed: epochs 1 -> 2"
+    assert causes["score VGG16"] == "after train VGG16"
     assert not any(line[0] in ("inventory", "preprocess") for line in lines)
 
 
-def test_a_run_on_a_pipe_has_a_line_a_job_and_ends_with_the_ranking(fresh):
+def test_run_on_a_pipe_ends_with_the_ranking(fresh):
     project = fresh(models=SMALL)
     lines = shown(project.snakemake())
     assert "\x1b" not in "".join(lines)
@@ -69,7 +69,7 @@ def test_a_run_on_a_pipe_has_a_line_a_job_and_ends_with_the_ranking(fresh):
     assert not list(project.folder.rglob("*.progress.jsonl"))
 
 
-def test_a_failed_job_is_shown_by_its_message_alone(fresh):
+def test_failed_job_is_shown_by_its_message_alone(fresh):
     project = fresh(models=SMALL)
     with open(project.folder / "labels train.csv", "a") as table:
         table.write("1_left,7\n")
@@ -80,7 +80,7 @@ def test_a_failed_job_is_shown_by_its_message_alone(fresh):
     assert "CalledProcessError" not in "".join(lines)
 
 
-def test_a_home_that_cannot_be_written_to(fresh):
+def test_read_only_home_is_one_clear_error(fresh):
     project = fresh()
     project.snakemake("-n")  # writes the configuration
     away = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
