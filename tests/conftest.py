@@ -68,9 +68,9 @@ def real_data() -> Path:
     return DATA
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, or a reason why there is none."""
+    """Yield Chromium. The tests are skipped with the reason if it is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:

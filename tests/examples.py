@@ -1,11 +1,13 @@
 """Small tables of earlier stages that several test files use."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
 from retinaflow.scoring.raw_outputs import RawOutputs
+from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
 SOFTMAX = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]])
@@ -42,3 +44,30 @@ def tables(folder: Path, *problems: tuple[str, str], good: int = 0, data_set: st
     write_table(inventory, INVENTORY_COLUMNS, [{**dict.fromkeys(INVENTORY_COLUMNS, ""), **row} for row in rows])
     write_table(table, PROBLEM_COLUMNS, listed)
     return inventory, table
+
+
+# The parts of a training record that reports use.
+TRAINING_RECORD: dict[str, Any] = {
+    "training_run": "VGG16",
+    "backbone": "VGG16",
+    "settings": {"feature_layers": ["block3_pool", "block4_pool"], "image_size": 299, "weights": "imagenet"},
+    "seed": 2015,
+    "digests": {"train_index": "52dc", "weights": None},
+    "environment": {"python": "3.12.1", "device": "Tesla V100", "packages": {"keras": "3.15.1"}},
+    "computed": {"jit": False},
+    "photographs": {"train": 1234, "validation": 60},
+    "batch_size": 8,
+    "epochs_run": 12,
+    "best_epoch": 2,
+    "parameters": 14718853,
+    "trainable_parameters": 4,
+    "class_weights": None,
+    "seconds": 5400.0,
+}
+
+
+def write_record(path: Path, training_run: str = "VGG16", **values: Any) -> Path:
+    """Write the record of a training run of the network that its name begins with."""
+    names = {"training_run": training_run, "backbone": training_run.split("/")[0]}
+    write_json(path, {**TRAINING_RECORD, **names, **values})
+    return path

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import of
+from examples import TRAINING_RECORD, of
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
 from retinaflow.scoring.predictions import GradingJob, grade_model
@@ -14,54 +14,42 @@ from retinaflow.scoring.raw_outputs import write_raw_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
-CLASSES = ["no DR", "mild", "severe"]
-RECORD = {
-    "training_run": "VGG16",
-    "backbone": "VGG16",
-    "settings": {"feature_layers": ["block3_pool", "block4_pool"], "image_size": 299, "weights": "imagenet"},
-    "seed": 2015,
-    "digests": {"train_index": "52dc"},
-    "environment": {"device": "Tesla V100", "packages": {"keras": "3.15.1"}},
-    "epochs_run": 12,
-    "parameters": 14718853,
-    "photographs": {"train": 1234, "validation": 60},
-    "seconds": 5400.0,
-}
+GRADE_NAMES = ["no DR", "mild", "severe"]
 
 
-def cards(folder: Path, replicates: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
-    """The card of a model of two splits, and its metrics."""
-    tables = {part: folder / part / "raw_outputs.csv" for part in ("validation", "test")}
+def cards(folder: Path, bootstrap_samples: int, records: list[dict], qualities: bool = True) -> tuple[str, list[dict]]:
+    """Return the card of a model of two splits, and its metrics."""
+    tables = {split: folder / split / "raw_outputs.csv" for split in ("validation", "test")}
     raw = [of(60), of(30, seed=1)]
-    for path, its in zip(tables.values(), raw, strict=True):
-        write_raw_outputs(path, its)
+    for path, outputs in zip(tables.values(), raw, strict=True):
+        write_raw_outputs(path, outputs)
     rows = [
         {"image": image, "quality": number / 90, "problem": ""}
-        for number, image in enumerate(image for its in raw for image in its.images)
+        for number, image in enumerate(image for outputs in raw for image in outputs.images)
     ]
     write_table(folder / "train.csv", rows[0], rows)
     inventories = [folder / "train.csv"] if qualities else []
-    decision = folder / "decision_rule.json"
+    decision_rule = folder / "decision_rule.json"
     job = GradingJob(
         model="VGG16",
         objective="regression",
         raw_outputs=tables,
         inventories=inventories,
-        grade_names=CLASSES,
+        grade_names=GRADE_NAMES,
         referable_grade=2,
         referable_sensitivity=0.9,
-        bootstrap_samples=replicates,
+        bootstrap_samples=bootstrap_samples,
         seed=1,
-        decision_rule=decision,
-        predictions={part: folder / part / "p.csv" for part in tables},
-        metrics={part: folder / part / "m.json" for part in tables},
+        decision_rule=decision_rule,
+        predictions={split: folder / split / "p.csv" for split in tables},
+        metrics={split: folder / split / "m.json" for split in tables},
     )
     grade_model(job)
     metrics = list(job.metrics.values())
     paths = [folder / f"run-{number}.json" for number in range(len(records))]
     for path, record in zip(paths, records, strict=True):
         write_json(path, record)
-    text = model_card("VGG16", metrics, decision, paths, folder / "cards/VGG16.md")
+    text = model_card("VGG16", metrics, decision_rule, paths, folder / "cards/VGG16.md")
     assert (folder / "cards/VGG16.md").read_text(encoding="utf-8") == text
     return text, [json.loads(path.read_text()) for path in metrics]
 
@@ -71,21 +59,21 @@ def row(text: str, title: str) -> list[str]:
     return line.split(" | ")[1:]
 
 
-def test_values_are_those_of_the_metrics(tmp_path: Path) -> None:
-    text, metrics = cards(tmp_path, 20, [RECORD])
+def test_card_has_the_values_of_the_metrics(tmp_path: Path) -> None:
+    text, metrics = cards(tmp_path, 20, [TRAINING_RECORD])
     for title, name in (("quadratic weighted kappa", "quadratic_weighted_kappa"), ("accuracy", "accuracy")):
-        for cell, its in zip(row(text, title), metrics, strict=True):
-            low, high = its["intervals"][name]
-            assert cell.rstrip(" |") == f"{its[name]:.3f} [{low:.3f}, {high:.3f}]"
-    sensitivities = [its["referable"]["operating_point"]["sensitivity"] for its in metrics]
+        for cell, values in zip(row(text, title), metrics, strict=True):
+            low, high = values["intervals"][name]
+            assert cell.rstrip(" |") == f"{values[name]:.3f} [{low:.3f}, {high:.3f}]"
+    sensitivities = [values["referable"]["operating_point"]["sensitivity"] for values in metrics]
     for cell, value in zip(row(text, "sensitivity, fitted to 0.9"), sensitivities, strict=True):
         assert cell.startswith(f"{value:.3f} [")
     test = metrics[1]
-    counts = [str(sum(level)) for level in test["confusion_matrix"]]
+    counts = [str(sum(row_counts)) for row_counts in test["confusion_matrix"]]
     assert [cell.rstrip(" |") for cell in row(text, "test")] == [str(test["images"]), str(test["patients"]), *counts]
     for third in test["by_quality"]:
         assert row(text, third["third"])[0] == str(third["images"])
-    for text_part in (
+    for expected in (
         "block3_pool and block4_pool",
         "299 px",
         "weights of ImageNet",
@@ -93,13 +81,14 @@ def test_values_are_those_of_the_metrics(tmp_path: Path) -> None:
         "1234",
         "52dc",
     ):
-        assert text_part in text
+        assert expected in text
     assert "no medical device" in text
 
 
 def test_folds_are_one_line_and_unknown_values_are_left_out(tmp_path: Path) -> None:
     folds = [
-        {**RECORD, "training_run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800} for fold in (1, 2, 3)
+        {**TRAINING_RECORD, "training_run": f"VGG16/fold-{fold}", "epochs_run": 10 + fold, "seconds": 1800}
+        for fold in (1, 2, 3)
     ]
     settings = {"feature_layers": [], "image_size": 64, "weights": "/home/somebody/mine.h5"}
     text, metrics = cards(tmp_path, 0, [{**fold, "settings": settings} for fold in folds], qualities=False)
@@ -122,12 +111,12 @@ def tables(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / f"{name}.csv" for name in ("train", "problems", "index")}
 
 
-def test_data_card_counts(tables: dict[str, Path], tmp_path: Path) -> None:
+def test_data_card_counts_images_and_problems(tables: dict[str, Path], tmp_path: Path) -> None:
     text = data_card(
         {"train": tables["train"]},
         {"train": tables["problems"]},
         indices={"test": tables["index"]},
-        grade_names=CLASSES,
+        grade_names=GRADE_NAMES,
         card=tmp_path / "d.md",
     )
     assert "- 6 images, of which 5 of 3 patients have no problem" in text
@@ -146,7 +135,7 @@ def test_data_card_without_a_usable_image(tables: dict[str, Path], tmp_path: Pat
         {"train": tables["train"]},
         {"train": tables["problems"]},
         indices={},
-        grade_names=CLASSES,
+        grade_names=GRADE_NAMES,
         card=tmp_path / "d.md",
     )
     assert "- 1 images, of which 0 of 0 patients have no problem" in text

@@ -1,13 +1,13 @@
 """Figures and pages of the report."""
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from common import CLASSES
+from examples import write_record
 from retinaflow.errors import RetinaflowError
 from retinaflow.reporting.report import (
     IllustrateDataJob,
@@ -27,7 +27,7 @@ from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
 COUNT = 40
-LEVELS = np.arange(COUNT) % 5
+GRADES = np.arange(COUNT) % 5
 IMAGES = [f"{number:02}" for number in range(COUNT)]
 PIXELS = np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
 
@@ -44,23 +44,14 @@ def shards(tmp_path: Path) -> list[tuple[Path, Path]]:
     return files
 
 
-def record(path: Path, run: str, **values: Any) -> Path:
-    """Write the record of a training run."""
-    common = {"seed": 1, "digests": {"weights": None}, "environment": {"python": "3.12.1"}, "computed": {"jit": False}}
-    counts = {"photographs": {"train": 9}, "batch_size": 8, "epochs_run": 2, "best_epoch": 2}
-    sizes = {"parameters": 5, "trainable_parameters": 4, "seconds": 12.5, "class_weights": None}
-    write_json(path, {"training_run": run, "backbone": run.split("/")[0], **common, **counts, **sizes, **values})
-    return path
-
-
 @pytest.mark.parametrize("objective", ["softmax", "regression"])
 def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]], objective: str) -> None:
     rng = np.random.default_rng(0)
-    outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(LEVELS, 1)[:, np.newaxis]
-    raw = RawOutputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, LEVELS, outputs)
+    outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(GRADES, 1)[:, np.newaxis]
+    raw = RawOutputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, GRADES, outputs)
     tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "raw_outputs.csv")]
     grades = cross_fit(
-        LabelledOutputs(objective, CLASSES, outputs, LEVELS, IMAGES), 2, referable_sensitivity=0.9, seed=0
+        LabelledOutputs(objective, CLASSES, outputs, GRADES, IMAGES), 2, referable_sensitivity=0.9, seed=0
     )
     write_predictions(tables[0], raw, grades, CLASSES)
     write_json(tables[1], {"by_quality": None})
@@ -85,11 +76,11 @@ def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Pat
 
 def test_worst_mistakes_come_first() -> None:
     actual = np.array([0, 4, 0, 3, 3, 1, 2])
-    level = np.array([0, 0, 4, 0, 0, 2, 2])
+    grade = np.array([0, 0, 4, 0, 0, 2, 2])
     sure = np.full((7, 5), 0.1)
     sure[4, 0] = 0.9
-    # 4 called 0 before 0 called 4, then both that are 3 levels too low, the surer one first; no right answer.
-    assert worst_mistakes(actual, level, sure).tolist() == [1, 2, 4, 3, 5]
+    # Grade 4 called 0, then grade 0 called 4, then grade 3 called 0, the surer one first. Correct grades are absent.
+    assert worst_mistakes(actual, grade, sure).tolist() == [1, 2, 4, 3, 5]
     assert worst_mistakes(actual, actual, sure).tolist() == []
 
 
@@ -103,8 +94,8 @@ def test_pixels_are_read_from_every_shard(shards: list[tuple[Path, Path]]) -> No
 
 def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
     rows = [
-        {"image": image, "filename": f"{image}.png", "grade_name": CLASSES[level], "grade": level}
-        for image, level in zip(IMAGES, LEVELS % 4, strict=True)
+        {"image": image, "filename": f"{image}.png", "grade_name": CLASSES[grade], "grade": grade}
+        for image, grade in zip(IMAGES, GRADES % 4, strict=True)
     ]
     for row in rows:
         path = tmp_path / "organized" / row["grade_name"] / row["filename"]
@@ -114,7 +105,7 @@ def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
     write_table(index, rows[0], rows)
     write_table(empty, rows[0], [])
     figures = tmp_path / "grades.png", tmp_path / "samples.png"
-    trained = [record(tmp_path / "training_run.json", "VGG16")]
+    trained = [write_record(tmp_path / "training_run.json", "VGG16")]
     job = IllustrateDataJob({"train": index, "test": empty}, shards, trained, CLASSES, *figures)
     illustrate_data(job)
     assert all(figure.is_file() for figure in figures)
@@ -128,16 +119,16 @@ def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
 def test_shared_class_weights_are_one_entry(tmp_path: Path) -> None:
     weights = {"a": 0.5, "b": 2.0}
     records = [
-        record(tmp_path / "1.json", "A/fold-1", class_weights=weights),
-        record(tmp_path / "2.json", "A/fold-2", class_weights={"a": 1.5, "b": 4.0}),
-        record(tmp_path / "3.json", "B/fold-1"),
-        record(tmp_path / "4.json", "C/fold-1"),
+        write_record(tmp_path / "1.json", "A/fold-1", class_weights=weights),
+        write_record(tmp_path / "2.json", "A/fold-2", class_weights={"a": 1.5, "b": 4.0}),
+        write_record(tmp_path / "3.json", "B/fold-1"),
+        write_record(tmp_path / "4.json", "C/fold-1"),
     ]
     assert loss_weights(records, ["a", "b"]) == {"A": [1.0, 3.0], "B, C": [1.0, 1.0]}
 
 
 def test_provenance_has_shared_values_once(tmp_path: Path) -> None:
-    records = [record(tmp_path / f"{run}.json", run, seconds=1.5 + len(run)) for run in ("A", "BB")]
+    records = [write_record(tmp_path / f"{run}.json", run, seconds=1.5 + len(run)) for run in ("A", "BB")]
     provenance([["train.epochs", 3, 80], ["results", "<here>", None]], records, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<tr><td>train.epochs</td><td>3</td><td>80</td></tr>" in page

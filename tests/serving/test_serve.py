@@ -43,7 +43,7 @@ devices.prepare(seed=0, threads=1)
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two networks, for images of 32 and of 48 pixels."""
+    """Return a results folder with two networks, for images of 32 and of 48 pixels."""
     folder = tmp_path_factory.mktemp("run") / "results"
     networks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +97,7 @@ def loaded(bundle: Bundle) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def port(loaded: LoadedModel) -> Iterator[int]:
-    """A server in a thread."""
+    """Yield the port of a server in a thread."""
     server = uvicorn.Server(uvicorn.Config(serve.application(loaded, "ensemble", 2), log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -116,7 +116,7 @@ def image_file(seed: int) -> bytes:
 
 
 def ask(port: int, files: Mapping[str, tuple[str, bytes]], headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
-    """Status and content of the answer to a form with ``files``: name and content by field."""
+    """Send a form with ``files`` (name and content by field). Return status and content of the answer."""
     parts = b"".join(
         f'--border\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
         + content
@@ -140,7 +140,7 @@ def pixels_of(address: str) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(base64.b64decode(content), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
-def test_answers_are_those_of_predict(
+def test_answers_are_equal_to_those_of_predict(
     port: int, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -155,27 +155,27 @@ def test_answers_are_those_of_predict(
     assert (status, found["problems"]) == (200, [])
     assert [answer["eye"] for answer in found["images"]] == ["right", "left"]
     for answer in found["images"]:
-        like = expected[answer["eye"]]
+        same = expected[answer["eye"]]
         assert answer["patient_grade_name"] is not None
         assert answer["low_quality"] == 1
-        for name in like.keys() - {"image", "patient"}:
+        for name in same.keys() - {"image", "patient"}:
             assert answer[name] == (
-                pytest.approx(like[name], abs=1e-6) if isinstance(like[name], float) else like[name]
+                pytest.approx(same[name], abs=1e-6) if isinstance(same[name], float) else same[name]
             )
         assert pixels_of(answer["input"]).shape == (32, 32, 3)
         assert pixels_of(answer["heat_map"]).shape == (32, 32, 3)
-    # One eye alone has the same answer, and none by both.
+    # One eye alone has the same answer, without a grade of both eyes.
     status, alone = ask(port, {"left": sent["left"]})
     assert status == 200
     (answer,) = alone["images"]
     assert answer["patient_grade_name"] is None
     assert answer["severity"] == pytest.approx(found["images"][1]["severity"], abs=1e-6)
-    # Neither is written anywhere.
+    # No image is written to disk.
     assert not list((tmp_path / "temporary").iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7_left.jpeg", "7_right.jpeg", "temporary"]
 
 
-def test_heat_map_is_that_of_explain(bundle: Bundle, tmp_path: Path) -> None:
+def test_heat_map_is_equal_to_that_of_explain(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "one.jpeg").write_bytes(image_file(3))
     alone = load_bundled_model(bundle, "A")
     (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, alone, 1)["images"]
@@ -224,8 +224,8 @@ def test_request_that_is_not_from_the_page_is_refused(
 
 
 @pytest.mark.parametrize("length", [{}, {"Content-Length": "5"}])
-def test_a_request_in_chunks_is_refused(port: int, length: dict[str, str]) -> None:
-    """Also if it names a length."""
+def test_request_in_chunks_is_refused(port: int, length: dict[str, str]) -> None:
+    """This also holds for a request that names a length."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     sent = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked", **length}
     connection.request("POST", "/grade", iter([b"12345", b"more"]), sent, encode_chunked=True)
@@ -241,8 +241,8 @@ def test_unexpected_error_is_reported(port: int, monkeypatch: pytest.MonkeyPatch
     assert (status, content) == (500, {"error": "it could not be graded: No space left on device"})
 
 
-def test_many_images_leave_nothing_behind(loaded: LoadedModel, tmp_path: Path) -> None:
-    """Neither layers nor nodes: a service runs for days."""
+def test_many_images_do_not_fill_the_memory(loaded: LoadedModel, tmp_path: Path) -> None:
+    """The number of nodes of all layers stays the same, because a service runs for days."""
     (tmp_path / "one.jpeg").write_bytes(image_file(3))
     layers = [layer for _, models in loaded.networks for model in models for layer in model.layers]
     counts = []
@@ -252,7 +252,7 @@ def test_many_images_leave_nothing_behind(loaded: LoadedModel, tmp_path: Path) -
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_nothing_is_fetched_from_elsewhere(port: int) -> None:
+def test_page_fetches_nothing_from_other_addresses(port: int) -> None:
     for address in ("/", "/page.js", "/page.css", "/about"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{address}") as response:
             assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -271,8 +271,8 @@ def command(results: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_the_command(results: Path, tmp_path: Path) -> None:
-    """It prints its address, listens on the loopback interface only, and ends on Ctrl-C."""
+def test_command_serves_this_computer_only_and_ends_on_interrupt(results: Path, tmp_path: Path) -> None:
+    """The command prints its address, listens on the loopback interface only, and ends on Ctrl-C."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = command(results, "--port", str(taken.getsockname()[1]))
         process = command(results, "--port", "0", "--model", "ensemble")
@@ -292,39 +292,66 @@ def test_the_command(results: Path, tmp_path: Path) -> None:
     assert "bundle.json: No such file or directory; expected the bundle of a finished run" in absent.stderr.read()
 
 
-def test_a_port_that_is_taken() -> None:
+def test_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RetinaflowError, match="--port"):
         serve.serve(None, "", port=taken.getsockname()[1], threads=1)
 
 
-@pytest.mark.browser
-def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
-    """Both eyes are chosen, graded and cleared, with no error and no request to elsewhere; look at the pictures."""
+# The page in a browser.
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an image of each eye, a text file and a truncated image."""
+    folder = tmp_path_factory.mktemp("samples")
     real = sorted((DATA / "eyepacs-256/images").glob("*_left.*"))[:1]
     for eye in serve.EYES:
-        path = tmp_path / f"1_{eye}.jpeg"
-        path.write_bytes(Path(str(real[0]).replace("left", eye)).read_bytes() if real else image_file(len(eye)))
-    (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "broken.jpeg").write_bytes(image_file(1)[:-400])
+        content = Path(str(real[0]).replace("left", eye)).read_bytes() if real else image_file(len(eye))
+        (folder / f"1_{eye}.jpeg").write_bytes(content)
+    (folder / "notes.txt").write_text("hello")
+    (folder / "broken.jpeg").write_bytes(image_file(1)[:-400])
+    return folder
+
+
+@pytest.fixture
+def page(browser: Any, port: int) -> Iterator[Any]:
+    """Yield the open page. At the end, it must have no error and no request to another address."""
     address = f"http://127.0.0.1:{port}/"
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    wrong = watched(page, (address, "data:", "blob:"))
-    page.goto(address)
-    page.get_by_text(NOTICE).wait_for()
+    opened = browser.new_page(viewport={"width": 1200, "height": 900})
+    wrong = watched(opened, (address, "data:", "blob:"))
+    opened.goto(address)
+    opened.get_by_text(NOTICE).wait_for()
+    yield opened
+    opened.close()
+    assert not wrong
+
+
+def choose(page: Any, eye: str, path: Path) -> None:
+    page.locator(f"#{eye}").set_input_files(path)
+
+
+def button(page: Any, name: str = "Grade") -> Any:
+    return page.get_by_role("button", name=name)
+
+
+@pytest.mark.browser
+def test_page_accepts_image_files_only(page: Any, samples: Path, tmp_path: Path) -> None:
     page.get_by_text("up to 64 MB each").wait_for()
-    button = page.get_by_role("button", name="Grade")
-    assert button.is_disabled()
+    assert button(page).is_disabled()
     page.screenshot(path=tmp_path / "first.png")
-
-    page.locator("#left").set_input_files(tmp_path / "notes.txt")
+    choose(page, "left", samples / "notes.txt")
     page.get_by_text("left eye: notes.txt: expected a file that ends in .jpeg").wait_for()
-    assert button.is_disabled()
+    assert button(page).is_disabled()
 
+
+@pytest.mark.browser
+def test_page_shows_and_clears_the_grades_of_both_eyes(page: Any, samples: Path, tmp_path: Path) -> None:
     for eye in serve.EYES:
-        page.locator(f"#{eye}").set_input_files(tmp_path / f"1_{eye}.jpeg")
-    button.click()
+        choose(page, eye, samples / f"1_{eye}.jpeg")
+    button(page).click()
     page.locator("article").nth(1).wait_for()
     page.screenshot(path=tmp_path / "both.png", full_page=True)
+    page.get_by_role("status").get_by_text("Graded.").wait_for()
     assert page.locator("article h2").all_inner_texts() == ["Right eye", "Left eye"]
     for article in page.locator("article").all():
         assert article.locator(".grade").inner_text().split(",")[0] in small.THREE
@@ -335,10 +362,15 @@ def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
         assert sum(shares) == pytest.approx(1, abs=0.01)
         for picture in article.locator("img").all():
             assert picture.evaluate("element => element.decode().then(() => element.naturalWidth)") == 32
+    button(page, "Clear").click()
+    assert page.locator("article").count() == 0
+    assert button(page).is_disabled()
 
-    # By the keyboard, of which one is broken.
-    page.get_by_role("status").get_by_text("Graded.").wait_for()
-    page.locator("#right").set_input_files(tmp_path / "broken.jpeg")
+
+@pytest.mark.browser
+def test_keyboard_grades_the_eye_that_is_not_broken(page: Any, samples: Path, tmp_path: Path) -> None:
+    choose(page, "left", samples / "1_left.jpeg")
+    choose(page, "right", samples / "broken.jpeg")
     page.locator("#right").focus()
     for expected in ("left", "grade"):
         page.keyboard.press("Tab")
@@ -348,39 +380,40 @@ def test_the_page(browser: Any, port: int, tmp_path: Path) -> None:
     assert page.locator("article h2").all_inner_texts() == ["Left eye"]
     page.screenshot(path=tmp_path / "broken.png", full_page=True)
 
-    page.get_by_role("button", name="Clear").click()
-    assert page.locator("article").count() == 0
-    assert button.is_disabled()
 
-    # A late answer is not shown for other images.
-    page.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
+@pytest.mark.browser
+def test_late_answer_is_not_shown_for_other_images(page: Any, samples: Path) -> None:
+    choose(page, "left", samples / "1_left.jpeg")
     held: list[Any] = []
     page.route("**/grade", lambda route: held.append(route))
-    button.click()
+    button(page).click()
     page.get_by_text("Grading ...").wait_for()
-    page.get_by_role("button", name="Clear").click()
-    page.locator("#right").set_input_files(tmp_path / "1_right.jpeg")
+    button(page, "Clear").click()
+    choose(page, "right", samples / "1_right.jpeg")
     with page.expect_response("**/grade"):
         held[0].continue_()
     page.wait_for_timeout(300)
     assert page.locator("article").count() == 0
-    assert button.is_enabled()
-    page.unroute("**/grade")
-    page.get_by_role("button", name="Clear").click()
+    assert button(page).is_enabled()
 
-    # Dropped, as from a folder.
+
+@pytest.mark.browser
+def test_dropped_file_is_checked_like_a_chosen_one(page: Any) -> None:
     transfer = page.evaluate_handle(
         "() => { const data = new DataTransfer(); data.items.add(new File(['x'], 'x.png')); return data; }"
     )
     page.dispatch_event("#drop-left", "drop", {"dataTransfer": transfer})
-    button.click()
+    button(page).click()
     page.get_by_text("left eye: not_an_image").wait_for()
     page.get_by_text("Nothing was graded.").wait_for()
+
+
+@pytest.mark.browser
+def test_page_fits_a_narrow_dark_screen(browser: Any, port: int, samples: Path, tmp_path: Path) -> None:
     narrow = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="dark")
-    narrow.goto(address)
-    narrow.locator("#left").set_input_files(tmp_path / "1_left.jpeg")
-    narrow.get_by_role("button", name="Grade").click()
+    narrow.goto(f"http://127.0.0.1:{port}/")
+    choose(narrow, "left", samples / "1_left.jpeg")
+    button(narrow).click()
     narrow.locator("article").wait_for()
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 380
     narrow.screenshot(path=tmp_path / "narrow.png", full_page=True)
-    assert not wrong
