@@ -1,4 +1,4 @@
-"""Draw heat maps of the most probable answers of a training run."""
+"""Draw heat maps for the most probable predictions of a training run."""
 
 from pathlib import Path
 

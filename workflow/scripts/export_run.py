@@ -1,4 +1,4 @@
-"""Write one model in the formats of other runtimes and compare their answers."""
+"""Export one model to the formats of other runtimes, and compare their outputs with Keras."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Unpack one archive of photographs."""
+"""Unpack one archive of images."""
 
 from pathlib import Path
 

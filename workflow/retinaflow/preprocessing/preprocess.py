@@ -1,4 +1,4 @@
-"""Preprocessing of camera images to shards of square RGB pixels, all of one variant."""
+"""Preprocessing, from camera images to shards of square RGB images. A shard has one variant."""
 
 import io
 import itertools
@@ -36,11 +36,11 @@ DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
-# Pixels above this share of the mean are inside the crop. The halo around an overexposed retina grows with the mean and
-# is darker. The box of 960 EyePACS images of 1024 px hardly changes with the share.
+# Pixels above this share of the mean are inside the crop. The halo around an overexposed retina gets brighter with the
+# mean, but stays below this share. On 960 EyePACS images of 1024 px, other shares hardly change the crop.
 CROP_SHARE = 0.1
 
-# Value around the retina after each enhancement, and so of the padding.
+# Pixel value around the retina after each enhancement. The padding has the same value.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 
 CHUNK = 16  # Images that a thread decodes in one task.
@@ -52,7 +52,7 @@ IMAGE_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
 
 
 class ShardReport(NamedTuple):
-    """Number of images in a shard, of decoded ones and of ones reused from the cache."""
+    """Number of images in a shard, of decoded images, and of images reused from the cache."""
 
     images: int
     decoded: int
@@ -85,8 +85,8 @@ def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.nda
 
 
 def reduced_scale(width: int, height: int, variant: Variant) -> int:
-    """Return the largest divisor of both sides (1, 2, 4 or 8) that leaves a decoded JPEG enough pixels."""
-    # The disc of a retina fits the height of the image. The black to its left and right may be wide.
+    """Return the largest reduction of both sides (1, 2, 4 or 8) at which a decoded JPEG has enough pixels."""
+    # The retina fills the height, and the black at its left and right can be wide. So the shorter side counts.
     whole_width_counts = variant.crop == "none" and variant.aspect == "keep"
     side = max(width, height) if whole_width_counts else min(width, height)
     return max(scale for scale in DECODE_FLAGS if scale == 1 or math.ceil(side / scale) >= variant.size)
@@ -106,7 +106,7 @@ def _decode(content: bytes, denominator: int) -> np.ndarray:
 
 
 def _without_alpha(content: bytes, image: np.ndarray) -> np.ndarray:
-    # OpenCV drops the alpha of a PNG. From libtiff, it gets colours that are already multiplied by alpha.
+    # OpenCV drops the alpha of a PNG. In a TIFF, libtiff has already multiplied the colours by alpha.
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if opened.mode == "RGBA":
@@ -127,7 +127,7 @@ def _crop(image: np.ndarray, crop: str) -> np.ndarray:
 
 
 def retina_box(image: np.ndarray) -> tuple[slice, slice]:
-    """Return rows and columns of the retina in a BGR image. All of them if no pixel is lit."""
+    """Return the rows and columns of the retina in a BGR image, or all of them if no pixel is lit."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape
     return find_retina(grey, mean=cv2.mean(grey)[0], share=CROP_SHARE).box or (slice(0, height), slice(0, width))
@@ -159,7 +159,7 @@ def _shrink(image: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     """Average the areas that the pixels of ``target`` (width, height) cover, nearly as INTER_AREA does.
 
     OpenCV averages blocks of whole pixels several times faster than areas that cut pixels. So interpolation first
-    shrinks each side to a whole multiple. It shrinks by a fifth at most and hardly aliases more than an average.
+    shrinks each side to a whole multiple. This step shrinks by a fifth at most, so it hardly adds aliasing.
     """
     height, width = image.shape[:2]
     multiples = [max(1, math.ceil(side / end - 1 / 4)) for side, end in zip((width, height), target, strict=True)]
@@ -177,7 +177,7 @@ def _enhance(content: np.ndarray, enhance: str) -> np.ndarray:
 
 
 def subtract_local_mean(content: np.ndarray) -> np.ndarray:
-    """Map the local mean to grey 128, and blank outside 0.9 of the radius. Returns uint8 (height, width, 3).
+    """Map the local mean to grey 128. Pixels outside 0.9 of the radius become grey. Returns uint8 (height, width, 3).
 
     The result is 4 * (image - Gaussian blur) + 128 with a sigma of a thirtieth of the radius. The rim is cut off,
     because the blur includes the black border there. Source: B. Graham, "Kaggle Diabetic Retinopathy Detection
@@ -271,8 +271,8 @@ def _key(row: Row) -> Key:
 
 
 def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.ndarray]) -> None:
-    """Write the pixels of the ``wanted`` images to the file ``part``, cached pixels where there are any."""
-    # Written, not memory-mapped. Each mapped page costs a fault and counts as memory. A full disk kills the process.
+    """Write the pixels of the ``wanted`` images to the file ``part``. Cached pixels are reused."""
+    # The file is not memory-mapped: each mapped page costs a fault and memory, and a full disk would kill the process.
     with open(part, "wb") as file:
         shape = (len(wanted), job.variant.size, job.variant.size, 3)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -342,8 +342,8 @@ def load_image(path: Path, row: Mapping[str, str], variant: Variant) -> np.ndarr
 class _Cache:
     """Cached files of a shard, in the folder ``.cache`` beside it: pixels, rows, and a stamp.
 
-    Snakemake deletes the outputs of a job before the job runs. The files for reuse therefore are hard links in a folder
-    of their own. The stamp records the code, the variant and the version of OpenCV that made them.
+    Snakemake deletes the outputs of a job before the job runs. So the files for reuse are hard links in a separate
+    folder. The stamp records the code, the variant and the version of OpenCV that made them.
     """
 
     def __init__(self, job: ShardJob) -> None:
@@ -356,7 +356,7 @@ class _Cache:
     def read(self) -> dict[Key, np.ndarray]:
         """Return the cached pixels (size, size, 3) by image and digest, in the order of the cached shard.
 
-        Empty if the cache is missing, damaged or made otherwise.
+        Empty if the cache is missing or damaged, or if other code, another variant or another OpenCV made it.
         """
         size = self.job.variant.size
         try:
@@ -373,7 +373,7 @@ class _Cache:
         try:
             os.link(self.pixels, part)
             os.utime(part)
-        except OSError:  # Nothing is cached, or the file is another user's, which Linux does not let one link to.
+        except OSError:  # Nothing is cached, or Linux refuses to link the file of another user.
             part.unlink(missing_ok=True)
             return False
         return True

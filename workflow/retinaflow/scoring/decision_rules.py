@@ -1,4 +1,7 @@
-"""Decision rules: from the raw outputs of a model to grades and referral. Fitted on images that no model trained on."""
+"""Decision rules, which turn the raw outputs of a model into grades and referral.
+
+A rule is fitted on images that its model did not train on.
+"""
 
 import math
 import os
@@ -51,11 +54,12 @@ class DecisionRule(NamedTuple):
         objective: Objective of the model (module ``objectives``).
         grade_names: Names of the k grades.
         thresholds: k - 1, ascending. The predicted grade is the number of thresholds below the severity.
-        temperature: Temperature of ``objectives.grade_probabilities``; for a regression its standard deviation.
+        temperature: Temperature of ``objectives.grade_probabilities``; for a regression, the standard deviation of
+            ``ordered_probit``.
         cutpoints: k - 1, ascending, for ``objectives.grade_probabilities`` of a regression; None otherwise.
         referable_grade: Lowest referable grade, 1 to k - 1.
         referable_sensitivity: Sensitivity that ``referable_cut`` reaches on the images of the fit.
-        referable_cut: Least probability of the referable grades at which an image is referred, 0 to 1.
+        referable_cut: An image is referred if its probability of the referable grades is at least this, 0 to 1.
         images: Number of images of the fit.
         patients: Number of their patients.
     """
@@ -98,7 +102,7 @@ class LabelledOutputs(NamedTuple):
 def fit_decision_rule(
     labelled: LabelledOutputs, referable_grade: int, *, referable_sensitivity: float, seed: int
 ) -> DecisionRule:
-    """Fit a decision rule. The order of the images changes nothing.
+    """Fit a decision rule. The order of the images does not change the result.
 
     Args:
         labelled: At least one image that the model did not train on.
@@ -147,10 +151,10 @@ def apply_decision_rule(rule: DecisionRule, outputs: np.ndarray) -> Grades:
 
 
 def cross_fit(labelled: LabelledOutputs, referable_grade: int, *, referable_sensitivity: float, seed: int) -> Grades:
-    """Predict the images of a fit by decision rules that were fitted on other patients.
+    """Predict each image by a decision rule that was fitted on other patients.
 
-    Metrics of these predictions are not optimistic. The patients are divided into five groups by seed and name. Each
-    group has about as many patients of each worst grade.
+    So the metrics of these predictions are not too optimistic. The seed and the names divide the patients into five
+    groups. All groups have about the same number of patients with each worst grade.
 
     Args:
         labelled: Images of at least two patients.
@@ -198,9 +202,10 @@ def mean_thresholds(
 ) -> np.ndarray:
     """Return the mean of the best thresholds for resamples of the patients.
 
-    Each resample draws as many patients as there are, with replacement, with all their images. The mean is bagging:
+    Each resample draws patients with replacement, as many as there are, and has all their images. The mean is bagging:
     Breiman (1996), Machine Learning 24, 123-140. The best thresholds for one set of images overfit to it. With
-    simulated severities, the mean improved kappa on other images by 0.001 to 0.01, most for 60 images.
+    simulated severities, the mean improved kappa on other images by 0.001 to 0.01. The gain was largest
+    for fits on 60 images.
 
     Args:
         severity: float (n,).
@@ -225,13 +230,13 @@ def mean_thresholds(
 
 
 def best_thresholds(severity: np.ndarray, grades: np.ndarray, *, weights: np.ndarray, grade_count: int) -> np.ndarray:
-    """Return the thresholds with the highest quadratic weighted kappa. The result is exact, not a search.
+    """Return the thresholds with the highest quadratic weighted kappa. The result is the exact optimum.
 
     1 - kappa is a ratio of two sums over the images: the squared distance between predicted and true grade, and its
-    expectation by chance. For a given ratio r, the least (distance - r * chance) is a shortest path. It runs through
-    the images in the order of severity, with a step to the next grade at each threshold. The ratio of this path is
-    the next r, until it does not fall (Dinkelbach 1967, On nonlinear fractional programming, Management Science 13(7),
-    492-498).
+    expectation by chance. For a given ratio r, the minimum of (distance - r * chance) is the length of a shortest path.
+    The path runs through the images in the order of severity, and steps to the next grade at each threshold. The ratio
+    of this path is the next r. The iteration ends when the ratio no longer falls (Dinkelbach 1967, On nonlinear
+    fractional programming, Management Science 13(7), 492-498).
 
     Args:
         severity: float (n,), ascending.
@@ -240,8 +245,8 @@ def best_thresholds(severity: np.ndarray, grades: np.ndarray, *, weights: np.nda
         grade_count: Number k of grades.
 
     Returns:
-        k - 1 ascending thresholds, float64, each halfway between two severities. They are halfway between the grades
-        if kappa is undefined, because all true grades are equal, or if no thresholds have a kappa above 0.
+        k - 1 ascending thresholds, float64, each halfway between two severities. If all true
+        grades are equal, or if no thresholds have a kappa above 0, the thresholds are halfway between the grades.
     """
     counts = np.bincount(grades, weights, grade_count)
     halfway_between_grades = np.arange(grade_count - 1) + 0.5
@@ -250,7 +255,7 @@ def best_thresholds(severity: np.ndarray, grades: np.ndarray, *, weights: np.nda
     # Equal severities stay together. A threshold may also lie below or above all of them.
     places = np.flatnonzero(np.r_[True, severity[1:] > severity[:-1], True])
     distance, chance = _sums(grades, weights, counts, places)
-    ratio = 1.0  # of one grade for all images
+    ratio = 1.0  # The ratio if all images have one grade.
     while True:
         path = _shortest_path(distance - ratio * chance)
         better = _along(distance, path) / _along(chance, path)
@@ -270,7 +275,7 @@ def best_thresholds(severity: np.ndarray, grades: np.ndarray, *, weights: np.nda
 def _sums(
     grades: np.ndarray, weights: np.ndarray, counts: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return squared distance and its expectation, (k, m): those of one grade for all images before each place."""
+    """Return squared distance and its expectation, (k, m), if all images before place j have grade i."""
     predicted = np.arange(len(counts))[:, np.newaxis]
     first, second = (predicted.T**power @ counts / counts.sum() for power in (1, 2))
     number, total, squares = (np.r_[0, np.cumsum(weights * grades**power)][places] for power in (0, 1, 2))
@@ -282,10 +287,10 @@ def _shortest_path(cost: np.ndarray) -> np.ndarray:
     """Find the cheapest division of the images into grades.
 
     Args:
-        cost: Cost of each grade for all images before each place, (k, m).
+        cost: Cost if all images before place j have grade i, (k, m).
 
     Returns:
-        Places of the first start, of the thresholds, and of the last end, int (k + 1,).
+        Places where the first grade starts, where each threshold is, and where the last grade ends, int (k + 1,).
     """
     best, steps = cost[0], []
     for of_grade in cost[1:]:
@@ -335,8 +340,8 @@ def ordered_probit(severity: np.ndarray, grades: np.ndarray, grade_count: int) -
     """Fit an ordered probit model: cutpoints and standard deviation with the highest likelihood of the true grades.
 
     McKelvey and Zavoina (1975), Journal of Mathematical Sociology 4(1), 103-120. The cutpoints differ from the
-    thresholds. Those with the best kappa give rare grades a probability above their frequency. Each grade has one more
-    image, with the grade as severity, so that no grade is impossible.
+    thresholds. Thresholds with the best kappa give rare grades a probability above their frequency. The fit adds one
+    image for each grade, with the grade as its severity, so that no grade is impossible.
 
     Args:
         severity: float (n,).
@@ -372,7 +377,7 @@ def _of(probabilities: np.ndarray, grades: np.ndarray) -> np.ndarray:
 
 
 def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float) -> float:
-    """Return the highest cut on the risk that reaches a sensitivity.
+    """Return the highest cut of the risk with at least a given sensitivity.
 
     Args:
         risk: Probability of the referable grades, float (n,).

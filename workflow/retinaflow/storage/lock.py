@@ -1,4 +1,4 @@
-"""Keep two processes from writing to one folder."""
+"""Locks that keep two runs from writing to one results folder."""
 
 import fcntl
 import logging
@@ -14,21 +14,22 @@ LOCK = ".lock"
 
 
 def lock(folder: Path) -> TextIO:
-    """Claim ``folder`` until the file that is returned is closed, or this process ends, however it does.
+    """Lock ``folder`` until the returned file closes or the process ends, also by a kill.
 
-    Raises ``RetinaflowError`` if another process has it or the folder cannot be written to.
+    Raises:
+        RetinaflowError: Another process has the lock, or the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise RetinaflowError(
-            f"{error.filename}: {error.strerror}. Results go there: see to it that you may write to {folder} and all "
-            "in it, or set `results` to another folder."
+            f"{error.filename}: {error.strerror}. Results go there: make {folder} and all files in it writable, "
+            "or set `results` to another folder."
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.fstat(file.fileno()).st_nlink:  # removed in between: who comes next would lock another file
+        if not os.fstat(file.fileno()).st_nlink:  # Deleted in between, so the next run would lock another file.
             file.close()
             return lock(folder)
     except BlockingIOError:
@@ -37,8 +38,8 @@ def lock(folder: Path) -> TextIO:
             f"{folder}: another run is writing there (process {file.read().strip()}). Wait for it, end it, or set "
             "`results` to another folder."
         ) from None
-    except OSError as error:  # some network file systems
-        log.warning("%s: cannot be locked (%s), so see to it yourself that no two runs write there", folder, error)
+    except OSError as error:  # Some network file systems have no locks.
+        log.warning("%s: cannot be locked (%s). Make sure that no two runs write there.", folder, error)
     file.truncate(0)
     file.write(f"{os.getpid()} on {os.uname().nodename}\n")
     file.flush()
