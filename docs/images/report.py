@@ -2,6 +2,9 @@
 
     make report
     python docs/images/report.py results/report.html InceptionV3
+
+The committed picture has InceptionV3 at 128 px on 1,400 EyePACS images, after 15 epochs of the head and one of the
+network. It shows no image of a patient.
 """
 
 import shutil
