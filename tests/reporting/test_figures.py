@@ -85,7 +85,7 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_figure_is_whole_and_the_same_every_time(tmp_path: Path, name: str) -> None:
+def test_figure_is_complete_and_reproducible(tmp_path: Path, name: str) -> None:
     drawn(DRAWINGS[name], tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_confusion_matrix_grows_with_the_classes(tmp_path: Path) -> None:
     assert sizes[1] - sizes[0] == pytest.approx(3 * 0.9 * 150, abs=3)
 
 
-def test_learning_curves_mark_the_kept_epoch(tmp_path: Path) -> None:
+def test_learning_curves_mark_the_best_epoch(tmp_path: Path) -> None:
     learning_curves(tmp_path / "third.png", history(4), 3, "x")
     learning_curves(tmp_path / "first.png", history(4), 1, "x")
     # Of the accuracy panel (right half, top), only the mark can have moved.

@@ -110,7 +110,7 @@ def test_lines_differ_by_more_than_colour(tmp_path: Path) -> None:
     assert (np.abs(four - three)[:, panel] > 60).sum() > 100
 
 
-def test_operating_point_moves_with_who_is_referred(tmp_path: Path) -> None:
+def test_operating_point_moves_with_the_referral(tmp_path: Path) -> None:
     drawn = []
     for bound in (0.3, 0.8):
         operating_curves(tmp_path / "f.png", POSITIVE, RISK, referred=bound < RISK, title="x")

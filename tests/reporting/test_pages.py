@@ -32,7 +32,7 @@ class Text(HTMLParser):
         self.tags.append(tag)
 
 
-def test_each_kind_of_block() -> None:
+def test_each_kind_of_block_becomes_html() -> None:
     text = "# A & b\n\nSome *text*\nin **two** lines.\n\n## Below\n\n| x | y |\n|---|---|\n| 1 |  |\n\n- one\n- two\n"
     assert from_markdown(text) == (
         "<h1>A &amp; b</h1>\n<p>Some *text*\nin <strong>two</strong> lines.</p>\n<h2>Below</h2>\n"
@@ -58,7 +58,7 @@ def test_summary_of_problems_is_shown_whole() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="*|")))
-def test_a_cell_shows_what_it_is_given(cell: str) -> None:
+def test_cell_shows_its_text(cell: str) -> None:
     page = Text(table([cell], []))
     assert page.shown.strip("\n") == cell
     assert page.tags == ["table", "tr", "th"]

@@ -92,7 +92,7 @@ def test_pixels_are_read_from_every_shard(shards: list[tuple[Path, Path]]) -> No
         stored_pixels(shards, ["07", "no"])
 
 
-def test_data_is_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
+def test_figures_of_data_are_drawn(tmp_path: Path, shards: list[tuple[Path, Path]]) -> None:
     rows = [
         {"image": image, "filename": f"{image}.png", "grade_name": CLASSES[grade], "grade": grade}
         for image, grade in zip(IMAGES, GRADES % 4, strict=True)

@@ -105,7 +105,7 @@ def test_most_probable_answers_of_each_grade_are_chosen(tmp_path: Path) -> None:
     assert RIGHT == WRONG == 2
 
 
-def test_figure_and_table(tmp_path: Path, make_part) -> None:
+def test_explanation_is_a_figure_and_a_table(tmp_path: Path, make_part) -> None:
     predictions(tmp_path / "p.csv")
     images = {f"{level}-{n}.png": f"part{8 * level + n}_left" for level in range(4) for n in range(8)}
     pixels = np.random.default_rng(1).integers(0, 255, (32, SIZE, SIZE, 3), dtype=np.uint8)

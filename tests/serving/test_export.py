@@ -93,7 +93,7 @@ def exported_to(
 
 
 @pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
-def test_answers_are_those_of_keras(
+def test_outputs_are_equal_to_those_of_keras(
     tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch, objective: str, views: int
 ) -> None:
     model = model_of(objective, monkeypatch)
@@ -129,7 +129,7 @@ def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeyp
         assert json.loads(archive.read("retinaflow.json")) == found[0]
 
 
-def test_a_format_that_cannot_hold_the_model(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_format_is_one_clear_error(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("operation Erfc is not known")
 
@@ -141,7 +141,9 @@ def test_a_format_that_cannot_hold_the_model(tmp_path: Path, images: Images, mon
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.keras", "model.onnx"]
 
 
-def test_full_disk_is_no_error_of_the_format(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_not_reported_as_an_unsupported_format(
+    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -150,7 +152,7 @@ def test_full_disk_is_no_error_of_the_format(tmp_path: Path, images: Images, mon
         exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
 
 
-def test_answers_that_do_not_fit_are_refused(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_outputs_are_refused(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     write, _ = export._RUNTIMES["onnx"]
     monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: np.full((len(batch), 3), np.nan)))
     with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers do not fit objective softmax"):
@@ -175,7 +177,7 @@ def test_changed_grades_are_counted() -> None:
     assert float(row["kappa_difference"]) == pytest.approx(kappa - 1, abs=1e-6)
 
 
-def test_a_kappa_that_is_undefined(tmp_path: Path) -> None:
+def test_undefined_kappa_is_left_empty(tmp_path: Path) -> None:
     decision = decision_of("softmax")._replace(thresholds=[0.5, 1.5])
     right = np.eye(3)[np.zeros(3, int)]
     one = export.Exported("keras", Path(__file__), right)

@@ -193,13 +193,13 @@ def same_as_stored(folder: Path, names: Sequence[str], variant: str, bundle: Bun
 
 
 @pytest.mark.parametrize("variant", [VARIANT, "24-circle-squash-ben_graham", "33-none-keep-clahe"])
-def test_pixels_are_those_of_the_shards(images, bundle, tmp_path, variant):
+def test_pixels_are_equal_to_those_of_the_shards(images, bundle, tmp_path, variant):
     same_as_stored(images, NAMES, variant, bundle, tmp_path / "shard")
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real images")
-def test_pixels_of_real_images_are_those_of_the_shards(bundle, tmp_path):
+def test_pixels_of_real_images_are_equal_to_shards(bundle, tmp_path):
     for kind in ("eyepacs-1024/resized train 15", "eyepacs-original/images"):
         names = sorted(path.name for path in (DATA / kind).iterdir())[:12]
         same_as_stored(DATA / kind, names, "224-trim-keep-none", bundle, tmp_path / kind)
@@ -226,7 +226,7 @@ def scored(bundle: Bundle, shards: Images, folder: Path) -> dict[str, RawOutputs
 
 
 @pytest.mark.parametrize("model", ["A", "B", "ensemble"])
-def test_answers_are_those_of_scoring(images, bundle, tmp_path, model, monkeypatch):
+def test_answers_are_equal_to_those_of_scoring(images, bundle, tmp_path, model, monkeypatch):
     # Chunks of two: both eyes of a patient are not always in memory together.
     monkeypatch.setattr(predict, "PREDICTED", 2)
     rows, problems = run(images, bundle, model, tmp_path / "out")

@@ -657,7 +657,7 @@ def test_unusual_names_repeat_nothing(folds):
 # Choices that need no training ----------------------------------------------------------------------------------------
 
 
-def test_hard_links_and_a_split_by_image(fresh):
+def test_hard_links_and_split_by_image_are_applied(fresh):
     project = fresh(
         data={"train": {"images": "my photographs", "labels": "labels train.csv"}},
         split={"unit": "image", "validation": 0.3},
