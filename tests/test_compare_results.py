@@ -64,8 +64,8 @@ def new(tmp_path) -> Path:
         results / "scores/VGG16+eye_average/test/predictions.csv",
         'image,filename,grade,grade_name,probability_mild\n1,"1,left.jpeg",0,no_dr,0.250\n2_left,2_left.jpeg,1,mild,0.5\n',
     )
-    metrics = {"model": "VGG16+eye_average", "argmax": {"accuracy": 0.5, "per_grade": [{"grade_name": "no_dr"}]}}
-    metrics["argmax"]["per_grade"][0]["recall"] = None
+    metrics = {"model": "VGG16+eye_average", "argmax": {"accuracy": 0.5, "per_class": [{"grade_name": "no_dr"}]}}
+    metrics["argmax"]["per_class"][0]["recall"] = None
     write(results / "scores/VGG16+eye_average/test/metrics.json", json.dumps({**metrics, "seconds": 2.5}))
     table = "rank,model,split,accuracy\n1,VGG16+eye_average,test,0.5\n2,ensemble,test,0.25\n"
     write(results / "comparison/comparison.csv", table)

@@ -141,7 +141,7 @@ def test_unsupported_format_is_one_clear_error(tmp_path: Path, images: Images, m
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.keras", "model.onnx"]
 
 
-def test_full_disk_is_not_reported_as_an_unsupported_format(
+def test_full_disk_is_not_an_unsupported_format(
     tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
