@@ -50,7 +50,6 @@ def sized(full: Number, quick: Number) -> Number:
 
 
 GRADE_NAMES = [f"class{grade}" for grade in range(5)]
-CLASSES = GRADE_NAMES
 DRAWN_SIZE = sized(1024, 128)
 # The augmentation of the article, for Keras's ImageDataGenerator.
 ARTICLE_AUGMENTATION = {

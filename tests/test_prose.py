@@ -18,7 +18,6 @@ RULES = {"tests/prose.py", "tests/test_prose.py"}
 # Patterns of files whose text is not rewritten yet; `*` also stands for folders.
 NOT_YET = [
     "Makefile",
-    "benchmarks/scaling.py",
     "config/README.md",
     "config/best.yaml",
     "config/config.yaml",
@@ -38,7 +37,6 @@ NOT_YET = [
     "workflow/retinaflow/settings/*",
     "workflow/retinaflow/storage/*",
     "workflow/rules/download.smk",
-    "workflow/scripts/unpack.py",
 ]
 
 
