@@ -1,8 +1,8 @@
-# make demo: try everything on drawn photographs.   make test: pass the tests.   Both set up .venv themselves.
+# make demo: try everything on synthetic images.   make test: run the tests.   Both set up .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Only what the pins name, each file checked against its hash.
+# Install only pinned packages, and check each file against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
@@ -12,66 +12,65 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraint
 
 setup: $(VENV)/.workflow
 
-# With what submits to SLURM (docs/cluster.md), reads from object storage (docs/storage.md), computes with another backend
-# of Keras (`train: {backend: jax}`), or tells MLflow and TensorBoard of trainings (`tracking`).
+# Install optional packages. They submit jobs to SLURM (docs/cluster.md), read from object storage (docs/storage.md), replace the
+# backend of Keras (`train: {backend: jax}`), or record training runs in MLflow and TensorBoard (`tracking`).
 slurm s3 jax torch track: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
 	@echo
-	@cat results/demo/comparison/comparison.md
-	@echo
-	@echo "Drawn photographs, small images, $$(grep -c . results/demo/models/VGG16/history.csv | xargs -I{} expr {} - 1) epochs, no pretrained weights:"
-	@echo "this shows that every stage works, not how well the networks grade."
-	@echo "Results: results/demo/comparison (tables), results/demo/scores (predictions, metrics, figures), results/demo/models"
+	@echo "Synthetic images, small size, $$(grep -c . results/demo/models/VGG16/history.csv | xargs -I{} expr {} - 1) epochs, no pretrained weights:"
+	@echo "this run shows that every stage works, not how well the networks grade."
+	@echo "Results: results/demo/comparison (all metrics: comparison.md), results/demo/scores (predictions, metrics, figures),"
+	@echo "results/demo/models"
 
-# Where the configuration has `results:`; and what else `snakemake` is to be told, such as `--configfile config/demo.yaml`.
+# The results folder of the configuration, and other arguments for `snakemake`, such as `--configfile config/demo.yaml`.
 RESULTS ?= results
 ARGUMENTS ?=
 
-# What `snakemake` made, for a browser: in one file, and in an archive that takes less space.
+# Show the results of `snakemake` in a browser: as one file, and as a smaller archive.
 report: $(VENV)/.workflow
 	$(BIN)/snakemake report $(ARGUMENTS)
 	$(BIN)/snakemake report --report $(RESULTS)/report.html $(ARGUMENTS)
 	$(BIN)/snakemake report --report $(RESULTS)/report.zip $(ARGUMENTS)
 
-# Each trained model in the formats of other runtimes.
+# Write each trained model in the formats of other runtimes.
 export: $(VENV)/.export
 	$(BIN)/snakemake export $(ARGUMENTS)
 
-# A page on this computer that grades the photographs of one patient.
+# Open a page on this computer that grades the images of one patient.
 serve: $(VENV)/.serve
 	$(BIN)/retinaflow serve --results $(RESULTS) $(ARGUMENTS)
 
-# Which job has which GPU of this machine, also while jobs run.
+# Show the job that uses each GPU of this machine.
 gpus: $(VENV)/.workflow
 	@$(BIN)/retinaflow gpus
 
-# Two files of tests at a time.
+# Run all but the slow tests, two files at a time.
 test: $(VENV)/.development
 	$(BIN)/python -m pytest -m "not slurm and not s3 and not slow" --numprocesses 2 --dist loadfile
 
-# Functions alone: no Snakemake, no training. Under two minutes on two cores.
+# Test only functions, without Snakemake and training, in less than two minutes on two cores.
 test-unit: $(VENV)/.development
 	$(BIN)/python -m pytest -m "not trains and not real and not slurm and not s3 and not slow" --ignore tests/workflow --numprocesses 2 --dist loadfile
 
-# The rest: killed at random in every stage, a full disk, on one core. test-slurm and test-s3 have their slow ones, too.
+# Run the slow tests: random kills in every stage, a full disk, one core. test-slurm and test-s3 include their slow tests.
 test-slow: $(VENV)/.development
 	$(BIN)/python -m pytest -m "slow and not slurm and not s3"
 
-# On a SLURM that it starts itself, or skipped with the reason.
+# Test with a SLURM that the tests start. Without SLURM, they are skipped with the reason.
 test-slurm: $(VENV)/.development $(VENV)/.slurm
 	$(BIN)/python -m pytest -m slurm
 
-# On an S3 server that it starts itself.
+# Test with an S3 server that the tests start.
 test-s3: $(VENV)/.development
 	$(BIN)/python -m pytest -m s3
 
-# Clicks through a report in Chromium, or is skipped where there is none. `make test` does, too.
+# Test a report in Chromium. Without Chromium, the tests are skipped. `make test` includes them.
 test-browser: $(VENV)/.development
 	$(BIN)/python -m pytest -m browser
 
-# What computes with Keras, with each backend. torch is several GB.
+# Run the tests that use Keras with each backend. The torch package has several GB.
 COMPUTING := $(addprefix tests/, $(addprefix training/test_, train.py article_defects.py) $(addprefix networks/test_, building.py \
 	devices.py kappa.py weights.py backends.py) $(addprefix preprocessing/test_, batches.py augmentation.py) scoring/test_score.py)
 test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
@@ -80,21 +79,21 @@ test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
 
-# The Markdown files as pages, site/docs/index.html; a link that leads nowhere is an error.
+# Convert the Markdown files to web pages, site/docs/index.html. A broken link is an error.
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
 
-# About 25 minutes on two cores, which should do nothing else. See benchmarks/README.md.
+# Run all benchmarks in about 25 minutes on two idle cores. See benchmarks/README.md.
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
 
-# Each benchmark in seconds on few and small drawn images, to see that it works.
+# Run each benchmark in seconds on a few small synthetic images, to test it.
 bench-quick: $(VENV)/.development
 	$(BIN)/python -m pytest tests/benchmarks/test_quick.py
 
 $(VENV)/.workflow: envs/requirements-workflow.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "retinaflow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12 demo"; exit 1; }
+		{ echo "retinaflow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another one: make PYTHON=python3.12 demo"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) envs/requirements-workflow.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
@@ -108,7 +107,7 @@ $(addprefix $(VENV)/., slurm s3 jax torch docs export serve track): $(VENV)/.%: 
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
-# Newest versions that fit together, for every supported Python: one list of pins for each extra of pyproject.toml.
+# Pin the newest compatible versions for every supported Python, in one list for each extra of pyproject.toml.
 pins: $(VENV)/.development
 	$(COMPILE) --upgrade --extra workflow --output-file envs/requirements-workflow.txt
 	for name in export serve track slurm s3 jax torch docs; do \
@@ -120,7 +119,7 @@ pins: $(VENV)/.development
 	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict export serve track s3)) \
 		--extra dev --output-file envs/requirements-dev.txt
 
-# The tables of config/README.md and the JSON Schema, from the classes of the settings.
+# Generate the tables of config/README.md and the JSON Schema from the classes of the settings.
 reference: $(VENV)/.workflow
 	$(BIN)/retinaflow reference
 

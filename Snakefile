@@ -21,7 +21,7 @@ include: "workflow/rules/start.smk"
 include: "workflow/rules/resources.smk"
 
 
-# Of all rules. Only `--software-deployment-method apptainer` looks at it; docs/containers.md says how to make it.
+# Container of all rules. Only `--software-deployment-method apptainer` uses it; docs/containers.md explains how to make it.
 container: IMAGE
 
 

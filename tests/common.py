@@ -1,4 +1,4 @@
-"""What several test files name. Not in conftest.py: tests/workflow has one too, and a new process would find either."""
+"""Names and functions that several test files use. Two files are named conftest.py, so these are not in them."""
 
 import os
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from PIL import Image
 from retinaflow.evaluation.grades import Grades
 
 ROOT = Path(__file__).resolve().parents[1]
-# Option of snakemake: its own output, with everything about each job.
+# Option of snakemake that shows its own output, with all details of each job.
 STANDARD = "--logger-retinaflow-standard"
 DATA = Path(os.environ.get("RETINAFLOW_DATA", ROOT.parent / "shared" / "data"))
 CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 
-# Index tables of a part, and its shards as (pixels, rows).
+# Index tables of a split, and its shards as (pixels, rows).
 Part = tuple[list[Path], list[tuple[Path, Path]]]
-# For the workflow: the first block of the smallest network is compiled in a quarter of the time that the whole takes.
+# Model of workflow tests. Keras compiles the first block of the smallest network in a quarter of the time of the whole.
 SMALL = {"MobileNetV3Small": {"feature_layers": ["expanded_conv_project_bn"]}}
 
 
 def watched(page: Any, own: tuple[str, ...]) -> list[str]:
-    """What goes wrong on a page of Chromium: errors it tells, and requests to addresses that do not begin so."""
+    """Errors of a page in Chromium, and its requests to addresses that begin otherwise."""
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -33,7 +33,7 @@ def watched(page: Any, own: tuple[str, ...]) -> list[str]:
 
 
 def grades_of(probabilities: np.ndarray, referable_grade: int) -> Grades:
-    """Grades (n,) by the most probable class of ``probabilities`` (n, k), as if there were no thresholds."""
+    """Grades (n,) of the most probable grade in ``probabilities`` (n, k), without thresholds."""
     grade = probabilities.argmax(axis=1)
     return Grades(
         probabilities @ np.arange(probabilities.shape[1]), probabilities, grade, grade, grade >= referable_grade
@@ -41,7 +41,7 @@ def grades_of(probabilities: np.ndarray, referable_grade: int) -> Grades:
 
 
 def pixels_of_figure(path: Path) -> np.ndarray:
-    """A PNG file of 150 dots an inch that tells neither when nor by what it was made: uint8 RGB."""
+    """Pixels of a PNG file with 150 dots per inch and no date or program in it: uint8 RGB."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
@@ -50,7 +50,7 @@ def pixels_of_figure(path: Path) -> np.ndarray:
 
 
 def drawn(draw: Callable[[Path], object], folder: Path) -> np.ndarray:
-    """Pixels of a figure that is whole, alone in its folder and the same bytes every time."""
+    """Draw a figure twice, check that bytes are equal and no part is cut off, and return its pixels."""
     for number in "12":
         draw(folder / number / "figure.png")
     first, second = (folder / number / "figure.png" for number in "12")

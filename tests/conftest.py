@@ -1,4 +1,4 @@
-"""What several tests share: where the real photographs are, and small parts as earlier stages leave them."""
+"""Fixtures of several test files: the folder of real images, and small splits in the form of earlier stages."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from common import CLASSES, DATA, ROOT, Part
 from retinaflow.storage.files import digest
 from retinaflow.storage.tables import write_table
 
-# Nothing the tests do is large enough to be worth TensorFlow's start-up messages.
+# Hide the start-up messages of TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# JAX compiles each operation that makes a weight; the next process need not do it again.
+# JAX compiles each operation that creates a weight. With a cache, the next process does not compile it again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-# More cases than a change should wait for: HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough.
+# Select the profile with more cases by HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -56,15 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often the workflow is killed all through."""
-    parser.addoption("--rounds", type=int, default=1, help="rounds of kills, of eleven each")
+    """Add the option for the number of rounds of kills."""
+    parser.addoption("--rounds", type=int, default=1, help="number of rounds of eleven kills each")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real photographs, labels and weights."""
+    """Folder of real images, labels and weights."""
     if not DATA.is_dir():
-        pytest.skip(f"no real photographs at {DATA}; set RETINAFLOW_DATA to their folder")
+        pytest.skip(f"no real images at {DATA}; set RETINAFLOW_DATA to their folder")
     return DATA
 
 
@@ -74,7 +74,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
@@ -83,7 +83,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def make_part(tmp_path: Path) -> Callable[..., Part]:
-    """Write the index table and shards of a part whose pixels are given, and return their paths."""
+    """Write the index table and shards of a split with given pixels, and return their paths."""
 
     def make(
         name: str, pixels: np.ndarray, levels: Sequence[int], shards: int = 2, classes: Sequence[str] = CLASSES

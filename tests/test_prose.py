@@ -17,26 +17,11 @@ RULES = {"tests/prose.py", "tests/test_prose.py"}
 
 # Patterns of files whose text is not rewritten yet; `*` also stands for folders.
 NOT_YET = [
-    "Makefile",
-    "config/README.md",
-    "config/best.yaml",
-    "config/config.yaml",
-    "config/demo.yaml",
-    "config/eyepacs.yaml",
-    "profiles/*",
-    "tests/common.py",
-    "tests/conftest.py",
     "tests/evaluation/*",
-    "tests/jobs/*",
     "tests/scoring/test_compare.py",
-    "tests/storage/*",
     "workflow/retinaflow/evaluation/*",
-    "workflow/retinaflow/jobs/*",
     "workflow/retinaflow/scoring/compare.py",
     "workflow/retinaflow/scoring/summary.py",
-    "workflow/retinaflow/settings/*",
-    "workflow/retinaflow/storage/*",
-    "workflow/rules/download.smk",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Unused shards, features and checkpoints are listed and removed; all else stays."""
+"""Unused shards, features and checkpoints are listed and removed. Other files stay."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ UNUSED = [
 
 @pytest.fixture
 def config(tmp_path):
-    """A configuration of one network, 80 images to train in two shards, and results of it and of others."""
+    """A configuration of one network with 80 training images in two shards, and results of this and other networks."""
     results = tmp_path / "results"
     for name in (*USED, *UNUSED):
         (results / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Devices are those of a fake nvidia-smi; jobs are real processes, and their locks are where locks always are."""
+"""GPUs of jobs: devices of a fake nvidia-smi, and jobs in real processes with locks in the usual folder."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ sys.stdin.read()
 
 
 class Machine:
-    """A machine with fake devices, and jobs that want them."""
+    """A machine with fake devices, and jobs that request them."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -40,7 +40,7 @@ class Machine:
         self.smi("exit 1")
 
     def smi(self, script: str) -> None:
-        """Let nvidia-smi do what ``script`` says; nothing else is on the path."""
+        """Replace nvidia-smi by a shell script. No other program is on the path."""
         program = self.folder / "bin/nvidia-smi"
         program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!/bin/sh\n{script}\n")
@@ -48,7 +48,7 @@ class Machine:
         self.monkeypatch.setenv("PATH", str(program.parent))
 
     def give(self, count: int) -> list[str]:
-        """Have ``count`` GPUs; returns their UUIDs, which no other test has."""
+        """Add ``count`` GPUs and return their UUIDs, which are unique to the test."""
         self.uuids = [f"GPU-{uuid4()}" for _ in range(count)]
         lines = [f"GPU {index}: NVIDIA Fake (80GB) (UUID: {uuid})" for index, uuid in enumerate(self.uuids)]
         self.smi("\n".join(['[ "$1" = -L ] || exit 2', *(f"echo '{line}'" for line in lines)]))
@@ -57,7 +57,7 @@ class Machine:
     def job(
         self, count: int = 1, name: str = "train VGG16", mask: str | None = None, before: str = "", after: str = ""
     ) -> "subprocess.Popen[str]":
-        """Start a job that holds what it gets until it is told to end; it first prints what CUDA would see."""
+        """Start a job that prints the devices that CUDA would see, and holds them until its standard input ends."""
         masked = {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask}
         self.jobs.append(
             subprocess.Popen(
@@ -75,7 +75,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """A machine without a GPU so far."""
+    """A machine without a GPU."""
     faked = Machine(tmp_path, monkeypatch)
     yield faked
     for process in faked.jobs:
@@ -87,7 +87,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 
 
 def seen(process: "subprocess.Popen[str]") -> list[str]:
-    """What CUDA would see in a job, once it has it."""
+    """Devices that CUDA would see in a job, after the job has claimed them."""
     assert select.select([process.stdout], [], [], 30)[0], "still waiting"
     return process.stdout.readline().strip().split(",")
 
@@ -102,35 +102,35 @@ def test_jobs_at_the_same_time_have_distinct_devices(machine):
     assert sorted(seen(job) for job in jobs) == sorted([uuid] for uuid in uuids)
 
 
-def test_a_job_has_as_many_as_it_asks_for_and_says_which(machine):
+def test_job_has_and_logs_the_requested_number_of_devices(machine):
     uuids = machine.give(3)
     first, second = machine.job(2), machine.job(1)
     got, other = seen(first), seen(second)
     assert sorted(got + other) == sorted(uuids)
     assert len(got) == 2
-    said = ", ".join(f"GPU {uuids.index(uuid)} (NVIDIA Fake (80GB), {uuid})" for uuid in got)
-    assert first.stderr.readline() == f"on {said}\n"
+    listed_devices = ", ".join(f"GPU {uuids.index(uuid)} (NVIDIA Fake (80GB), {uuid})" for uuid in got)
+    assert first.stderr.readline() == f"on {listed_devices}\n"
 
 
-def test_a_job_waits_for_what_another_has_and_a_kill_frees_it(machine):
+def test_job_waits_for_a_device_until_a_kill_frees_it(machine):
     (uuid,) = machine.give(1)
     first = machine.job(name="train ResNet50")
     assert seen(first) == [uuid]
     second = machine.job()
-    said = second.stderr.readline()
+    line = second.stderr.readline()
     for part in (
         uuid,
         "1 of 1",
         f"train ResNet50 in {machine.folder}",
         f"process {first.pid} on {os.uname().nodename}",
     ):
-        assert part in said
+        assert part in line
     first.kill()
     assert seen(second) == [uuid]
     assert second.stderr.readline().startswith("on GPU 0")
 
 
-def test_a_job_that_waits_for_several_keeps_none_of_them(machine):
+def test_waiting_job_holds_no_device(machine):
     uuids = machine.give(2)
     assert seen(machine.job(mask="1")) == [uuids[1]]
     late = machine.job(2)
@@ -141,7 +141,7 @@ def test_a_job_that_waits_for_several_keeps_none_of_them(machine):
     assert seen(late) == uuids
 
 
-def test_what_a_job_leaves_running_does_not_keep_its_device(machine):
+def test_child_process_does_not_hold_the_device(machine):
     (uuid,) = machine.give(1)
     started = "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], close_fds=False)"
     copied = "copy = os.fork() or __import__('time').sleep(60)"
@@ -162,18 +162,18 @@ def test_what_a_job_leaves_running_does_not_keep_its_device(machine):
 
 
 @pytest.mark.parametrize("mask", [None, "1,0"])
-def test_more_than_there_are_is_an_error_that_says_what_was_found(machine, monkeypatch, mask):
+def test_request_of_too_many_devices_names_the_existing_ones(machine, monkeypatch, mask):
     uuids = machine.give(2)
     if mask:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
     with pytest.raises(RetinaflowError) as error:
         claim(3, "train VGG16")
-    for part in ("train VGG16 asks for 3 GPUs, but found 2", *uuids, "Ask for 2 at most", *(["=1,0"] if mask else [])):
+    for part in ("train VGG16 requests 3 GPUs, but found 2", *uuids, "Request 2 at most", *(["=1,0"] if mask else [])):
         assert part in str(error.value)
     assert not any(lock_file(uuid).exists() for uuid in uuids)
 
 
-def test_masks_of_all_kinds_mean_the_same_devices(machine):
+def test_all_kinds_of_masks_select_the_same_devices(machine):
     uuids = machine.give(3)
     assert seen(machine.job(mask="2,1")) == [uuids[2]]
     assert seen(machine.job(mask=f"{uuids[2][:20]},1")) == [uuids[1]]
@@ -183,15 +183,15 @@ def test_masks_of_all_kinds_mean_the_same_devices(machine):
 
 
 @pytest.mark.parametrize("mask", ["", "-1", "NoDevFiles", "9", "GPU-nonsense"])
-def test_a_mask_that_shows_no_device_stays_as_it_is(machine, mask):
+def test_mask_without_devices_does_not_change(machine, mask):
     uuids = machine.give(1)
     job = machine.job(mask=mask)
     assert seen(job) == [mask]
-    assert f"no GPU is taken: CUDA_VISIBLE_DEVICES is {mask!r}" in job.stderr.readline()
+    assert f"no GPU is claimed: CUDA_VISIBLE_DEVICES is {mask!r}" in job.stderr.readline()
     assert not lock_file(uuids[0]).exists()
 
 
-def test_a_job_that_asks_for_none_is_not_pinned(machine):
+def test_job_without_request_sees_all_devices(machine):
     uuids = machine.give(1)
     assert seen(machine.job(0, mask="0")) == ["0"]
     assert seen(machine.job(0)) == ["None"]
@@ -199,7 +199,7 @@ def test_a_job_that_asks_for_none_is_not_pinned(machine):
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_machine_without_nvidia_smi_is_left_alone(monkeypatch, caplog):
+def test_machine_without_nvidia_smi_has_no_devices(monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setenv("PATH", "")
     assert claim(1, "train VGG16") == claim(4, "train VGG16") == []
@@ -208,7 +208,7 @@ def test_a_machine_without_nvidia_smi_is_left_alone(monkeypatch, caplog):
     assert "no GPU" in table()
 
 
-def test_without_nvidia_smi_devices_go_by_the_names_of_the_mask(machine, monkeypatch):
+def test_without_nvidia_smi_the_mask_names_the_devices(machine, monkeypatch):
     monkeypatch.setenv("PATH", "")
     machine.uuids = [f"GPU-{uuid4()}", f"MIG-{uuid4()}"]
     mask = ",".join(machine.uuids)
@@ -219,15 +219,15 @@ def test_without_nvidia_smi_devices_go_by_the_names_of_the_mask(machine, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [("echo 'driver/library version mismatch'; exit 18", "version mismatch"), ("exec sleep 60", "timed out")],
 )
-def test_an_nvidia_smi_that_fails_or_hangs_is_no_reason_to_stop(machine, monkeypatch, caplog, script, said):
+def test_failing_or_hanging_nvidia_smi_is_a_warning(machine, monkeypatch, caplog, script, message):
     machine.smi(f"PATH=/usr/bin:/bin\n{script}")
     run = subprocess.run
     monkeypatch.setattr(gpus.subprocess, "run", lambda *args, **kinds: run(*args, **{**kinds, "timeout": 0.5}))
     assert claim(1, "train VGG16") == []
-    assert said in caplog.text
+    assert message in caplog.text
 
 
 LISTING = """\
@@ -246,7 +246,7 @@ LARGE, SMALL, TEN, ELEVEN = (
 )
 
 
-def test_instances_stand_for_the_gpu_that_is_split_up():
+def test_instances_replace_their_gpu():
     assert listed(LISTING) == [LARGE, SMALL, TEN, ELEVEN]
     assert listed("No devices found.\n") == []
 
@@ -272,7 +272,7 @@ def test_masks(mask, devices):
     assert visible(mask, listed(LISTING)) == devices
 
 
-def test_an_older_name_of_an_instance_makes_a_lock_file_too(machine):
+def test_older_name_of_an_instance_gives_a_lock_file(machine):
     uuid = f"MIG-GPU-{uuid4()}"
     machine.uuids = [uuid]
     machine.smi(f"echo 'GPU 0: A100 (UUID: GPU-x)'\necho '  MIG 1g.5gb Device  0: (UUID: {uuid}/9/0)'")
@@ -281,7 +281,7 @@ def test_an_older_name_of_an_instance_makes_a_lock_file_too(machine):
 
 
 @pytest.mark.parametrize("trap", ["symlink", "hard link", "fifo", "folder"])
-def test_nothing_is_written_through_what_lies_where_a_lock_file_should(machine, trap):
+def test_other_file_in_place_of_a_lock_file_stays_unchanged(machine, trap):
     (uuid,) = machine.give(1)
     mine = gpus.LOCKS / f"retinaflow-gpu-{uuid}.precious"
     mine.write_text("precious")
@@ -293,7 +293,7 @@ def test_nothing_is_written_through_what_lies_where_a_lock_file_should(machine, 
     }
     place[trap]()
     try:
-        with pytest.raises(RetinaflowError, match=rf"{uuid}.lock: .*Remove it"):
+        with pytest.raises(RetinaflowError, match=rf"{uuid}.lock: .*Remove the file"):
             claim(1, "train VGG16")
         assert mine.read_text() == "precious"
     finally:
@@ -301,7 +301,7 @@ def test_nothing_is_written_through_what_lies_where_a_lock_file_should(machine, 
             lock_file(uuid).rmdir()
 
 
-def test_a_lock_file_that_is_swept_away_is_made_again(machine, monkeypatch):
+def test_deleted_lock_file_is_made_again(machine, monkeypatch):
     (uuid,) = machine.give(1)
     flock, swept = fcntl.flock, []
 
@@ -339,7 +339,7 @@ def test_users_share_the_lock_files(machine):
     assert holder(installed()[0])["user"] == "user65534"
 
 
-def test_the_table_shows_every_device_and_who_has_it(machine):
+def test_table_shows_every_device_and_its_job(machine):
     uuids = machine.give(3)
     command = [sys.executable, "-m", "retinaflow", "gpus"]
     where = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": "2"}}
@@ -368,7 +368,7 @@ def test_the_table_shows_every_device_and_who_has_it(machine):
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[" * 5000, b"[]", b'{"job": "x"}'])
-def test_a_record_that_cannot_be_read_is_still_a_job(machine, text):
+def test_unreadable_record_still_counts_as_a_job(machine, text):
     machine.give(1)
     job = machine.job()
     seen(job)
@@ -377,7 +377,7 @@ def test_a_record_that_cannot_be_read_is_still_a_job(machine, text):
     assert set(holder(device).values()) == {"?"}
 
 
-def test_what_another_user_wrote_does_not_reach_into_the_terminal(machine):
+def test_control_characters_in_a_record_are_not_printed(machine):
     machine.give(1)
     seen(machine.job(name="\x1b[2Jtrain\n\u202eVGG16"))
     assert "  [2JtrainVGG16  " in table()

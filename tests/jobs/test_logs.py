@@ -14,7 +14,7 @@ from retinaflow.jobs.logs import PARENT, SCREEN, job_log
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """A job has its process, and the root logger in it, to itself; the tests share theirs."""
+    """Restore the root logger after each test. A job has a process of its own, but tests share one."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     yield
@@ -32,7 +32,7 @@ def test_lines_go_to_the_file_and_the_terminal(tmp_path, capsys):
     assert capsys.readouterr().err == text
 
 
-def test_what_the_user_can_mend_is_a_message_on_the_terminal_and_a_traceback_in_the_file(tmp_path, capsys):
+def test_retinaflow_error_is_a_message_with_traceback_in_the_file(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped, job_log(tmp_path / "job.log"):
         raise RetinaflowError("labels.csv: row 3 is wrong. Correct it.")
     assert stopped.value.code == 1
@@ -44,7 +44,7 @@ def test_what_the_user_can_mend_is_a_message_on_the_terminal_and_a_traceback_in_
     assert "test_logs.py" in text
 
 
-def test_what_only_we_can_mend_is_a_traceback_everywhere(tmp_path, capsys):
+def test_unexpected_error_is_a_traceback_everywhere(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped, job_log(tmp_path / "job.log"):
         [].pop()
     assert stopped.value.code == 1
@@ -54,7 +54,7 @@ def test_what_only_we_can_mend_is_a_traceback_everywhere(tmp_path, capsys):
     assert capsys.readouterr().err == text
 
 
-def test_a_log_begins_anew(tmp_path):
+def test_log_of_a_new_job_starts_empty(tmp_path):
     for line in ("first", "second"):
         with job_log(tmp_path / "job.log"):
             logging.info(line)
@@ -69,7 +69,7 @@ def test_names_that_are_not_unicode_do_not_end_a_job(tmp_path):
 
 
 def run_job(folder, body, **options):
-    """A process with a job that does ``body``; the log is ``job.log`` in ``folder``."""
+    """Start a process with a job that runs ``body``. The log is ``job.log`` in ``folder``."""
     code = "\n".join(
         [
             "import errno, faulthandler, logging, os, signal, sys, time",
@@ -85,7 +85,7 @@ def run_job(folder, body, **options):
 
 
 def test_each_attempt_keeps_its_log_until_one_succeeds(tmp_path):
-    """Snakemake deletes the log before it tries again."""
+    """Snakemake deletes the log before another attempt."""
     log = tmp_path / "job.log"
     for attempt in (1, 2):
         with pytest.raises(SystemExit), job_log(log):
@@ -100,7 +100,7 @@ def test_each_attempt_keeps_its_log_until_one_succeeds(tmp_path):
     assert "failure" not in log.read_text()
 
 
-def test_attempts_are_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+def test_attempts_are_kept_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(1, "Operation not permitted")
 
@@ -119,13 +119,13 @@ def test_attempts_are_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("OSError(errno.ENOSPC, 'No space left on device', 'a/b.npy')", "a/b.npy: No space left on device. Nothing"),
-        ("OSError(errno.EROFS, 'x', 'a')", "a: Read-only file system. Nothing that was finished is lost: choose a"),
-        ("PermissionError(errno.EACCES, 'x')", "error: Permission denied. Nothing that was finished is lost: see to"),
+        ("OSError(errno.ENOSPC, 'No space left on device', 'a/b.npy')", "a/b.npy: No space left on device. Finished"),
+        ("OSError(errno.EROFS, 'x', 'a')", "a: Read-only file system. Finished results are not lost: choose a"),
+        ("PermissionError(errno.EACCES, 'x')", "error: Permission denied. Finished results are not lost: check"),
         ("RuntimeError(\"write failed: filename = 'a/b.h5', file descriptor = 3, errno = 28, x\")", "a/b.h5: No space"),
     ],
 )
-def test_what_the_system_refuses_is_said_in_a_line(tmp_path, error, message):
+def test_refusal_of_the_system_is_one_line(tmp_path, error, message):
     body = f"try:\n    raise {error}\nexcept Exception as error:\n    raise RuntimeError('while saving') from error"
     process = run_job(tmp_path, body)
     shown = process.communicate()[1]
@@ -136,13 +136,13 @@ def test_what_the_system_refuses_is_said_in_a_line(tmp_path, error, message):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_job_with_a_line_in_its_log_and_tidied_up(tmp_path, number):
+def test_signal_ends_a_job_with_a_line_in_its_log(tmp_path, number):
     process = run_job(tmp_path, "try:\n    print(1, flush=True); time.sleep(60)\nfinally:\n    print('tidied')")
     process.stdout.readline()
     process.send_signal(number)
     assert process.communicate(timeout=60)[0] == "tidied\n"
     assert process.returncode == 128 + number
-    assert f"ended by {number.name}; run again to go on" in (tmp_path / "job.attempt-1.log").read_text()
+    assert f"ended by {number.name}; run again to resume" in (tmp_path / "job.attempt-1.log").read_text()
 
 
 @pytest.mark.parametrize("crash", ["os.abort()", "faulthandler._sigsegv()"])
@@ -156,7 +156,7 @@ def test_a_crash_outside_python_leaves_a_traceback(tmp_path, crash):
 
 
 @pytest.mark.parametrize("pidfd", [True, False])
-def test_a_job_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path, pidfd):
+def test_job_ends_when_its_parent_is_killed(tmp_path, pidfd):
     with subprocess.Popen(["sleep", "60"]) as parent:
         body = "print(1, flush=True)\ntime.sleep(60)"
         if not pidfd:
@@ -172,7 +172,7 @@ def test_a_job_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_
     assert "the snakemake that started this job was killed" in (tmp_path / "job.attempt-1.log").read_text()
 
 
-def test_a_job_whose_parent_is_gone_before_it_begins_ends_too(tmp_path):
+def test_job_without_a_living_parent_ends_at_once(tmp_path):
     with subprocess.Popen(["true"]) as parent:
         parent.wait()
     process = run_job(tmp_path, "time.sleep(60)", env={**os.environ, PARENT: str(parent.pid)})
@@ -180,7 +180,7 @@ def test_a_job_whose_parent_is_gone_before_it_begins_ends_too(tmp_path):
     assert process.returncode == 1
 
 
-def test_what_other_libraries_write_to_standard_error_is_in_the_log_alone(tmp_path):
+def test_standard_error_of_other_libraries_is_only_in_the_log(tmp_path):
     job = run_job(tmp_path, "os.write(2, b'from C++\\n')\nprint('from Python', file=sys.stderr)\nlogging.info('ours')")
     shown = job.communicate(timeout=60)[1]
     assert re.fullmatch(r"\d\d:\d\d:\d\d ours\n", shown)
@@ -190,7 +190,7 @@ def test_what_other_libraries_write_to_standard_error_is_in_the_log_alone(tmp_pa
     assert "ours" in text
 
 
-def test_a_screen_that_shows_the_progress_has_the_terminal_to_itself(tmp_path):
+def test_jobs_print_nothing_if_a_screen_shows_their_progress(tmp_path):
     environment = {**os.environ, PARENT: str(os.getpid()), SCREEN: str(os.getpid())}
     job = run_job(tmp_path, "logging.warning('halved')\nraise ValueError", env=environment)
     assert job.communicate(timeout=60)[1] == ""
@@ -199,7 +199,7 @@ def test_a_screen_that_shows_the_progress_has_the_terminal_to_itself(tmp_path):
     assert (tmp_path / "job.progress.jsonl").read_text() == '{"message": "halved"}\n'
 
 
-def test_a_job_on_another_computer_shows_its_lines_and_its_progress(tmp_path):
+def test_job_on_another_computer_prints_lines_and_reports_progress(tmp_path):
     job = run_job(tmp_path, "logging.warning('halved')", env={**os.environ, SCREEN: "1"})
     assert "halved" in job.communicate(timeout=60)[1]
     assert (tmp_path / "job.progress.jsonl").exists()

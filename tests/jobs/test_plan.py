@@ -189,6 +189,6 @@ def test_head_epochs_count_as_passes(tmp_path):
 
 
 def test_damaged_record_is_an_error(tmp_path):
-    recorded(tmp_path, "a", photographs=None)
+    recorded(tmp_path, "a", **{"photographs": None})
     with pytest.raises(RetinaflowError, match=r"run\.json: cannot be read as the record of a training run"):
         measured(tmp_path)

@@ -29,7 +29,7 @@ def test_steps_are_lines_beside_the_log(tmp_path, writer):
     assert lines(writer.path) == [{"step": "epoch 1/2", "left": 10.5}, {"step": "epoch 2/2", "left": 5.0}]
 
 
-def test_warnings_and_what_is_for_the_screen_are_messages(writer):
+def test_warnings_and_lines_for_the_screen_are_messages(writer):
     log = logging.Logger("anything")
     log.addHandler(writer)
     log.info("not this")
@@ -47,6 +47,6 @@ def test_the_file_has_a_bound(writer, monkeypatch):
     assert lines(writer.path)[-1] == {"step": "epoch 499/500"}
 
 
-def test_a_folder_that_cannot_be_written_to_ends_no_job(tmp_path):
+def test_read_only_folder_does_not_end_a_job(tmp_path):
     assert progress.start(tmp_path / "absent/job.log") is None
     progress.stop(None)

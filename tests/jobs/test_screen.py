@@ -150,7 +150,7 @@ def test_reasons_are_short(text, short):
     assert reason_of(text, ["train VGG16"]) == short
 
 
-def test_an_output_that_is_missing_beside_others_is_named(tmp_path):
+def test_missing_output_beside_others_is_named(tmp_path):
     (tmp_path / "a.csv").touch()
     assert reason_of("Missing output files: a.csv, b.csv") == "output missing"
 
@@ -210,7 +210,7 @@ def test_a_quiet_dry_run_gives_the_totals(make):
     assert handler.stream.getvalue() == "train       3\n3 jobs. Nothing was run: this was a dry run.\n"
 
 
-def test_noise_is_dropped_and_all_else_is_shown(make):
+def test_only_noise_is_dropped(make):
     handler = make()
     for noise in (
         "Building DAG of jobs...",
@@ -235,7 +235,7 @@ def test_noise_is_dropped_and_all_else_is_shown(make):
 
 
 def run(handler, *, shards=2):
-    """Two shards and a training that finish, and then the comparison."""
+    """Records of two shards and a training run that finish, and then of the comparison."""
     send(handler, LogEvent.RESOURCES_INFO, cores=2)
     send(handler, LogEvent.RUN_INFO, stats={"preprocess": shards, "train": 1, "compare": 1, "total": shards + 2})
     for number in range(shards):
@@ -267,7 +267,7 @@ def run(handler, *, shards=2):
     return handler.stream.getvalue()
 
 
-def test_a_run_on_a_pipe_is_plain_lines_and_ends_with_the_ranking(make):
+def test_run_on_a_pipe_prints_lines_and_then_the_ranking(make):
     shown = run(make())
     assert shown.splitlines() == [
         "4 jobs on 2 cores",
@@ -293,7 +293,7 @@ def test_a_terminal_has_bars_of_its_width(make):
     assert shown.endswith("All metrics: comparison\n")
 
 
-def test_jobs_leave_the_terminal_to_a_run_and_not_to_a_dry_run(make):
+def test_jobs_print_nothing_except_under_a_dry_run(make):
     make(dryrun=True)
     assert plugin.SCREEN not in os.environ
     make()
@@ -309,7 +309,7 @@ def test_a_run_without_progress_is_silent(make):
     assert handler.stream.getvalue() == ""
 
 
-def test_a_failed_job_is_one_block_with_the_message_of_its_log(make):
+def test_failed_job_is_one_block_with_its_message(make):
     handler = make(quiet=[Quietness.PROGRESS, Quietness.RULES])
     Path("VGG16.log").write_text(
         "10:00:00 epoch 1\n10:00:01 error: VGG16: out of memory\nLower batch_size.\n"
@@ -339,7 +339,7 @@ def test_a_failed_job_is_one_block_with_the_message_of_its_log(make):
     ("text", "expected"),
     [
         ("10:00:00 unexpected error\nTraceback (most recent call last):\nKeyError: 'a'\n", "KeyError: 'a'"),
-        ("10:00:00 ended by SIGTERM; run again to go on\n", "ended by SIGTERM; run again to go on"),
+        ("10:00:00 ended by SIGTERM; run again to resume\n", "ended by SIGTERM; run again to resume"),
         ("", ""),
     ],
 )

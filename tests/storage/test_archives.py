@@ -48,7 +48,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         ("", None),
     ],
 )
-def test_archive_is_told_from_the_place_inside(path: str, expected: tuple[Path, str] | None) -> None:
+def test_path_is_split_at_the_archive(path: str, expected: tuple[Path, str] | None) -> None:
     assert split_archive(path) == expected
 
 
@@ -60,56 +60,56 @@ def test_folder_called_like_an_archive(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photographs"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     (folder / "deeper").mkdir(parents=True)
     (folder / "1.jpeg").write_bytes(b"one")
     (folder / "deeper" / "2.jpeg").write_bytes(b"two")
     return folder
 
 
-def test_listing_stays_when_a_folder_is_touched_or_hidden_files_come(photographs: Path) -> None:
-    before = listing(str(photographs))
-    os.utime(photographs, (1, 1))
-    os.utime(photographs / "deeper", (1, 1))
-    (photographs / ".DS_Store").write_bytes(b"x")
-    (photographs / ".cache").mkdir()
-    (photographs / ".cache" / "3.jpeg").write_bytes(b"x")
-    assert listing(str(photographs)) == before == listing(f"{photographs}/")
+def test_listing_stays_when_a_folder_is_touched_or_hidden_files_come(images: Path) -> None:
+    before = listing(str(images))
+    os.utime(images, (1, 1))
+    os.utime(images / "deeper", (1, 1))
+    (images / ".DS_Store").write_bytes(b"x")
+    (images / ".cache").mkdir()
+    (images / ".cache" / "3.jpeg").write_bytes(b"x")
+    assert listing(str(images)) == before == listing(f"{images}/")
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more", "fewer", "moved", "time"])
-def test_listing_changes_with_the_photographs(photographs: Path, change: str) -> None:
-    before = listing(str(photographs))
-    one = photographs / "1.jpeg"
+def test_listing_changes_with_the_images(images: Path, change: str) -> None:
+    before = listing(str(images))
+    one = images / "1.jpeg"
     match change:
         case "content":
             one.write_bytes(b"longer")
         case "name":
-            one.rename(photographs / "3.jpeg")
+            one.rename(images / "3.jpeg")
         case "more":
-            (photographs / "3.jpeg").write_bytes(b"")
+            (images / "3.jpeg").write_bytes(b"")
         case "fewer":
             one.unlink()
         case "moved":
-            one.rename(photographs / "deeper" / "1.jpeg")
+            one.rename(images / "deeper" / "1.jpeg")
         case "time":
             os.utime(one, ns=(1, 1))
-    assert listing(str(photographs)) != before
+    assert listing(str(images)) != before
 
 
-def test_links_are_followed_but_not_in_circles(photographs: Path, tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(images: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "3.jpeg").write_bytes(b"three")
-    (elsewhere / "back").symlink_to(photographs)
-    (photographs / "there").symlink_to(elsewhere)
-    (photographs / "self").symlink_to(photographs)
-    (photographs / "broken.jpeg").symlink_to("nowhere")
-    (photographs / "itself.jpeg").symlink_to("itself.jpeg")
-    names = {name for name, _ in files_below(str(photographs))}
+    (elsewhere / "back").symlink_to(images)
+    (images / "there").symlink_to(elsewhere)
+    (images / "self").symlink_to(images)
+    (images / "broken.jpeg").symlink_to("nowhere")
+    (images / "itself.jpeg").symlink_to("itself.jpeg")
+    names = {name for name, _ in files_below(str(images))}
     assert names == {"1.jpeg", "deeper/2.jpeg", "there/3.jpeg", "broken.jpeg", "itself.jpeg"}
-    assert listing(str(photographs)) == listing(str(photographs))
+    assert listing(str(images)) == listing(str(images))
 
 
 @pytest.mark.parametrize("path", ["missing", "file.txt", "missing.zip", "bad.zip"])
@@ -267,7 +267,7 @@ def test_names_that_differ_in_case_only_stay_two_files_or_are_refused(tmp_path: 
     path = make_zip(tmp_path / "a.zip", {"a.jpeg": b"one", "A.jpeg": b"two"})
     try:
         unpack(str(path), tmp_path / "out", 1000)
-    except RetinaflowError:  # where they would be one file
+    except RetinaflowError:  # On this file system, the names are equal.
         assert os.listdir(tmp_path) == ["a.zip"]
     else:
         assert tree(tmp_path / "out") == {"a.jpeg": b"one", "A.jpeg": b"two"}
@@ -302,7 +302,7 @@ def test_a_disk_that_takes_no_more_is_named_and_nothing_stays(tmp_path: Path) ->
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
-        with pytest.raises(RetinaflowError, match=r"a\.zip: member '2\.jpeg' cannot be written .*make room"):
+        with pytest.raises(RetinaflowError, match=r"a\.zip: member '2\.jpeg' cannot be written .*free some space"):
             unpack(str(path), tmp_path / "out", 10**6)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -419,7 +419,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path, names: tuple[str, s
 
 
 def test_size_is_counted_again_while_writing(tmp_path: Path) -> None:
-    """Whatever lies about its size, no more than the limit is ever on disk."""
+    """A member with a wrong size never puts more than the limit on disk."""
     path = make_zip(tmp_path / "a.zip", {"1.jpeg": bytes(100_000)})
     damage(path, b"PK\1\2", 24, struct.pack("<I", 10))
     with pytest.raises(RetinaflowError, match=r"a\.zip: member '1\.jpeg'|more than the 50 bytes"):

@@ -45,7 +45,7 @@ def test_a_closed_lock_can_be_had_again(tmp_path):
         lock(tmp_path / "results").close()
 
 
-def test_where_files_cannot_be_locked_the_user_is_told(tmp_path, monkeypatch, caplog):
+def test_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 

@@ -65,7 +65,7 @@ def test_only_what_changed_is_fetched_again(client, tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a//x", "./x", "a\\x", "x" * 300, ".."])
 def test_a_name_that_leads_out_of_the_folder_or_is_none_is_refused(client, tmp_path, name):
     client.put_object(Bucket="eyes", Key=f"train/{name}", Body=b"x")
-    with pytest.raises(RetinaflowError, match=r"s3://eyes/train: the object .* which no file below a folder has"):
+    with pytest.raises(RetinaflowError, match=r"s3://eyes/train: the object .* which a file cannot have"):
         object_storage.fetch_folder(client, "s3://eyes/train", target=tmp_path / "below/there", max_bytes=100)
     assert not list(tmp_path.iterdir())
 
@@ -112,7 +112,7 @@ def test_a_table_is_fetched_again_when_it_changed_only(client, tmp_path):
 def test_a_table_that_is_none_is_not_fetched(client, tmp_path, monkeypatch):
     monkeypatch.setattr(object_storage, "TABLE_BYTES", 3)
     put(client, **{"labels.zip": b"1234"})
-    with pytest.raises(RetinaflowError, match="has 4 bytes, which no label table has"):
+    with pytest.raises(RetinaflowError, match="has 4 bytes, expected at most"):
         object_storage.fetch_table(client, "s3://eyes/labels.zip", tmp_path / "x.zip")
 
 
@@ -125,5 +125,5 @@ def test_a_table_that_is_none_is_not_fetched(client, tmp_path, monkeypatch):
         ("s3://b/zip/x.zipped", None),
     ],
 )
-def test_the_archive_is_told_from_the_place_inside(url, expected):
+def test_address_is_split_at_the_archive(url, expected):
     assert object_storage.split_archive(url) == expected

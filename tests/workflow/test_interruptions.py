@@ -66,7 +66,7 @@ def test_retry_resumes_a_killed_or_terminated_training(fresh, undisturbed):
     assert process.returncode == 0, shown
     logs = project.folder / "results/logs/train"
     assert "epoch 2/" in (logs / "MobileNetV3Small.attempt-1.log").read_text()
-    assert "ended by SIGTERM; run again to go on" in (logs / "MobileNetV3Small.attempt-2.log").read_text()
+    assert "ended by SIGTERM; run again to resume" in (logs / "MobileNetV3Small.attempt-2.log").read_text()
     assert "resuming after epoch" in (logs / "MobileNetV3Small.log").read_text()
     assert project.history() == undisturbed.history()
     assert not (project.folder / "results/checkpoints/MobileNetV3Small").exists()
@@ -181,7 +181,7 @@ def test_full_disk_loses_no_finished_work(fresh, small_disk, undisturbed):
     project.snakemake("--until", "organize")
     fill(20_000)  # six images
     shown = project.snakemake("--until", "train", check=False)
-    assert "No space left on device. Nothing that was finished is lost: free some space there" in shown
+    assert "No space left on device. Finished results are not lost: free some space there" in shown
     assert not list(disk.glob("results/shards/*/*/*.npy"))
 
     filler.unlink()

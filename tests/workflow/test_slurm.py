@@ -221,7 +221,7 @@ def test_training_resumes_after_its_time_limit(preprocessed, undisturbed):
     assert second["TimeLimit"] == "00:22:00"
     assert int(second["MinMemoryNode"].rstrip("M")) > 1.9 * int(first["MinMemoryNode"].rstrip("M"))
     (log,) = attempts(preprocessed)
-    assert "ended by SIGTERM; run again to go on" in log
+    assert "ended by SIGTERM; run again to resume" in log
     assert "resuming after epoch" in preprocessed.read("results/logs/train/MobileNetV3Small.log")
     assert preprocessed.history() == undisturbed.history()
 
@@ -298,7 +298,7 @@ def test_gpus_are_requested_by_model_by_gres_and_several(preprocessed):
     preprocessed.config["train"]["epochs"] = 2
     arguments = ("--until", "train", "--set-resources", "train:slurm_partition=gpu", "train:gpu=0", "train:gres=gpu:1")
     run = Run(preprocessed, *arguments, profile="--profile")
-    assert "bounded by the cores and GPUs of this machine" in run.end()
+    assert "to the cores and GPUs of this machine" in run.end()
     (job,) = run.jobs()
     assert job["TresPerNode"] == "gres:gpu:1"
     assert "TresPerJob" not in job

@@ -42,7 +42,7 @@ def storage_client():
         )
     try:
         provider = workflow.storage_registry.register_storage("s3")
-    except ValueError as error:  # an endpoint that is no address
+    except ValueError as error:  # The endpoint is no address.
         raise WorkflowError(f"--storage-s3-endpoint-url: {error}") from None
     os.environ.update(object_storage.environment(provider.settings))
     return provider.s3c.meta.client
@@ -59,20 +59,20 @@ def checked(config):
         complete = load(config)
         check_files(complete)
         check_layout(Path(complete.results))
-        # A deployed environment has packages of its own.
+        # A deployed environment has its own packages.
         if not workflow.deployment_settings.deployment_method:
             check_packages(complete)
         local, remote = fetched(complete)
-        # Jobs read label tables from here; they may run without network.
+        # Jobs read label tables from local files, since they may have no network.
         if remote and workflow.is_main_process:
             check_remote(storage_client(), remote)
-        return local, {one.path: one for one in remote}, lookups.shard_counts(local)
+        return local, {fetched_object.path: fetched_object for fetched_object in remote}, lookups.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 
 
 CONFIG, REMOTE, SHARDS = checked(config)
-# Jobs read settings there that decide no result: as a parameter, a change of them would be a reason to train again.
+# Jobs read settings that decide no result from here. As parameters, a change of them would train networks again.
 config.update(CONFIG.model_dump())
 RESULTS = CONFIG.results
 GRADE_NAMES = CONFIG.data.grade_names
@@ -81,7 +81,7 @@ DATA_SETS = lookups.data_sets(CONFIG)
 MODELS = Models.of(CONFIG)
 # Splits of the training set.
 TRAINING_SPLITS = lookups.held_out_splits(CONFIG)
-# Each folder of new images has a folder of predictions of its own.
+# Each folder of new images has its own folder of predictions.
 PREDICTED = sources.folder_name(CONFIG.images or "none")
 
 

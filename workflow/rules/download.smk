@@ -1,9 +1,9 @@
-# Photographs and weights that are in object storage, fetched on the submit host so that jobs need no network.
+# Images and weights in object storage. The submit host fetches them, so that jobs need no network.
 
 
 @functools.cache
 def stored(path):
-    """What the storage has of that which is fetched as `path`."""
+    """Objects in the storage that are fetched as `path`."""
     find = object_storage.find_below if REMOTE[path].kind == "folder" else lambda *place: [object_storage.find(*place)]
     try:
         return find(storage_client(), REMOTE[path].url)
@@ -12,23 +12,29 @@ def stored(path):
 
 
 def remote_state(path):
-    """A digest of it. None where jobs run: Snakemake compares and records what the process says that submits them."""
+    """Digest of the state of the objects that are fetched as `path`. None in the process of a job.
+
+    Snakemake compares and records the value of the process that submits jobs.
+    """
     return object_storage.state(stored(path)) if workflow.is_main_process else None
 
 
 def remote_url(name):
-    """Parameter function: the address of what is fetched as `name`."""
+    """Parameter function: address of the objects that are fetched as `name`."""
     return lambda wildcards: REMOTE[path("downloaded", name.format(**wildcards))].url
 
 
 def state_of(name):
-    """Parameter function: its state. Of a parameter that is derived from an output, Snakemake would see no change."""
+    """Parameter function: state of the objects that are fetched as `name`.
+
+    Snakemake would notice no change of a parameter that is derived from an output.
+    """
     return lambda wildcards: remote_state(path("downloaded", name.format(**wildcards)))
 
 
 def remote_paths(kind):
-    """Where what is of a kind (folder, archive, table, weights) is fetched to."""
-    return [path for path, one in REMOTE.items() if one.kind == kind]
+    """Local paths of the objects of a kind: folder, archive, table or weights."""
+    return [path for path, remote in REMOTE.items() if remote.kind == kind]
 
 
 if REMOTE:
@@ -38,7 +44,7 @@ if REMOTE:
         download_archive,
         download_weights,
 
-    # One job a folder, however many images it has.
+    # One job fetches a whole folder.
     rule download_folder:
         output:
             folder=directory(path("downloaded", "{data_set}-{number}")),
@@ -53,7 +59,7 @@ if REMOTE:
         script:
             "../scripts/download.py"
 
-    # Gone once it is unpacked.
+    # Snakemake deletes the archive after it is unpacked.
     rule download_archive:
         output:
             archive=temp(path("downloaded", "{data_set}-{number}.zip")),

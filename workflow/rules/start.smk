@@ -6,16 +6,16 @@ IMAGE = "retinaflow.sif"
 
 @functools.cache
 def begin_run():
-    """Check what a run needs, and lock the results folder until this process ends; returns the lock."""
+    """Check the needs of a run, and lock the results folder until this process ends. Return the lock."""
     warn_of_two_profiles()
     check_container()
     return claim_results()
 
 
 def begin_hosted_run(wildcards):
-    """Input function: no files. Begins a run before its first job is considered, unless it is a dry run.
+    """Input function without files. It begins a run before its first job, except in a dry run.
 
-    Under `module:`, Snakemake drops `onstart`; a workflow that includes this one may have its own.
+    Under `module:`, Snakemake drops `onstart`. A workflow that includes this one may have its own.
     """
     if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
         begin_run()
@@ -31,11 +31,11 @@ def claim_results():
 
 
 def warn_of_two_profiles():
-    """Warn if profiles/default, which describes this machine, bounds jobs that other machines run."""
+    """Warn if profiles/default, which describes this machine, limits jobs on other machines."""
     if workflow.non_local_exec and workflow.resource_settings.cores:
         logger.warning(
-            "All jobs together are bounded by the cores and GPUs of this machine, as profiles/default has them. Name "
-            "your profile with --workflow-profile, which replaces it."
+            "profiles/default limits all jobs together to the cores and GPUs of this machine. Name your profile with "
+            "--workflow-profile, which replaces it."
         )
 
 
@@ -43,6 +43,6 @@ def check_container():
     """Check that the container image exists before Apptainer runs jobs in it."""
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method and not Path(IMAGE).exists():
         raise WorkflowError(
-            f"{IMAGE}: no such file; --software-deployment-method apptainer needs this image. Make it: "
+            f"{IMAGE}: no such file. --software-deployment-method apptainer needs this image. Make it: "
             f"apptainer build {IMAGE} envs/retinaflow.def"
         )

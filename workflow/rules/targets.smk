@@ -1,10 +1,11 @@
-# Files that each target of the command line asks for.
+# Files of each target of the command line.
 
 
 def inventory_output():
-    """Files of `snakemake preflight`: inventories, problems, and everything they are made of.
+    """Files of `snakemake preflight`: inventories, problems, and all files that they depend on.
 
-    Snakemake records a failed job like a finished one. Its outputs are made again only if a target asks for them; otherwise results of an earlier run of the job would count as up to date.
+    Snakemake records a failed job like a finished one. It makes the outputs of the job again only if a target lists them.
+    Otherwise, results of an earlier run of the job would count as up to date.
     """
     return [
         path("inventory", "problems.csv"),
@@ -20,14 +21,14 @@ def inventory_output():
 
 
 def final_output():
-    """Files of the default target: the outputs of every stage, for the same reason."""
+    """Files of the default target: the outputs of every stage, for the reason in `inventory_output`."""
     return [
         *inventory_output(),
         *split_tables("train"),
         *[path("organized", split, "index.csv") for split in SHARDS],
         *[file for network in CONFIG.models for file in shard_files(network, SHARDS, "npy")],
         *remote_paths("weights"),
-        *[path("models", run, "model.keras") for run in MODELS.training_runs],
+        *[path("models", training_run, "model.keras") for training_run in MODELS.training_runs],
         *[
             table
             for model in MODELS.names
@@ -35,7 +36,11 @@ def final_output():
             for table in raw_outputs_of([model], split)
         ],
         *(
-            [path("scores", run, split, "features.npy") for run in MODELS.training_runs for split in MODELS.scored]
+            [
+                path("scores", training_run, split, "features.npy")
+                for training_run in MODELS.training_runs
+                for split in MODELS.scored
+            ]
             if "eye_stacking" in MODELS.eye_kinds
             else []
         ),
@@ -45,7 +50,7 @@ def final_output():
 
 
 def probe_output():
-    """Files of `snakemake probe` and everything they are made of, for the same reason."""
+    """Files of `snakemake probe` and all files that they depend on, for the reason in `inventory_output`."""
     networks = CONFIG.models
     return [
         *[path("features", network, f"{split}.npy") for network in networks for split in TRAINING_SPLITS],
@@ -56,17 +61,20 @@ def probe_output():
 
 def explained():
     """Files of `snakemake explain`."""
-    return [path("explain", run, f"{MODELS.scored[-1]}.png") for run in MODELS.training_runs]
+    return [path("explain", training_run, f"{MODELS.scored[-1]}.png") for training_run in MODELS.training_runs]
 
 
 def exported():
     """Files of `snakemake export`."""
     names = ["differences.csv", *(EXPORTED[kind] for kind in CONFIG.export.formats)]
-    return [path("export", "export.md"), *[path("export", run, name) for run in MODELS.training_runs for name in names]]
+    return [
+        path("export", "export.md"),
+        *[path("export", training_run, name) for training_run in MODELS.training_runs for name in names],
+    ]
 
 
 def report_output():
-    """Files of `snakemake report`, and the results that the report shows beside them."""
+    """Files of `snakemake report`, and other results that the report shows."""
     return [
         *final_output(),
         *[

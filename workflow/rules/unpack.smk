@@ -1,18 +1,18 @@
-# Unpack archives of images, as they were downloaded.
+# Unpack archives of images.
 
 
 def archive_source(wildcards):
-    """The archive, or folder inside one, that a data set's images come from."""
+    """Archive, or folder inside an archive, with images of a data set."""
     return DATA_SETS[wildcards.data_set].images[int(wildcards.number)]
 
 
 def archive_file(wildcards):
-    """The file of that archive."""
+    """File of the archive."""
     return str(archives.split_archive(archive_source(wildcards))[0])
 
 
 def archive_listing(wildcards):
-    """What tells one state of that archive from another."""
+    """Digest of the state of the archive."""
     file = archive_file(wildcards)
     return remote_state(file) if file in REMOTE else archives.listing(archive_source(wildcards))
 

@@ -1,8 +1,8 @@
-# ImageNet weights, fetched on the submit host so that jobs need no internet.
+# ImageNet weights. The submit host fetches them, so that jobs need no internet.
 
 
 def weights_of(network):
-    """The weights file that a network starts from, if any."""
+    """File of the initial weights of a network. Empty for random weights."""
     weights = CONFIG.models[network].weights
     if weights == "random":
         return []
@@ -10,7 +10,7 @@ def weights_of(network):
 
 
 def fetched_weights():
-    """The weights files that have to be fetched."""
+    """Files of weights that have to be fetched."""
     return remote_paths("weights") + [
         file for network in CONFIG.models for file in weights_of(network) if file == path("weights", f"{network}.h5")
     ]

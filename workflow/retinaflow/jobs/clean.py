@@ -1,4 +1,4 @@
-"""Shards, features and checkpoints that the configuration does not use: list and remove them."""
+"""List and remove shards, features and checkpoints that the configuration does not use."""
 
 import os
 import shutil
@@ -19,16 +19,16 @@ class Unused(NamedTuple):
 
 
 def find_unused(config: Configuration) -> list[Unused]:
-    """Files and folders below the results folder that no model of the configuration uses.
+    """List files and folders below the results folder that no model of the configuration uses.
 
     These are shards of other variants, splits and numbers, features of other networks, and checkpoints of other
-    training runs. All else in the results folder is left alone.
+    training runs. Other files in the results folder are not listed.
 
     Args:
         config: The complete configuration, with paths for remote addresses. Its label tables are read.
 
     Returns:
-        Unused files and folders by path; the size of a folder counts a hard link once.
+        Unused files and folders, sorted by path. The size of a folder counts a hard link once.
     """
     results = Path(config.results)
     unused = [*_unused_shards(results / "shards", config), *_unused_features(results / "features", config)]
@@ -40,7 +40,7 @@ def remove_unused(config: Configuration) -> list[Unused]:
     """Remove what ``find_unused`` finds, and return it.
 
     Raises:
-        RetinaflowError: if a workflow run uses the results folder.
+        RetinaflowError: A workflow run uses the results folder.
     """
     with lock(Path(config.results)):
         unused = find_unused(config)

@@ -1,4 +1,4 @@
-"""Code that a script depends on: library modules it imports, and a digest of what they compute."""
+"""Code that a script depends on: the library modules that it imports, and a digest of their code."""
 
 import ast
 import functools
@@ -11,8 +11,8 @@ from typing import Any
 from retinaflow.errors import RetinaflowError
 
 LIBRARY = "retinaflow"
-# Code that decides no result: a change of it is no reason to run a job again.
-# Classes of settings hold values, and the values are parameters of the jobs.
+# Code that decides no result. A change of it does not run a job again. Settings are classes of values. These values
+# are parameters of the jobs.
 UNTRACKED = (
     f"{LIBRARY}.config.root",
     f"{LIBRARY}.jobs",
@@ -31,20 +31,20 @@ def library_folder() -> Path:
 
 
 def code_digests(script: Path, library: Path | None = None) -> dict[str, str]:
-    """Digest the library code that a script reaches, package by package.
+    """Digest the library code that a script imports, package by package.
 
-    The digest is of the syntax trees without comments, docstrings and layout, so a change of words keeps it.
+    The digest covers the syntax trees without comments, docstrings and layout. A change of words does not change it.
 
     Args:
-        script: Python file. Its imports are followed through the library, those inside functions included.
-        library: Folder of the package ``retinaflow``; by default, of the one that this process imports.
+        script: Python file. Its imports, including those inside functions, are followed through the library.
+        library: Folder of the package ``retinaflow``. The default is the package that this process imports.
 
     Returns:
         A digest of 12 hexadecimal digits for each package, such as ``{"data": ..., "storage": ...}``, by name. A module
-        at the top, such as ``errors``, stands for itself.
+        at the top, such as ``errors``, has its own entry.
 
     Raises:
-        RetinaflowError: if an import cannot be followed, so that a change behind it would go unnoticed.
+        RetinaflowError: An import cannot be followed. A change of its code would not be noticed.
     """
     folder = library or library_folder()
     packages: dict[str, list[str]] = {}
@@ -57,15 +57,15 @@ def code_digests(script: Path, library: Path | None = None) -> dict[str, str]:
 
 
 def one_digest(digests: Mapping[str, str]) -> str:
-    """Join the digests of ``code_digests`` to one text, for a cache that does not tell packages apart."""
+    """Join the digests of ``code_digests`` to one text, for a cache with one key."""
     return " ".join(f"{package}:{digest}" for package, digest in sorted(digests.items()))
 
 
 def reached_modules(script: Path, library: Path) -> set[str]:
-    """Full names of the tracked library modules that a script imports, itself or through others.
+    """Full names of the tracked library modules that a script imports, directly or through other modules.
 
     Raises:
-        RetinaflowError: if an import cannot be followed.
+        RetinaflowError: An import cannot be followed.
     """
     reached: set[str] = set()
     to_read = [script]
@@ -78,10 +78,10 @@ def reached_modules(script: Path, library: Path) -> set[str]:
 
 @functools.cache
 def imported_modules(file: Path, library: Path) -> frozenset[str]:
-    """Full names of the library modules that a Python file imports itself.
+    """Full names of the library modules that a Python file imports directly.
 
     Raises:
-        RetinaflowError: if an import of the library is relative, by a computed name, or of a module without a file.
+        RetinaflowError: An import of the library is relative, has a computed name, or names a module without a file.
     """
     found: set[str] = set()
     for node in ast.walk(_parsed(file)):
@@ -114,20 +114,21 @@ def _imported_names(node: ast.ImportFrom, file: Path, library: Path) -> Iterator
         if alias.name == "*":
             raise _unfollowed(file, node, found=f"`from {module} import *`", expected="the names one by one")
         inner = f"{module}.{alias.name}"
-        # A module of a package, or else a name inside a module.
+        # The name is a module of a package, or else a name inside a module.
         yield inner if _module_file(inner, library).is_file() else _existing(module, file, node=node, library=library)
 
 
 def _existing(name: str, file: Path, *, node: ast.AST, library: Path) -> str:
     if not _module_file(name, library).is_file():
-        raise _unfollowed(file, node, found=f"{name}, which is no module", expected="a module of the library")
+        raise _unfollowed(file, node, found=f"{name}, which is not a module", expected="a module of the library")
     return name
 
 
 def _unfollowed(file: Path, node: ast.AST, *, found: str, expected: str) -> RetinaflowError:
     line = getattr(node, "lineno", 0)
     return RetinaflowError(
-        f"{file}, line {line}: {found}; expected {expected}. A change of code behind it would not run the stage again."
+        f"{file}, line {line}: found {found}, expected {expected}. Otherwise, a change of the "
+        "imported code would not run the stage again."
     )
 
 
@@ -160,11 +161,11 @@ def _digest(file: Path) -> str:
 
 
 def _describe(value: Any, lines: list[str]) -> None:
-    """Append a text of a syntax tree that is the same for every version of Python which has its nodes."""
+    """Append a text of a syntax tree. It is the same in every version of Python that has its nodes."""
     if isinstance(value, ast.AST):
         lines.append(type(value).__name__)
         for field, inner in ast.iter_fields(value):
-            # Fields that a newer Python adds are empty in code that does not use them.
+            # Newer versions of Python add fields. They are empty in code that does not use them.
             if inner is not None and inner != [] and field != "type_comment":
                 lines.append(field)
                 _describe(inner, lines)
@@ -179,5 +180,5 @@ def _describe(value: Any, lines: list[str]) -> None:
 
 
 def _is_docstring(node: Any) -> bool:
-    """Whether a statement is text alone: a docstring, also of an attribute."""
+    """Whether a statement is only text: a docstring, also of an attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

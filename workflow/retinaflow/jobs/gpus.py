@@ -1,9 +1,9 @@
-"""Give each job GPUs of its own, and say which job has which: ``retinaflow gpus``, or ``make gpus``.
+"""GPUs of jobs: each job gets its own, and ``retinaflow gpus`` (``make gpus``) lists the job of each GPU.
 
-A job has a device as long as it holds the lock (flock) on that device's file. The lock ends with the process, so that
-nothing is left to unlock, even by ``kill -9``. Files and ``CUDA_VISIBLE_DEVICES`` name devices by the UUIDs that
-nvidia-smi lists, which mean the same under every mask and in whatever order CUDA counts. What a scheduler lets a job
-see bounds it like any other mask; the locks do no harm there, and help where devices are not confined.
+A job has a device as long as it holds the lock (flock) on the file of the device. The lock ends with the process, even
+after ``kill -9``. Files and ``CUDA_VISIBLE_DEVICES`` name devices by the UUIDs of nvidia-smi, which are the same under
+every mask and in every order of CUDA. A scheduler can limit a job to some devices by a mask. The locks are harmless
+there, and they help if the scheduler does not confine devices.
 """
 
 import fcntl
@@ -27,21 +27,24 @@ from retinaflow.errors import RetinaflowError
 
 log = logging.getLogger(__name__)
 
-# Where the jobs of all users of a machine meet: $TMPDIR and /run/user are a user's own; /tmp is a job's own on some
-# clusters, and swept more often.
+# Folder of the lock files, which jobs of all users share. $TMPDIR and /run/user belong to one user. On some clusters,
+# /tmp belongs to one job, and it is swept more often.
 LOCKS = Path("/var/tmp")  # noqa: S108
 MASK = "CUDA_VISIBLE_DEVICES"
 RECORD = ("job", "folder", "user", "process", "since")
 
-# Open while this process has its devices.
+# Descriptors of the lock files, open while this process has its devices.
 _held: list[int] = []
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, or an instance (MIG) of one that is split up.
+    """A GPU, or an instance (MIG) of a GPU.
 
-    ``index`` is what nvidia-smi counts, as ``0`` or ``0:1``; ``uuid`` what CUDA and lock files know the device by.
+    Attributes:
+        index: Index of nvidia-smi, such as ``0``, or ``0:1`` for an instance.
+        uuid: Identifier in CUDA and in the names of lock files.
+        name: Name of the product.
     """
 
     index: str
@@ -53,12 +56,20 @@ class Device:
 
 
 def claim(count: int, job: str) -> list[Device]:
-    """Take ``count`` devices that no other job has, for as long as this process lives, and let CUDA see no others.
+    """Claim devices that no other job has until this process ends, and hide all others from CUDA.
 
-    Call once, before Keras is imported. ``job`` is what others are told of who has them. Waits while too few are free.
-    Without a GPU, or with a ``count`` of 0, nothing is taken and ``CUDA_VISIBLE_DEVICES`` stays as it is.
+    The call waits while too few devices are free. Call it once, before the import of Keras. Without a GPU, or with a
+    ``count`` of 0, nothing is claimed and ``CUDA_VISIBLE_DEVICES`` does not change.
 
-    Raises ``RetinaflowError`` if this process may see fewer than ``count`` devices, or a lock file cannot be used.
+    Args:
+        count: Number of devices.
+        job: Name of this job for messages to other jobs.
+
+    Returns:
+        The claimed devices.
+
+    Raises:
+        RetinaflowError: This process may see fewer than ``count`` devices, or a lock file cannot be used.
     """
     if not count:
         return []
@@ -66,19 +77,19 @@ def claim(count: int, job: str) -> list[Device]:
     found = visible(mask, installed())
     if not found:
         if mask is not None:
-            log.info("no GPU is taken: %s is %r", MASK, mask)
+            log.info("no GPU is claimed: %s is %r", MASK, mask)
         return []
     if len(found) < count:
-        limit = "" if mask is None else f", which {MASK}={mask} leaves"
+        limit = "" if mask is None else f" under {MASK}={mask}"
         raise RetinaflowError(
-            f"{job} asks for {count} GPUs, but found {len(found)}{limit}: {', '.join(map(str, found))}. Ask for "
+            f"{job} requests {count} GPUs, but found {len(found)}{limit}: {', '.join(map(str, found))}. Request "
             f"{len(found)} at most (resource `gpu`)."
         )
-    said = ""
+    last = ""
     while not (taken := _take(found, count)):
-        if (message := _waiting(found, count)) != said:
-            log.info(said := message, extra={"screen": True})
-        time.sleep(random.uniform(0.5, 1.5))  # noqa: S311  two jobs that want the same must not meet again and again
+        if (message := _waiting(found, count)) != last:
+            log.info(last := message, extra={"screen": True})
+        time.sleep(random.uniform(0.5, 1.5))  # noqa: S311  Random times keep two jobs from meeting again and again.
     for descriptor in taken.values():
         _sign(descriptor, job)
     _held.extend(taken.values())
@@ -88,7 +99,7 @@ def claim(count: int, job: str) -> list[Device]:
 
 
 def installed() -> list[Device]:
-    """The devices of this machine, or those that a container or scheduler shows; none where nvidia-smi names none."""
+    """List the devices of this machine, or those that a container or scheduler shows. Empty without nvidia-smi."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -97,7 +108,7 @@ def installed() -> list[Device]:
             [program, "-L"], capture_output=True, text=True, errors="replace", timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("nvidia-smi does not answer, so no GPU is known: %s", error)
+        log.warning("nvidia-smi does not answer, so no GPU is used: %s", error)
         return []
     if result.returncode:
         log.warning("nvidia-smi failed: %s", " ".join((result.stdout + result.stderr).split()))
@@ -105,7 +116,7 @@ def installed() -> list[Device]:
 
 
 def listed(text: str) -> list[Device]:
-    """The devices in what ``nvidia-smi -L`` prints; for a GPU that is split up, its instances: they alone compute."""
+    """List the devices in the output of ``nvidia-smi -L``. A GPU with instances is replaced by them."""
     found: list[Device] = []
     gpu = None
     for line in map(str.strip, text.splitlines()):
@@ -120,11 +131,11 @@ def listed(text: str) -> list[Device]:
 
 
 def visible(mask: str | None, found: Sequence[Device]) -> list[Device]:
-    """Those of ``found`` that ``mask``, a value of ``CUDA_VISIBLE_DEVICES``, leaves, in its order.
+    """Select the devices that ``mask``, a value of ``CUDA_VISIBLE_DEVICES``, allows, in its order.
 
-    It names devices by nvidia-smi's index or by UUID, which may be cut short where one device alone fits; what follows
-    a wrong name does not count. An index stands for all instances of a GPU that is split up. Where nothing was
-    ``found``, as without nvidia-smi, names are taken as they are.
+    The mask names devices by the index of nvidia-smi or by UUID. A UUID can be shortened if only one device matches.
+    Names after a wrong one do not count. An index selects all instances of a GPU. If nothing was ``found``, as without
+    nvidia-smi, the names themselves are returned as devices.
 
     Source: https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
     """
@@ -148,9 +159,10 @@ def visible(mask: str | None, found: Sequence[Device]) -> list[Device]:
 
 
 def holder(device: Device) -> dict[str, str] | None:
-    """What the job that has ``device`` says of itself, with the keys ``RECORD``; None if no process has it.
+    """Return the record of the job that has ``device``, with the keys ``RECORD``. None if no process has it.
 
-    Raises ``RetinaflowError`` if the lock file cannot be read.
+    Raises:
+        RetinaflowError: The lock file cannot be read.
     """
     path = _lock_file(device)
     try:
@@ -166,22 +178,22 @@ def holder(device: Device) -> dict[str, str] | None:
         raise _unusable(path, str(error.strerror)) from error
     try:
         record = json.loads(text)
-        said = {key: str(record[key]) for key in RECORD}
-    except (ValueError, KeyError, TypeError, RecursionError):  # the job is just signing, or the disk is full
-        said = dict.fromkeys(RECORD, "?")
-    # Anybody may write there; what they wrote must not reach into a terminal.
-    return {key: "".join(filter(str.isprintable, value)) for key, value in said.items()}
+        entries = {key: str(record[key]) for key in RECORD}
+    except (ValueError, KeyError, TypeError, RecursionError):  # The job is writing it, or the disk is full.
+        entries = dict.fromkeys(RECORD, "?")
+    # Every user may write to the file. Control characters must not reach a terminal.
+    return {key: "".join(filter(str.isprintable, value)) for key, value in entries.items()}
 
 
 def table() -> str:
-    """A table of all devices of this machine, whatever ``CUDA_VISIBLE_DEVICES`` says, and the jobs that have them."""
+    """Text table of all devices of this machine, without regard to ``CUDA_VISIBLE_DEVICES``, and of their jobs."""
     devices = installed() or visible(os.environ.get(MASK), [])
     if not devices:
-        return "no GPU: nvidia-smi is not there or lists none"
+        return "no GPU: nvidia-smi is missing or lists none"
     rows = [("GPU", "name", *RECORD)]
     for device in devices:
-        said = holder(device)
-        rows.append((device.index, device.name, *(said.values() if said else ("free", "", "", "", ""))))
+        record = holder(device)
+        rows.append((device.index, device.name, *(record.values() if record else ("free", "", "", "", ""))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -189,7 +201,7 @@ def table() -> str:
 
 
 def _take(found: Sequence[Device], count: int) -> dict[Device, int]:
-    """The first ``count`` devices that are free, with the descriptors that hold them; none if fewer are."""
+    """Lock the first ``count`` free devices and return their descriptors. Empty if fewer are free."""
     taken: dict[Device, int] = {}
     for device in found:
         descriptor = _lock(_lock_file(device))
@@ -197,7 +209,7 @@ def _take(found: Sequence[Device], count: int) -> dict[Device, int]:
             taken[device] = descriptor
         if len(taken) == count:
             return taken
-    # Kept while waiting for others, they could be what another job waits for.
+    # Another job could wait for these devices while this job waits for others.
     for descriptor in taken.values():
         os.close(descriptor)
     return {}
@@ -208,14 +220,14 @@ def _lock_file(device: Device) -> Path:
 
 
 def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock on ``path``, or None if another has it."""
+    """Return a descriptor that holds the lock on ``path``, or None if another process has it."""
     try:
         while True:
             descriptor = _open(path)
             status = os.fstat(descriptor)
-            # With a second name it could be anybody's file, put there to be written to.
+            # A file with a second name can be a link to the file of another user.
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise _unusable(path, "no plain file")
+                raise _unusable(path, "this is not a plain file")
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -223,7 +235,7 @@ def _lock(path: Path) -> int | None:
                 return None
             if os.fstat(descriptor).st_nlink:
                 return descriptor
-            os.close(descriptor)  # swept away in between: who comes next would lock another file
+            os.close(descriptor)  # The file was deleted meanwhile. The next job would lock a new one.
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
 
@@ -231,41 +243,41 @@ def _lock(path: Path) -> int | None:
 def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
-        # Not with O_CREAT at once: where everybody may write, Linux refuses that for another user's file.
+        # Open without O_CREAT first. In folders that all users may write to, Linux refuses O_CREAT for files of others.
         with suppress(FileNotFoundError):
             return os.open(path, flags)
         with suppress(FileExistsError):
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL)
-            os.fchmod(descriptor, 0o666)  # for all users, whatever the umask
+            os.fchmod(descriptor, 0o666)  # All users may write, independent of the umask.
             return descriptor
 
 
 def _unusable(path: Path, reason: str) -> RetinaflowError:
     return RetinaflowError(
-        f"{path}: {reason}. Who has which GPU is told apart there, by a plain file that all users may write to. Remove "
-        f"it, or have its owner do so, and see to it that you may write to {path.parent}; or ask for no GPU (resource "
-        f"`gpu` 0) and set {MASK} yourself."
+        f"{path}: {reason}. Jobs record there which GPU they use, in a plain file that all users may write to. Remove "
+        f"the file, or ask its owner to do so, and check that you may write to {path.parent}. Or request no GPU "
+        f"(resource `gpu` 0) and set {MASK} yourself."
     )
 
 
 def _sign(descriptor: int, job: str) -> None:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container that has no name for its user
+    except (KeyError, OSError):  # The container has no name for its user.
         user = str(os.getuid())
     process = f"{os.getpid()} on {os.uname().nodename}"
     since = datetime.now().isoformat(" ", "seconds")
     record = dict(zip(RECORD, (job, str(Path.cwd()), user, process, since), strict=True))
-    with suppress(OSError):  # of a full disk: the lock holds without it
+    with suppress(OSError):  # On a full disk, the lock works without the record.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(record).encode(), 0)
 
 
 def _waiting(found: Sequence[Device], count: int) -> str:
     jobs = [
-        f"{device} by {said['job']} in {said['folder']} ({said['user']}, process {said['process']}, {said['since']})"
+        f"{device} by {job['job']} in {job['folder']} ({job['user']}, process {job['process']}, {job['since']})"
         for device in found
-        if (said := holder(device))
+        if (job := holder(device))
     ]
     return f"waiting for {count} of {len(found)} GPUs; in use: {'; '.join(jobs)}"
 
@@ -275,5 +287,5 @@ def _release() -> None:
         os.close(_held.pop())
 
 
-# A lock lasts as long as any process has its descriptor: programs that this one starts do not, copies of it would.
+# A lock lasts as long as any process has its descriptor. Forked processes inherit it, started programs do not.
 os.register_at_fork(after_in_child=_release)

@@ -1,4 +1,4 @@
-"""Log of a job: to its file and to the terminal, with whatever ended it."""
+"""Log of a job, in its file and on the terminal, with the reason for its end."""
 
 import errno
 import faulthandler
@@ -20,36 +20,36 @@ from typing import TextIO
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs import progress
 
-# Name of the variable with the number of the process that started the job and without which it should not go on.
+# Variable with the number of the process that started the job. The job ends when this process ends.
 PARENT = "RETINAFLOW_PARENT"
-# And with the number of the process that shows the progress of jobs on a screen (`snakemake_logger_plugin_retinaflow`).
+# Variable with the number of the process that shows progress on a screen (`snakemake_logger_plugin_retinaflow`).
 SCREEN = "RETINAFLOW_SCREEN"
 
-ORPHANED = b"ended, because the snakemake that started this job was killed; run again to go on\n"
+ORPHANED = b"ended, because the snakemake that started this job was killed; run again to resume\n"
 
 CURES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
     errno.EROFS: "choose a results folder that can be written to",
-    errno.EACCES: "see to it that you may read or write there",
-    errno.EPERM: "see to it that you may read or write there",
+    errno.EACCES: "check that you may read and write there",
+    errno.EPERM: "check that you may read and write there",
 }
 
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
-    """Send log lines to ``path`` and to standard error; turn an exception into a logged one and exit status 1.
+    """Write log lines to ``path`` and to standard error. Log an exception and exit with status 1.
 
-    All else that is written to standard error, by other libraries too, goes to ``path`` alone. So do the log lines if
-    the process that started the job shows its progress. That process finds warnings, and lines with ``screen`` in their
-    ``extra``, in the progress file (``progress``).
+    Other text on standard error, also of other libraries, is written only to ``path``. If the process that started the
+    job shows progress, log lines are written only to ``path`` too. This process finds warnings, and lines with
+    ``screen`` in their ``extra``, in the progress file (``progress``).
 
-    A ``RetinaflowError`` shows its message alone on the terminal, since nobody has to read our code to act on it; so
-    does what the system says of full disks and missing permissions. SIGTERM and an interrupt end the job with a line
-    in the log. A crash leaves the traceback of all threads there.
+    For a ``RetinaflowError``, the terminal shows only the message. The same applies to full disks and missing
+    permissions. SIGTERM and an interrupt end the job with a line in the log. A crash leaves the traceback of all
+    threads in the log.
 
-    Snakemake deletes a log before it tries again. So the file has a second name, ``path`` with ``.attempt-1`` and so on
-    before its suffix, that only success removes.
+    Snakemake deletes a log before another attempt. The file therefore has a second name, ``path`` with ``.attempt-1``
+    and so on before its suffix. Only success removes this name.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def job_log(path: str | Path) -> Iterator[None]:
         handlers=[logging.StreamHandler(stream), *filter(None, others)],
         force=True,
     )
-    logging.raiseExceptions = False  # a log on a full disk must not hide why the job ended
+    logging.raiseExceptions = False  # A full disk must not hide the reason for the end of the job.
     faulthandler.enable(stream)
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
     _end_with(parent, stream)
@@ -98,15 +98,16 @@ def job_log(path: str | Path) -> Iterator[None]:
 
 
 def _take_standard_error(log: TextIO) -> tuple[logging.Handler, Callable[[], None]]:
-    """Send what is written to file descriptor 2 to ``log``.
+    """Redirect file descriptor 2 to ``log``.
 
-    Returns a handler that writes to where it went before, and a function that sends it there again.
+    Returns:
+        A handler that writes to the former target, and a function that restores it.
     """
     try:
         own = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # no file
+    except (AttributeError, OSError, ValueError):  # Standard error is no file.
         own = -1
-    if own != 2:  # somebody else has taken it already
+    if own != 2:  # Another program has already redirected it.
         return logging.StreamHandler(sys.stderr), lambda: None
     before = os.dup(own)
     terminal = open(before, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
@@ -123,7 +124,7 @@ def _take_standard_error(log: TextIO) -> tuple[logging.Handler, Callable[[], Non
 
 
 def _open_attempt(path: Path) -> tuple[Path, TextIO]:
-    """The log of this attempt, and a file to write it to that ``path`` is another name of."""
+    """Path and open file of the log of this attempt. ``path`` becomes another name of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         attempt = path.with_name(f"{path.stem}.attempt-{number}{path.suffix}")
@@ -133,7 +134,7 @@ def _open_attempt(path: Path) -> tuple[Path, TextIO]:
     path.unlink(missing_ok=True)
     try:
         os.link(attempt, path)
-    except OSError:  # a file system without hard links
+    except OSError:  # The file system has no hard links.
         path.symlink_to(attempt.name)
     return attempt, stream
 
@@ -145,35 +146,34 @@ def _explain(message: str, terminal: logging.Handler) -> None:
 
 
 def _refusal(error: BaseException | None) -> str:
-    """What the system refused and what to do about it, if that is at the root of ``error``; otherwise nothing."""
+    """Refusal of the system that caused ``error``, with a cure. Empty if there is none."""
     while error:
-        # h5py puts what the system said into a text.
-        told = re.search(r"name = '([^']*)'.*errno = (\d+),", str(error), re.DOTALL)
-        name, number = (told[1], int(told[2])) if told else (getattr(error, n, None) for n in ("filename", "errno"))
+        # The error of h5py has file and number only in its text.
+        match = re.search(r"name = '([^']*)'.*errno = (\d+),", str(error), re.DOTALL)
+        name, number = (match[1], int(match[2])) if match else (getattr(error, n, None) for n in ("filename", "errno"))
         if number in CURES:
             place = f"{os.fspath(name)}: " if name else ""
-            return f"{place}{os.strerror(number)}. Nothing that was finished is lost: {CURES[number]} and run again."
+            return f"{place}{os.strerror(number)}. Finished results are not lost: {CURES[number]} and run again."
         error = error.__cause__
     return ""
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     name = signal.Signals(number).name
-    logging.error("ended by %s; run again to go on", name)
+    logging.error("ended by %s; run again to resume", name)
     raise SystemExit(128 + number)
 
 
 def _end_with(parent: str | None, stream: TextIO) -> None:
-    """End this process at once when the process ``parent`` is gone: nobody would know what it goes on to write."""
+    """End this process at once when the process ``parent`` ends, since no process would record its further outputs."""
     if not parent:
         return
 
     def watch() -> None:
         _wait_for_end(int(parent))
-        with suppress(OSError):  # past the locks of logging: whoever holds them may wait for a terminal that is gone
-            os.write(
-                stream.fileno(), b"ended, because the snakemake that started this job was killed; run again to go on\n"
-            )
+        # A thread that holds a lock of logging can wait for a closed terminal, so write directly to the file.
+        with suppress(OSError):
+            os.write(stream.fileno(), ORPHANED)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

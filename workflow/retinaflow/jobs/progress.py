@@ -1,11 +1,11 @@
 """Progress of a job for the screen of the run: lines of JSON in a file beside its log.
 
-A line is an object. It describes the present state of the job by ``step`` (a short text), ``left`` (seconds to come) or
-``share`` (0 to 1, done so far), and ``result`` (a short text about the outcome). Or it has a ``message`` for the user.
-The last line without a message is valid.
+A line is an object with the present state of the job, or with a ``message`` for the user. The state has ``step`` (a
+short text), ``left`` (remaining seconds) or ``share`` (0 to 1, done so far), and ``result`` (a short text about the
+outcome). The last line without a message is valid.
 
-Code that reports progress logs to ``LOGGER`` at level DEBUG, with the object as ``progress`` in ``extra``. So it needs
-neither this module nor a job.
+Code reports progress by a log record of ``LOGGER`` at level DEBUG, with the object as ``progress`` in ``extra``. It
+needs neither this module nor a job.
 """
 
 import json
@@ -18,13 +18,13 @@ from typing import Any
 
 LOGGER = "retinaflow.progress"
 
-_EVERY = 1.0  # seconds between two lines about one step
-_LARGEST = 500_000  # bytes, after which the file begins again
-_LONGEST = 20_000  # characters of a message
+_EVERY = 1.0  # Seconds between two lines about one step.
+_LARGEST = 500_000  # Bytes, after which the file begins again.
+_LONGEST = 20_000  # Characters of a message.
 
 
 class Writer(logging.Handler):
-    """Appends progress, warnings and what is meant for the user to a file that others read meanwhile."""
+    """Appends progress, warnings and messages for the user to a file that another process reads meanwhile."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -55,11 +55,11 @@ class Writer(logging.Handler):
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry).encode() + b"\n"
-        with suppress(OSError):  # a full disk ends no job by this
+        with suppress(OSError):  # A full disk must not end the job.
             if self._size + len(line) > _LARGEST:
                 os.ftruncate(self._descriptor, 0)
                 self._size = 0
-            # One call, so that nobody reads half a line unless it is the last.
+            # Write the line by one call, so that only the last line can be incomplete for a reader.
             os.write(self._descriptor, line)
             self._size += len(line)
 

@@ -16,7 +16,7 @@ def _as_list(value: Any) -> Any:
 
 
 class DataSetSettings(Section):
-    """Where the images and labels of a data set are."""
+    """Images and labels of a data set."""
 
     images: Annotated[Places, BeforeValidator(_as_list, json_schema_input_type=Place | Places)]
     """Folder of images (searched with its subfolders), a `.zip` archive of one, a folder inside an archive
@@ -48,26 +48,26 @@ class ProblemSettings(Section):
     bad_grade: Policy = "error"
     """A grade that is missing, fractional, negative, too large or otherwise unknown."""
     duplicate_image: Policy = "error"
-    """Two files with one image name; extension and case make no difference. `exclude` leaves out all of them."""
+    """Two files with one image name, without extension and case. `exclude` leaves out all of them."""
     duplicate_label: Policy = "error"
     """One image with different labels."""
     identical: Policy = "exclude"
-    """Images with the same bytes and grade. `exclude` keeps one of them: that of the training set, else the first by
-    name."""
+    """Images with the same bytes and grade. `exclude` keeps one of them: the one in the training set, or else the
+    first by name."""
     identical_conflict: Policy = "error"
-    """Images with the same bytes and different grades. `exclude` leaves out all of them, or only those of the test
-    set if the other is in the training set."""
+    """Images with the same bytes and different grades. `exclude` leaves out all of them. If one is in the training
+    set and one in the test set, it leaves out only those of the test set."""
     patient_in_both: Policy = "error"
     """A patient with images in training and test set. `exclude` leaves out those of the test set."""
 
 
 class DataSettings(Section):
-    """Images and labels, and what to do about problems in them."""
+    """Images and labels, and the policy for problems in them."""
 
     train: DataSetSettings
     """Images to train and validate on."""
     test: DataSetSettings | None = None
-    """Images that are only scored. Without it, models are scored on the validation split alone."""
+    """Images that are only scored. Without a test set, models are scored only on the validation split."""
     image_column: Text = "image"
     """Column of the label table with the image name."""
     grade_column: Text = "level"
@@ -85,13 +85,13 @@ class DataSettings(Section):
     """Regular expression that must match a whole image name. It has the group `patient` and may have the group `eye`.
     An image whose name does not match is a patient of its own."""
     on_problem: ProblemSettings = ProblemSettings()
-    """What to do about each kind of problem that the inventory finds: `error`, or `exclude` the image or label."""
+    """Policy for each kind of problem that the inventory finds: `error`, or `exclude` the image or label."""
     exclude_limit: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest share of the images of a data set that may be left out; more is an error. It also bounds the share of
-    its labels without an image."""
+    """Largest share of the images of a data set that may be left out. More is an error. The limit also applies to
+    labels without an image."""
     pixel_limit: Annotated[int, Field(ge=1, le=10000)] = 100
-    """Largest size of an image in megapixels, by its header, for a file of at most 8 bytes a pixel. A larger image is
-    not decoded, since few bytes can claim more pixels than fit into memory. An image of 100 megapixels needs up to
-    1.5 GB in each of up to 4 threads."""
+    """Largest size of an image in megapixels, by its header, for a file of at most 8 bytes per pixel. A larger image
+    is not decoded, since a small file can have more pixels than fit into memory. An image of 100 megapixels needs up
+    to 1.5 GB in each of up to 4 threads."""
     unpack_limit: Annotated[int, Field(ge=1)] = 200
     """Largest size in GiB of an unpacked archive."""

@@ -14,13 +14,13 @@ class FeatureSettings(Section):
 
     views: Annotated[int, Field(ge=1, le=1000)] = 1
     """Views of each image: the image itself, then random changes of it by `augment` of its model. Features are the
-    mean and the standard deviation over the views. Each view takes as long as scoring once."""
+    mean and the standard deviation over the views. Each view takes as long as one scoring."""
 
 
 class BackboneFeatureSettings(Section):
     """The settings that decide the features of a backbone.
 
-    A script makes it of its parameters: ``BackboneFeatureSettings.model_validate(snakemake.params.settings)``.
+    A script creates it from its parameters: ``BackboneFeatureSettings.model_validate(snakemake.params.settings)``.
     """
 
     backbone: Text
@@ -36,7 +36,7 @@ class BackboneFeatureSettings(Section):
     views: int
     """Views of each image."""
     augment: AugmentSettings | None
-    """Random changes of the views but the first; none for one view."""
+    """Random changes of all views but the first. None for one view."""
 
     @classmethod
     def of(cls, model: TrainingSettings, features: FeatureSettings) -> "BackboneFeatureSettings":

@@ -6,7 +6,7 @@ from retinaflow.settings.section import Section
 
 
 class OrganizeSettings(Section):
-    """How the class folders are made."""
+    """Class folders of the images."""
 
     mode: Literal["symlink", "hardlink", "copy"] = "symlink"
-    """How an image gets into its class folder. The source folder is never changed."""
+    """Kind of the file in the class folder. The source folder is never changed."""

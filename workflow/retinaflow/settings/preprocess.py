@@ -8,7 +8,7 @@ from retinaflow.settings.section import Section
 
 
 class PreprocessSettings(Section):
-    """How images become arrays."""
+    """Conversion of images to arrays."""
 
     crop: Literal["none", "trim", "circle"] = "trim"
     """`none` keeps the whole image. `trim` cuts the black border off, down to the box around the retina. `circle`

@@ -30,8 +30,9 @@ WORDS = {"true": True, "false": False, "null": None}
 class Section(BaseModel):
     """A section of the configuration. The docstring below each field is its description in the reference.
 
-    Text that reads as a number, ``true``, ``false`` or ``null`` counts as such if no text is expected: nested values of
-    ``--config`` arrive as text. A whole number is an ``int`` in every field, so that ``1`` and ``1.0`` are one value.
+    Nested values of ``--config`` arrive as text. If a field expects no text, text with the form of a number, ``true``,
+    ``false`` or ``null`` becomes such a value. A whole number is an ``int`` in every field, so that ``1`` and ``1.0``
+    are one value.
     """
 
     model_config = ConfigDict(
@@ -61,23 +62,23 @@ class Section(BaseModel):
         return self
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Values by key, in alphabetical order at each level: the order in a file is no change of a setting."""
-        # Pydantic warns of an integer in a field for floats.
+        """Values by key, in alphabetical order at each level. The order in a file has no effect."""
+        # Pydantic warns about an integer in a field for floats.
         values: dict[str, Any] = _sorted(super().model_dump(**{"warnings": False, **options}))
         return values
 
 
 def from_text(value: Any, annotation: Any) -> Any:
-    """``value`` as what ``annotation`` expects, if it is text that has this form; otherwise ``value`` itself."""
+    """Convert text to the type of ``annotation``, if it has this form. Return other values unchanged."""
     expected = alternatives(annotation)
-    containers = {get_origin(one): get_args(one)[-1] for one in expected if get_args(one)}
+    containers = {get_origin(form): get_args(form)[-1] for form in expected if get_args(form)}
     if isinstance(value, list) and list in containers:
         return [from_text(item, containers[list]) for item in value]
     if isinstance(value, Mapping) and dict in containers:
         return {key: from_text(inner, containers[dict]) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
-    if value == "" and str not in expected and type(None) in expected:  # nothing stands behind a key
+    if value == "" and str not in expected and type(None) in expected:  # The file has no value after the key.
         return None
     if value in WORDS and (WORDS[value] in literals(annotation) or type(WORDS[value]) in expected):
         return WORDS[value]
@@ -91,17 +92,17 @@ def from_text(value: Any, annotation: Any) -> Any:
 
 
 def alternatives(annotation: Any) -> list[Any]:
-    """The types and literal values that a field accepts, without unions and metadata."""
+    """Types and literal values that a field accepts, without unions and metadata."""
     if get_origin(annotation) is Annotated:
         return alternatives(get_args(annotation)[0])
     if is_union(annotation):
-        return [one for form in get_args(annotation) for one in alternatives(form)]
+        return [inner for form in get_args(annotation) for inner in alternatives(form)]
     return list(get_args(annotation)) if get_origin(annotation) is Literal else [annotation]
 
 
 def literals(annotation: Any) -> list[Any]:
-    """The literal values that a field accepts."""
-    return [one for one in alternatives(annotation) if isinstance(one, str | bool)]
+    """Literal values that a field accepts."""
+    return [value for value in alternatives(annotation) if isinstance(value, str | bool)]
 
 
 def is_union(annotation: Any) -> bool:
@@ -126,7 +127,7 @@ def _whole(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Unique:
-    """A list in which no item stands twice."""
+    """A list without equal items."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(_check_unique, handler(source))
@@ -152,9 +153,9 @@ def _check_pattern(text: str) -> str:
 
 
 def expand_home(path: str) -> str:
-    """``path`` with the user's home folder instead of a leading ``~``, ``$HOME`` or ``${HOME}``.
+    """Replace a leading ``~``, ``$HOME`` or ``${HOME}`` of a path by the user's home folder.
 
-    Other variables stay: they may differ between the machine that submits jobs and those that run them.
+    Other variables stay. Their values can differ between the machine that submits jobs and those that run them.
     """
     for variable in ("$HOME", "${HOME}"):
         if path == variable or path.startswith(f"{variable}/"):

@@ -8,12 +8,12 @@ from retinaflow.settings.section import Section
 
 
 class SplitSettings(Section):
-    """How the training set is split."""
+    """Split of the training set."""
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share held out for validation. Not used with folds."""
     unit: Literal["patient", "image"] = "patient"
-    """`patient` keeps all images of a patient in one split. `image` splits images, as the article did: the fellow eye
-    of most validation images is then in training."""
+    """`patient` keeps all images of a patient in one split. `image` splits images, as the article did. The fellow eye
+    of most validation images is then in the training split."""
     folds: Annotated[int, Field(ge=0, le=100)] = 0
     """Number of folds for cross-validation. Each fold is held out once. 0 is one split."""

@@ -10,7 +10,7 @@ class TrackingSettings(Section):
     """Write event files below `tensorboard/` in the results folder, for `tensorboard --logdir
     results/tensorboard`."""
     mlflow: Place | None = None
-    """Folder or server address where MLflow keeps a run for each training; `null` for none. Jobs on nodes without a
-    network need a folder. MLflow's own telemetry is off, unless `MLFLOW_DISABLE_TELEMETRY` says otherwise."""
+    """Folder or server address of MLflow, which records each training run; `null` for none. Jobs on nodes without a
+    network need a folder. MLflow's own telemetry is off, unless `MLFLOW_DISABLE_TELEMETRY` is set."""
     experiment: Text = "retinaflow"
     """Name of MLflow's experiment."""

@@ -1,4 +1,4 @@
-"""Settings of training: as the configuration has them, and resolved for one model."""
+"""Settings of training, in the configuration and resolved for one model."""
 
 from typing import Annotated, Literal
 
@@ -21,29 +21,30 @@ class TrainSection(Section):
     """Initial weights of the backbone: `imagenet` (fetched once, on the submit host), `random`, or the path of a
     `.h5` or `.weights.h5` file made for this backbone without its top. The path may be an `s3://` address."""
     normalisation: Literal["imagenet", "dataset", "per_image"] = "imagenet"
-    """`imagenet` is what the backbone's weights expect. `dataset` uses channel means and deviations of the training
-    split; `per_image` those of each image. All of it happens inside the saved model."""
+    """`imagenet` is the normalisation that the backbone's weights were trained with. `dataset` uses means and
+    deviations of each channel in the training split. `per_image` uses those of each image. The saved model includes
+    the normalisation."""
     feature_layers: LayerNames | Literal["auto"] = "auto"
     """Layers of the backbone, by their names in `keras.applications`. Their outputs, averaged over the image and
     joined, are the input of the head and of `snakemake probe`. Later layers are left out; `[]` is the last layer.
-    `auto` uses the best layers of a probe, if one was measured and the backbone starts with trained weights:
-    `mixed2`, `mixed4` and `mixed6` of InceptionV3, `conv3_block4_out` and `conv4_block2_out` of ResNet50,
-    `block3_pool` and `block4_pool` of VGG16. These are for hundreds to thousands of images: tens of thousands can
-    train the last layers, too."""
+    `auto` uses the best layers of a probe, if the backbone has a measured probe and starts with trained weights. These
+    are `mixed2`, `mixed4` and `mixed6` of InceptionV3, `conv3_block4_out` and `conv4_block2_out` of ResNet50, and
+    `block3_pool` and `block4_pool` of VGG16. They are for hundreds to thousands of images. Tens of thousands can train
+    the last layers too."""
     freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0
-    """Number of layers of the backbone, from the input, that keep their weights; `all` trains only the head."""
+    """Number of layers of the backbone, from the input, that keep their weights. `all` trains only the head."""
     batch_norm: Literal["inference", "train"] = "inference"
     """`inference` keeps the stored statistics in all BatchNormalization layers. `train` lets layers that are not
     frozen learn new ones, which random weights need."""
     objective: Literal["softmax", "regression", "ordinal"] = "softmax"
-    """Outputs of the network: `softmax`, a probability of each grade; `regression`, the grade itself as a number;
-    `ordinal`, for each grade but the last the probability of a higher grade, never rising with the grade (CORAL, Cao
-    et al. 2020, arXiv:1901.07884)."""
+    """Outputs of the network. `softmax` has a probability of each grade. `regression` has the grade as a number.
+    `ordinal` has, for each grade but the last, the probability of a higher grade. It never rises with the grade
+    (CORAL, Cao et al. 2020, arXiv:1901.07884)."""
     regression_loss: Literal["mse", "smooth_l1"] = "mse"
     """Loss of `objective: regression`: squared error, or `smooth_l1`, which is linear for errors above one grade."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Share of each training label that is spread over all grades (Szegedy et al. 2016, arXiv:1512.00567). For
-    `objective: softmax` alone. Validation labels stay as they are."""
+    """Share of each training label that is spread over all grades (Szegedy et al. 2016, arXiv:1512.00567). Only for
+    `objective: softmax`. Validation labels do not change."""
     dense_units: Annotated[list[Units], Field(min_length=2, max_length=2)] = [512, 256]
     """Units of the head's two dense layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -52,19 +53,21 @@ class TrainSection(Section):
         Literal["none", "inverse", "sqrt_inverse", "effective_number"]
         | Annotated[list[ClassWeight], Field(min_length=2)]
     ) = "none"
-    """Weight of each grade in the loss: `none`; `inverse` to its frequency in the training split; `sqrt_inverse`, to
-    the square root of that; by its `effective_number` of images (Cui et al. 2019, arXiv:1901.05555, beta 0.9999); or
-    a list in the order of the grades. Except for a list, the mean weight of an image is 1. On all EyePACS labels,
-    these weigh grades 1 to 4 as 11, 5, 30, 36; 3, 2, 5, 6; and 4, 2, 11, 14 times grade 0."""
+    """Weight of each grade in the loss. `none` weighs all grades alike. `inverse` is inverse to the frequency in the
+    training split, and `sqrt_inverse` to its square root. `effective_number` uses the effective number of images (Cui
+    et al. 2019, arXiv:1901.05555, beta 0.9999). A list has the weights in the order of the grades. Except for a list,
+    the mean weight of an image is 1. On all EyePACS labels, `inverse` weighs
+    grades 1 to 4 as 11, 5, 30 and 36 times grade 0. These factors are 3, 2, 5 and 6 with `sqrt_inverse`, and 4, 2, 11
+    and 14 with `effective_number`."""
     balanced_sampling: Annotated[float, Field(ge=0, le=1)] = 0
-    """How evenly grades are sampled in the first epoch: 0 keeps their frequencies, 1 samples each grade equally
+    """Evenness of the sampling of grades in the first epoch: 0 keeps their frequencies, 1 samples each grade equally
     often. An epoch keeps its length. Together with `class_weights`, rare grades count twice."""
     balanced_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs, those of the head included, over which `balanced_sampling` falls to 0 in equal steps, so that the
     network learns the frequencies of the grades. With 0 it stays. After o_O, second in the Kaggle competition of 2015
     (github.com/sveitser/kaggle_diabetic)."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Images a step, on all GPUs of a training run together. With larger batches, `learning_rate` may rise in
+    """Images per step, on all GPUs of a training run together. With larger batches, `learning_rate` may rise in
     proportion (Goyal et al. 2017, arXiv:1706.02677)."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs of one training run, each with an equal part of each batch. The batch size and the learning rate stay the
@@ -75,11 +78,11 @@ class TrainSection(Section):
     H100), `mixed_float16` on those of 7 (V100, T4), else `float32`, without TF32. Weights, normalisation,
     probabilities and loss are always in float32, and so is the saved model. `training_run.json` records it."""
     jit: Literal["auto", True, False] = "auto"
-    """Whether XLA compiles the training steps: `true`, `false`, or `auto`, the default of the backend: with JAX
-    alone. It rounds differently; the first epoch takes longer."""
+    """Whether XLA compiles the training steps: `true`, `false`, or `auto`, which compiles them only with JAX. Compiled
+    steps round differently, and the first epoch takes longer."""
     on_out_of_memory: Literal["error", "halve"] = "error"
-    """What to do if the memory of the device is too small: `error`, or `halve` the batch size and start again, as
-    often as necessary. `training_run.json` records the batch size."""
+    """Policy if the memory of the device is too small: `error`, or `halve` the batch size and start again, as often as
+    necessary. `training_run.json` records the batch size."""
     backend: Literal["tensorflow", "jax", "torch"] = "tensorflow"
     """Backend of Keras, in training and scoring. `make jax` and `make torch` install the other two. The environment
     variable `KERAS_BACKEND` does not count."""
@@ -89,49 +92,49 @@ class TrainSection(Section):
     head_epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs that train the head alone before the network, 0 for none. `auto` is 30 if the backbone starts with
     trained weights and keeps its statistics (`batch_norm: inference`), else 0. The features of each image, in up to
-    four random views, are computed once for all of these epochs, so they take little more time than two epochs of the
-    whole network."""
+    four random views, are computed once for all of these epochs. The epochs of the head therefore take little more
+    time than two epochs of the whole network."""
     head_learning_rate: Annotated[float, Field(gt=0)] = 0.0003
     """Learning rate of these epochs."""
     epochs: Annotated[int, Field(ge=1)] = 50
-    """Most epochs to train, without those of the head."""
+    """Largest number of epochs, without those of the head."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Highest learning rate of these epochs. `auto` is 0.00001 if the head is trained first, since larger steps spoil
     the trained head, else 0.0001."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs, without those of the head, in which the learning rate rises in equal steps; the next epoch has all of
-    it."""
+    """Epochs, without those of the head, in which the learning rate rises in equal steps. The next epoch has the full
+    rate."""
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """How the learning rate falls: at each `plateau` of the monitored metric, or along half a `cosine` to
-    `minimum_learning_rate`, from one epoch to the next, until `epochs`."""
+    """Decrease of the learning rate: at each `plateau` of the monitored metric, or from epoch to epoch along half a
+    `cosine` to `minimum_learning_rate` in the last of `epochs`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1
     """Factor on the learning rate for each tenth of the backbone's layers, from the head to the input (Howard and
-    Ruder 2018, arXiv:1801.06146): with 0.8, the first layers learn at 0.1 of the rate. 1 is one rate for all."""
+    Ruder 2018, arXiv:1801.06146). With 0.8, the first layers learn at 0.1 of the rate. 1 gives all layers one rate."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """`adam`; `adamw`, which is Adam with `weight_decay`; or `sgd` with a momentum of 0.9."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share by which weights decay at each step, times the learning rate (Loshchilov and Hutter 2019,
     arXiv:1711.05101), for `adamw` and `sgd`. Biases and the weights of normalisation layers do not decay."""
     clip_norm: Annotated[float, Field(ge=0)] = 0
-    """Largest norm of the gradient over all weights; a longer one is shortened. 0 for any length."""
+    """Largest norm of the gradient over all weights. A longer gradient is shortened. 0 is no limit."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Momentum of the moving average of the weights over steps, such as 0.999. The averaged weights are validated,
-    kept and saved. 0 for no average."""
+    """Momentum of the moving average of the weights over steps, such as 0.999. The averaged weights are validated and
+    saved. 0 is no average."""
     monitor: Literal["val_loss", "val_accuracy", "val_quadratic_weighted_kappa"] = "val_loss"
-    """Validation metric that picks the epoch to keep, lowers the learning rate and stops the training."""
+    """Validation metric that selects the best epoch, lowers the learning rate and stops the training."""
     monitor_smoothing: Annotated[int, Field(ge=1)] = 1
     """Epochs over which the monitored metric is averaged, each with those before it. With few images of rare grades,
     a single epoch is often the best by chance."""
     reduce_lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Factor on the learning rate after `reduce_lr_patience` epochs without gain."""
+    """Factor on the learning rate after `reduce_lr_patience` epochs without a better metric."""
     reduce_lr_patience: Annotated[int, Field(ge=1)] = 3
-    """Epochs without gain before that."""
+    """Epochs without a better metric before the learning rate falls."""
     minimum_learning_rate: Annotated[float, Field(ge=0)] = 0.000001
     """Floor of the learning rate."""
     early_stopping_patience: Annotated[int, Field(ge=1)] = 10
-    """Epochs without gain before the end."""
+    """Epochs without a better metric before the training ends."""
     augment: AugmentSettings = AugmentSettings()
-    """Random changes to each training image; validation and test images stay as they are."""
+    """Random changes to each training image. Validation and test images do not change."""
 
 
 class ModelSection(TrainSection):
@@ -144,7 +147,7 @@ class ModelSection(TrainSection):
 class TrainingSettings(TrainSection):
     """The settings of one model, complete and with a value for each ``auto`` but ``precision`` and ``jit``.
 
-    A script makes it of its parameters: ``TrainingSettings.model_validate(snakemake.params.settings)``.
+    A script creates it from its parameters: ``TrainingSettings.model_validate(snakemake.params.settings)``.
     """
 
     backbone: Text

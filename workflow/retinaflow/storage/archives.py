@@ -1,4 +1,4 @@
-"""Photographs and label tables inside .zip archives, and what tells one state of a folder or archive from another."""
+"""Images and label tables inside .zip archives, and digests of the state of folders and archives."""
 
 import hashlib
 import itertools
@@ -13,23 +13,23 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from retinaflow.errors import RetinaflowError
 
-# What zipfile and its decompressors raise at a damaged, encrypted or exotic archive.
+# Exceptions of zipfile and its decompressors for a damaged, encrypted or unusual archive.
 UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error)
 CHUNK = 1 << 20
-TABLE_BYTES = 2**26  # a label table of three million photographs
+TABLE_BYTES = 2**26  # A label table of three million images.
 
 Parts = tuple[str, ...]
 
 
 def split_archive(path: str) -> tuple[Path, str] | None:
-    """Tell the archive from the place inside it: ``a/b.zip/train`` is ``(Path("a/b.zip"), "train")``.
+    """Split a path into an archive and a place inside it: ``a/b.zip/train`` is ``(Path("a/b.zip"), "train")``.
 
-    None for a path that leads through no archive; a folder may be called ``x.zip``.
+    None for a path without an archive. A folder may have the name ``x.zip``.
     """
     parts = PurePath(path).parts
     for end, part in enumerate(parts, start=1):
         archive = Path(*parts[:end])
-        # Path.is_dir raises at a path that is too long or may not be looked at.
+        # Path.is_dir raises for a path that is too long or without permission.
         if part.lower().endswith(".zip") and not os.path.isdir(archive):  # noqa: PTH112
             return archive, "/".join(parts[end:])
     return None
@@ -38,10 +38,12 @@ def split_archive(path: str) -> tuple[Path, str] | None:
 def files_below(
     folder: str, _above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield all that is no folder below ``folder`` as (name relative to it, entry), in no particular order.
+    """Yield all files below ``folder`` as (name relative to it, entry), in no particular order.
 
-    Hidden files and folders are passed over; links are followed, unless they lead back to a folder around them.
-    Raises ``RetinaflowError`` if a folder cannot be read.
+    Hidden files and folders are left out. Links are followed, except back to a folder around them.
+
+    Raises:
+        RetinaflowError: A folder cannot be read.
     """
     try:
         status = Path(folder).stat()
@@ -49,15 +51,15 @@ def files_below(
             entries = [entry for entry in scan if not entry.name.startswith(".")]
     except OSError as error:
         raise RetinaflowError(
-            f"{folder}: cannot be read as a folder ({error.strerror}). Expected a folder of photographs, or a .zip "
-            "archive of one: correct the path."
+            f"{folder}: cannot be read as a folder ({error.strerror}). Expected a folder of images, or a .zip "
+            "archive of one. Correct the path."
         ) from error
     here = (status.st_dev, status.st_ino)
     if here in _above:
         return
     while entries:
-        entry = entries.pop()  # with what it remembers of the file: of a million, that is most of a gigabyte
-        # Nor may a link that leads to itself, or where one may not look, end the search.
+        entry = entries.pop()  # Frees its cache. Those of a million entries need most of a gigabyte.
+        # A link to itself, or to a folder without permission, does not end the search.
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):  # noqa: PTH112
             for name, file in files_below(entry.path, _above | {here}):
                 yield f"{entry.name}/{name}", file
@@ -68,9 +70,12 @@ def files_below(
 def listing(path: str) -> str:
     """Digest (32 hexadecimal digits) of the state of a folder or, for ``x.zip`` and ``x.zip/folder``, of an archive.
 
-    A folder counts by name, size and time of change of every file below it, so that nothing is read, and never by its
-    own times; an archive by name, size and checksum of the members, as its central directory gives them.
-    Raises ``RetinaflowError`` if the folder or archive cannot be read.
+    The digest of a folder covers name, size and time of change of every file below it. No file is read, and times of
+    folders do not count. The digest of an archive covers name, size and checksum of the members in its central
+    directory.
+
+    Raises:
+        RetinaflowError: The folder or archive cannot be read.
     """
     return combined(states(path))
 
@@ -81,12 +86,12 @@ def combined(states: Iterable[str]) -> str:
 
 
 def states(path: str) -> list[str]:
-    """What ``listing`` goes by: a text for each file."""
+    """Texts that ``listing`` digests, one for each file."""
     located = split_archive(path)
     if located is None:
         entries = []
         for name, entry in files_below(path):
-            # A broken link has no target to ask.
+            # A broken link has no target.
             status = entry.stat(follow_symlinks=not entry.is_symlink() or os.path.exists(entry.path))  # noqa: PTH110
             entries.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0")
         return entries
@@ -96,13 +101,22 @@ def states(path: str) -> list[str]:
 
 
 def unpack(source: str, target: Path, max_bytes: int) -> int:
-    """Unpack ``x.zip``, or the folder inside it that ``x.zip/folder`` names, as the folder ``target``.
+    """Unpack an archive as the folder ``target``.
 
-    ``target`` appears, or is replaced, once everything is there. What macOS adds to archives is left out. Returns the
-    number of files.
-    Raises ``RetinaflowError``, naming archive and member, at a damaged archive, nothing below the folder, a member that
-    would land outside ``target``, is encrypted or no ordinary file, two members with one name, or more than
-    ``max_bytes`` in total.
+    ``target`` appears, or is replaced, after all files are complete. Files that macOS adds to archives are left out.
+
+    Args:
+        source: ``x.zip``, or ``x.zip/folder`` for a folder inside it.
+        target: Folder to create.
+        max_bytes: Largest size of all files together.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        RetinaflowError: The archive is damaged, has nothing below the folder, or is larger than ``max_bytes``. Or a
+            member leads out of ``target``, is encrypted, is no ordinary file, or has the name of another member. The
+            message names the archive and the member.
     """
     path, inner = _locate(source)
     part, former = target.with_name(f".part-{target.name}"), target.with_name(f".former-{target.name}")
@@ -116,7 +130,7 @@ def unpack(source: str, target: Path, max_bytes: int) -> int:
             left = max_bytes
             for parts, member in members:
                 left -= _write(archive, member, target=part.joinpath(*parts), max_bytes=left)
-            # Moved out of the way first: a kill while it is deleted must not leave half of it.
+            # Move the old folder first. A kill during its deletion must not leave half of it.
             if target.exists():
                 os.replace(target, former)
             os.replace(part, target)
@@ -127,9 +141,10 @@ def unpack(source: str, target: Path, max_bytes: int) -> int:
 
 
 def read_member(source: str) -> bytes:
-    """Content of the table in an archive: ``x.zip/folder/name.csv``, or ``x.zip`` if it holds one .csv only.
+    """Content of the table in an archive: ``x.zip/folder/name.csv``, or ``x.zip`` if it has only one .csv file.
 
-    Raises ``RetinaflowError`` if there is no such member, there are several, or it is damaged or encrypted.
+    Raises:
+        RetinaflowError: The archive has no such member or several, or the member is damaged or encrypted.
     """
     path, inner = _locate(source)
     with _open(path) as archive:
@@ -144,7 +159,7 @@ def read_member(source: str) -> bytes:
             )
         member = members[wanted[0]]
         _check_member(path, member)
-        # Python's zipfile never yields more than a member declares.
+        # The zipfile module never yields more than the declared size of a member.
         if member.file_size > TABLE_BYTES:
             raise _too_large(path, member, TABLE_BYTES)
         return b"".join(_chunks(path, archive, member))
@@ -153,7 +168,7 @@ def read_member(source: str) -> bytes:
 def _locate(source: str) -> tuple[Path, str]:
     located = split_archive(source)
     if located is None:
-        raise RetinaflowError(f"{source}: expected the path of a .zip archive, or of a place inside one.")
+        raise RetinaflowError(f"{source}: expected the path of a .zip archive, or of a folder or file inside one.")
     return located
 
 
@@ -162,12 +177,12 @@ def _open(path: Path) -> ZipFile:
         return ZipFile(path)
     except UNREADABLE as error:
         raise RetinaflowError(
-            f"{path}: cannot be read as a .zip archive ({error}). It may be incomplete: fetch or copy it again."
+            f"{path}: cannot be read as a .zip archive ({error}). It may be incomplete. Fetch or copy it again."
         ) from error
 
 
 def _members(archive: ZipFile, inner: str) -> list[tuple[Parts, ZipInfo]]:
-    """All files below the folder ``inner``, each with its path from there, without what macOS adds."""
+    """Files below the folder ``inner``, each with its path relative to it, without those that macOS adds."""
     prefix = _parts(inner)
     members = []
     for member in archive.infolist():
@@ -187,15 +202,15 @@ def _parts(name: str) -> Parts:
 def _check_members(members: list[tuple[Parts, ZipInfo]], path: Path, *, inner: str, max_bytes: int) -> None:
     if not members:
         place = f"below {inner!r} in the archive" if inner else "in the archive"
-        raise RetinaflowError(f"{path}: no file {place}. Give the path as it is inside: {path}/folder/with/photographs")
+        raise RetinaflowError(f"{path}: no file {place}. Use the path inside the archive: {path}/folder/with/images")
     for _, member in members:
         _check_member(path, member)
-    # In this order, whatever would lie below a file follows it at once.
+    # In sorted order, a member below a file follows directly after the file.
     for parts, following in itertools.pairwise(sorted(parts for parts, _ in members)):
         if following[: len(parts)] == parts:
             raise RetinaflowError(
-                f"{path}: two members would become {'/'.join(parts)[:200]!r}, expected one of each name: "
-                "make the archive anew."
+                f"{path}: two members would become {'/'.join(parts)[:200]!r}, expected one of each name. "
+                "Make the archive again."
             )
     if sum(member.file_size for _, member in members) > max_bytes:
         raise _too_large(path, max(members, key=lambda item: item[1].file_size)[1], max_bytes)
@@ -205,13 +220,13 @@ def _check_member(path: Path, member: ZipInfo) -> None:
     if fault := _fault(member):
         raise RetinaflowError(
             f"{path}: member {member.orig_filename[:200]!r} {fault}, which is not unpacked. Expected ordinary files, "
-            "stored or deflated, with names relative to the archive: make the archive anew, or unpack it yourself and "
-            "name what was in it."
+            "stored or deflated, with names relative to the archive. Make the archive again, or unpack it yourself and "
+            "name the folder."
         )
 
 
 def _fault(member: ZipInfo) -> str:
-    name = member.orig_filename  # `filename` ends where a NUL byte hides the rest
+    name = member.orig_filename  # `filename` ends at a NUL byte, which can hide the rest.
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         return "has an absolute path"
     if ".." in name.split("/"):
@@ -222,7 +237,7 @@ def _fault(member: ZipInfo) -> str:
         return "is a link or another special file"
     if member.flag_bits & 1:
         return "is encrypted"
-    # The other methods that zipfile knows decompress without a limit: 1 MiB can take 20 GiB of memory.
+    # Other methods of zipfile decompress without a limit. 1 MiB can need 20 GiB of memory.
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         return f"is compressed by method {member.compress_type}"
     return ""
@@ -236,14 +251,14 @@ def _write(archive: ZipFile, member: ZipInfo, *, target: Path, max_bytes: int) -
         with open(target, "xb") as file:
             for chunk in _chunks(path, archive, member):
                 written += len(chunk)
-                # What a member declares may be a lie.
+                # The declared size of a member can be wrong.
                 if written > max_bytes:
                     raise _too_large(path, member, max_bytes)
                 file.write(chunk)
     except OSError as error:
         raise RetinaflowError(
             f"{path}: member {member.orig_filename[:200]!r} cannot be written ({error.strerror}). If "
-            "the disk is full, make room; otherwise unpack the archive yourself and name the folder."
+            "the disk is full, free some space. Otherwise, unpack the archive yourself and name the folder."
         ) from error
     return written
 
@@ -256,12 +271,12 @@ def _chunks(path: Path, archive: ZipFile, member: ZipInfo) -> Iterator[bytes]:
     except UNREADABLE as error:
         raise RetinaflowError(
             f"{path}: member {member.orig_filename[:200]!r} cannot be read ({error or type(error).__name__}). The "
-            "archive may be incomplete or damaged: fetch or copy it again."
+            "archive may be incomplete or damaged. Fetch or copy it again."
         ) from error
 
 
 def _too_large(path: Path, member: ZipInfo, max_bytes: int) -> RetinaflowError:
     return RetinaflowError(
-        f"{path}: unpacks to more than the {max_bytes} bytes allowed; member {member.orig_filename[:200]!r} declares "
-        f"{member.file_size}. If that is right, raise the limit, or unpack it yourself and name the folder."
+        f"{path}: unpacks to more than the {max_bytes} bytes allowed. Member {member.orig_filename[:200]!r} declares "
+        f"{member.file_size}. If this is right, raise the limit, or unpack the archive yourself and name the folder."
     )

@@ -1,4 +1,4 @@
-"""Read the JSON files that stages hand to each other."""
+"""Reading of the JSON files that stages pass to each other."""
 
 import json
 import os
@@ -13,9 +13,16 @@ from retinaflow.errors import RetinaflowError
 
 
 def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, kind: str, again: str) -> dict[str, Any]:
-    """The content of ``path``, which is ``kind`` as ``schema`` describes it.
+    """Read a JSON file and check it against a schema.
 
-    Raises ``RetinaflowError``, which ends with ``again``, if the file cannot be read or is something else.
+    Args:
+        path: File to read.
+        schema: JSON Schema of its content.
+        kind: Kind of the file for messages, such as ``"a metrics file"``.
+        again: Advice at the end of messages.
+
+    Raises:
+        RetinaflowError: The file cannot be read, or has other content.
     """
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -23,14 +30,14 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, ki
     except OSError as error:
         raise RetinaflowError(f"{path}: {error.strerror}; expected {kind}. {again}") from error
     except ValueError as error:
-        raise RetinaflowError(f"{path}: this is no valid JSON ({error}); expected {kind}. {again}") from error
+        raise RetinaflowError(f"{path}: this is not valid JSON ({error}); expected {kind}. {again}") from error
     except jsonschema.exceptions.ValidationError as error:
         raise RetinaflowError(f"{path}: {error.json_path.removeprefix('$.')}: {error.message}. {again}") from error
     return content
 
 
 def read_own(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that an earlier job of the same run wrote, taken as it is."""
+    """Read a JSON file that an earlier job of the same run wrote, without a check."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

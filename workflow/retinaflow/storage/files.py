@@ -1,4 +1,4 @@
-"""Write files so that nobody ever sees half of one, and recognise a file by its content."""
+"""Files that appear only when they are complete, and digests of their content."""
 
 import hashlib
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; move it there once the block ends without an error.
+    """Yield a temporary path in the folder of ``path``. Move it to ``path`` after the block ends without an error.
 
-    The temporary name keeps the suffix, which some writers choose their format by, and is the same at every try, so
-    that what a killed job left behind is overwritten by the next one. The folder is made if missing.
+    The temporary name keeps the suffix, since some writers choose their format by it. The name is the same at every
+    attempt, so that the next job overwrites the file of a killed one. A missing folder is created.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -27,18 +27,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write ``content`` as indented JSON; numbers that JSON does not know (NaN, infinity) are a ``ValueError``."""
+    """Write ``content`` as indented JSON. NaN and infinity, which JSON does not have, are a ``ValueError``."""
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def digest(content: bytes) -> str:
-    """32 hexadecimal digits that tell contents apart: half of SHA-256, which processors have instructions for."""
+    """Digest of a content: the first 32 hexadecimal digits of SHA-256, which processors compute fast."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def digest_files(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """One digest over the contents of several files, in the order given."""
+    """One digest of the contents of several files, in their given order."""
     total = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

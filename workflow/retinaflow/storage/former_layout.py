@@ -1,10 +1,10 @@
-"""Recognise a results folder that version 0.1 wrote, before anything in it is deleted."""
+"""Check for a results folder of version 0.1, before any file in it is deleted."""
 
 from pathlib import Path
 
 from retinaflow.errors import RetinaflowError
 
-# Files of version 0.1 that have another name now. Each stage leaves at least one.
+# Files of version 0.1 that have another name in this version. Each stage wrote at least one.
 FORMER_FILES = (
     "inventory/.kept",
     "shards/*/*/.kept",
@@ -21,13 +21,13 @@ FORMER_FILES = (
 def check_layout(results: Path) -> None:
     """Refuse a results folder of the former layout.
 
-    A run would take its files for outdated ones, delete them and train everything a second time.
+    A run would delete its files as outdated and train all networks again.
 
     Args:
-        results: The results folder; it need not exist.
+        results: The results folder. It may be missing.
 
     Raises:
-        RetinaflowError: if the folder holds a file of the former layout. The message names one.
+        RetinaflowError: The folder has a file of the former layout. The message names one.
     """
     for pattern in FORMER_FILES:
         found = next(results.glob(pattern), None)

@@ -1,4 +1,4 @@
-"""Photographs, label tables and weights in object storage that speaks S3; clients are those of boto3."""
+"""Images, label tables and weights in S3 object storage. Clients are those of boto3."""
 
 import itertools
 import logging
@@ -18,16 +18,16 @@ from retinaflow.storage.files import digest, whole_file
 log = logging.getLogger(__name__)
 
 SCHEME = "s3://"
-# Photographs fetched at a time; boto3 keeps ten connections.
+# Objects that are fetched at the same time. boto3 keeps ten connections.
 THREADS = 8
-SIGNATURE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it
-LONGEST_NAME = 255 - len(".part-")  # bytes that file systems take, less what a file has in front until it is whole
+SIGNATURE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it.
+LONGEST_NAME = 255 - len(".part-")  # Bytes of a file name, without the prefix of an incomplete file.
 NO_NAME = {"\\", "\0"}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as the storage lists it: where it is, its path below the folder asked for, and its state."""
+    """An object in the storage: bucket and key, name relative to the listed folder, and state (ETag and size)."""
 
     bucket: str
     key: str
@@ -36,7 +36,7 @@ class Stored:
     size: int
 
 
-# What each setting of Snakemake's storage plugin is called in the environment of boto3.
+# Environment variable of boto3 for each setting of Snakemake's storage plugin.
 VARIABLES = {
     "endpoint_url": "AWS_ENDPOINT_URL_S3",
     "region": "AWS_DEFAULT_REGION",
@@ -49,13 +49,13 @@ VARIABLES = {
 
 
 def environment(settings: Any) -> dict[str, str]:
-    """The variables by which ``client`` of another process has the same settings; it looks up what is not given."""
+    """Environment variables that give ``client`` in another process the same settings. Others are left out."""
     given = {variable: getattr(settings, name) for name, variable in VARIABLES.items()}
     return {variable: str(value) for variable, value in given.items() if value is not None}
 
 
 def client() -> Any:
-    """A client for S3 with the settings and credentials in the environment, or where else boto3 looks for them."""
+    """Create an S3 client with the settings and credentials of the environment, or of other places that boto3 reads."""
     import boto3
     from botocore.config import Config
 
@@ -63,15 +63,16 @@ def client() -> Any:
 
 
 def is_remote(path: str) -> bool:
-    """Whether ``path`` names something in a storage, rather than a file or folder."""
+    """Whether ``path`` is an address in a storage, rather than a file or folder."""
     return "://" in path
 
 
 def fault(url: str) -> str:
-    """What is wrong with the form of the address ``url``; empty if nothing is."""
+    """Fault in the form of the address ``url``. Empty if there is none."""
     if not url.startswith(SCHEME):
         return (
-            f"{url!r}: only {SCHEME}bucket/key is fetched from a storage; fetch it yourself and name the file or folder"
+            f"{url!r}: only {SCHEME}bucket/key is fetched from a storage; fetch the data yourself and name the file or "
+            "folder"
         )
     steps = url.removeprefix(SCHEME).removesuffix("/").split("/")
     if any(step in ("", ".", "..") for step in steps):
@@ -80,9 +81,9 @@ def fault(url: str) -> str:
 
 
 def split_archive(url: str) -> tuple[str, str] | None:
-    """Tell the archive from the place inside it: ``s3://b/a.zip/train`` is ``("s3://b/a.zip", "train")``.
+    """Split an address into an archive and a place inside it: ``s3://b/a.zip/train`` is ``("s3://b/a.zip", "train")``.
 
-    None for an address that leads through no archive.
+    None for an address without an archive.
     """
     bucket, *steps = url.removeprefix(SCHEME).removesuffix("/").split("/")
     for end, step in enumerate(steps, start=1):
@@ -92,31 +93,34 @@ def split_archive(url: str) -> tuple[str, str] | None:
 
 
 def find(client: Any, url: str) -> Stored:
-    """The object ``url``.
+    """Find the object ``url``.
 
-    Raises ``RetinaflowError`` if there is none, or the storage cannot be reached or refuses.
+    Raises:
+        RetinaflowError: The object does not exist, or the storage cannot be reached or refuses.
     """
     bucket, key = _place(url)
     with _explained(url):
-        told = client.head_object(Bucket=bucket, Key=key)
-    return Stored(bucket, key, key.rsplit("/", 1)[-1], told["ETag"], told["ContentLength"])
+        answer = client.head_object(Bucket=bucket, Key=key)
+    return Stored(bucket, key, key.rsplit("/", 1)[-1], answer["ETag"], answer["ContentLength"])
 
 
 def check_folder(client: Any, url: str) -> None:
-    """Ask the storage, once, whether there is anything below ``url``; raises what ``find_below`` does."""
+    """Check by one request that objects exist below ``url``. Errors are those of ``find_below``."""
     bucket, key = _place(url)
     with _explained(url):
-        told = client.list_objects_v2(Bucket=bucket, Prefix=_prefix(key), MaxKeys=1)
-    if not told.get("Contents"):
+        answer = client.list_objects_v2(Bucket=bucket, Prefix=_prefix(key), MaxKeys=1)
+    if not answer.get("Contents"):
         raise _nothing_below(url)
 
 
 def find_below(client: Any, url: str) -> list[Stored]:
-    """All objects below the folder ``url``, one request for a thousand of them, in the order of their names.
+    """List all objects below the folder ``url``, sorted by name, with one request for a thousand objects.
 
-    Hidden ones and the objects that stand for folders are passed over, as in a folder on disk.
-    Raises ``RetinaflowError`` if there are none, the name of one would lead out of the folder or could not be that of a
-    file, or the storage cannot be reached or refuses.
+    Hidden objects, and objects that represent folders, are left out.
+
+    Raises:
+        RetinaflowError: There are no objects, the name of an object leads out of the folder or cannot be that of a
+            file, or the storage cannot be reached or refuses.
     """
     bucket, key = _place(url)
     prefix = _prefix(key)
@@ -140,52 +144,57 @@ def state(stored: list[Stored]) -> str:
 
 
 def fetch_folder(client: Any, url: str, *, target: Path, max_bytes: int) -> int:
-    """Fetch all objects below ``url`` as the folder ``target``, which appears once everything is there.
+    """Fetch all objects below ``url`` as the folder ``target``, which appears after all of them are complete.
 
-    Each is kept under the name of its state in ``.cache`` beside ``target``, as a hard link: what is there already,
-    from
-    an earlier or a broken-off attempt, is not fetched again. Returns the number of objects that were fetched.
-    Raises ``RetinaflowError`` as ``find_below``, and if they are more than ``max_bytes`` or one changes meanwhile.
+    Each object stays as a hard link in the folder ``.cache`` beside ``target``, under a digest of its state. Objects in
+    the cache, also those of an interrupted attempt, are not fetched again.
+
+    Returns:
+        The number of objects that were fetched.
+
+    Raises:
+        RetinaflowError: ``find_below`` fails, the objects have more than ``max_bytes``, or an object changes meanwhile.
     """
     stored = find_below(client, url)
     total = sum(item.size for item in stored)
     if total > max_bytes:
         raise RetinaflowError(
-            f"{url}: {total} bytes are more than the {max_bytes} allowed. If that is right, raise data.unpack_limit."
+            f"{url}: {total} bytes are more than the {max_bytes} allowed. If this is right, raise data.unpack_limit."
         )
-    kept = target.parent / ".cache" / target.name
-    kept.mkdir(parents=True, exist_ok=True)
+    cache = target.parent / ".cache" / target.name
+    cache.mkdir(parents=True, exist_ok=True)
     wanted = {digest(f"{item.key}\0{item.etag}".encode()): item for item in stored}
-    missing = {name: item for name, item in wanted.items() if not (kept / name).exists()}
+    missing = {name: item for name, item in wanted.items() if not (cache / name).exists()}
     log.info("%s: %d objects of %.3f GB, %d of them to fetch", url, len(stored), total / 1e9, len(missing))
     pool = ThreadPoolExecutor(THREADS)
     try:
-        for _ in pool.map(lambda name: _fetch(client, missing[name], target=kept / name, parallel=False), missing):
+        for _ in pool.map(lambda name: _fetch(client, missing[name], target=cache / name, parallel=False), missing):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
-    _lay_out(wanted, kept, target)
-    for file in kept.iterdir():
+    _lay_out(wanted, cache, target)
+    for file in cache.iterdir():
         if file.name not in wanted:
             file.unlink()
     return len(missing)
 
 
 def fetch_file(client: Any, url: str, target: Path) -> None:
-    """Fetch the object ``url`` as ``target``; raises what ``find`` does, and if the object changes meanwhile."""
+    """Fetch the object ``url`` as ``target``. Errors are those of ``find``, and a change of the object meanwhile."""
     _fetch(client, find(client, url), target=target, parallel=True)
 
 
 def fetch_table(client: Any, url: str, target: Path) -> None:
-    """Fetch the object ``url``, a label table or an archive of one, as ``target``, unless it is there in this state.
+    """Fetch a label table, or an archive of one, as ``target``, unless ``target`` has the same state.
 
-    Raises ``RetinaflowError`` as ``fetch_file``, and if it is larger than a label table may be.
+    Raises:
+        RetinaflowError: ``fetch_file`` fails, or the object is too large for a label table.
     """
     found, stamp = find(client, url), target.with_name(f".{target.name}.etag")
     if found.size > TABLE_BYTES:
         raise RetinaflowError(
-            f"{url}: has {found.size} bytes, which no label table has; expected at most {TABLE_BYTES}. Put the table "
-            "beside the archive it is in, and name that."
+            f"{url}: has {found.size} bytes, expected at most {TABLE_BYTES} for a label table. Put the table beside "
+            "its archive and name the table."
         )
     if target.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == found.etag:
         return
@@ -207,8 +216,8 @@ def _prefix(key: str) -> str:
 
 def _nothing_below(url: str) -> RetinaflowError:
     return RetinaflowError(
-        f"{url}: there is no object below it. Expected the folder that photographs are in, or a .zip archive of one: "
-        "correct the address."
+        f"{url}: there is no object below it. Expected a folder of images, or a .zip archive of one. Correct the "
+        "address."
     )
 
 
@@ -219,13 +228,13 @@ def _check_names(url: str, stored: list[Stored]) -> None:
         if odd or NO_NAME & set(item.name):
             raise RetinaflowError(
                 f"{url}: the object {item.key[:200]!r} has an empty or very long step, '.', '..', a backslash or NUL "
-                "in its name, which no file below a folder has: rename or delete it."
+                "in its name, which a file cannot have. Rename or delete it."
             )
-    # In this order, whatever would lie below a file follows it at once.
-    for one, following in itertools.pairwise(sorted(item.name.split("/") for item in stored)):
-        if following[: len(one)] == one:
+    # In sorted order, an object below another one follows directly after it.
+    for first, following in itertools.pairwise(sorted(item.name.split("/") for item in stored)):
+        if following[: len(first)] == first:
             raise RetinaflowError(
-                f"{url}: {'/'.join(one)[:200]!r} is an object and a folder of others, which no file is: rename "
+                f"{url}: {'/'.join(first)[:200]!r} is an object and a folder of others, which a file cannot be. Rename "
                 "one of them."
             )
 
@@ -240,7 +249,7 @@ def _fetch(client: Any, item: Stored, *, target: Path, parallel: bool) -> None:
             raise RetinaflowError(f"{url}: changed while it was fetched; run again.")
 
 
-def _lay_out(wanted: dict[str, Stored], kept: Path, target: Path) -> None:
+def _lay_out(wanted: dict[str, Stored], cache: Path, target: Path) -> None:
     part = target.with_name(f".part-{target.name}")
     for left_behind in (part, target):
         shutil.rmtree(left_behind, ignore_errors=True)
@@ -248,15 +257,15 @@ def _lay_out(wanted: dict[str, Stored], kept: Path, target: Path) -> None:
         place = part / item.name
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(kept / name, place)
-        except OSError:  # a file system without hard links, where nothing is kept
-            os.replace(kept / name, place)
+            os.link(cache / name, place)
+        except OSError:  # Without hard links, nothing stays in the cache.
+            os.replace(cache / name, place)
     os.replace(part, target)
 
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turn what boto3 raises into a ``RetinaflowError``."""
+    """Turn errors of boto3 into a ``RetinaflowError``."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from s3transfer.exceptions import S3DownloadFailedError
@@ -269,12 +278,12 @@ def _explained(url: str) -> Iterator[None]:
     except NoCredentialsError as error:
         raise RetinaflowError(
             f"{url}: there are no credentials. Set SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY"
-            ", or what the AWS tools read (AWS_ACCESS_KEY_ID and so on, ~/.aws/credentials)."
+            ", or the variables and files of the AWS tools (AWS_ACCESS_KEY_ID and so on, ~/.aws/credentials)."
         ) from error
     except (BotoCoreError, Boto3Error, S3DownloadFailedError) as error:
         raise RetinaflowError(
-            f"{url}: cannot be fetched ({error}). See to it that --storage-s3-endpoint-url is right and the storage "
-            "can be reached, and run again."
+            f"{url}: cannot be fetched ({error}). Check that --storage-s3-endpoint-url is right and the storage can "
+            "be reached, and run again."
         ) from error
 
 
@@ -283,7 +292,7 @@ def _cure(code: str) -> str:
         return "there is no such object or bucket; correct the address"
     if code in ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
         return (
-            "the storage refuses: see to it that SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, "
-            "or what the AWS tools read, are right, and may read and list the bucket"
+            "the storage refuses: check that SNAKEMAKE_STORAGE_S3_ACCESS_KEY and SNAKEMAKE_STORAGE_S3_SECRET_KEY, or "
+            "the credentials of the AWS tools, are right and may read and list the bucket"
         )
     return "the storage refuses"

@@ -1,4 +1,4 @@
-"""The CSV tables that stages hand to each other: UTF-8, comma, header row, every value a string."""
+"""CSV tables that stages pass to each other: UTF-8, commas, a header row, and every value a string."""
 
 import csv
 import os
@@ -13,31 +13,32 @@ Row = dict[str, str]
 REBUILD = "Delete the file and run again to rebuild it."
 SHOWN = 20
 
-# File names are bytes on disk: what is not UTF-8 passes through a table unchanged.
+# File names are bytes on disk. Bytes that are not UTF-8 pass through a table unchanged.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> list[Row]:
-    """Read a table that a stage of this workflow wrote, as rows. See ``retinaflow.data.frames`` for a data frame.
+    """Read a table of a stage as rows. ``retinaflow.data.frames`` reads it as a data frame.
 
-    Raises ``RetinaflowError`` if the file cannot be read, one of ``columns`` is missing, two have one name, a row is
-    shorter or longer than the header or a quote is never closed.
+    Raises:
+        RetinaflowError: The file cannot be read, one of ``columns`` is missing or occurs twice, a row is shorter or
+            longer than the header, or a quote is not closed.
     """
     return list(stream_table(path, columns))
 
 
 def stream_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows that ``read_table`` returns, without holding all of them in memory."""
+    """Yield the rows of ``read_table`` one by one, without all of them in memory."""
     values = stream_values(path, columns)
     header = next(values)
     yield from (dict(zip(header, row, strict=True)) for row in values)
 
 
 def stream_values(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Yield the header, then the values of each row, and raise as ``read_table`` does."""
+    """Yield the header, then the values of each row. Errors are those of ``read_table``."""
     try:
         with open(path, newline="", **ENCODING) as file:
-            # Strict, or a quote that a damaged file lacks would swallow all rows after it.
+            # If a damaged file lacks a quote, a reader that is not strict joins all later rows to one value.
             yield from _checked(path, csv.reader(file, strict=True), columns)
     except (OSError, csv.Error) as error:
         raise RetinaflowError(f"{path}: cannot be read as a table ({error}). {REBUILD}") from error
@@ -59,18 +60,18 @@ def _checked(path: str | os.PathLike[str], lines: Iterator[list[str]], columns: 
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write ``rows`` under a header of ``columns``; a row with any other key is a ``ValueError``."""
+    """Write ``rows`` below a header of ``columns``. A row with another key is a ``ValueError``."""
     values = []
     for row in rows:
         if unknown := row.keys() - set(columns):
-            raise ValueError(f"{path}: a row has {sorted(unknown)}, which is none of the columns {list(columns)}")
+            raise ValueError(f"{path}: a row has {sorted(unknown)}, expected only the columns {list(columns)}")
         values.append([row.get(column, "") for column in columns])
     write_values(path, columns, values)
 
 
 def write_values(path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write the values of each row, in the order of ``columns``, below the header."""
-    # A carriage return inside a value is a line end to a reader unless quoted, which the csv module forgets to do.
+    # Readers take a carriage return without quotes for a line end. The csv module does not quote it by itself.
     returns = any("\r" in str(value) for row in rows for value in row)
     with whole_file(path) as part, open(part, "w", newline="", **ENCODING) as file:
         quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
