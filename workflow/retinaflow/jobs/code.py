@@ -16,6 +16,7 @@ LIBRARY = "retinaflow"
 UNTRACKED = (
     f"{LIBRARY}.config.root",
     f"{LIBRARY}.jobs",
+    f"{LIBRARY}.networks.batch_progress",
     f"{LIBRARY}.settings",
     f"{LIBRARY}.training.pace",
     f"{LIBRARY}.training.tracking",

@@ -12,6 +12,7 @@ from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.networks.building import load_backbone, normalise, pooled, up_to
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
@@ -97,7 +98,9 @@ def extract(model: keras.Model, images: Images, views: FeatureViews, *, threads:
     for start in range(0, len(images), AT_ONCE):
         chosen = range(start, min(start + AT_ONCE, len(images)))
         batches = _ViewBatches(images, chosen, views=views, threads=threads)
-        outputs = model.predict(batches, verbose=0).reshape(views.count, len(chosen), -1).astype(np.float32)
+        reported = BatchProgress(f"{len(images):,} images", first=start / len(images), last=chosen.stop / len(images))
+        computed = model.predict(batches, verbose=0, callbacks=[reported])
+        outputs = computed.reshape(views.count, len(chosen), -1).astype(np.float32)
         features = np.concatenate([outputs.mean(axis=0), outputs.std(axis=0)], axis=1)
         # NaN fails the comparison.
         wrong = ~(np.abs(features) <= np.finfo(np.float16).max)

@@ -8,6 +8,7 @@ import numpy as np
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
+from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.preprocessing.batches import Batches, ImageSource
 
 BATCH = 32
@@ -76,15 +77,21 @@ def predict_tta(
         RetinaflowError: As ``predict``.
     """
     # All images in one view, then in the next: as fast as all views of a few images at a time.
-    no_tta = predict(model, images, objective=objective, threads=threads)
+    no_tta = predict(model, images, objective=objective, threads=threads, tta_views=tta_views)
     total = no_tta.copy()
     for view in range(1, tta_views):
-        total += predict(model, images, objective=objective, threads=threads, view=view)
+        total += predict(model, images, objective=objective, threads=threads, view=view, tta_views=tta_views)
     return total / tta_views, no_tta if tta_views > 1 else None
 
 
 def predict(
-    model: keras.Model, images: ImageSource, *, objective: str = "softmax", threads: int, view: int = 0
+    model: keras.Model,
+    images: ImageSource,
+    *,
+    objective: str = "softmax",
+    threads: int,
+    view: int = 0,
+    tta_views: int = 1,
 ) -> np.ndarray:
     """Compute the raw outputs of a network in one view of each image.
 
@@ -94,6 +101,7 @@ def predict(
         objective: Objective of the network.
         threads: Threads that prepare batches.
         view: Number of the view (``augmentation.write_view``); 0 is the image itself.
+        tta_views: Number of all views, for the report of progress.
 
     Returns:
         float64 (n, width) in the order of the images, as module ``objectives`` describes. Rows of softmax sum to 1.
@@ -106,7 +114,10 @@ def predict(
             f"{model.name}: the model takes images of {model.input_shape[1]} px, those of the shards have "
             f"{images.size}. {TRAIN_AGAIN}"
         )
-    outputs = model.predict(Batches(images, BATCH, threads=threads, view=view), verbose=0).astype(np.float64)
+    step = f"{len(images):,} images" + (f", view {view + 1} of {tta_views}" if tta_views > 1 else "")
+    reported = BatchProgress(step, first=view / tta_views, last=(view + 1) / tta_views)
+    batches = Batches(images, BATCH, threads=threads, view=view)
+    outputs = model.predict(batches, verbose=0, callbacks=[reported]).astype(np.float64)
     totals = outputs.sum(axis=1) if objective == "softmax" else np.ones(len(outputs))
     wrong = objectives.impossible_rows(objective, outputs) | (totals <= 0)
     if wrong.any():
