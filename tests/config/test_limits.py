@@ -21,13 +21,13 @@ from retinaflow.errors import RetinaflowError
         ('{"seed": 1,\n"seed": 2}', "seed stands in line 1 and again in line 2"),
     ],
 )
-def test_a_key_that_stands_twice_is_named(tmp_path, text, expected):
+def test_repeated_key_is_named(tmp_path, text, expected):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(RetinaflowError, match=rf"config\.yaml: {expected}"):
         check_text([ROOT / "config/config.yaml", tmp_path / "config.yaml"])
 
 
-def test_keys_that_stand_once_are_accepted(tmp_path):
+def test_distinct_keys_are_accepted(tmp_path):
     (tmp_path / "config.yaml").write_text("a: &a\n  b: 1\n  c: *a\nd:\n  b: 1\n  <<: *a\ne: *a\n")
     (tmp_path / "config.json").write_text('{\n\t"a": {\n\t\t"b": 1}}')
     (tmp_path / "empty.yaml").touch()
@@ -51,7 +51,7 @@ def bomb(levels):
     ],
 )
 @pytest.mark.parametrize("key", ["seed", "train", "models", "nonsense"])
-def test_values_without_end_get_a_message_in_short_time(key, value, expected):
+def test_huge_values_are_refused_in_short_time(key, value, expected):
     start = time.monotonic()
     with pytest.raises(RetinaflowError) as caught:
         load(written(**{key: value}))

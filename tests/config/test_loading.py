@@ -271,7 +271,7 @@ def test_all_mistakes_are_named_at_once():
         (written(model="average"), "or null for the best (average is now called ensemble)"),
     ],
 )
-def test_a_former_key_is_an_error_that_names_the_present_one(wrong, expected):
+def test_former_key_is_an_error_that_names_the_new_one(wrong, expected):
     assert expected in message(wrong)
 
 
@@ -321,7 +321,7 @@ def test_a_complete_configuration_describes_itself():
     assert load(full.model_dump()) == full
 
 
-def test_a_model_overrides_what_all_share_down_to_single_ranges():
+def test_model_overrides_shared_settings_down_to_single_ranges():
     full = configured(
         train__epochs=7,
         train__augment={"rotation": 90, "shift": 0.3},
@@ -332,7 +332,7 @@ def test_a_model_overrides_what_all_share_down_to_single_ranges():
     assert full.models["ResNet50"].epochs == 7
 
 
-def test_the_head_is_trained_first_if_the_backbone_has_trained_weights():
+def test_head_is_trained_first_for_a_backbone_with_trained_weights():
     full = configured(
         models={
             "VGG16": {},
@@ -355,7 +355,7 @@ def test_the_head_is_trained_first_if_the_backbone_has_trained_weights():
     }
 
 
-def test_a_head_reads_the_layers_that_a_probe_found_best_if_weights_are_trained():
+def test_head_of_trained_weights_reads_the_best_probed_layers():
     models = {"VGG16": {}, "ResNet50": {"weights": "random"}, "InceptionV3": {"feature_layers": ["mixed1"]}}
     full = configured(models=models).models
     assert full["ResNet50"].feature_layers == []

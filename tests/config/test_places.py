@@ -43,7 +43,7 @@ def test_a_missing_file_is_named(tmp_path, changes, expected):
         (b"\x89HDF\r\n\x1a\n\2" + bytes(19) + (10**6).to_bytes(8, "little"), "is cut off after 36 of 1000000 bytes"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_refused_before_anything_runs(tmp_path, content, found):
+def test_file_without_weights_is_refused_before_any_job(tmp_path, content, found):
     path = tmp_path / "w.h5"
     path.write_bytes(content)
     message = rf"weights of VGG16: '{path}': {found}.*; expected a \.h5 .*'imagenet' or 'random'"
@@ -69,7 +69,7 @@ def test_paths_that_no_disk_takes_are_not_there(tmp_path, name):
 
 @pytest.mark.parametrize("key", ["results", "data__train__labels", "train__weights"])
 @pytest.mark.parametrize(("name", "found"), [("a\0b", "NUL"), ("{part}", "brace")])
-def test_names_that_mean_something_else_are_refused(tmp_path, key, name, found):
+def test_path_with_a_nul_or_brace_is_refused(tmp_path, key, name, found):
     with pytest.raises(RetinaflowError, match=found):
         check_files(labelled(tmp_path, **{key: name}))
 
@@ -172,7 +172,7 @@ def test_files_that_are_there_are_accepted(tmp_path):
         ),
     ],
 )
-def test_an_address_that_cannot_be_right_is_named_before_a_storage_is_asked(changes, expected):
+def test_malformed_address_is_an_error_before_any_request(changes, expected):
     with pytest.raises(RetinaflowError) as caught:
         check_files(configured(**changes))
     assert expected in str(caught.value)

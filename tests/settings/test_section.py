@@ -31,13 +31,13 @@ RESOLVED = {"backbone": "VGG16", "feature_layers": [], "head_epochs": 0, "learni
         ({"weights": "2015"}, "weights", "2015"),
     ],
 )
-def test_text_counts_as_a_number_where_one_is_expected(given, key, expected):
+def test_text_becomes_a_number_if_the_field_expects_one(given, key, expected):
     value = getattr(TrainSection.model_validate(given), key)
     assert value == expected
     assert type(value) is type(expected)
 
 
-def test_null_as_text_is_none_where_none_is_allowed():
+def test_null_as_text_is_none_if_allowed():
     assert TrackingSettings.model_validate({"mlflow": "null", "tensorboard": "true"}).mlflow is None
     assert TrackingSettings.model_validate({"experiment": "null"}).experiment == "null"
 

@@ -68,7 +68,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def test_listing_stays_when_a_folder_is_touched_or_hidden_files_come(images: Path) -> None:
+def test_listing_ignores_folder_times_and_hidden_files(images: Path) -> None:
     before = listing(str(images))
     os.utime(images, (1, 1))
     os.utime(images / "deeper", (1, 1))
@@ -113,14 +113,14 @@ def test_links_are_followed_but_not_in_circles(images: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", ["missing", "file.txt", "missing.zip", "bad.zip"])
-def test_listing_of_what_cannot_be_read_is_an_error(tmp_path: Path, path: str) -> None:
+def test_listing_of_an_unreadable_folder_or_archive_is_an_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "bad.zip").write_text("x")
     with pytest.raises(RetinaflowError, match=path):
         listing(str(tmp_path / path))
 
 
-def test_listing_of_an_archive_sees_what_is_below_the_folder_only(tmp_path: Path) -> None:
+def test_listing_of_an_archive_covers_only_the_folder(tmp_path: Path) -> None:
     members = {"train/1.jpeg": b"one", "train/2.jpeg": b"two", "test/3.jpeg": b"three"}
     path = make_zip(tmp_path / "a.zip", members)
     train, whole = listing(f"{path}/train"), listing(str(path))
@@ -153,7 +153,9 @@ def test_unpack_leaves_the_files_below_the_folder_and_nothing_else(tmp_path: Pat
 
 
 @given(st.dictionaries(st.text("ab", min_size=1, max_size=3), st.binary(max_size=50), min_size=1, max_size=5))
-def test_unpack_gives_back_what_was_packed(tmp_path_factory: pytest.TempPathFactory, members: dict[str, bytes]) -> None:
+def test_unpacked_files_equal_the_packed_ones(
+    tmp_path_factory: pytest.TempPathFactory, members: dict[str, bytes]
+) -> None:
     folder = tmp_path_factory.mktemp("archive")
     path = make_zip(folder / "a.zip", {f"in/{name}": content for name, content in members.items()})
     total = sum(map(len, members.values()))
@@ -263,7 +265,7 @@ def test_a_part_of_an_archive_on_several_disks_is_refused(tmp_path: Path, cut: t
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
-def test_names_that_differ_in_case_only_stay_two_files_or_are_refused(tmp_path: Path) -> None:
+def test_names_that_differ_in_case_are_two_files_or_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"a.jpeg": b"one", "A.jpeg": b"two"})
     try:
         unpack(str(path), tmp_path / "out", 1000)
@@ -297,7 +299,7 @@ def test_members_that_share_their_bytes_count_each(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
-def test_a_disk_that_takes_no_more_is_named_and_nothing_stays(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_and_leaves_no_files(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"1.jpeg": b"x", "2.jpeg": bytes(100_000)})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -380,7 +382,7 @@ def test_a_damaged_archive_is_an_error_or_does_no_harm(
     assert set(os.listdir(folder)) <= {"a.zip", "out"}
 
 
-def test_a_former_folder_is_whole_or_gone_whenever_its_deletion_is_cut_short(
+def test_former_folder_is_whole_or_gone_after_an_interrupted_deletion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, old, new = tmp_path / "out", {"1.jpeg": b"x", "2.jpeg": b"x"}, {"3.jpeg": b"x"}
@@ -439,7 +441,7 @@ def test_table_in_an_archive(tmp_path: Path) -> None:
     assert read_member(f"{path}/in/readme.txt") == b"x"
 
 
-def test_table_that_is_not_clear_or_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_ambiguous_table_is_an_error(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "two.zip", {"a/x.csv": b"x", "y.csv": b"y"})
     with pytest.raises(RetinaflowError, match=r"found a/x\.csv, y\.csv\. Name .*two\.zip/a/x\.csv"):
         read_member(str(path))

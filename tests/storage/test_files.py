@@ -30,7 +30,7 @@ def test_an_error_leaves_the_old_file_and_no_debris(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_a_killed_job_left_is_overwritten(tmp_path):
+def test_file_of_a_killed_job_is_overwritten(tmp_path):
     (tmp_path / ".part-table.csv").write_text("left behind, and longer")
     with whole_file(tmp_path / "table.csv") as part:
         assert not part.exists()

@@ -24,7 +24,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_a_folder_that_another_process_writes_to_is_refused_and_the_process_named(tmp_path, holder):
+def test_locked_folder_is_refused_and_the_process_named(tmp_path, holder):
     with pytest.raises(RetinaflowError, match=rf"results: another run is writing there \(process {holder.pid} on "):
         lock(tmp_path / "results")
 

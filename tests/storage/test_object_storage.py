@@ -34,7 +34,7 @@ def files_in(folder):
 
 
 @pytest.mark.s3
-def test_a_folder_holds_what_is_below_the_prefix_and_is_not_hidden(client, tmp_path):
+def test_folder_has_all_visible_objects_below_the_prefix(client, tmp_path):
     wanted = {"1_left.jpeg": b"a", "blank in/1_right.jpeg": b"b", "empty.jpeg": b"", "ünïcode +%20&.jpeg": b"c"}
     put(client, **{f"train/{name}": content for name, content in wanted.items()})
     put(
@@ -46,7 +46,7 @@ def test_a_folder_holds_what_is_below_the_prefix_and_is_not_hidden(client, tmp_p
 
 
 @pytest.mark.s3
-def test_only_what_changed_is_fetched_again(client, tmp_path):
+def test_only_changed_objects_are_fetched_again(client, tmp_path):
     put(client, **{"a/1": b"1", "a/2": b"2", "a/3": b"3"})
     before = object_storage.state(object_storage.find_below(client, "s3://eyes/a"))
     object_storage.fetch_folder(client, "s3://eyes/a", target=tmp_path / "there", max_bytes=100)
@@ -63,7 +63,7 @@ def test_only_what_changed_is_fetched_again(client, tmp_path):
 
 @pytest.mark.s3
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a//x", "./x", "a\\x", "x" * 300, ".."])
-def test_a_name_that_leads_out_of_the_folder_or_is_none_is_refused(client, tmp_path, name):
+def test_names_that_leave_the_folder_or_are_invalid_are_refused(client, tmp_path, name):
     client.put_object(Bucket="eyes", Key=f"train/{name}", Body=b"x")
     with pytest.raises(RetinaflowError, match=r"s3://eyes/train: the object .* which a file cannot have"):
         object_storage.fetch_folder(client, "s3://eyes/train", target=tmp_path / "below/there", max_bytes=100)

@@ -10,7 +10,7 @@ text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 @given(st.lists(st.fixed_dictionaries({"image": text, "level": text}), max_size=5))
-def test_what_is_written_is_read(tmp_path_factory, rows):
+def test_read_rows_equal_the_written_ones(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("table") / "table.csv"
     write_table(path, ("image", "level"), rows)
     assert read_table(path, ("image",)) == rows
