@@ -21,16 +21,16 @@ from retinaflow.scoring.compare import COLUMNS, INTERVALS, compare
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import Row, read_table, write_table
 
-CLASSES = ["class0", "class1", "class2", "class3", "class4"]
+GRADE_NAMES = ["class0", "class1", "class2", "class3", "class4"]
 
 
-def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[str, Any]:
-    """Content of a metrics file, as far as the comparison reads it."""
+def scores(model: str, split: str, kappa: float | None, **override: Any) -> dict[str, Any]:
+    """Return the part of a metrics file that the comparison reads."""
     return {
-        "model": run,
-        "network": run.split("/")[0],
-        "split": part,
-        "grade_names": CLASSES,
+        "model": model,
+        "network": model.split("/")[0],
+        "split": split,
+        "grade_names": GRADE_NAMES,
         "images": 1000,
         "patients": 500,
         "accuracy": 0.8,
@@ -54,37 +54,36 @@ def scores(run: str, part: str, kappa: float | None, **override: Any) -> dict[st
     }
 
 
-def answers(run: str, part: str, classes: int, patients: int = 12) -> list[dict[str, object]]:
-    """Predictions of made-up photographs, the same for all runs, whose mistakes follow from the name of the run."""
-    actual = np.random.default_rng(1).integers(0, classes, 2 * patients)
-    mistakes = np.random.default_rng(zlib.crc32(run.encode())).integers(-1, 2, 2 * patients)
+def predictions(model: str, split: str, grade_count: int, patients: int = 12) -> list[dict[str, object]]:
+    """Return predictions for the same images. Their mistakes are random, seeded by the name of the model."""
+    actual = np.random.default_rng(1).integers(0, grade_count, 2 * patients)
+    mistakes = np.random.default_rng(zlib.crc32(model.encode())).integers(-1, 2, 2 * patients)
     return [
         {
-            "filename": f"{part}{row // 2}_{'left' if row % 2 else 'right'}.jpeg",
-            "patient": f"{part}{row // 2}",
+            "filename": f"{split}{row // 2}_{'left' if row % 2 else 'right'}.jpeg",
+            "patient": f"{split}{row // 2}",
             "grade": actual[row],
-            "predicted_grade": min(max(actual[row] + mistakes[row], 0), classes - 1),
+            "predicted_grade": min(max(actual[row] + mistakes[row], 0), grade_count - 1),
         }
         for row in range(2 * patients)
     ]
 
 
 class Comparison:
-    """What `compare` makes of some metrics."""
+    """Files of a comparison, read back."""
 
-    def __init__(self, folder: Path, contents: list[dict[str, Any]], replicates: int = 20) -> None:
+    def __init__(self, folder: Path, contents: list[dict[str, Any]], bootstrap_samples: int = 20) -> None:
         paths, tables = [], []
         for number, content in enumerate(contents):
             paths.append(folder / f"{number}.json")
             tables.append(folder / f"{number}.csv")
             write_json(paths[-1], content)
-            write_table(
-                tables[-1], COMPARED_COLUMNS, answers(content["model"], content["split"], len(content["grade_names"]))
-            )
+            rows = predictions(content["model"], content["split"], len(content["grade_names"]))
+            write_table(tables[-1], COMPARED_COLUMNS, rows)
         self.folder = folder / "comparison"
         names = {"table": "comparison.csv", "pairs": "pairs.csv", "markdown": "comparison.md"}
         outputs = {name: self.folder / file for name, file in names.items()}
-        made = compare(paths, tables, bootstrap_samples=replicates, seed=1, **outputs)
+        made = compare(paths, tables, bootstrap_samples=bootstrap_samples, seed=1, **outputs)
         self.text = made.text
         comparison_figure(self.folder / "comparison.png", made.ranked)
         self.rows: list[Row] = read_table(self.folder / "comparison.csv", COLUMNS)
@@ -97,9 +96,9 @@ class Comparison:
         header, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
         return [dict(zip(header, row, strict=True)) for row in rows]
 
-    def column(self, part: str, name: str) -> list[str]:
-        """Of the systems in the table of a part."""
-        return [row[name] for row in self.table(part) if row["rank"]]
+    def column(self, split: str, name: str) -> list[str]:
+        """Cells of the ranked models in the table of a split."""
+        return [row[name] for row in self.table(split) if row["rank"]]
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def comparison(tmp_path: Path) -> Callable[..., Comparison]:
 Compare = Callable[..., Comparison]
 
 
-def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
+def test_models_are_ranked_on_validation_not_on_test(comparison: Compare) -> None:
     made = comparison(
         scores("VGG16", "test", 0.9),
         scores("VGG16", "validation", 0.5),
@@ -128,7 +127,7 @@ def test_ranked_on_validation_and_never_on_test(comparison: Compare) -> None:
     assert made.text.startswith("Ranked by quadratic weighted kappa on validation, never on test. ")
 
 
-def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -> None:
+def test_undefined_kappa_is_last_and_equal_ones_by_name(comparison: Compare) -> None:
     kappas = {"B": None, "E": -0.5, "D": 0.4, "C": 0.4, "A": None}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
     assert [row["model"] for row in made.rows] == ["C", "D", "E", "A", "B"]
@@ -137,7 +136,7 @@ def test_undefined_kappa_comes_last_and_equals_go_by_name(comparison: Compare) -
     assert made.rows[-1]["quadratic_weighted_kappa"] == ""
 
 
-def test_table_holds_the_full_figures(comparison: Compare) -> None:
+def test_table_has_all_digits(comparison: Compare) -> None:
     third = 1 / 3
     point = {"sensitivity": 0.75, "specificity": None}
     referable = {"grade": 1, "auc": None, "sensitivity": third, "specificity": 0.25, "operating_point": point}
@@ -175,7 +174,7 @@ def test_table_holds_the_full_figures(comparison: Compare) -> None:
     }
 
 
-def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(comparison: Compare) -> None:
+def test_accuracy_below_the_baseline_is_marked_in_each_split(comparison: Compare) -> None:
     made = comparison(
         scores("A", "validation", 0.4, accuracy=0.72),
         scores("A", "test", 0.4, accuracy=0.73),
@@ -189,39 +188,41 @@ def test_accuracy_below_always_the_first_class_is_flagged_part_by_part(compariso
     assert made.column("validation", "accuracy") == ["0.7200", "0.7350", "0.7350"]
 
 
-def test_each_table_ends_with_what_is_free(comparison: Compare) -> None:
+def test_each_table_ends_with_the_baselines(comparison: Compare) -> None:
     unpaired = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
     made = comparison(scores("A", "validation", 0.4), scores("A", "test", 0.4, fellow_eye=unpaired))
     cells = [(row["model"], row["kappa"], row["accuracy"]) for row in made.table("validation")]
     assert cells[1:] == [
         ("always class0", "0.0000", "0.7350"),
-        ("the other eye's label (998 photographs)", "0.8550", "0.8700"),
+        ("the fellow eye's label (998 images)", "0.8550", "0.8700"),
     ]
     assert [(row["model"], row["kappa"]) for row in made.table("test")][2:] == [
-        ("the other eye's label (0 photographs)", "–")
+        ("the fellow eye's label (0 images)", "–")
     ]
-    assert "## test: 1,000 photographs of 500 patients" in made.text
+    assert "## test: 1,000 images of 500 patients" in made.text
 
 
-def test_intervals_stand_behind_their_figures(comparison: Compare) -> None:
+def test_intervals_follow_their_metrics(comparison: Compare) -> None:
     intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [0.33333, 0.45678]}
     made = comparison(scores("A", "validation", 0.4, intervals=intervals))
     assert made.column("validation", "kappa") == ["0.4000 [0.333, 0.457]"]
-    assert made.column("validation", "plain kappa") == ["0.2500"]
+    assert made.column("validation", "argmax kappa") == ["0.2500"]
     assert made.column("validation", "accuracy") == ["0.8000"]
-    assert "95 % intervals over 20 draws of the patients" in made.text
+    assert "95 % intervals over 20 bootstrap samples of the patients" in made.text
 
 
-def test_the_best_is_told_from_each_other_system(comparison: Compare) -> None:
-    """The best on validation, also where it is not on test; the difference is of the kappas of the predictions."""
+def test_best_model_is_compared_with_each_other_model(comparison: Compare) -> None:
+    """The best model on validation is also compared on test. Differences are those of the kappas of the predictions."""
     names = {"A": 0.5, "B": 0.4, "C": 0.3}
-    made = comparison(*(scores(name, part, kappa) for part in ("validation", "test") for name, kappa in names.items()))
+    made = comparison(
+        *(scores(name, split, kappa) for split in ("validation", "test") for name, kappa in names.items())
+    )
     assert [(pair["split"], pair["model"], pair["other_model"]) for pair in made.pairs] == [
-        (part, *pair) for part in ("validation", "test") for pair in ("AB", "AC", "BC")
+        (split, *pair) for split in ("validation", "test") for pair in ("AB", "AC", "BC")
     ]
-    for part in ("validation", "test"):
-        pairs = [pair for pair in made.pairs if (pair["split"], pair["model"]) == (part, "A")]
-        assert made.column(part, "best minus this") == ["", *(shown(pair) for pair in pairs)]
+    for split in ("validation", "test"):
+        pairs = [pair for pair in made.pairs if (pair["split"], pair["model"]) == (split, "A")]
+        assert made.column(split, "best minus this") == ["", *(shown(pair) for pair in pairs)]
 
 
 def shown(pair: Row) -> str:
@@ -229,47 +230,47 @@ def shown(pair: Row) -> str:
     return f"{difference:+.4f} [{low:+.3f}, {high:+.3f}] {100 * share:.1f} %"
 
 
-def test_what_each_step_gains(comparison: Compare) -> None:
-    """Over what it is named after, or the best single backbone, whichever ranks higher."""
+def test_gain_of_each_step(comparison: Compare) -> None:
+    """A step is compared with the model without it, the ensemble with the best network."""
     kappas = {"A+eye_average": 0.3, "A": 0.4, "B": 0.5, "ensemble": 0.6, "B+eye_average": 0.7, "C": 0.1}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in kappas.items()))
     pairs = {(pair["model"], pair["other_model"]): pair for pair in made.pairs}
-    gains = {(row["model"], row["over"]): row["validation"] for row in made.table("What each step gains")}
+    gains = {(row["model"], row["over"]): row["validation"] for row in made.table("Gain of each step")}
     assert list(gains) == [("B+eye_average", "B"), ("ensemble", "B"), ("A+eye_average", "A")]
     assert gains["B+eye_average", "B"] == shown(pairs["B+eye_average", "B"])
     assert gains["ensemble", "B"] == shown(pairs["ensemble", "B"])
-    # A ranks above A+eye_average: the same pair, turned round.
+    # A ranks above A+eye_average: the same pair in reverse.
     pair = pairs["A", "A+eye_average"]
-    turned = {"difference": -float(pair["difference"]), "low": -float(pair["high"]), "high": -float(pair["low"])}
-    assert gains["A+eye_average", "A"] == shown({**turned, "share": 1 - float(pair["share"])})
+    reverse = {"difference": -float(pair["difference"]), "low": -float(pair["high"]), "high": -float(pair["low"])}
+    assert gains["A+eye_average", "A"] == shown({**reverse, "share": 1 - float(pair["share"])})
 
 
-def test_without_replicates_differences_have_no_intervals(tmp_path: Path) -> None:
-    made = Comparison(tmp_path, [scores("A", "validation", 0.4), scores("B", "validation", 0.3)], replicates=0)
+def test_differences_without_bootstrap_samples_have_no_intervals(tmp_path: Path) -> None:
+    made = Comparison(tmp_path, [scores("A", "validation", 0.4), scores("B", "validation", 0.3)], bootstrap_samples=0)
     assert [(pair["low"], pair["high"], pair["share"]) for pair in made.pairs] == [("", "", "")]
     assert made.column("validation", "best minus this")[1] == f"{float(made.pairs[0]['difference']):+.4f}"
     assert "interval" not in made.text
 
 
-def test_without_a_test_set_there_is_no_table_of_it(comparison: Compare) -> None:
+def test_summary_without_test_set_has_no_table_of_it(comparison: Compare) -> None:
     assert "test" not in comparison(scores("A", "validation", 0.4)).text.replace("never on test", "")
 
 
-def test_backbone_without_test_scores_is_not_in_their_table(comparison: Compare) -> None:
+def test_model_without_test_scores_is_not_in_their_table(comparison: Compare) -> None:
     made = comparison(scores("A", "validation", 0.4), scores("B", "validation", 0.3), scores("B", "test", 0.2))
     assert [(row["rank"], row["kappa"]) for row in made.table("test") if row["rank"]] == [("2", "0.2000")]
     assert made.column("test", "best minus this") == [""]
 
 
-def folds(backbone: str, pooled: float, test: list[float], **override: Any) -> list[dict[str, Any]]:
-    made = [scores(backbone, "out-of-fold", pooled, images=len(test) * 100), scores(backbone, "test", 0.95)]
+def folds(network: str, pooled: float, test: list[float], **override: Any) -> list[dict[str, Any]]:
+    made = [scores(network, "out-of-fold", pooled, images=len(test) * 100), scores(network, "test", 0.95)]
     for number, kappa in enumerate(test, start=1):
-        made.append(scores(f"{backbone}/fold-{number}", "validation", 0.99, images=100 + number))
-        made.append(scores(f"{backbone}/fold-{number}", "test", kappa, **override))
+        made.append(scores(f"{network}/fold-{number}", "validation", 0.99, images=100 + number))
+        made.append(scores(f"{network}/fold-{number}", "test", kappa, **override))
     return made[::-1]
 
 
-def test_folds_are_ranked_pooled_and_follow_unranked(comparison: Compare) -> None:
+def test_folds_follow_their_pooled_model_without_rank(comparison: Compare) -> None:
     made = comparison(*folds("A", 0.3, [0.9] * 11), *folds("B", 0.5, [0.2] * 11))
     assert [row["model"] for row in made.rows[:24]] == ["B"] * 2 + [
         f"B/fold-{i}" for i in range(1, 12) for _ in range(2)
@@ -288,23 +289,23 @@ def test_folds_are_ranked_pooled_and_follow_unranked(comparison: Compare) -> Non
     assert "kappa on out-of-fold, never on test" in made.text
 
 
-def test_folds_give_mean_and_sample_deviation_on_test(comparison: Compare) -> None:
+def test_folds_have_mean_and_sample_deviation_on_test(comparison: Compare) -> None:
     # Mean 0.6; squared differences 0.04 + 0.01 + 0.01 + 0.04 over 3, root 0.18257.
     made = comparison(*folds("A", 0.3, [0.4, 0.5, 0.7, 0.8]))
-    system, single, *_ = made.table("test")
-    assert (system["model"], system["kappa"]) == ("A", "0.9500")
-    assert (single["rank"], single["model"]) == ("", "A, single folds")
-    assert (single["kappa"], single["accuracy"]) == ("0.6000 ± 0.1826", "0.8000 ± 0.0000")
+    model, of_folds, *_ = made.table("test")
+    assert (model["model"], model["kappa"]) == ("A", "0.9500")
+    assert (of_folds["rank"], of_folds["model"]) == ("", "A, single folds")
+    assert (of_folds["kappa"], of_folds["accuracy"]) == ("0.6000 ± 0.1826", "0.8000 ± 0.0000")
     assert made.column("out-of-fold", "kappa") == ["0.3000"]
     assert "mean ± standard deviation over the folds" in made.text.splitlines()[0]
 
 
-def test_folds_with_an_undefined_figure_have_no_mean_of_it(comparison: Compare) -> None:
+def test_folds_with_undefined_metrics_have_no_mean(comparison: Compare) -> None:
     made = comparison(*folds("A", 0.3, [0.4, 0.5], macro_auc=None))
     assert made.table("test")[1]["macro AUC"] == "–"
 
 
-def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
+def test_files_do_not_depend_on_the_order(tmp_path: Path) -> None:
     contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
     first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
     names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv"]
@@ -315,8 +316,8 @@ def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
     assert (first.folder / "comparison.md").read_text(encoding="utf-8") == first.text
 
 
-def test_what_metrics_writes_is_read(comparison: Compare) -> None:
-    # One class only: every member that can be undefined is.
+def test_written_metrics_are_read(comparison: Compare) -> None:
+    # With one grade only, every metric that can be undefined is undefined.
     grades = grades_of(np.array([[1.0, 0.0], [1.0, 0.0]]), 1)
     result = evaluate(
         np.array([0, 0]),
@@ -367,10 +368,10 @@ GOOD = scores("A", "validation", 0.5)
         ({**GOOD, "argmax": {}}, "argmax: 'quadratic_weighted_kappa' is a required property"),
         ({**GOOD, "model": "B"}, "model 'B' of 'A'"),
         ({**GOOD, "model": "A/fold-0"}, "model 'A/fold-0' of 'A'"),
-        ({**GOOD, "model": "A/fold-1", "split": "out-of-fold"}, "another part than out-of-fold"),
+        ({**GOOD, "model": "A/fold-1", "split": "out-of-fold"}, "another split than out-of-fold"),
     ],
 )
-def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], message: str) -> None:
+def test_error_names_a_malformed_file(tmp_path: Path, content: str | dict[str, Any], message: str) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
@@ -382,7 +383,7 @@ def test_malformed_file_is_named(tmp_path: Path, content: str | dict[str, Any], 
     assert not out.exists()
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     outputs = {name: tmp_path / name for name in ("table", "pairs", "markdown")}
     with pytest.raises(RetinaflowError, match=r"gone\.json: No such file"):
         compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
@@ -409,7 +410,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_scores_that_do_not_belong_together_are_named(
+def test_error_names_scores_of_other_runs(
     comparison: Compare, tmp_path: Path, contents: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(RetinaflowError, match=message):
@@ -419,7 +420,7 @@ def test_scores_that_do_not_belong_together_are_named(
 
 @settings(max_examples=5, deadline=None)
 @given(st.dictionaries(st.sampled_from("ABCDEF"), st.none() | st.floats(-1, 1), min_size=1, max_size=5), st.randoms())
-def test_order_of_files_changes_nothing_and_ranks_never_rise(
+def test_ranks_do_not_depend_on_the_order(
     tmp_path_factory: pytest.TempPathFactory, kappas: dict[str, float | None], random: Any
 ) -> None:
     contents = [scores(name, "validation", kappa) for name, kappa in kappas.items()]

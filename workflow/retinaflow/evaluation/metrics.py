@@ -13,8 +13,8 @@
 - ``macro_auc``: unweighted mean over ``auc_classes`` of the area under the ROC curve of each grade against the rest.
   These grades have images both in and outside them. Fawcett, T. (2006), An introduction to ROC analysis, Pattern
   Recognition Letters 27(8), 861-874. None if all images have the same grade.
-- ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades;
-  sensitivity and specificity of the predicted grades, and under ``operating_point`` those of ``grades.referable``.
+- ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades.
+  sensitivity and specificity are those of the predicted grades, under ``operating_point`` of ``grades.referable``.
   Sensitivity is None without referable images, specificity without others, auc without either.
 - ``argmax``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of
   ``grades.argmax``.
@@ -25,9 +25,9 @@
   kappa is 0: a constant prediction agrees as expected by chance.
 - ``fellow_eye``: accuracy and quadratic_weighted_kappa of the true grade of the fellow eye as prediction, over the
   ``images`` of patients with one image of each of two eyes. None if there are none.
-- ``calibration``: expected_calibration_error of the most probable grade in ``bins`` bins (module ``calibration``);
-  ``uncalibrated``: that and log_loss before temperature scaling, or None; ``reliability``: low and high (of the
-  top probability), images, confidence and accuracy of each bin, None in a bin without images.
+- ``calibration``: expected_calibration_error of the most probable grade in ``bins`` bins (module ``calibration``).
+  Its ``uncalibrated`` is this error and log_loss before temperature scaling, or None. Its ``reliability`` has low and
+  high (of the top probability), images, confidence and accuracy of each bin; None in a bin without images.
 - ``referral``: the gain if people grade the least certain images. For each share of ``RETAINED``: ``images`` that are
   retained, the least ``certainty`` (top probability) among them, their accuracy and quadratic_weighted_kappa. Images
   as certain as the last one are retained too.
@@ -37,7 +37,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,19 +92,13 @@ def evaluate(
     _check_companions(_Companions(patients, eyes, uncalibrated, quality), len(actual), len(grade_names))
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    referable = actual >= referable_grade
-    k = len(grade_names)
     intervals = None
     # With a single patient, all bootstrap samples are the same.
     if bootstrap_samples and len(set(patients)) > 1:
         intervals = _intervals(
             actual, grades, referable_grade=referable_grade, patients=patients, samples=bootstrap_samples, seed=seed
         )
-    aucs = {
-        name: auc
-        for grade, name in enumerate(grade_names)
-        if (auc := _auc(actual == grade, grades.probabilities[:, grade])) is not None
-    }
+    k = len(grade_names)
     predicted = _of_predictions(actual, grades.predicted, grade_names, referable_grade)
     return {
         "images": len(actual),
@@ -113,16 +107,8 @@ def evaluate(
         "quadratic_weighted_kappa": predicted["quadratic_weighted_kappa"],
         "intervals": intervals,
         "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(k))),
-        "macro_auc": sum(aucs.values()) / len(aucs) if aucs else None,
-        "auc_classes": list(aucs),
-        "referable": {
-            "grade": referable_grade,
-            "images": int(referable.sum()),
-            "auc": _auc(referable, grades.probabilities[:, referable_grade:].sum(axis=1)),
-            "sensitivity": predicted["sensitivity"],
-            "specificity": predicted["specificity"],
-            "operating_point": _sensitivity_specificity(referable, grades.referable),
-        },
+        **_macro_auc(actual, grades.probabilities, grade_names),
+        "referable": _referable(actual, grades, referable_grade, predicted),
         "argmax": _of_predictions(actual, grades.argmax, grade_names, referable_grade),
         "baseline": _baseline(actual, grade_names),
         "fellow_eye": _fellow_eye(actual, k, patients, eyes),
@@ -131,6 +117,29 @@ def evaluate(
         "by_quality": None if quality is None else _by_quality(actual, grades, referable_grade, quality),
         "per_class": predicted["per_class"],
         "confusion_matrix": predicted["confusion_matrix"],
+    }
+
+
+def _macro_auc(actual: np.ndarray, probabilities: np.ndarray, grade_names: Sequence[str]) -> dict[str, Any]:
+    aucs = {
+        name: auc
+        for grade, name in enumerate(grade_names)
+        if (auc := _auc(actual == grade, probabilities[:, grade])) is not None
+    }
+    return {"macro_auc": sum(aucs.values()) / len(aucs) if aucs else None, "auc_classes": list(aucs)}
+
+
+def _referable(
+    actual: np.ndarray, grades: Grades, referable_grade: int, predicted: Mapping[str, Any]
+) -> dict[str, Any]:
+    positive = actual >= referable_grade
+    return {
+        "grade": referable_grade,
+        "images": int(positive.sum()),
+        "auc": _auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1)),
+        "sensitivity": predicted["sensitivity"],
+        "specificity": predicted["specificity"],
+        "operating_point": _sensitivity_specificity(positive, grades.referable),
     }
 
 

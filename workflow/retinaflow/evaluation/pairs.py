@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval, kappa
-from retinaflow.storage.tables import REBUILD, stream_table
+from retinaflow.evaluation.grades import parse_grades
+from retinaflow.storage.tables import REBUILD
 
 PAIR_COLUMNS = ("split", "model", "other_model", "difference", "low", "high", "share")
 COMPARED_COLUMNS = ("filename", "patient", "grade", "predicted_grade")
@@ -91,20 +93,18 @@ class _Predictions(NamedTuple):
 
 
 def _read(path: Path, grade_count: int) -> _Predictions:
-    indices = {str(grade): grade for grade in range(grade_count)}
-    rows = []
-    for number, row in enumerate(stream_table(path, COMPARED_COLUMNS), start=1):
-        try:
-            actual, predicted = (indices[row[column]] for column in COMPARED_COLUMNS[2:])
-        except KeyError as error:
-            raise RetinaflowError(
-                f"{path}: row {number} has grade {str(error)[:100]}, expected 0 to {grade_count - 1}. {REBUILD}"
-            ) from error
-        rows.append((row["filename"], row["patient"], actual, predicted))
-    if not rows:
+    frame = read_frame(path, COMPARED_COLUMNS)
+    if frame.empty:
         raise RetinaflowError(f"{path}: found no image, expected at least one. {REBUILD}")
-    filenames, patients, true_grades, predicted_grades = (list(column) for column in zip(*sorted(rows), strict=True))
-    return _Predictions(filenames, patients, np.array(true_grades), np.array(predicted_grades))
+    for column in ("grade", "predicted_grade"):
+        frame[column] = parse_grades(path, frame[column], grade_count)
+    frame = frame.sort_values(list(COMPARED_COLUMNS))
+    return _Predictions(
+        frame["filename"].tolist(),
+        frame["patient"].tolist(),
+        frame["grade"].to_numpy(),
+        frame["predicted_grade"].to_numpy(),
+    )
 
 
 def _check_same(path: Path, read: _Predictions, other: Path, expected: _Predictions) -> None:

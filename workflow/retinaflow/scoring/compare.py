@@ -1,4 +1,4 @@
-"""Rank systems by what they score on held-out photographs, beside what is to be had for free; tell gain from luck."""
+"""Comparison of all models: rank on held-out images, baselines, and paired differences with intervals."""
 
 import os
 import re
@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
+from retinaflow.data.frames import write_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, compare_pairs
 from retinaflow.scoring.summary import SUMMARISED, summarise
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
-from retinaflow.storage.tables import write_table
 
-# Figures with an interval, of which `_low` and `_high` are columns too.
+# Metrics with an interval. Its ends are the columns `_low` and `_high`.
 INTERVALS = (
     "quadratic_weighted_kappa",
     "accuracy",
@@ -47,7 +49,7 @@ COLUMNS = (
     "fellow_eye_quadratic_weighted_kappa",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
 )
-PARTS = ("out-of-fold", "validation", "test")
+SPLITS = ("out-of-fold", "validation", "test")
 
 _NAME = {"type": "string", "minLength": 1}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -58,15 +60,15 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-_KAPPA_OR_NULL = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}  # rounding takes it beyond
+_KAPPA_OR_NULL = {"type": ["number", "null"], "minimum": -1 - 1e-9, "maximum": 1 + 1e-9}  # beyond by rounding
 _INTERVAL = {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _COUNT = {"type": "integer", "minimum": 0}
 
-# What the comparison reads of a metrics file.
+# Part of a metrics file that the comparison reads.
 SCHEMA = _object(
     model=_NAME,
     network=_NAME,
-    split={"enum": list(PARTS)},
+    split={"enum": list(SPLITS)},
     grade_names={"type": "array", "minItems": 2, "items": _NAME},
     images={**_COUNT, "minimum": 1},
     patients={**_COUNT, "minimum": 1},
@@ -153,33 +155,38 @@ def compare(
         )
         for split, ranked in by_split.items()
     }
-    write_table(table, COLUMNS, [{column: row[column] for column in COLUMNS} for row in ordered])
-    write_table(pairs, PAIR_COLUMNS, [{"split": split, **pair._asdict()} for split in found for pair in found[split]])
-    text = summarise(by_split, found, _folds(rows, "test"), bootstrap_samples)
+    write_frame(table, pd.DataFrame(ordered, columns=list(COLUMNS), dtype=object))
+    pair_rows = [(split, *pair) for split, of_split in found.items() for pair in of_split]
+    write_frame(pairs, pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS), dtype=object))
+    text = summarise(by_split, found, folds=_folds(rows, "test"), bootstrap_samples=bootstrap_samples)
     with whole_file(markdown) as part:
         part.write_text(text, encoding="utf-8")
     return Comparison(text, [row for ranked in by_split.values() for row in ranked])
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Row:
-    """Read one metrics file as a row of ``COLUMNS`` (without rank) and what places it among others.
+    """Read a metrics file.
 
-    Raises ``RetinaflowError`` if the file is not what ``compare`` expects.
+    Returns:
+        A row of ``COLUMNS`` without rank, and ``file``, ``fold`` (0 if none) and the names of grades.
+
+    Raises:
+        RetinaflowError: The file is no metrics file of a model or fold.
     """
     content = read_document(path, SCHEMA, kind="a metrics file", again="Delete it and score the model again.")
-    referable, baseline, classes = content["referable"], content["baseline"], content["grade_names"]
-    if referable["grade"] >= len(classes):
+    referable, baseline, grade_names = content["referable"], content["baseline"], content["grade_names"]
+    if referable["grade"] >= len(grade_names):
         raise RetinaflowError(
-            f"{path}: referable.grade is {referable['grade']}, expected at most {len(classes) - 1} for {len(classes)} "
-            "classes. Delete it and score the model again."
+            f"{path}: referable.grade is {referable['grade']}, expected at most {len(grade_names) - 1} for "
+            f"{len(grade_names)} grades. Delete it and score the model again."
         )
     fold = re.fullmatch(re.escape(content["network"]) + r"(?:/fold-([1-9][0-9]*))?", content["model"])
     if not fold or (fold[1] and content["split"] == "out-of-fold"):
         raise RetinaflowError(
             f"{path}: model {content['model']!r} of {content['network']!r} on {content['split']!r}; expected the "
-            "backbone for a run, or backbone/fold-N on another part than out-of-fold. Delete it and score again."
+            "name of the network, or NETWORK/fold-N on another split than out-of-fold. Delete it and score again."
         )
-    intervals, other_eye = content["intervals"] or {}, content["fellow_eye"]
+    intervals, fellow_eye = content["intervals"] or {}, content["fellow_eye"]
     return {
         **{column: content[column] for column in COLUMNS if column in content},
         "baseline_accuracy": baseline["accuracy"],
@@ -187,7 +194,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
         **{f"referable_{name}": referable[name] for name in ("auc", "sensitivity", "specificity")},
         **{f"operating_point_{name}": value for name, value in referable["operating_point"].items()},
         "expected_calibration_error": content["calibration"]["expected_calibration_error"],
-        **{f"fellow_eye_{name}": other_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
+        **{f"fellow_eye_{name}": fellow_eye[name] for name in ("images", "accuracy", "quadratic_weighted_kappa")},
         **{
             f"{name}_{end}": value
             for name in INTERVALS
@@ -195,22 +202,26 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
         },
         "file": path,
         "fold": int(fold[1] or 0),
-        "grade_names": classes,
+        "grade_names": grade_names,
         "baseline_grade_name": baseline["grade_name"],
-        "referable_grade_name": classes[referable["grade"]],
+        "referable_grade_name": grade_names[referable["grade"]],
     }
 
 
 def _check_together(rows: Sequence[Row], ranked_on: str) -> None:
-    """All in one kind of split, over the same classes and, part by part, the same photographs; no run twice."""
+    """Raise an error unless the files belong to one workflow run.
+
+    Either all models have folds or none has. All have the same grades and, split by split, the same images. No model
+    is on a split twice.
+    """
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         here = f"{row['file']}: {row['model']} on {row['split']}"
-        single, test = row["fold"] == 0, row["split"] == "test"
-        if (not single and ranked_on == "validation") or (not test and single != (row["split"] == ranked_on)):
+        is_fold, test = row["fold"] != 0, row["split"] == "test"
+        if (is_fold and ranked_on == "validation") or (not test and is_fold == (row["split"] == ranked_on)):
             raise RetinaflowError(
-                f"{here}; expected either no folds at all, or the folds of each backbone and their pooled out-of-fold "
-                "part. Compare runs of one configuration."
+                f"{here}; expected either no folds at all, or the folds of each network and their pooled out-of-fold "
+                "split. Compare models of one configuration."
             )
         twin = seen.setdefault((row["model"], row["split"]), row)
         if twin is not row:
@@ -225,38 +236,38 @@ def _check_equal(row: Row, other: Row, names: Iterable[str]) -> None:
         if row[name] != other[name]:
             raise RetinaflowError(
                 f"{row['file']}: {name} is {row[name]!r}, expected {other[name]!r} as in {other['file']}. "
-                "Compare models scored on the same photographs and classes."
+                "Compare models that are scored on the same images and grades."
             )
 
 
 def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
-    """All backbones, best first."""
+    """Names of the ranked models, best first."""
     kappas = {row["network"]: row["quadratic_weighted_kappa"] for row in rows if row["split"] == ranked_on}
     for row in rows:
         if row["network"] not in kappas:
             raise RetinaflowError(
-                f"{row['file']}: {row['network']} has no scores on {ranked_on}, expected them for its rank. "
+                f"{row['file']}: {row['network']} has no scores on {ranked_on}, expected them for the rank. "
                 "Add that metrics file."
             )
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _ordered(rows: Iterable[Row], systems: Sequence[str]) -> list[Row]:
-    """Rows by rank, fold and part, those of whole systems with their ``rank``."""
-    ranks = {name: rank for rank, name in enumerate(systems, start=1)}
-    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], PARTS.index(row["split"])))
+def _ordered(rows: Iterable[Row], models: Sequence[str]) -> list[Row]:
+    """Rows by rank, fold and split. Those of folds have no ``rank``."""
+    ranks = {name: rank for rank, name in enumerate(models, start=1)}
+    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], SPLITS.index(row["split"])))
     return [{**row, "rank": None if row["fold"] else ranks[row["network"]]} for row in ordered]
 
 
-def _folds(rows: Sequence[Row], part: str) -> dict[str, dict[str, tuple[float, float] | None]]:
-    """Mean and sample standard deviation of the ``SUMMARISED`` figures over the folds of each system on a part."""
+def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """Mean and sample standard deviation of the ``SUMMARISED`` metrics over the folds of each network on a split."""
     folds: dict[str, list[Row]] = {}
     for row in rows:
-        if row["fold"] and row["split"] == part:
+        if row["fold"] and row["split"] == split:
             folds.setdefault(row["network"], []).append(row)
     return {
-        system: {name: _mean_and_deviation([row[name] for row in its]) for name in SUMMARISED}
-        for system, its in folds.items()
+        network: {name: _mean_and_deviation([row[name] for row in of_network]) for name in SUMMARISED}
+        for network, of_network in folds.items()
     }
 
 
