@@ -1,9 +1,4 @@
-"""Plain English in documents, comments, docstrings, names and messages.
-
-`NOT_YET` lists the files with old text. It can only shrink: an entry that has become clean is an error.
-"""
-
-from fnmatch import fnmatch
+"""Plain English in documents, comments, docstrings, names and messages."""
 
 import pytest
 
@@ -15,15 +10,6 @@ SUFFIXES = {".md", ".rst", ".yaml", ".yml", ".py", ".smk"}
 # These name the forbidden words.
 RULES = {"tests/prose.py", "tests/test_prose.py"}
 
-# Patterns of files whose text is not rewritten yet; `*` also stands for folders.
-NOT_YET = [
-    "tests/evaluation/*",
-    "tests/scoring/test_compare.py",
-    "workflow/retinaflow/evaluation/*",
-    "workflow/retinaflow/scoring/compare.py",
-    "workflow/retinaflow/scoring/summary.py",
-]
-
 
 def checked_files():
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
@@ -31,12 +17,7 @@ def checked_files():
     return sorted(path for path in found if path.relative_to(ROOT).as_posix() not in RULES)
 
 
-def covers(entry, path):
-    return fnmatch(path.relative_to(ROOT).as_posix(), entry)
-
-
 FILES = checked_files()
-REWRITTEN = [path for path in FILES if not any(covers(entry, path) for entry in NOT_YET)]
 
 
 def test_most_kinds_of_files_are_checked():
@@ -44,16 +25,10 @@ def test_most_kinds_of_files_are_checked():
     assert len(FILES) > 100
 
 
-@pytest.mark.parametrize("path", REWRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_text_is_plain_english(path):
     found = faults_of_file(path)
     assert not found, "\n".join(f"{path.relative_to(ROOT)}:{fault}" for fault in found)
-
-
-@pytest.mark.parametrize("entry", NOT_YET)
-def test_entry_of_not_yet_has_old_text(entry):
-    files = [path for path in FILES if covers(entry, path)]
-    assert any(faults_of_file(path) for path in files), f"{entry} is clean or gone: remove it from NOT_YET"
 
 
 # The rules.

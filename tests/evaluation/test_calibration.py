@@ -1,4 +1,4 @@
-"""Calibration: hand-computed bins and errors."""
+"""Calibration: bins and errors computed by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from retinaflow.evaluation.calibration import BINS, reliability
 
 
 def sure(confidence: list[float]) -> np.ndarray:
-    """Probabilities of two classes, of which the second has the ``confidence``, at least 1/2."""
+    """Return probabilities of two grades. The second has the ``confidence``, at least 1/2."""
     return np.array([[1 - value, value] for value in confidence])
 
 
@@ -25,12 +25,12 @@ def test_error_by_hand() -> None:
 
 
 def test_mistakes_within_a_bin_cancel() -> None:
-    # What the error means: three of four photographs of confidence 0.75 right.
+    # Three of four images with a confidence of 0.75 are correct, so the error is 0.
     assert reliability(np.array([1, 1, 1, 0]), sure([0.75] * 4)).expected_calibration_error == 0
 
 
-def test_a_bin_holds_its_upper_edge() -> None:
-    # 0.6 is 9/15, the upper edge of the ninth bin of 15; a certain answer is in the last one.
+def test_bin_includes_its_upper_edge() -> None:
+    # 0.6 is 9/15, the upper edge of the ninth bin of 15; a probability of 1 is in the last one.
     found = reliability(np.array([1, 1, 1]), sure([0.6, 0.6001, 1.0]))
     assert BINS == 15
     assert np.flatnonzero(found.images).tolist() == [8, 9, 14]
@@ -38,7 +38,7 @@ def test_a_bin_holds_its_upper_edge() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_error_is_that_of_its_definition(data: st.DataObject) -> None:
+def test_error_equals_its_definition(data: st.DataObject) -> None:
     k, n = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 30))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     actual, probabilities = rng.integers(0, k, n), rng.dirichlet(np.full(k, 0.5), n)

@@ -1,4 +1,4 @@
-"""Metrics: hand-computed cases, what is undefined, and invariants."""
+"""Metrics: cases computed by hand, undefined values, and invariants."""
 
 import csv
 import json
@@ -19,20 +19,20 @@ FIVE = ["class0", "class1", "class2", "class3", "class4"]
 
 
 def sure(predicted: list[int], k: int) -> np.ndarray:
-    """Probabilities that leave no doubt about the predicted class."""
+    """Return probabilities of 1 for the predicted grades."""
     return np.eye(k)[predicted]
 
 
 def judged(
-    actual: np.ndarray, probabilities: np.ndarray, classes: list[str], level: int, **options: Any
+    actual: np.ndarray, probabilities: np.ndarray, classes: list[str], grade: int, **options: Any
 ) -> dict[str, Any]:
-    """Metrics of answering the most probable class for photographs of a patient each, without bootstrap."""
+    """Return the metrics of the most probable grades, with one patient an image and without bootstrap."""
     names = [str(number) for number in range(len(actual))]
     usual = {"patients": names, "eyes": [""] * len(actual), "bootstrap_samples": 0, "seed": 0}
     return evaluate(
         actual,
-        grades_of(probabilities, level),
-        **{"grade_names": classes, "referable_grade": level, **usual, **options},
+        grades_of(probabilities, grade),
+        **{"grade_names": classes, "referable_grade": grade, **usual, **options},
     )
 
 
@@ -43,19 +43,19 @@ def graded(actual: list[int], predicted: list[int], k: int, referable_grade: int
 @pytest.mark.parametrize(
     ("actual", "predicted", "k", "kappa"),
     [
-        # Kappa is 1 - observed / expected, observed the sum of (i - j)^2 over the photographs, expected the sum of
-        # (i - j)^2 * (photographs of class i) * (predictions of class j) / n.
+        # Kappa is 1 - observed / expected, observed the sum of (i - j)^2 over the images, expected the sum of
+        # (i - j)^2 * (images of grade i) * (predictions of grade j) / n.
         #
-        # Observed: one at distance 1 = 1. Classes 2, 2; predictions 1, 3. Expected (2 * 3 + 2 * 1) / 4 = 2. 1 - 1/2.
+        # Observed: one at distance 1 = 1. Grades 2, 2; predictions 1, 3. Expected (2 * 3 + 2 * 1) / 4 = 2. 1 - 1/2.
         ([0, 0, 1, 1], [0, 1, 1, 1], 2, 1 / 2),
-        # Observed: two at distance 1 = 2. Classes 2, 1, 1; predictions 1, 3, 0.
+        # Observed: two at distance 1 = 2. Grades 2, 1, 1; predictions 1, 3, 0.
         # Expected: 0 for 1: 2 * 3 = 6; 1 for 0: 1 * 1 = 1; 2 for 0: 4 * 1 * 1 = 4; 2 for 1: 1 * 3 = 3; 14 / 4.
         # 1 - 8/14.
         ([0, 0, 1, 2], [0, 1, 1, 1], 3, 3 / 7),
-        # Observed: two at distance 1 = 2. Classes 1 each; predictions 2, 0, 1, 0, 2.
+        # Observed: two at distance 1 = 2. Grades 1 each; predictions 2, 0, 1, 0, 2.
         # Expected: for 0: 2 * (1 + 4 + 9 + 16) = 60; for 2: 4 + 1 + 1 + 4 = 10; for 4: 60; 130 / 5 = 26. 1 - 2/26.
         ([0, 1, 2, 3, 4], [0, 0, 2, 4, 4], 5, 12 / 13),
-        # A distance of 2 counts four times one of 1. Observed: 4. Classes 2, 0, 1; predictions 1, 0, 2.
+        # A distance of 2 counts four times one of 1. Observed: 4. Grades 2, 0, 1; predictions 1, 0, 2.
         # Expected: 0 for 2: 4 * 2 * 2 = 16; 2 for 0: 4 * 1 * 1 = 4; 20 / 3. 1 - 12/20.
         ([0, 0, 2], [0, 2, 2], 3, 2 / 5),
         # Perfect.
@@ -64,7 +64,7 @@ def graded(actual: list[int], predicted: list[int], k: int, referable_grade: int
         ([0, 0, 0, 2, 4], [0, 0, 0, 0, 0], 5, 0),
         # Inverted. Observed: 16 + 4 + 0 + 4 + 16 = 40. Expected: 30 + 15 + 10 + 15 + 30 = 100; 100 / 5 = 20. 1 - 40/20.
         ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], 5, -1),
-        # All of one class and all predicted as one other is chance, not undefined. Observed 4 * 2 = 8.
+        # All images have one grade and another prediction: this is chance, not undefined. Observed 4 * 2 = 8.
         # Expected 4 * 2 * 2 / 2 = 8. 1 - 8/8.
         ([0, 0], [2, 2], 3, 0),
     ],
@@ -73,14 +73,14 @@ def test_kappa_by_hand(actual: list[int], predicted: list[int], k: int, kappa: f
     assert graded(actual, predicted, k)["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_kappa_of_one_class_in_labels_and_predictions_is_null(level: int) -> None:
-    result = graded([level] * 3, [level] * 3, 2)
+@pytest.mark.parametrize("grade", [0, 1])
+def test_kappa_of_one_grade_is_null(grade: int) -> None:
+    result = graded([grade] * 3, [grade] * 3, 2)
     assert result["quadratic_weighted_kappa"] is None
     assert result["accuracy"] == 1
 
 
-def test_confusion_matrix_has_actual_rows_and_all_classes() -> None:
+def test_confusion_matrix_has_actual_rows_and_all_grades() -> None:
     result = graded([0, 0, 3], [0, 2, 0], 5)
     assert result["confusion_matrix"] == [
         [1, 0, 1, 0, 0],
@@ -108,24 +108,24 @@ def test_per_class_by_hand() -> None:
 
 def test_log_loss_by_hand() -> None:
     probabilities = np.array([[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
-    # Probability of the actual class: 1/2 and 1/4.
+    # Probability of the true grade: 1/2 and 1/4.
     assert judged(np.array([0, 1]), probabilities, ["a", "b", "c"], 1)["log_loss"] == pytest.approx(1.5 * np.log(2))
 
 
-def test_log_loss_of_a_sure_mistake_is_clipped() -> None:
+def test_log_loss_of_probability_zero_is_clipped() -> None:
     assert graded([0, 1], [1, 1], 2)["log_loss"] == pytest.approx(-np.log(np.finfo(float).eps) / 2)
 
 
 def test_referable_by_hand() -> None:
-    # From class 2 up: summed probability and, by the most probable class, the decision.
+    # Grades from 2 up: their summed probability, and whether the most probable grade is one of them.
     probabilities = np.array(
         [
-            [0.90, 0.05, 0.05, 0.00],  # class 0: 0.05, not flagged
-            [0.10, 0.40, 0.30, 0.20],  # class 1: 0.50, not flagged, as neither class alone is most probable
-            [0.30, 0.10, 0.10, 0.50],  # class 1: 0.60, flagged
-            [0.05, 0.35, 0.30, 0.30],  # class 2: 0.60, not flagged
-            [0.00, 0.20, 0.10, 0.70],  # class 2: 0.80, flagged: the wrong class, but referable
-            [0.40, 0.30, 0.20, 0.10],  # class 3: 0.30, not flagged
+            [0.90, 0.05, 0.05, 0.00],  # grade 0: 0.05, not flagged
+            [0.10, 0.40, 0.30, 0.20],  # grade 1: 0.50, not flagged, as grade 1 is the most probable
+            [0.30, 0.10, 0.10, 0.50],  # grade 1: 0.60, flagged
+            [0.05, 0.35, 0.30, 0.30],  # grade 2: 0.60, not flagged
+            [0.00, 0.20, 0.10, 0.70],  # grade 2: 0.80, flagged: the wrong grade, but referable
+            [0.40, 0.30, 0.20, 0.10],  # grade 3: 0.30, not flagged
         ]
     )
     referable = judged(np.array([0, 1, 1, 2, 2, 3]), probabilities, ["a", "b", "c", "d"], 2)["referable"]
@@ -151,7 +151,7 @@ def test_referable_is_null_where_undefined(actual: list[int], sensitivity: float
     assert (referable["auc"] is None) == (sensitivity is None or specificity is None)
 
 
-def test_macro_auc_by_hand_leaves_out_absent_classes() -> None:
+def test_macro_auc_leaves_out_absent_grades() -> None:
     probabilities = np.array(
         [
             [0.6, 0.1, 0.3],
@@ -166,18 +166,18 @@ def test_macro_auc_by_hand_leaves_out_absent_classes() -> None:
     assert result["macro_auc"] == pytest.approx((3 / 4 + 3.5 / 4) / 2)
 
 
-def test_macro_auc_of_one_class_is_null() -> None:
+def test_macro_auc_of_one_grade_is_null() -> None:
     result = graded([2, 2], [0, 2], 3)
     assert result["macro_auc"] is None
     assert result["auc_classes"] == []
 
 
-def test_baseline_answers_the_first_class_even_where_another_is_larger() -> None:
+def test_baseline_predicts_the_first_grade_though_another_is_larger() -> None:
     result = graded([0, 1, 1, 1], [1, 1, 1, 1], 2)
     assert result["baseline"] == {"grade_name": "class0", "accuracy": 0.25, "quadratic_weighted_kappa": 0.0}
 
 
-def test_equal_probabilities_predict_the_lower_class() -> None:
+def test_equal_probabilities_predict_the_lower_grade() -> None:
     result = judged(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], 1)
     assert result["confusion_matrix"] == [[1, 0], [1, 0]]
 
@@ -193,7 +193,7 @@ OK = np.array([[0.5, 0.5], [0.25, 0.75]])
 
 
 @pytest.mark.parametrize(
-    ("actual", "probabilities", "classes", "level", "message"),
+    ("actual", "probabilities", "classes", "grade", "message"),
     [
         (np.array([0, 1]), OK, ["a"], 1, "grade_names: found .* at least 2"),
         (np.array([0, 1]), OK, ["a", "b"], 0, "referable_grade: found 0, expected 1 to 1"),
@@ -212,11 +212,11 @@ OK = np.array([[0.5, 0.5], [0.25, 0.75]])
         (np.array([0, 1]), np.array([[0.5, 0.5], [0.9, 0.9]]), ["a", "b"], 1, "row 1 is .* sum of 1"),
     ],
 )
-def test_bad_input_is_named(
-    actual: np.ndarray, probabilities: np.ndarray, classes: list[str], level: int, message: str
+def test_error_names_invalid_input(
+    actual: np.ndarray, probabilities: np.ndarray, classes: list[str], grade: int, message: str
 ) -> None:
     with pytest.raises(RetinaflowError, match=message):
-        judged(actual, probabilities, classes, level)
+        judged(actual, probabilities, classes, grade)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_bad_input_is_named(
         ("referable", np.array([True]), r"referable: found bool of shape \(1,\)"),
     ],
 )
-def test_grades_that_do_not_fit_are_named(field: str, value: np.ndarray, message: str) -> None:
+def test_error_names_invalid_grades(field: str, value: np.ndarray, message: str) -> None:
     grades = grades_of(OK, 1)._replace(**{field: value})
     with pytest.raises(RetinaflowError, match=f"^{message}"):
         evaluate(
@@ -256,22 +256,22 @@ def test_grades_that_do_not_fit_are_named(field: str, value: np.ndarray, message
         ({"quality": np.array([1.0, np.nan])}, "quality: .* 1 of the values finite"),
     ],
 )
-def test_what_comes_with_the_grades_has_to_fit(options: dict[str, Any], message: str) -> None:
+def test_error_names_invalid_companions(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RetinaflowError, match=f"^{message}"):
         judged(np.array([0, 1]), OK, ["a", "b"], 1, **options)
 
 
-def test_input_is_left_alone() -> None:
+def test_input_is_not_changed() -> None:
     actual, probabilities = np.array([0, 1]), np.array([[0.9995, 0.0], [0.5, 0.5]])
     judged(actual, probabilities, ["a", "b"], 1)
     assert probabilities.tolist() == [[0.9995, 0.0], [0.5, 0.5]]
 
 
-def test_thresholded_and_plain_answers_are_told_apart() -> None:
-    # Thresholds find both of the severe photographs, which the most probable class misses, and a healthy one.
-    actual, level = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 2])
+def test_predicted_and_argmax_grades_have_own_metrics() -> None:
+    # Thresholds find both severe images, which the most probable grade misses, and a healthy one.
+    actual, grade = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 2])
     probabilities = np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]])
-    grades = grades_of(probabilities, 2)._replace(predicted=level, referable=np.array([False, True, False, True, True]))
+    grades = grades_of(probabilities, 2)._replace(predicted=grade, referable=np.array([False, True, False, True, True]))
     names = ["a", "b", "c"]
     result = evaluate(
         actual,
@@ -283,7 +283,7 @@ def test_thresholded_and_plain_answers_are_told_apart() -> None:
         bootstrap_samples=0,
         seed=0,
     )
-    alone = judged(actual, np.eye(3)[level], names, 2)
+    alone = judged(actual, np.eye(3)[grade], names, 2)
     plain = judged(actual, probabilities, names, 2)
     assert alone["quadratic_weighted_kappa"] != plain["quadratic_weighted_kappa"]
     for figure in ("accuracy", "quadratic_weighted_kappa", "per_class", "confusion_matrix"):
@@ -296,9 +296,9 @@ def test_thresholded_and_plain_answers_are_told_apart() -> None:
     assert result["referable"]["operating_point"] == {"sensitivity": 1, "specificity": pytest.approx(2 / 3)}
 
 
-def test_other_eye_by_hand() -> None:
-    # a: 0 and 1; b: 2 and 2; the rest has no fellow: one eye, an eye twice, an unknown eye, and one of three.
-    photographs = [
+def test_fellow_eye_by_hand() -> None:
+    # a: 0 and 1; b: 2 and 2; the rest has no fellow eye: one eye, an eye twice, an unknown eye, and one of three.
+    images = [
         ("a", "left", 0),
         ("b", "right", 2),
         ("a", "right", 1),
@@ -312,20 +312,20 @@ def test_other_eye_by_hand() -> None:
         ("f", "left", 2),
         ("f", "right", 2),
     ]
-    patients, eyes, actual = (list(values) for values in zip(*photographs, strict=True))
+    patients, eyes, actual = (list(values) for values in zip(*images, strict=True))
     other = graded(actual, actual, 3, patients=patients, eyes=eyes)["fellow_eye"]
-    # Labels 0, 1, 2, 2 and answers 1, 0, 2, 2: observed 2, expected (0 for 1: 1 + 0 for 2: 8 + 1 for 0: 1 + 1 for 2: 2
-    # + 2 for 0: 8 + 2 for 1: 2) / 4 = 5.5. 1 - 2 / 5.5.
+    # Grades 0, 1, 2, 2 and predictions 1, 0, 2, 2: observed 2, expected (1 + 8 + 1 + 2 + 8 + 2) / 4 = 5.5.
+    # 1 - 2 / 5.5.
     assert other == {"images": 4, "accuracy": 0.5, "quadratic_weighted_kappa": pytest.approx(7 / 11)}
 
 
-def test_without_paired_eyes_the_other_eye_says_nothing() -> None:
+def test_fellow_eye_is_null_without_pairs() -> None:
     expected = {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}
     assert graded([0, 1], [0, 1], 2)["fellow_eye"] == expected
 
 
-def test_referral_keeps_the_most_certain_and_their_equals() -> None:
-    # Ten photographs; the least certain ones are wrong, and three are equally certain.
+def test_referral_retains_the_most_certain_and_their_equals() -> None:
+    # Ten images; the least certain ones are wrong, and three are equally certain.
     certainty = np.array([0.55, 0.6, 0.7, 0.7, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99])
     actual = np.array([1, 1, 1, 0, 0, 0, 1, 0, 1, 0])
     answers = np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 0])
@@ -362,7 +362,7 @@ def test_calibration_before_and_after() -> None:
 
 
 def test_thirds_by_quality() -> None:
-    # Worst, best, middle, ... : only the photographs of the lowest third are mistaken.
+    # Worst, best, middle, ... : only the images of the lowest third have a wrong prediction.
     quality = np.array([0.1, 0.9, 0.5, 0.2, 0.8, 0.6])
     result = graded([0, 1, 0, 1, 0, 1], [1, 1, 0, 0, 0, 1], 2, quality=quality)
     assert [(row["third"], row["images"], row["accuracy"]) for row in result["by_quality"]] == [
@@ -376,7 +376,7 @@ def test_thirds_by_quality() -> None:
     assert graded([0, 1], [0, 1], 2)["by_quality"] is None
 
 
-def test_photographs_of_one_quality_are_in_one_third() -> None:
+def test_images_of_one_quality_are_in_one_third() -> None:
     rows = graded([0, 1, 1], [0, 1, 0], 2, quality=np.full(3, 0.5))["by_quality"]
     assert [row["images"] for row in rows] == [3, 0, 0]
     assert rows[2] == {
@@ -389,7 +389,7 @@ def test_photographs_of_one_quality_are_in_one_third() -> None:
     }
 
 
-def test_intervals_are_percentiles_of_the_replicates_of_patients() -> None:
+def test_intervals_are_percentiles_of_the_samples() -> None:
     rng = np.random.default_rng(1)
     actual = rng.integers(0, 3, 60)
     probabilities = 0.8 * rng.dirichlet(np.ones(3), 60) + 0.2 * np.eye(3)[actual]
@@ -413,7 +413,7 @@ def test_intervals_are_percentiles_of_the_replicates_of_patients() -> None:
 
 @st.composite
 def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
-    """Labels, probabilities with many ties, and the referable level."""
+    """Draw true grades, probabilities with many equal ones, and the referable grade."""
     k, n = draw(st.integers(2, 6)), draw(st.integers(1, 12))
     actual = draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
     weights = draw(st.lists(st.lists(st.integers(0, 4), min_size=k, max_size=k).filter(any), min_size=n, max_size=n))
@@ -422,7 +422,7 @@ def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def numbers(value: Any) -> list[float]:
-    """Every number in a result, None as -9."""
+    """Return every number in a result, None as -9."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -432,10 +432,10 @@ def numbers(value: Any) -> list[float]:
 
 @settings(max_examples=40, deadline=None)
 @given(scored())
-def test_every_result_is_json_in_range_with_a_baseline(case: tuple[np.ndarray, np.ndarray, int]) -> None:
-    actual, probabilities, level = case
+def test_results_are_json_in_range_with_a_baseline(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+    actual, probabilities, grade = case
     classes = FIVE[: probabilities.shape[1]] + ["class5"] * (probabilities.shape[1] - 5)
-    result = judged(actual, probabilities, classes, level, bootstrap_samples=5, quality=probabilities[:, 0])
+    result = judged(actual, probabilities, classes, grade, bootstrap_samples=5, quality=probabilities[:, 0])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     kappa = result["quadratic_weighted_kappa"]
     assert kappa is None or -1 - 1e-9 <= kappa <= 1 + 1e-9
@@ -450,13 +450,13 @@ def test_every_result_is_json_in_range_with_a_baseline(case: tuple[np.ndarray, n
 
 @settings(max_examples=40, deadline=None)
 @given(scored(), st.randoms(use_true_random=False))
-def test_order_of_photographs_changes_nothing(case: tuple[np.ndarray, np.ndarray, int], random: Any) -> None:
-    actual, probabilities, level = case
+def test_order_of_images_changes_nothing(case: tuple[np.ndarray, np.ndarray, int], random: Any) -> None:
+    actual, probabilities, grade = case
     classes = [f"class{i}" for i in range(probabilities.shape[1])]
     order = list(range(len(actual)))
     random.shuffle(order)
-    before = judged(actual, probabilities, classes, level)
-    after = judged(actual[order], probabilities[order], classes, level)
+    before = judged(actual, probabilities, classes, grade)
+    after = judged(actual[order], probabilities[order], classes, grade)
     assert after["auc_classes"] == before["auc_classes"]
     np.testing.assert_allclose(numbers(after), numbers(before), rtol=1e-12, atol=1e-12)
 
@@ -464,24 +464,24 @@ def test_order_of_photographs_changes_nothing(case: tuple[np.ndarray, np.ndarray
 @settings(max_examples=40, deadline=None)
 @given(scored())
 def test_reversing_the_grades_keeps_kappa(case: tuple[np.ndarray, np.ndarray, int]) -> None:
-    actual, probabilities, level = case
+    actual, probabilities, grade = case
     k = probabilities.shape[1]
     probabilities = np.eye(k)[probabilities.argmax(axis=1)]
     classes = [f"class{i}" for i in range(k)]
     kappas = [
-        judged(*graded_so, classes, level)["quadratic_weighted_kappa"]
+        judged(*graded_so, classes, grade)["quadratic_weighted_kappa"]
         for graded_so in ((actual, probabilities), (k - 1 - actual, probabilities[:, ::-1]))
     ]
     assert kappas[0] == kappas[1] or kappas[0] == pytest.approx(kappas[1], abs=1e-12)
 
 
 @pytest.mark.real
-def test_other_eye_of_the_kaggle_test_set(real_data: Path) -> None:
+def test_fellow_eye_of_the_kaggle_test_set(real_data: Path) -> None:
     table = real_data / "testLabels15.csv"
     if not table.is_file():
         pytest.skip(f"no label table {table}")
     with open(table, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: int(row["level"]) for row in csv.DictReader(file)}
+        levels = {row["image"]: int(row["grade"]) for row in csv.DictReader(file)}
     actual = np.array(list(levels.values()))
     patients, eyes = zip(*(name.split("_") for name in levels), strict=True)
     result = judged(actual, np.eye(5)[actual], FIVE, 2, patients=patients, eyes=eyes)

@@ -1,4 +1,4 @@
-"""Pairs of systems: differences by hand, on the same draws, of the same photographs."""
+"""Pairs of models: differences by hand, on the same bootstrap samples, of the same images."""
 
 import csv
 from pathlib import Path
@@ -21,7 +21,7 @@ ACTUAL = np.random.default_rng(0).integers(0, 4, 2 * PATIENTS)
 
 
 def write(path: Path, levels: np.ndarray, actual: np.ndarray = ACTUAL, order: np.ndarray | None = None) -> Path:
-    """Predictions of both eyes of some patients."""
+    """Write predictions for both eyes of some patients."""
     rows = [
         {
             "filename": f"{row // 2:03d}_{row % 2}.jpeg",
@@ -60,13 +60,13 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
             np.mean([0.5 if a == b else a > b for a, b in zip(drawn[one], drawn[other], strict=True)])
         )
         assert pair.low < pair.difference < pair.high
-    # Three times as many mistakes are no luck; a tenth more may be.
+    # Three times as many mistakes cannot be chance; a tenth more can.
     assert pairs[1].low > 0
     assert pairs[1].share == 1
     assert pairs[0].low < 0 < pairs[0].high
 
 
-def test_a_system_neither_beats_nor_loses_to_its_equal(tmp_path: Path) -> None:
+def test_equal_models_have_no_difference(tmp_path: Path) -> None:
     levels = answers(0.3, 1)
     pair = compare_pairs({name: write(tmp_path / name, levels) for name in "AB"}, grade_count=4, samples=50, seed=1)[0]
     assert pair == Pair("A", "B", 0.0, 0.0, 0.0, 0.5)
@@ -82,12 +82,12 @@ def test_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_pair_turned_round_says_the_same() -> None:
+def test_reversed_pair_has_the_opposite_difference() -> None:
     assert Pair("A", "B", 0.1, -0.2, 0.3, 0.75).reversed() == Pair("B", "A", -0.1, -0.3, 0.2, 0.25)
     assert Pair("A", "B", None, None, None, None).reversed() == Pair("B", "A", None, None, None, None)
 
 
-def test_what_is_undefined_is_none(tmp_path: Path) -> None:
+def test_undefined_values_are_none(tmp_path: Path) -> None:
     constant = np.zeros(len(ACTUAL), int)
     tables = {name: write(tmp_path / name, constant, actual=constant) for name in "AB"}
     assert compare_pairs(tables, grade_count=4, samples=50, seed=1) == [Pair("A", "B", None, None, None, None)]
@@ -99,7 +99,7 @@ def test_what_is_undefined_is_none(tmp_path: Path) -> None:
     )
 
 
-def test_a_system_alone_has_no_pair(tmp_path: Path) -> None:
+def test_single_model_has_no_pair(tmp_path: Path) -> None:
     assert compare_pairs({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, grade_count=4, samples=50, seed=1) == []
 
 
@@ -112,13 +112,13 @@ def test_a_system_alone_has_no_pair(tmp_path: Path) -> None:
         ({"levels": ACTUAL[:0]}, "found no image"),
     ],
 )
-def test_tables_that_do_not_belong_together_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_error_names_tables_of_other_images(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     tables = {"A": write(tmp_path / "a.csv", answers(0.3, 1)), "B": write(tmp_path / "b.csv", **change)}
     with pytest.raises(RetinaflowError, match=rf"b\.csv: {message}"):
         compare_pairs(tables, grade_count=4, samples=50, seed=1)
 
 
-def test_photographs_of_other_patients_are_named(tmp_path: Path) -> None:
+def test_error_names_images_of_other_patients(tmp_path: Path) -> None:
     tables = {name: write(tmp_path / f"{name}.csv", answers(0.3, 1)) for name in "ab"}
     with open(tables["b"], newline="") as file:
         rows = list(csv.DictReader(file))
@@ -128,7 +128,7 @@ def test_photographs_of_other_patients_are_named(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_a_damaged_table_is_refused_or_compared(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_damaged_table_is_refused_or_compared(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = write(tmp_path_factory.mktemp("pairs") / "a.csv", ACTUAL[:6], actual=ACTUAL[:6])
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:

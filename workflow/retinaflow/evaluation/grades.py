@@ -1,11 +1,10 @@
 """Predictions for images, made from the raw outputs of a model; and grades as tables have them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.tables import REBUILD
@@ -29,7 +28,7 @@ class Grades(NamedTuple):
     referable: np.ndarray
 
 
-def parse_grades(path: str | os.PathLike[str], texts: Sequence[str] | pd.Series, grade_count: int) -> np.ndarray:
+def parse_grades(path: str | os.PathLike[str], texts: Iterable[str], grade_count: int) -> np.ndarray:
     """Convert a column of grades to int64 (n,).
 
     Args:
@@ -41,9 +40,10 @@ def parse_grades(path: str | os.PathLike[str], texts: Sequence[str] | pd.Series,
         RetinaflowError: A text is not one of 0 to k - 1.
     """
     numbers = {str(grade): grade for grade in range(grade_count)}
+    texts = list(texts)
     grades = [numbers.get(text, -1) for text in texts]
     if -1 in grades:
         row = grades.index(-1)
-        found = repr(list(texts)[row])[:100]
+        found = repr(texts[row])[:100]
         raise RetinaflowError(f"{path}: row {row + 1} has grade {found}, expected 0 to {grade_count - 1}. {REBUILD}")
     return np.array(grades, np.int64)

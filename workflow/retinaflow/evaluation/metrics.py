@@ -13,8 +13,8 @@
 - ``macro_auc``: unweighted mean over ``auc_classes`` of the area under the ROC curve of each grade against the rest.
   These grades have images both in and outside them. Fawcett, T. (2006), An introduction to ROC analysis, Pattern
   Recognition Letters 27(8), 861-874. None if all images have the same grade.
-- ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades.
-  sensitivity and specificity are those of the predicted grades, under ``operating_point`` of ``grades.referable``.
+- ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades. Their
+  sensitivity and specificity are those of the predicted grades, and under ``operating_point`` of ``grades.referable``.
   Sensitivity is None without referable images, specificity without others, auc without either.
 - ``argmax``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of
   ``grades.argmax``.

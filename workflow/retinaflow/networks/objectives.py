@@ -11,6 +11,8 @@ For k grades, 0 to k - 1 in order of severity, the outputs of a network are
 Training targets have the same width.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import expit, log_softmax, logit, ndtr
 
@@ -111,3 +113,22 @@ def grade_probabilities(
     # Rounding may leave a difference below 0, and so may a network far from its optimum.
     between = np.maximum(-np.diff(np.hstack([whole, above, 0 * whole]), axis=1), 0)
     return between / between.sum(axis=1, keepdims=True)
+
+
+def mean_outputs(outputs: Sequence[tuple[str, np.ndarray]], objective: str, grade_count: int) -> np.ndarray:
+    """Return the mean of the raw outputs of several models for the same images.
+
+    Args:
+        outputs: Objective of each model and its raw outputs, float (n, width).
+        objective: Objective of the mean: that of all models, or ``regression`` if their objectives differ. The mean
+            is that of their severities then.
+        grade_count: Number k of grades.
+
+    Returns:
+        float64 (n, width).
+    """
+    alike = all(own == objective for own, _ in outputs)
+    return np.mean(
+        [values if alike else severity(own, values, grade_count)[:, np.newaxis] for own, values in outputs],
+        axis=0,
+    )

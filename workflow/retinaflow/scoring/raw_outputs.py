@@ -147,22 +147,4 @@ def average(
                 f"order. {REBUILD}"
             )
     outputs = [(own, table.outputs) for (_, own), table in zip(tables, read, strict=True)]
-    write_raw_outputs(averaged, read[0]._replace(outputs=mean_outputs(outputs, objective, grade_count)))
-
-
-def mean_outputs(outputs: Sequence[tuple[str, np.ndarray]], objective: str, grade_count: int) -> np.ndarray:
-    """Return the mean of the raw outputs of several models for the same images.
-
-    Args:
-        outputs: Objective of each model and its raw outputs, float (n, width).
-        objective: Objective of the mean, as for ``average``.
-        grade_count: Number k of grades.
-
-    Returns:
-        float64 (n, width).
-    """
-    alike = all(own == objective for own, _ in outputs)
-    return np.mean(
-        [values if alike else objectives.severity(own, values, grade_count)[:, np.newaxis] for own, values in outputs],
-        axis=0,
-    )
+    write_raw_outputs(averaged, read[0]._replace(outputs=objectives.mean_outputs(outputs, objective, grade_count)))

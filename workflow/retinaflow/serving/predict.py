@@ -19,12 +19,12 @@ from retinaflow.data.sources import EXPECTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.jobs.resources import PREDICTED
+from retinaflow.networks.objectives import mean_outputs
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.preprocess import load_image
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule, read_decision_rule
 from retinaflow.scoring.eyes import average_eyes, fellow_eye_weights, have_fellow_eye
-from retinaflow.scoring.raw_outputs import mean_outputs
 from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving.bundle import Bundle, BundledModel, BundledNetwork
 from retinaflow.storage.tables import write_table
