@@ -23,7 +23,7 @@ def sure(predicted: list[int], k: int) -> np.ndarray:
     return np.eye(k)[predicted]
 
 
-def judged(
+def metrics_of(
     actual: np.ndarray, probabilities: np.ndarray, classes: list[str], grade: int, **options: Any
 ) -> dict[str, Any]:
     """Return the metrics of the most probable grades, with one patient an image and without bootstrap."""
@@ -37,7 +37,7 @@ def judged(
 
 
 def graded(actual: list[int], predicted: list[int], k: int, referable_grade: int = 1, **options: Any) -> dict[str, Any]:
-    return judged(np.array(actual), sure(predicted, k), [f"class{i}" for i in range(k)], referable_grade, **options)
+    return metrics_of(np.array(actual), sure(predicted, k), [f"class{i}" for i in range(k)], referable_grade, **options)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_per_class_by_hand() -> None:
 def test_log_loss_by_hand() -> None:
     probabilities = np.array([[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
     # Probability of the true grade: 1/2 and 1/4.
-    assert judged(np.array([0, 1]), probabilities, ["a", "b", "c"], 1)["log_loss"] == pytest.approx(1.5 * np.log(2))
+    assert metrics_of(np.array([0, 1]), probabilities, ["a", "b", "c"], 1)["log_loss"] == pytest.approx(1.5 * np.log(2))
 
 
 def test_log_loss_of_probability_zero_is_clipped() -> None:
@@ -128,7 +128,7 @@ def test_referable_by_hand() -> None:
             [0.40, 0.30, 0.20, 0.10],  # grade 3: 0.30, not flagged
         ]
     )
-    referable = judged(np.array([0, 1, 1, 2, 2, 3]), probabilities, ["a", "b", "c", "d"], 2)["referable"]
+    referable = metrics_of(np.array([0, 1, 1, 2, 2, 3]), probabilities, ["a", "b", "c", "d"], 2)["referable"]
     # 0.60 against 0.05, 0.50, 0.60: 2.5 pairs of 3; 0.80: 3 of 3; 0.30: 1 of 3.
     assert referable["auc"] == pytest.approx(6.5 / 9)
     assert referable == {
@@ -161,7 +161,7 @@ def test_macro_auc_leaves_out_absent_grades() -> None:
         ]
     )
     # a: 0.6 and 0.3 against 0.4 and 0.2: 3 of 4 pairs. c: 0.4 and 0.5 against 0.3 and 0.4: 1.5 + 2 of 4. b is absent.
-    result = judged(np.array([0, 0, 2, 2]), probabilities, ["a", "b", "c"], 1)
+    result = metrics_of(np.array([0, 0, 2, 2]), probabilities, ["a", "b", "c"], 1)
     assert result["auc_classes"] == ["a", "c"]
     assert result["macro_auc"] == pytest.approx((3 / 4 + 3.5 / 4) / 2)
 
@@ -178,7 +178,7 @@ def test_baseline_predicts_the_first_grade_though_another_is_larger() -> None:
 
 
 def test_equal_probabilities_predict_the_lower_grade() -> None:
-    result = judged(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], 1)
+    result = metrics_of(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], 1)
     assert result["confusion_matrix"] == [[1, 0], [1, 0]]
 
 
@@ -186,7 +186,7 @@ def test_equal_probabilities_predict_the_lower_grade() -> None:
 def test_rounded_probabilities_are_accepted(dtype: type) -> None:
     logits = np.random.default_rng(1).normal(size=(200, 5))
     probabilities = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(dtype)
-    assert judged(np.arange(200) % 5, probabilities, FIVE, 2)["images"] == 200
+    assert metrics_of(np.arange(200) % 5, probabilities, FIVE, 2)["images"] == 200
 
 
 OK = np.array([[0.5, 0.5], [0.25, 0.75]])
@@ -216,7 +216,7 @@ def test_error_names_invalid_input(
     actual: np.ndarray, probabilities: np.ndarray, classes: list[str], grade: int, message: str
 ) -> None:
     with pytest.raises(RetinaflowError, match=message):
-        judged(actual, probabilities, classes, grade)
+        metrics_of(actual, probabilities, classes, grade)
 
 
 @pytest.mark.parametrize(
@@ -258,12 +258,12 @@ def test_error_names_invalid_grades(field: str, value: np.ndarray, message: str)
 )
 def test_error_names_invalid_companions(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RetinaflowError, match=f"^{message}"):
-        judged(np.array([0, 1]), OK, ["a", "b"], 1, **options)
+        metrics_of(np.array([0, 1]), OK, ["a", "b"], 1, **options)
 
 
 def test_input_is_not_changed() -> None:
     actual, probabilities = np.array([0, 1]), np.array([[0.9995, 0.0], [0.5, 0.5]])
-    judged(actual, probabilities, ["a", "b"], 1)
+    metrics_of(actual, probabilities, ["a", "b"], 1)
     assert probabilities.tolist() == [[0.9995, 0.0], [0.5, 0.5]]
 
 
@@ -283,8 +283,8 @@ def test_predicted_and_argmax_grades_have_own_metrics() -> None:
         bootstrap_samples=0,
         seed=0,
     )
-    alone = judged(actual, np.eye(3)[grade], names, 2)
-    plain = judged(actual, probabilities, names, 2)
+    alone = metrics_of(actual, np.eye(3)[grade], names, 2)
+    plain = metrics_of(actual, probabilities, names, 2)
     assert alone["quadratic_weighted_kappa"] != plain["quadratic_weighted_kappa"]
     for figure in ("accuracy", "quadratic_weighted_kappa", "per_class", "confusion_matrix"):
         assert result[figure] == alone[figure]
@@ -330,7 +330,7 @@ def test_referral_retains_the_most_certain_and_their_equals() -> None:
     actual = np.array([1, 1, 1, 0, 0, 0, 1, 0, 1, 0])
     answers = np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 0])
     probabilities = np.where(answers[:, np.newaxis] == [0, 1], certainty[:, np.newaxis], 1 - certainty[:, np.newaxis])
-    curve = judged(actual, probabilities, ["a", "b"], 1)["referral"]
+    curve = metrics_of(actual, probabilities, ["a", "b"], 1)["referral"]
     assert [(row["share"], row["images"], row["certainty"]) for row in curve] == [
         (1.0, 10, 0.55),
         (0.9, 9, 0.6),
@@ -341,7 +341,7 @@ def test_referral_retains_the_most_certain_and_their_equals() -> None:
     ]
     assert [row["accuracy"] for row in curve] == [0.8, pytest.approx(8 / 9), 1, 1, 1, 1]
     assert (
-        curve[0]["quadratic_weighted_kappa"] == judged(actual, probabilities, ["a", "b"], 1)["quadratic_weighted_kappa"]
+        curve[0]["quadratic_weighted_kappa"] == metrics_of(actual, probabilities, ["a", "b"], 1)["quadratic_weighted_kappa"]
     )
     assert curve[-1]["quadratic_weighted_kappa"] == 1
 
@@ -349,7 +349,7 @@ def test_referral_retains_the_most_certain_and_their_equals() -> None:
 def test_calibration_before_and_after() -> None:
     actual = np.array([0, 1, 0, 1])
     before, after = np.tile([0.99, 0.01], (4, 1)), np.tile([0.5, 0.5], (4, 1))
-    calibration = judged(actual, after, ["a", "b"], 1, uncalibrated=before)["calibration"]
+    calibration = metrics_of(actual, after, ["a", "b"], 1, uncalibrated=before)["calibration"]
     assert calibration["expected_calibration_error"] == pytest.approx(0)
     assert calibration["uncalibrated"] == {
         "expected_calibration_error": pytest.approx(0.49),
@@ -358,7 +358,7 @@ def test_calibration_before_and_after() -> None:
     filled = [row for row in calibration["reliability"] if row["images"]]
     assert filled == [{"low": 7 / 15, "high": 8 / 15, "images": 4, "confidence": 0.5, "accuracy": 0.5}]
     assert len(calibration["reliability"]) == calibration["bins"] == 15
-    assert judged(actual, after, ["a", "b"], 1)["calibration"]["uncalibrated"] is None
+    assert metrics_of(actual, after, ["a", "b"], 1)["calibration"]["uncalibrated"] is None
 
 
 def test_thirds_by_quality() -> None:
@@ -395,7 +395,7 @@ def test_intervals_are_percentiles_of_the_samples() -> None:
     probabilities = 0.8 * rng.dirichlet(np.ones(3), 60) + 0.2 * np.eye(3)[actual]
     patients = [str(number // 2) for number in range(60)]
     options: dict[str, Any] = {"patients": patients, "bootstrap_samples": 100, "seed": 3}
-    intervals = judged(actual, probabilities, ["a", "b", "c"], 1, **options)["intervals"]
+    intervals = metrics_of(actual, probabilities, ["a", "b", "c"], 1, **options)["intervals"]
     figures = bootstrap_metrics(
         actual, grades_of(probabilities, 1), referable_grade=1, patients=patients, samples=100, seed=3
     )
@@ -405,10 +405,10 @@ def test_intervals_are_percentiles_of_the_samples() -> None:
         **{name: pytest.approx(interval(values)) for name, values in figures.items()},
     }
     low, high = intervals["quadratic_weighted_kappa"]
-    assert low < judged(actual, probabilities, ["a", "b", "c"], 1)["quadratic_weighted_kappa"] < high
-    assert judged(actual, probabilities, ["a", "b", "c"], 1, **{**options, "bootstrap_samples": 0})["intervals"] is None
+    assert low < metrics_of(actual, probabilities, ["a", "b", "c"], 1)["quadratic_weighted_kappa"] < high
+    assert metrics_of(actual, probabilities, ["a", "b", "c"], 1, **{**options, "bootstrap_samples": 0})["intervals"] is None
     one = {**options, "patients": ["a"] * 60}
-    assert judged(actual, probabilities, ["a", "b", "c"], 1, **one)["intervals"] is None
+    assert metrics_of(actual, probabilities, ["a", "b", "c"], 1, **one)["intervals"] is None
 
 
 @st.composite
@@ -435,7 +435,7 @@ def numbers(value: Any) -> list[float]:
 def test_results_are_json_in_range_with_a_baseline(case: tuple[np.ndarray, np.ndarray, int]) -> None:
     actual, probabilities, grade = case
     classes = FIVE[: probabilities.shape[1]] + ["class5"] * (probabilities.shape[1] - 5)
-    result = judged(actual, probabilities, classes, grade, bootstrap_samples=5, quality=probabilities[:, 0])
+    result = metrics_of(actual, probabilities, classes, grade, bootstrap_samples=5, quality=probabilities[:, 0])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     kappa = result["quadratic_weighted_kappa"]
     assert kappa is None or -1 - 1e-9 <= kappa <= 1 + 1e-9
@@ -455,8 +455,8 @@ def test_order_of_images_changes_nothing(case: tuple[np.ndarray, np.ndarray, int
     classes = [f"class{i}" for i in range(probabilities.shape[1])]
     order = list(range(len(actual)))
     random.shuffle(order)
-    before = judged(actual, probabilities, classes, grade)
-    after = judged(actual[order], probabilities[order], classes, grade)
+    before = metrics_of(actual, probabilities, classes, grade)
+    after = metrics_of(actual[order], probabilities[order], classes, grade)
     assert after["auc_classes"] == before["auc_classes"]
     np.testing.assert_allclose(numbers(after), numbers(before), rtol=1e-12, atol=1e-12)
 
@@ -469,7 +469,7 @@ def test_reversing_the_grades_keeps_kappa(case: tuple[np.ndarray, np.ndarray, in
     probabilities = np.eye(k)[probabilities.argmax(axis=1)]
     classes = [f"class{i}" for i in range(k)]
     kappas = [
-        judged(*graded_so, classes, grade)["quadratic_weighted_kappa"]
+        metrics_of(*graded_so, classes, grade)["quadratic_weighted_kappa"]
         for graded_so in ((actual, probabilities), (k - 1 - actual, probabilities[:, ::-1]))
     ]
     assert kappas[0] == kappas[1] or kappas[0] == pytest.approx(kappas[1], abs=1e-12)
@@ -481,10 +481,10 @@ def test_fellow_eye_of_the_kaggle_test_set(real_data: Path) -> None:
     if not table.is_file():
         pytest.skip(f"no label table {table}")
     with open(table, newline="", encoding="utf-8") as file:
-        levels = {row["image"]: int(row["grade"]) for row in csv.DictReader(file)}
-    actual = np.array(list(levels.values()))
-    patients, eyes = zip(*(name.split("_") for name in levels), strict=True)
-    result = judged(actual, np.eye(5)[actual], FIVE, 2, patients=patients, eyes=eyes)
+        grades = {row["image"]: int(row["level"]) for row in csv.DictReader(file)}
+    actual = np.array(list(grades.values()))
+    patients, eyes = zip(*(name.split("_") for name in grades), strict=True)
+    result = metrics_of(actual, np.eye(5)[actual], FIVE, 2, patients=patients, eyes=eyes)
     # Counted from the label file without this library: grades, and agreement between the eyes.
     assert result["images"] == 53_576
     assert result["baseline"]["accuracy"] == 39_533 / 53_576

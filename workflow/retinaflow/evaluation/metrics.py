@@ -92,12 +92,9 @@ def evaluate(
     _check_companions(_Companions(patients, eyes, uncalibrated, quality), len(actual), len(grade_names))
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    intervals = None
-    # With a single patient, all bootstrap samples are the same.
-    if bootstrap_samples and len(set(patients)) > 1:
-        intervals = _intervals(
-            actual, grades, referable_grade=referable_grade, patients=patients, samples=bootstrap_samples, seed=seed
-        )
+    intervals = _intervals(
+        actual, grades, referable_grade=referable_grade, patients=patients, samples=bootstrap_samples, seed=seed
+    )
     k = len(grade_names)
     predicted = _of_predictions(actual, grades.predicted, grade_names, referable_grade)
     return {
@@ -186,7 +183,10 @@ def _sensitivity_specificity(positive: np.ndarray, flagged: np.ndarray) -> dict[
 
 def _intervals(
     actual: np.ndarray, grades: Grades, *, referable_grade: int, patients: Sequence[str], samples: int, seed: int
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    # With a single patient, all bootstrap samples are the same.
+    if not samples or len(set(patients)) < 2:
+        return None
     drawn = bootstrap_metrics(
         actual, grades, referable_grade=referable_grade, patients=patients, samples=samples, seed=seed
     )
