@@ -341,7 +341,8 @@ def test_referral_retains_the_most_certain_and_their_equals() -> None:
     ]
     assert [row["accuracy"] for row in curve] == [0.8, pytest.approx(8 / 9), 1, 1, 1, 1]
     assert (
-        curve[0]["quadratic_weighted_kappa"] == metrics_of(actual, probabilities, ["a", "b"], 1)["quadratic_weighted_kappa"]
+        curve[0]["quadratic_weighted_kappa"]
+        == metrics_of(actual, probabilities, ["a", "b"], 1)["quadratic_weighted_kappa"]
     )
     assert curve[-1]["quadratic_weighted_kappa"] == 1
 
@@ -406,7 +407,10 @@ def test_intervals_are_percentiles_of_the_samples() -> None:
     }
     low, high = intervals["quadratic_weighted_kappa"]
     assert low < metrics_of(actual, probabilities, ["a", "b", "c"], 1)["quadratic_weighted_kappa"] < high
-    assert metrics_of(actual, probabilities, ["a", "b", "c"], 1, **{**options, "bootstrap_samples": 0})["intervals"] is None
+    assert (
+        metrics_of(actual, probabilities, ["a", "b", "c"], 1, **{**options, "bootstrap_samples": 0})["intervals"]
+        is None
+    )
     one = {**options, "patients": ["a"] * 60}
     assert metrics_of(actual, probabilities, ["a", "b", "c"], 1, **one)["intervals"] is None
 

@@ -348,8 +348,8 @@ GOOD = scores("A", "validation", 0.5)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no valid JSON"),
-        ("", "no valid JSON"),
+        ("{", "not valid JSON"),
+        ("", "not valid JSON"),
         ("[]", "is not of type 'object'"),
         (json.dumps(GOOD).replace("0.81", "NaN"), "NaN is no JSON number"),
         (without("model"), "'model' is a required property"),
