@@ -11,6 +11,7 @@ from retinaflow.config.checks import combination_problems
 from retinaflow.config.limits import check_text, size_problems
 from retinaflow.config.messages import describe, raise_problems
 from retinaflow.config.root import Configuration, ConfigurationFile
+from retinaflow.config.sweeps import expand
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
@@ -62,15 +63,14 @@ def complete(written: ConfigurationFile) -> Configuration:
     Of a model, ``head_epochs`` and ``learning_rate`` are numbers and ``feature_layers`` a list.
     """
     shared = written.train.model_dump(exclude_unset=True)
-    models = {
-        name: _complete_model(name, shared, written.models[name] or ModelSection()) for name in sorted(written.models)
-    }
-    sections = {name: getattr(written, name) for name in Configuration.model_fields}
-    return Configuration.model_validate({**sections, "models": models})
+    sections = expand(written.models)
+    models = {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}
+    others = {name: getattr(written, name) for name in Configuration.model_fields}
+    return Configuration.model_validate({**others, "models": models})
 
 
 def _complete_model(name: str, shared: Mapping[str, Any], own: ModelSection) -> TrainingSettings:
-    merged = _merge(shared, own.model_dump(exclude_unset=True))
+    merged = _merge(shared, own.model_dump(exclude_unset=True, exclude={"sweep"}))
     backbone = merged.pop("backbone", None) or name
     values = TrainSection.model_validate(merged).model_dump()
     trained = values["weights"] != "random"

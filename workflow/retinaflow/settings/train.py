@@ -1,6 +1,6 @@
 """Settings of training, in the configuration and resolved for one model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -142,6 +142,10 @@ class ModelSection(TrainSection):
 
     backbone: Text | None = None
     """Backbone of this model. Without it, the name of the model is the backbone."""
+    sweep: dict[Text, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Settings with several values each: `{freeze_layers: [0, 10, all], objective: [softmax, ordinal]}`. Each
+    combination is one model, named after what differs (`NAME-freeze_layers-10-objective-ordinal`). A key with a point
+    sweeps a nested setting (`augment.rotation`)."""
 
 
 class TrainingSettings(TrainSection):
