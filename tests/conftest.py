@@ -44,6 +44,7 @@ TRAINS = {
     "training/test_article_defects.py",
     "training/test_tracking.py",
     "training/test_train.py",
+    "training/test_trained.py",
     "test_lint.py",
 }
 

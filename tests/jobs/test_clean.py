@@ -20,7 +20,9 @@ USED = [
     "features/VGG16/train.npy",
     "features/VGG16/validation.csv",
     "checkpoints/VGG16/state.json",
+    "models/VGG16/training_run.json",
     "models/ResNet50/model.keras",
+    "models/.cache/0a/model.keras",
     "scores/ResNet50/validation/raw_outputs.csv",
     "inventory/train.csv",
 ]
@@ -34,6 +36,7 @@ UNUSED = [
     "features/VGG16/fold-1.npy",
     "checkpoints/ResNet50/state.json",
     "checkpoints/VGG16/fold-1/state.json",
+    "models/.cache/1b/model.keras",
 ]
 
 
@@ -44,6 +47,8 @@ def config(tmp_path):
     for name in (*USED, *UNUSED):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_bytes(b"1234")
+    record = results / "models/VGG16/training_run.json"
+    record.write_text('{"key": "0a"}')
     return labelled(tmp_path, results=str(results), models={"VGG16": {}}, preprocess={"shard_size": 40})
 
 
@@ -59,6 +64,7 @@ def test_unused_files_are_listed_and_stay(config):
         "checkpoints/VGG16/fold-1",
         "features/ResNet50",
         "features/VGG16/fold-1.npy",
+        "models/.cache/1b",
         "shards/224-trim-keep-none/test",
         "shards/224-trim-keep-none/train/.cache/2.npy",
         "shards/224-trim-keep-none/train/2.csv",
@@ -71,7 +77,7 @@ def test_unused_files_are_listed_and_stay(config):
 
 def test_only_unused_files_are_removed(config):
     removed = remove_unused(config)
-    assert len(removed) == 9
+    assert len(removed) == 10
     assert files_of(config) == set(USED)
     assert not find_unused(config)
 
@@ -107,7 +113,7 @@ def test_the_command_lists_then_removes(config, tmp_path, capsys):
     assert "Nothing was removed" in shown
     assert files_of(config) == {*USED, *UNUSED}
     assert main(["clean", "--configfile", str(file), "--remove"]) == 0
-    assert "Removed 9" in capsys.readouterr().out
+    assert "Removed 10" in capsys.readouterr().out
     assert files_of(config) == set(USED)
 
 

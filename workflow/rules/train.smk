@@ -35,5 +35,7 @@ rule train:
         seed=CONFIG.seed,
         # No output: Snakemake deletes outputs before a job, and the checkpoints outlive an interrupted job.
         checkpoints=path("checkpoints", "{training_run}"),
+        # No output either: it has networks of other names and settings.
+        trained=path("models", ".cache"),
     script:
         "../scripts/train.py"

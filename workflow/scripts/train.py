@@ -18,6 +18,7 @@ with job_log(snakemake.log[0]):
     # The backend is imported here, so that the log has its errors.
     from retinaflow.training import tracking
     from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
+    from retinaflow.training.trained import TrainedNetworks
 
     run, config = snakemake.wildcards.training_run, Configuration.model_validate(snakemake.config)
 
@@ -50,6 +51,7 @@ with job_log(snakemake.log[0]):
                 record=Path(snakemake.output.record),
             ),
             checkpoints=Path(snakemake.params.checkpoints),
+            trained=TrainedNetworks(Path(snakemake.params.trained)),
             gpus=list(map(str, claimed)),
             trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
         )

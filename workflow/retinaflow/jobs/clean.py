@@ -1,5 +1,6 @@
-"""List and remove shards, features and checkpoints that the configuration does not use."""
+"""Shards, features, checkpoints and cached networks that the configuration does not use: list and remove them."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinaflow.config.lookups import fold_names, held_out_splits, shard_counts, variant
+from retinaflow.config.models import Models
 from retinaflow.config.root import Configuration
 from retinaflow.storage.lock import lock
 
@@ -21,8 +23,8 @@ class Unused(NamedTuple):
 def find_unused(config: Configuration) -> list[Unused]:
     """List files and folders below the results folder that no model of the configuration uses.
 
-    These are shards of other variants, splits and numbers, features of other networks, and checkpoints of other
-    training runs. Other files in the results folder are not listed.
+    These are shards of other variants, splits and numbers, features of other networks, checkpoints of other training
+    runs, and cached networks that are none of the trained ones. All else in the results folder is left alone.
 
     Args:
         config: The complete configuration, with paths for remote addresses. Its label tables are read.
@@ -33,6 +35,7 @@ def find_unused(config: Configuration) -> list[Unused]:
     results = Path(config.results)
     unused = [*_unused_shards(results / "shards", config), *_unused_features(results / "features", config)]
     unused += _unused_checkpoints(results / "checkpoints", config)
+    unused += _unused_networks(results / "models", config)
     return [Unused(path, _size(path)) for path in sorted(unused)]
 
 
@@ -91,6 +94,16 @@ def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
             yield from (path for path in of_network.iterdir() if path.name not in folds)
         else:
             yield from (path for path in _folders(of_network) if path.name.startswith("fold-"))
+
+
+def _unused_networks(folder: Path, config: Configuration) -> Iterator[Path]:
+    """Cached networks that no training run of the configuration has as its result."""
+    cache = folder / ".cache"
+    if not cache.is_dir():
+        return
+    records = [folder / run / "training_run.json" for run in Models.of(config).training_runs]
+    used = {json.loads(record.read_text(encoding="utf-8")).get("key") for record in records if record.exists()}
+    yield from (path for path in cache.iterdir() if path.name not in used)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.fit import TrainingData, train
 from retinaflow.training.history import write_history
+from retinaflow.training.trained import TrainedNetworks
 
 log = logging.getLogger(__name__)
 # The screen has a handler for the progress of jobs.
@@ -26,6 +28,8 @@ progress = logging.getLogger("retinaflow.progress")
 
 # Seconds for the time before the first epoch and after the last one, and for slower epochs.
 MARGIN = 120
+# Files of a network in the cache.
+MODEL, HISTORY, RECORD = "model.keras", "history.csv", "training_run.json"
 
 
 class Tracker(Protocol):
@@ -82,6 +86,7 @@ class TrainingJob:
         checkpoints: Folder of the checkpoint. A finished job leaves nothing there.
         gpus: Names of the GPUs that the job may use.
         trackers: Experiment trackers.
+        trained: Cache of trained networks. A network that is there is not trained again. None for no cache.
     """
 
     training_run: str
@@ -99,6 +104,7 @@ class TrainingJob:
     minutes: float | None = None
     gpus: Sequence[str] = ()
     trackers: Sequence[Tracker] = ()
+    trained: TrainedNetworks | None = None
 
     @property
     def deadline(self) -> float:
@@ -122,12 +128,26 @@ class TrainingJob:
             "computed": dict(resolved),
         }
 
-    def key(self, description: Mapping[str, Any]) -> str:
-        """Return a digest of everything that decides the result."""
-        # Shards are too large to read them for a digest. They are written once and never changed.
-        pixels = [file for files in (self.training, self.validation) for file, _ in files.shards]
-        written = [(file.stat().st_size, file.stat().st_mtime_ns) for file in pixels]
-        return digest(json.dumps([description, self.code, written], sort_keys=True).encode())
+    def key(self, description: Mapping[str, Any], training: Images, validation: Images) -> str:
+        """Return a digest of everything that decides the result, of the ``training`` and ``validation`` images.
+
+        Names of the training run and of grades decide nothing. Neither do the rest of the index tables.
+        """
+        names = {"training_run", "grade_names", "digests"}
+        decisive = {
+            **{key: value for key, value in description.items() if key not in names},
+            "grades": len(self.grade_names),
+            "weights": description["digests"]["weights"],
+            "images": [[images.names, images.grades.tolist()] for images in (training, validation)],
+            "code": self.code,
+            # Shards are too large to read them for a digest. They are written once and never changed.
+            "shards": [
+                (file.stat().st_size, file.stat().st_mtime_ns)
+                for files in (self.training, self.validation)
+                for file, _ in files.shards
+            ],
+        }
+        return digest(json.dumps(decisive, sort_keys=True).encode())
 
 
 def train_job(job: TrainingJob) -> None:
@@ -147,8 +167,12 @@ def train_job(job: TrainingJob) -> None:
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
     description = job.description(resolved)
     # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
+    key = job.key(description, training, validation)
     with lock(job.checkpoints):
-        checkpoint = Checkpoint(job.checkpoints, job.key(description))
+        if job.trained and (found := job.trained.find(key)):
+            _copy(job, found, description)
+            return
+        checkpoint = Checkpoint(job.checkpoints, key)
         _follow(checkpoint, job.trackers, description)
         try:
             trained, rows, summary = train(
@@ -170,7 +194,7 @@ def train_job(job: TrainingJob) -> None:
         used = list(job.gpus) if job.gpus and devices.has_gpu() else devices.names(settings.gpus)
         seconds = round(sum(row["seconds"] for row in rows), 1)
         computed = {**resolved, "devices": used}
-        _write(job, trained, rows, {**description, **summary, "computed": computed, "seconds": seconds})
+        _write(job, trained, rows, {**description, "key": key, **summary, "computed": computed, "seconds": seconds})
         for tracker in job.trackers:
             tracker.end([job.outputs.history, job.outputs.record])
         checkpoint.remove()
@@ -198,8 +222,31 @@ def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]
         # Without compiled metrics and optimizer, each Keras can load the file, and it is a third as large.
         keras.Model(trained.input, trained.output, name=job.settings.backbone).save(part)
     write_history(job.outputs.history, rows)
-    write_json(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
+    _write_grade_names(job)
     write_json(job.outputs.record, record)
+    if job.trained:
+        outputs = job.outputs
+        files = {MODEL: outputs.model, HISTORY: outputs.history, RECORD: outputs.record}
+        job.trained.keep(record["key"], files)
+
+
+def _write_grade_names(job: TrainingJob) -> None:
+    write_json(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
+
+
+def _copy(job: TrainingJob, found: Mapping[str, Path], description: Mapping[str, Any]) -> None:
+    """Write the files of a job whose network was trained before, from the files of that network."""
+    record = json.loads(found[RECORD].read_text(encoding="utf-8"))
+    # Copies: as links, they would have the time of that training, and Snakemake would take them for outdated.
+    for source, target in ((found[MODEL], job.outputs.model), (found[HISTORY], job.outputs.history)):
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
+    _write_grade_names(job)
+    names = {key: description[key] for key in ("training_run", "grade_names")}
+    write_json(job.outputs.record, {**record, **names})
+    result = f"trained before as {record['training_run']}: its files are copied"
+    log.info("%s: %s", job.training_run, result)
+    progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
 def _report(rows: Sequence[Mapping[str, Any]], best: int) -> None:
