@@ -37,6 +37,7 @@ UNUSED = [
     "checkpoints/ResNet50/state.json",
     "checkpoints/VGG16/fold-1/state.json",
     "models/.cache/1b/model.keras",
+    "checkpoints/.cache/head-0a/content.json",
 ]
 
 
@@ -60,6 +61,7 @@ def files_of(config):
 def test_unused_files_are_listed_and_stay(config):
     listed = find_unused(config)
     assert [one.path.relative_to(config.results).as_posix() for one in listed] == [
+        "checkpoints/.cache",
         "checkpoints/ResNet50",
         "checkpoints/VGG16/fold-1",
         "features/ResNet50",
@@ -77,7 +79,7 @@ def test_unused_files_are_listed_and_stay(config):
 
 def test_only_unused_files_are_removed(config):
     removed = remove_unused(config)
-    assert len(removed) == 10
+    assert len(removed) == 11
     assert files_of(config) == set(USED)
     assert not find_unused(config)
 
@@ -86,6 +88,11 @@ def test_a_hard_link_counts_once(config):
     folder = Path(config.results, "shards/299-trim-keep-none/train")
     (folder / "1.npy").hardlink_to(folder / "0.npy")
     assert {one.size for one in find_unused(config)} == {4}
+
+
+def test_shared_steps_stay_until_all_models_are_trained(config):
+    Path(config.results, "models/VGG16/training_run.json").unlink()
+    assert Path(config.results, "checkpoints/.cache") not in [one.path for one in find_unused(config)]
 
 
 def test_nothing_is_removed_during_a_run(config):
@@ -113,7 +120,7 @@ def test_the_command_lists_then_removes(config, tmp_path, capsys):
     assert "Nothing was removed" in shown
     assert files_of(config) == {*USED, *UNUSED}
     assert main(["clean", "--configfile", str(file), "--remove"]) == 0
-    assert "Removed 10" in capsys.readouterr().out
+    assert "Removed 11" in capsys.readouterr().out
     assert files_of(config) == set(USED)
 
 

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
+from retinaflow.storage.file_cache import FileCache
 from retinaflow.storage.tables import read_table
 from retinaflow.training import job as job_module
 from retinaflow.training.job import train_job
-from retinaflow.training.trained import TrainedNetworks
 from small import THREE, planted, register, small_job, typed
 
 
@@ -24,7 +24,7 @@ def parts(make_part):
 
 @pytest.fixture
 def cache(tmp_path):
-    return TrainedNetworks(tmp_path / ".cache")
+    return FileCache(tmp_path / ".cache")
 
 
 @pytest.fixture
@@ -89,19 +89,19 @@ def test_other_image_is_trained(tmp_path, parts, make_part, cache, trainings):
     assert trainings
 
 
-@pytest.mark.parametrize("name", ["model.keras", "history.csv", "training_run.json", "files.json"])
+@pytest.mark.parametrize("name", ["model.keras", "history.csv", "training_run.json", "content.json"])
 def test_damaged_network_is_trained_again(tmp_path, parts, cache, first, trainings, name):
     (path,) = cache.folder.glob(f"*/{name}")
     content = path.read_bytes()
     path.unlink()  # the output of the first job is the same file
-    path.write_bytes(content[:-9] + b"?" + content[-8:] if name != "files.json" else b"[")
+    path.write_bytes(content[:-9] + b"?" + content[-8:] if name != "content.json" else b"[")
     train_job(small_job(tmp_path / "b", parts, typed(epochs=1), trained=cache))
     assert trainings
     assert cache.find(record(first)["key"])
 
 
 def test_incomplete_network_is_not_used(cache, first):
-    (path,) = cache.folder.glob("*/files.json")
+    (path,) = cache.folder.glob("*/content.json")
     path.unlink()
     assert cache.find(record(first)["key"]) is None
 

@@ -9,6 +9,7 @@ from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
 from retinaflow.settings.train import TrainingSettings
+from retinaflow.storage.file_cache import FileCache
 
 start = time.monotonic()  # before the job waits for a GPU
 with job_log(snakemake.log[0]):
@@ -18,7 +19,6 @@ with job_log(snakemake.log[0]):
     # The backend is imported here, so that the log has its errors.
     from retinaflow.training import tracking
     from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
-    from retinaflow.training.trained import TrainedNetworks
 
     run, config = snakemake.wildcards.training_run, Configuration.model_validate(snakemake.config)
 
@@ -51,7 +51,7 @@ with job_log(snakemake.log[0]):
                 record=Path(snakemake.output.record),
             ),
             checkpoints=Path(snakemake.params.checkpoints),
-            trained=TrainedNetworks(Path(snakemake.params.trained)),
+            trained=FileCache(Path(snakemake.params.trained)),
             gpus=list(map(str, claimed)),
             trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
         )

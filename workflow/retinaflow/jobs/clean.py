@@ -35,7 +35,7 @@ def find_unused(config: Configuration) -> list[Unused]:
     results = Path(config.results)
     unused = [*_unused_shards(results / "shards", config), *_unused_features(results / "features", config)]
     unused += _unused_checkpoints(results / "checkpoints", config)
-    unused += _unused_networks(results / "models", config)
+    unused += _unused_networks(results, config)
     return [Unused(path, _size(path)) for path in sorted(unused)]
 
 
@@ -96,14 +96,18 @@ def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
             yield from (path for path in _folders(of_network) if path.name.startswith("fold-"))
 
 
-def _unused_networks(folder: Path, config: Configuration) -> Iterator[Path]:
-    """Cached networks that no training run of the configuration has as its result."""
-    cache = folder / ".cache"
-    if not cache.is_dir():
-        return
-    records = [folder / run / "training_run.json" for run in Models.of(config).training_runs]
-    used = {json.loads(record.read_text(encoding="utf-8")).get("key") for record in records if record.exists()}
-    yield from (path for path in cache.iterdir() if path.name not in used)
+def _unused_networks(results: Path, config: Configuration) -> Iterator[Path]:
+    """Cached networks that no training run of the configuration has as its result.
+
+    Once all are trained, the steps that they shared are unused, too.
+    """
+    records = [results / "models" / run / "training_run.json" for run in Models.of(config).training_runs]
+    keys = {json.loads(record.read_text(encoding="utf-8")).get("key") for record in records if record.exists()}
+    networks, steps = results / "models/.cache", results / "checkpoints/.cache"
+    if networks.is_dir():
+        yield from (path for path in networks.iterdir() if path.name not in keys)
+    if steps.is_dir() and all(record.exists() for record in records):
+        yield steps
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from retinaflow.storage.file_cache import link
 from retinaflow.storage.files import digest_files, whole_file, write_json
 from retinaflow.storage.lock import LOCK
 
@@ -75,6 +76,26 @@ class Checkpoint:
         if self.follow:
             self.follow(self.rows)
 
+    def weights_files(self) -> dict[str, Path]:
+        """Return the weights files of the last and of the best epoch by name."""
+        return {name: self.folder / name for name in self._files if not name.endswith(ARRAY.format(""))}
+
+    def adopt(self, files: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the epochs ``rows`` of another checkpoint with its ``weights_files``."""
+        for name, path in files.items():
+            self._link(path, name)
+        self.finished = False
+        for number in range(1, len(rows) + 1):
+            self.rows = [dict(row) for row in rows[:number]]
+            if self.follow:
+                self.follow(self.rows)
+        self._write()
+
+    def _link(self, source: Path, name: str) -> None:
+        with whole_file(self.folder / name) as part:
+            link(source, part)
+        self._files[name] = digest_files([self.folder / name])
+
     def has_array(self, name: str) -> bool:
         """Return whether there is an array called ``name``."""
         return ARRAY.format(name) in self._files
@@ -87,9 +108,18 @@ class Checkpoint:
         self._files[path.name] = digest_files([path])
         self._write()
 
+    def adopt_array(self, name: str, path: Path) -> None:
+        """Take over an array of another checkpoint as the array ``name``."""
+        self._link(path, ARRAY.format(name))
+        self._write()
+
+    def array_file(self, name: str) -> Path:
+        """Return the file of the array ``name``."""
+        return self.folder / ARRAY.format(name)
+
     def array(self, name: str) -> np.ndarray:
         """Return the array ``name``, mapped from its file."""
-        return np.load(self.folder / ARRAY.format(name), mmap_mode="r", allow_pickle=False)
+        return np.load(self.array_file(name), mmap_mode="r", allow_pickle=False)
 
     def drop_arrays(self) -> None:
         """Remove all arrays."""

@@ -23,6 +23,7 @@ from retinaflow.training.class_weights import class_weights
 from retinaflow.training.head import feature_batches, split, standardise, views_of
 from retinaflow.training.history import best_epoch, monitored
 from retinaflow.training.pace import Pace
+from retinaflow.training.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Fit:
         weights: Weights file of the backbone, or None for random weights.
         class_weights: Weight of each grade in the loss, or None for equal weights.
         statistics: Mean and deviation of each channel, for ``normalisation: dataset``.
+        shared: Steps that other models have computed.
     """
 
     settings: TrainingSettings
@@ -67,6 +69,7 @@ class Fit:
     weights: Path | None = None
     class_weights: dict[int, float] | None = None
     statistics: Statistics | None = None
+    shared: Shared | None = None
 
     @property
     def grade_count(self) -> int:
@@ -117,6 +120,7 @@ def train(
     weights: Path | None = None,
     workers: int = 1,
     deadline: float = math.inf,
+    shared: Shared | None = None,
 ) -> tuple[keras.Model, list[dict[str, Any]], dict[str, Any]]:
     """Fine-tune a network.
 
@@ -133,6 +137,7 @@ def train(
         weights: Weights file of the backbone, or None for random weights.
         workers: Number of threads that read batches ahead.
         deadline: Latest end on the clock of ``time.monotonic``.
+        shared: Steps that other models have computed.
 
     Returns:
         The network with the weights of the best epoch by ``monitor``, in float32 on one device. Its history, a row
@@ -155,6 +160,7 @@ def train(
         weights=weights,
         class_weights=balance,
         statistics=_statistics(settings, data.training),
+        shared=shared,
     )
     if not checkpoint.batch_size:
         checkpoint.restart(settings.batch_size)
@@ -231,10 +237,19 @@ def _fit_phases(fit: Fit, batch_size: int) -> keras.Model:
         log.info("%s: %s", settings.backbone, parameters)
         if settings.head_epochs:
             if len(fit.checkpoint.rows) < settings.head_epochs:
-                _fit_head(fit, model, batches, pace)
+                _fit_head_once(fit, model, batches, pace)
             fit.checkpoint.drop_arrays()
         _fit_phase(fit, model, batches, pace)
     return model
+
+
+def _fit_head_once(fit: Fit, model: keras.Model, batches: tuple[Batches, Batches], pace: Pace) -> None:
+    """Train the head of ``model``, unless another model has the same epochs of the head."""
+    if fit.shared and fit.shared.take_head(fit.checkpoint):
+        return
+    _fit_head(fit, model, batches, pace)
+    if fit.shared:
+        fit.shared.keep_head(fit.checkpoint)
 
 
 def _fit_head(fit: Fit, model: keras.Model, batches: tuple[Batches, Batches], pace: Pace) -> None:
@@ -247,7 +262,13 @@ def _fit_head(fit: Fit, model: keras.Model, batches: tuple[Batches, Batches], pa
     start = time.monotonic()
     backbone, head = split(model)
     features = feature_batches(
-        backbone, batches, views=views_of(fit.settings), checkpoint=fit.checkpoint, before=check, after=pace.passed
+        backbone,
+        batches,
+        views=views_of(fit.settings),
+        checkpoint=fit.checkpoint,
+        shared=fit.shared,
+        before=check,
+        after=pace.passed,
     )
     standardise(model, features[0])
     _fit_phase(fit, model, features, pace, head=head, preparation_seconds=time.monotonic() - start)

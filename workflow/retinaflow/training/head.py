@@ -13,6 +13,7 @@ from retinaflow.preprocessing.batches import Batches
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.schedule import VIEWS
+from retinaflow.training.shared import Shared
 
 AT_ONCE = 512  # images whose features are in memory together
 
@@ -67,6 +68,7 @@ def feature_batches(
     *,
     views: int,
     checkpoint: Checkpoint,
+    shared: Shared | None,
     before: Callable[[str, float], None],
     after: Callable[[int, float], None],
 ) -> tuple[FeatureBatches, FeatureBatches]:
@@ -77,6 +79,7 @@ def feature_batches(
         batches: Batches of training and of validation images.
         views: Number of views of each training image. A view is the image as augmented in one epoch.
         checkpoint: Store of the features of each view.
+        shared: Features of the models that share them, if any do.
         before: Called before each pass but the first, with its name and the seconds of the previous one.
         after: Called after each pass, with its number of images and its seconds.
 
@@ -99,7 +102,7 @@ def feature_batches(
     found: list[np.ndarray] = []
     seconds = None
     for name, source, view in passes:
-        if not checkpoint.has_array(name):
+        if not checkpoint.has_array(name) and not (shared and shared.take_features(checkpoint, name)):
             if seconds is not None:
                 before(f"the features of {name}", seconds)
             step = f"features for the head, {len(found) + 1}/{len(passes)}"
@@ -107,6 +110,8 @@ def feature_batches(
             start = time.monotonic()
             checkpoint.save_array(name, _features(backbone, source, view))
             seconds = time.monotonic() - start
+            if shared:
+                shared.keep_features(checkpoint, name)
             after(len(source.images), seconds)
             log.info("features of %s: %.1f images/s", name, len(source.images) / seconds)
         found.append(checkpoint.array(name))

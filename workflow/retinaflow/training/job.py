@@ -14,13 +14,14 @@ import keras
 from retinaflow.networks import devices
 from retinaflow.preprocessing.batches import Images
 from retinaflow.settings.train import TrainingSettings
+from retinaflow.storage.file_cache import CachedFiles, FileCache
 from retinaflow.storage.files import digest, digest_files, whole_file, write_json
 from retinaflow.storage.lock import lock
 from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.fit import TrainingData, train
 from retinaflow.training.history import write_history
-from retinaflow.training.trained import TrainedNetworks
+from retinaflow.training.shared import Shared
 
 log = logging.getLogger(__name__)
 # The screen has a handler for the progress of jobs.
@@ -87,6 +88,7 @@ class TrainingJob:
         gpus: Names of the GPUs that the job may use.
         trackers: Experiment trackers.
         trained: Cache of trained networks. A network that is there is not trained again. None for no cache.
+        shared: Cache of the steps that several models share. None if each model computes its own.
     """
 
     training_run: str
@@ -104,7 +106,8 @@ class TrainingJob:
     minutes: float | None = None
     gpus: Sequence[str] = ()
     trackers: Sequence[Tracker] = ()
-    trained: TrainedNetworks | None = None
+    trained: FileCache | None = None
+    shared: FileCache | None = None
 
     @property
     def deadline(self) -> float:
@@ -128,13 +131,13 @@ class TrainingJob:
             "computed": dict(resolved),
         }
 
-    def key(self, description: Mapping[str, Any], training: Images, validation: Images) -> str:
-        """Return a digest of everything that decides the result, of the ``training`` and ``validation`` images.
+    def decisive(self, description: Mapping[str, Any], training: Images, validation: Images) -> dict[str, Any]:
+        """Return everything that decides the result, of the ``training`` and ``validation`` images.
 
         Names of the training run and of grades decide nothing. Neither do the rest of the index tables.
         """
         names = {"training_run", "grade_names", "digests"}
-        decisive = {
+        return {
             **{key: value for key, value in description.items() if key not in names},
             "grades": len(self.grade_names),
             "weights": description["digests"]["weights"],
@@ -147,7 +150,6 @@ class TrainingJob:
                 for file, _ in files.shards
             ],
         }
-        return digest(json.dumps(decisive, sort_keys=True).encode())
 
 
 def train_job(job: TrainingJob) -> None:
@@ -167,7 +169,8 @@ def train_job(job: TrainingJob) -> None:
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
     description = job.description(resolved)
     # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
-    key = job.key(description, training, validation)
+    decisive = job.decisive(description, training, validation)
+    key = digest(json.dumps(decisive, sort_keys=True).encode())
     with lock(job.checkpoints):
         if job.trained and (found := job.trained.find(key)):
             _copy(job, found, description)
@@ -183,6 +186,7 @@ def train_job(job: TrainingJob) -> None:
                 weights=job.weights,
                 workers=job.workers,
                 deadline=job.deadline,
+                shared=Shared.of(job.shared, decisive) if job.shared else None,
             )
         except OutOfTimeError:  # the next job resumes
             raise
@@ -234,11 +238,11 @@ def _write_grade_names(job: TrainingJob) -> None:
     write_json(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
 
 
-def _copy(job: TrainingJob, found: Mapping[str, Path], description: Mapping[str, Any]) -> None:
+def _copy(job: TrainingJob, found: CachedFiles, description: Mapping[str, Any]) -> None:
     """Write the files of a job whose network was trained before, from the files of that network."""
-    record = json.loads(found[RECORD].read_text(encoding="utf-8"))
+    record = json.loads(found.files[RECORD].read_text(encoding="utf-8"))
     # Copies: as links, they would have the time of that training, and Snakemake would take them for outdated.
-    for source, target in ((found[MODEL], job.outputs.model), (found[HISTORY], job.outputs.history)):
+    for source, target in ((found.files[MODEL], job.outputs.model), (found.files[HISTORY], job.outputs.history)):
         with whole_file(target) as part:
             shutil.copyfile(source, part)
     _write_grade_names(job)

@@ -1,0 +1,71 @@
+"""Cache of files by a digest of everything that decides their content."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinaflow.storage.files import digest_files, whole_file, write_json
+
+log = logging.getLogger(__name__)
+
+CONTENT = "content.json"
+
+
+class CachedFiles(NamedTuple):
+    """Files of one key by name, and what was kept with them."""
+
+    files: dict[str, Path]
+    about: Any
+
+
+class FileCache:
+    """Files below one folder, those of a key in a folder named after it."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` need not exist."""
+        self.folder = folder
+
+    def keep(self, key: str, files: Mapping[str, Path], about: Any = None) -> None:
+        """Keep hard links to ``files``, by name, and ``about``, which JSON can hold. Copies on a disk without links.
+
+        A full disk, or one that cannot be written to, is logged and changes nothing else.
+        """
+        place = self.folder / key
+        try:
+            for name, path in files.items():
+                with whole_file(place / name) as part:
+                    link(path, part)
+            # Last, so that files without it are incomplete.
+            digests = {name: digest_files([path]) for name, path in files.items()}
+            write_json(place / CONTENT, {"files": digests, "about": about})
+        except OSError as error:
+            log.warning("%s: %s; it is not cached", place, error.strerror)
+
+    def find(self, key: str) -> CachedFiles | None:
+        """Return the files of ``key``; None if there are none, or one is damaged. Damaged ones are removed."""
+        place = self.folder / key
+        if not (place / CONTENT).exists():
+            return None
+        try:
+            content = json.loads((place / CONTENT).read_text(encoding="utf-8"))
+            about, digests = content["about"], content["files"]
+            damaged = [name for name, digest in digests.items() if digest_files([place / name]) != digest]
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            damaged = [f"{CONTENT} ({error})"]
+        if damaged:
+            log.warning("%s: %s is damaged; this is computed again", place, ", ".join(damaged))
+            shutil.rmtree(place)
+            return None
+        return CachedFiles({name: place / name for name in digests}, about)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source``, or a copy if the disk has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
