@@ -321,6 +321,11 @@ def test_a_complete_configuration_describes_itself():
     assert load(full.model_dump()) == full
 
 
+def test_complete_sweep_with_repeats_describes_itself():
+    full = load(written(models={"VGG16": {"sweep": {"dropout": [0, 0.5]}}}, repeats=2))
+    assert load(full.model_dump()) == full
+
+
 def test_model_overrides_shared_settings_down_to_single_ranges():
     full = configured(
         train__epochs=7,

@@ -4,7 +4,16 @@ import pytest
 
 from configurations import completed, configured, labelled, written
 from retinaflow.config.loading import load
-from retinaflow.config.lookups import eye_models, held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import (
+    ensembles,
+    eye_models,
+    grading_models,
+    held_out_splits,
+    repeats,
+    shard_counts,
+    training_seed,
+    variant,
+)
 from retinaflow.config.places import check_files
 from retinaflow.errors import RetinaflowError
 
@@ -64,3 +73,33 @@ def test_a_demo_needs_no_files():
 def test_variant_of_a_model():
     full = configured(models={"VGG16": {"image_size": 512}}, preprocess__crop="circle")
     assert variant(full, "VGG16").name == "512-circle-keep-none"
+
+
+def test_repeats_have_other_seeds_and_an_ensemble():
+    full = configured(models={"VGG16": {}, "ResNet50": {}}, repeats=3, seed=7)
+    assert list(full.models) == [
+        *("ResNet50", "ResNet50-repeat-2", "ResNet50-repeat-3"),
+        *("VGG16", "VGG16-repeat-2", "VGG16-repeat-3"),
+    ]
+    assert [training_seed(full, name) for name in full.models] == [7, 8, 9] * 2
+    assert repeats(full)["VGG16"] == ["VGG16", "VGG16-repeat-2", "VGG16-repeat-3"]
+    assert ensembles(full)["VGG16+ensemble"] == repeats(full)["VGG16"]
+    assert ensembles(full)["ensemble"] == list(full.models)
+    assert grading_models(full)[-3:] == ["ResNet50+ensemble", "VGG16+ensemble", "ensemble"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"models": {"VGG16": {}}}, []),
+        ({"models": {"VGG16": {}}, "repeats": 2}, ["VGG16+ensemble"]),
+        ({"models": {"VGG16": {}, "ResNet50": {}}}, ["ensemble"]),
+    ],
+)
+def test_ensembles(changes, names):
+    assert list(ensembles(configured(**changes))) == names
+
+
+def test_more_repeats_keep_the_settings_of_the_first():
+    one, three = (configured(models={"VGG16": {}}, repeats=number) for number in (1, 3))
+    assert one.models["VGG16"] == three.models["VGG16"]

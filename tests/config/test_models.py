@@ -8,7 +8,9 @@ PLAIN = {"networks": {"A": "softmax", "B": "regression"}, "folds": 0, "has_test"
 
 
 def models(**changes):
-    return Models(**{**PLAIN, **changes})
+    values = {**PLAIN, **changes}
+    several = {"ensemble": list(values["networks"])} if len(values["networks"]) > 1 else {}
+    return Models(**{"ensembles": several, **values})
 
 
 @pytest.mark.parametrize("name", ["A", "A/fold-3", "A+no_tta", "A+eye_average"])
@@ -73,3 +75,14 @@ def test_stored_splits_of_a_fold(use, splits):
 def test_records_of_a_model():
     assert models(folds=2).records_of("B+eye_stacking") == ["B/fold-1", "B/fold-2"]
     assert models().records_of("ensemble") == ["A", "B"]
+
+
+def test_ensembles_of_repeats_and_of_all():
+    repeated = {"A": "softmax", "A-repeat-2": "softmax", "B": "ordinal"}
+    made = models(
+        networks=repeated, ensembles={"A+ensemble": ["A", "A-repeat-2"], "ensemble": ["A", "A-repeat-2", "B"]}
+    )
+    assert made.names == [*repeated, "A+ensemble", "ensemble"]
+    assert made.objective("A+ensemble") == "softmax"
+    assert made.records_of("A+ensemble") == ["A", "A-repeat-2"]
+    assert made.splits_of("A+ensemble") == ["validation", "test"]

@@ -89,6 +89,21 @@ def test_name_of_another_model_is_an_error():
     assert expected in message(**{"VGG16": section, "VGG16-epochs-1": {"backbone": "VGG16"}})
 
 
+def test_name_of_a_repeat_is_an_error():
+    with pytest.raises(RetinaflowError, match=r"models\.VGG16-repeat-2: this is the name of a repeat of VGG16"):
+        load(written(models={"VGG16": {}, "VGG16-repeat-2": {"backbone": "VGG16", "epochs": 1}}, repeats=2))
+
+
+def test_sweep_can_be_repeated():
+    full = configured(models={"VGG16": {"sweep": {"epochs": [1, 2]}}}, repeats=2)
+    assert {name: (each.epochs, each.repeat) for name, each in full.models.items()} == {
+        "VGG16-epochs-1": (1, 1),
+        "VGG16-epochs-1-repeat-2": (1, 2),
+        "VGG16-epochs-2": (2, 1),
+        "VGG16-epochs-2-repeat-2": (2, 2),
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [

@@ -16,7 +16,6 @@ from retinaflow.config import changes, lookups
 from retinaflow.config.checks import check_packages
 from retinaflow.config.limits import check_text
 from retinaflow.config.loading import load
-from retinaflow.config.lookups import ENSEMBLE
 from retinaflow.config.models import NO_TTA, Models, network_of
 from retinaflow.config.places import check_files
 from retinaflow.config.remote import check_remote, fetched

@@ -33,7 +33,7 @@ def bundle_content():
                 "eye_average": (
                     f"{model}+eye_average/decision_rule.json" if f"{model}+eye_average" in MODELS.names else None
                 ),
-                "networks": list(networks.values()) if model == ENSEMBLE else [networks[model]],
+                "networks": [networks[name] for name in MODELS.ensembles.get(model, [model])],
             }
             for model in lookups.grading_models(CONFIG)
         },

@@ -11,18 +11,14 @@ ILLUSTRATIONS = {
 
 def model_records(wildcards):
     """Records of the trainings that a model is made of."""
-    own = wildcards.model.split("+")[0]
-    return [
-        path("models", run, "training_run.json")
-        for run in (MODELS.training_runs if own == ENSEMBLE else MODELS.runs_of(own))
-    ]
+    return [path("models", run, "training_run.json") for run in MODELS.records_of(wildcards.model)]
 
 
 def model_shards(suffix):
-    """Input function: shard files of the images that a model is scored on; any network's, for the ensemble."""
+    """Input function: shard files of the images that a model is scored on; of an ensemble, in the variant of one network."""
 
     def files(wildcards):
-        network = next(iter(CONFIG.models)) if wildcards.model == ENSEMBLE else wildcards.model.split("+")[0]
+        network = network_of(MODELS.records_of(wildcards.model)[0])
         splits = TRAINING_SPLITS if wildcards.split == "out-of-fold" else [wildcards.split]
         return shard_files(network, splits, suffix)
 

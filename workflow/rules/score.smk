@@ -164,19 +164,24 @@ if FOLDS:
 
 rule ensemble:
     input:
-        **{split: raw_outputs_of(CONFIG.models, split) for split in MODELS.splits_of(ENSEMBLE)},
+        **{
+            split: lambda wildcards, split=split: raw_outputs_of(MODELS.ensembles[wildcards.ensemble], split)
+            for split in MODELS.splits_of("pooled")
+        },
     output:
-        **{split: path("scores", ENSEMBLE, split, "raw_outputs.csv") for split in MODELS.splits_of(ENSEMBLE)},
+        **{split: path("scores", "{ensemble}", split, "raw_outputs.csv") for split in MODELS.splits_of("pooled")},
     log:
-        path("logs", f"{ENSEMBLE}.log"),
+        path("logs", "ensemble", "{ensemble}.log"),
+    wildcard_constraints:
+        ensemble=any_of(MODELS.ensembles),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("ensemble.py"),
-        splits=MODELS.splits_of(ENSEMBLE),
-        objectives=[MODELS.objective(network) for network in CONFIG.models],
-        objective=MODELS.objective(ENSEMBLE),
+        splits=MODELS.splits_of("pooled"),
+        objectives=lambda wildcards: list(map(MODELS.objective, MODELS.ensembles[wildcards.ensemble])),
+        objective=lambda wildcards: MODELS.objective(wildcards.ensemble),
         grade_count=len(GRADE_NAMES),
     script:
         "../scripts/ensemble.py"

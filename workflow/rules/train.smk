@@ -32,7 +32,7 @@ rule train:
         network=lambda wildcards: network_of(wildcards.training_run),
         settings=training_settings,
         grade_names=GRADE_NAMES,
-        seed=CONFIG.seed,
+        seed=lambda wildcards: lookups.training_seed(CONFIG, network_of(wildcards.training_run)),
         # No output: Snakemake deletes outputs before a job, and the checkpoints outlive an interrupted job.
         checkpoints=path("checkpoints", "{training_run}"),
         # No output either: it has networks of other names and settings.

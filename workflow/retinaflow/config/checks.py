@@ -26,8 +26,8 @@ RESERVED = (ENSEMBLE, "bundle.json")
 def combination_problems(config: Configuration) -> Iterable[str]:
     """A line for each key whose value does not go with that of another."""
     yield from _data_problems(config.data)
-    if config.seed > LARGEST_SEED:
-        yield f"seed: {config.seed} is above {LARGEST_SEED}, the largest that NumPy takes"
+    if config.seed + config.repeats - 1 > LARGEST_SEED:
+        yield f"seed: {config.seed} is above {LARGEST_SEED - config.repeats + 1}, the largest that NumPy takes"
     yield from _case_problems("models", config.models, "results")
     for name, settings in config.models.items():
         yield from _model_problems(name, settings, len(config.data.grade_names))

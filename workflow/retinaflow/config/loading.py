@@ -11,7 +11,7 @@ from retinaflow.config.checks import combination_problems
 from retinaflow.config.limits import check_text, size_problems
 from retinaflow.config.messages import describe, raise_problems
 from retinaflow.config.root import Configuration, ConfigurationFile
-from retinaflow.config.sweeps import expand
+from retinaflow.config.sweeps import expand, repeated
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
@@ -66,11 +66,11 @@ def complete(written: ConfigurationFile) -> Configuration:
     sections = expand(written.models)
     models = {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}
     others = {name: getattr(written, name) for name in Configuration.model_fields}
-    return Configuration.model_validate({**others, "models": models})
+    return Configuration.model_validate({**others, "models": repeated(models, written.repeats)})
 
 
 def _complete_model(name: str, shared: Mapping[str, Any], own: ModelSection) -> TrainingSettings:
-    merged = _merge(shared, own.model_dump(exclude_unset=True, exclude={"sweep"}))
+    merged = _merge(shared, own.model_dump(exclude_unset=True, exclude={"sweep", "repeat"}))
     backbone = merged.pop("backbone", None) or name
     values = TrainSection.model_validate(merged).model_dump()
     trained = values["weights"] != "random"
@@ -81,7 +81,7 @@ def _complete_model(name: str, shared: Mapping[str, Any], own: ModelSection) -> 
         values["head_epochs"] = HEAD_EPOCHS if trained and values["batch_norm"] == "inference" else 0
     if values["learning_rate"] == "auto":
         values["learning_rate"] = RATES[0] if values["head_epochs"] else RATES[1]
-    return TrainingSettings.model_validate({**values, "backbone": backbone})
+    return TrainingSettings.model_validate({**values, "backbone": backbone, "repeat": own.repeat})
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from retinaflow.data.labels import read_labels
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings, DataSettings
 
-ENSEMBLE = "ensemble"  # the mean of all networks, if there are several
+ENSEMBLE = "ensemble"  # the mean of several networks
 
 
 def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
@@ -27,10 +27,37 @@ def held_out_splits(config: Configuration) -> list[str]:
     return fold_names(config.split.folds) or ["train", "validation"]
 
 
+def repeat_name(model: str, repeat: int) -> str:
+    """Name of a repeat of ``model``. The first, 1, has the name of the model."""
+    return model if repeat == 1 else f"{model}-repeat-{repeat}"
+
+
+def repeats(config: Configuration) -> dict[str, list[str]]:
+    """Names of the networks that repeat each model, by its name; none without repeats."""
+    if config.repeats == 1:
+        return {}
+    return {
+        name: [repeat_name(name, number) for number in range(1, config.repeats + 1)]
+        for name, settings in config.models.items()
+        if settings.repeat == 1
+    }
+
+
+def ensembles(config: Configuration) -> dict[str, list[str]]:
+    """Networks of each ensemble: of the repeats of each model, and of all networks of several models."""
+    of_repeats = {f"{name}+{ENSEMBLE}": members for name, members in repeats(config).items()}
+    several = len(config.models) > config.repeats
+    return {**of_repeats, ENSEMBLE: list(config.models)} if several else of_repeats
+
+
+def training_seed(config: Configuration, model: str) -> int:
+    """Seed of the training runs of a network."""
+    return config.seed + config.models[model].repeat - 1
+
+
 def grading_models(config: Configuration) -> list[str]:
-    """Names of the models that can grade new images: the networks and, of several, their ensemble."""
-    networks = list(config.models)
-    return [*networks, ENSEMBLE] if len(networks) > 1 else networks
+    """Names of the models that can grade new images: the networks and, of several, their ensembles."""
+    return [*config.models, *ensembles(config)]
 
 
 def eye_models(config: Configuration) -> list[str]:

@@ -4,11 +4,10 @@ A network is a model of the configuration; it is trained. A training run trains 
 other models combine the raw outputs of networks.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from retinaflow.config import lookups
-from retinaflow.config.lookups import ENSEMBLE
 from retinaflow.config.root import Configuration
 
 NO_TTA = "no_tta"  # a network without test-time augmentation, to measure its gain
@@ -32,6 +31,7 @@ class Models:
         has_test: Whether there is a test set.
         tta: Whether raw outputs are means over several TTA views.
         eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
+        ensembles: Networks of each ensemble by its name.
     """
 
     networks: Mapping[str, str]
@@ -39,6 +39,7 @@ class Models:
     has_test: bool
     tta: bool
     eye_kinds: tuple[str, ...]
+    ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
@@ -49,6 +50,7 @@ class Models:
             has_test=config.data.test is not None,
             tta=config.score.tta_views > 1,
             eye_kinds=tuple(f"eye_{kind}" for kind in lookups.eye_models(config)),
+            ensembles=lookups.ensembles(config),
         )
 
     @property
@@ -71,8 +73,7 @@ class Models:
         pooled = list(self.networks) if self.folds else []
         without_tta = [f"{network}+{NO_TTA}" for network in self.networks] if self.tta else []
         of_both_eyes = [f"{network}+{kind}" for network in self.networks for kind in self.eye_kinds]
-        ensemble = [ENSEMBLE] if len(self.networks) > 1 else []
-        return [*self.training_runs, *pooled, *without_tta, *of_both_eyes, *ensemble]
+        return [*self.training_runs, *pooled, *without_tta, *of_both_eyes, *self.ensembles]
 
     @property
     def ranked(self) -> list[str]:
@@ -88,14 +89,14 @@ class Models:
         """Kind of the raw outputs of a model: ``softmax``, ``regression`` or ``ordinal``."""
         if model.endswith(f"+{EYE_STACKING}"):
             return REGRESSION
-        networks = list(self.networks) if model == ENSEMBLE else [network_of(model)]
+        networks = self.ensembles.get(model, [network_of(model)])
         objectives = {self.networks[network] for network in networks}
         # Severities can be averaged, whatever the objectives.
         return objectives.pop() if len(objectives) == 1 else REGRESSION
 
     def records_of(self, model: str) -> list[str]:
         """Training runs that a model is made of."""
-        return self.training_runs if model == ENSEMBLE else self.runs_of(network_of(model))
+        return [run for network in self.ensembles.get(model, [network_of(model)]) for run in self.runs_of(network)]
 
     def stored_splits(self, training_run: str, use: str) -> list[str]:
         """Stored splits of the images that a training run uses.

@@ -25,6 +25,9 @@ class _Sections(Section):
     """Folder of all results."""
     seed: Annotated[int, Field(ge=0)] = 2015
     """Seed of every random choice: split, initial weights, shuffling, augmentation, images of the demo."""
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """Trainings of each model, on the same split with other seeds. The comparison shows their mean and spread, and
+    ranks their ensemble. A higher number keeps the trainings so far."""
     images: Place | None = None
     """New images for `snakemake predict`: a folder (with its subfolders), a `.zip` archive, or a list of files,
     `.txt` with one path a line or `.csv` with the column `image`."""

@@ -1,4 +1,7 @@
-"""Sweeps: one entry of `models` with several values of some settings becomes one model for each combination."""
+"""Sweeps and repeats: one entry of `models` becomes several models.
+
+A sweep makes one model of each combination of values. Repeats make one of each seed.
+"""
 
 import itertools
 import re
@@ -7,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from retinaflow.config.lookups import repeat_name
 from retinaflow.config.messages import describe, raise_problems
-from retinaflow.settings.train import ModelSection
+from retinaflow.settings.train import ModelSection, TrainingSettings
 
 MOST = 1000  # models of one sweep
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -38,6 +42,27 @@ def expand(models: Mapping[str, ModelSection | None]) -> dict[str, ModelSection]
         )
         expanded.update(made)
     return expanded
+
+
+def repeated(models: Mapping[str, TrainingSettings], repeats: int) -> dict[str, TrainingSettings]:
+    """Make ``repeats`` models of each of the ``models``, by name. The first keeps its name.
+
+    Raises:
+        RetinaflowError: Two models have one name.
+    """
+    made = dict(models)
+    for name, settings in models.items():
+        for number in range(2, repeats + 1) if settings.repeat == 1 else ():
+            repeat = settings.model_copy(update={"repeat": number})
+            other = made.setdefault(repeat_name(name, number), repeat)
+            if other != repeat:
+                raise_problems(
+                    [
+                        f"models.{repeat_name(name, number)}: this is the name of a repeat of {name}; give the model "
+                        "another name"
+                    ]
+                )
+    return dict(sorted(made.items()))
 
 
 def _combinations(name: str, own: ModelSection) -> dict[str, ModelSection]:

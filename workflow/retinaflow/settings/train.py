@@ -142,6 +142,8 @@ class ModelSection(TrainSection):
 
     backbone: Text | None = None
     """Backbone of this model. Without it, the name of the model is the backbone."""
+    repeat: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of this model among its repeats, which `repeats` makes. Its seed is `seed` + `repeat` - 1."""
     sweep: dict[Text, Annotated[list[Any], Field(min_length=1)]] = {}
     """Settings with several values each: `{freeze_layers: [0, 10, all], objective: [softmax, ordinal]}`. Each
     combination is one model, named after what differs (`NAME-freeze_layers-10-objective-ordinal`). A key with a point
@@ -155,6 +157,7 @@ class TrainingSettings(TrainSection):
     """
 
     backbone: Text
+    repeat: Annotated[int, Field(ge=1, le=100)] = 1
     feature_layers: LayerNames
     head_epochs: Annotated[int, Field(ge=0)]
     learning_rate: Annotated[float, Field(gt=0)]
