@@ -4,7 +4,7 @@ import pytest
 
 from retinaflow.config.models import Models, network_of
 
-PLAIN = {"networks": {"A": "softmax", "B": "regression"}, "folds": 0, "has_test": True, "tta": False, "eye_kinds": ()}
+PLAIN = {"networks": {"A": "softmax", "B": "regression"}, "folds": 0, "tests": ["test"], "tta": False, "eye_kinds": ()}
 
 
 def models(**changes):
@@ -39,10 +39,10 @@ def test_names_with_folds_tta_and_both_eyes():
     [
         ({}, "A", ["validation", "test"]),
         ({}, "ensemble", ["validation", "test"]),
-        ({"has_test": False}, "A+eye_average", ["validation"]),
+        ({"tests": []}, "A+eye_average", ["validation"]),
         ({"folds": 2}, "A/fold-1", ["validation", "test"]),
         ({"folds": 2}, "A", ["out-of-fold", "test"]),
-        ({"folds": 2, "has_test": False}, "ensemble", ["out-of-fold"]),
+        ({"folds": 2, "tests": []}, "ensemble", ["out-of-fold"]),
     ],
 )
 def test_splits_of_a_model(changes, model, splits):

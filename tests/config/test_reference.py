@@ -38,6 +38,7 @@ def test_every_section_is_there():
 
 
 def test_a_bar_in_a_default_does_not_break_the_table():
-    (row,) = [line for line in reference("# Configuration").splitlines() if line.startswith("| `patient_pattern` |")]
+    rows = [line for line in reference("# Configuration").splitlines() if line.startswith("| `patient_pattern` |")]
+    (row,) = [line for line in rows if "(?P<eye>" in line]
     assert r"left\|right" in row
     assert row.replace(r"\|", "").count("|") == 5

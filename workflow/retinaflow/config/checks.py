@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinaflow.config.lookups import ENSEMBLE, data_sets, grading_models
-from retinaflow.config.messages import raise_problems
+from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models
+from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
 from retinaflow.config.root import Configuration
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
-from retinaflow.settings.data import DataSettings
+from retinaflow.settings.data import DataSetSettings, DataSettings
 from retinaflow.settings.train import TrainingSettings
 
 LARGEST_SEED = 2**32 - 1
@@ -26,6 +26,9 @@ RESERVED = (ENSEMBLE, "bundle.json")
 def combination_problems(config: Configuration) -> Iterable[str]:
     """A line for each key whose value does not go with that of another."""
     yield from _data_problems(config.data)
+    for name, source in data_sets(config).items():
+        yield from _source_problems(name, source, config.data)
+    yield from _sharing_problems(config)
     if config.seed + config.repeats - 1 > LARGEST_SEED:
         yield f"seed: {config.seed} is above {LARGEST_SEED - config.repeats + 1}, the largest that NumPy takes"
     yield from _case_problems("models", config.models, "results")
@@ -33,7 +36,7 @@ def combination_problems(config: Configuration) -> Iterable[str]:
         yield from _model_problems(name, settings, len(config.data.grade_names))
     yield from _choice_problems(config)
     if isinstance(config.eyes.models, list) and config.eyes.models:
-        yield from _eye_problems(config.data)
+        yield from _eye_problems(config)
     if config.demo:
         yield from _demo_problems(config)
 
@@ -59,13 +62,34 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
 def _data_problems(data: DataSettings) -> Iterable[str]:
     if "patient" not in re.compile(data.patient_pattern).groupindex:
         yield f"data.patient_pattern: {data.patient_pattern!r} has no group (?P<patient>...)"
-    if data.image_column == data.grade_column:
-        yield f"data.grade_column: {data.grade_column!r} is data.image_column, too; expected another column"
     for name in data.grade_names:
         if len(name) > LONGEST_NAME:
             found = f"{name[:20] + '...'!r} has {len(name)} characters"
             yield f"data.grade_names: {found}, expected at most {LONGEST_NAME}"
     yield from _case_problems("data.grade_names", data.grade_names, "folders")
+
+
+def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> Iterable[str]:
+    key = data_key(name)
+    if source.patient_pattern != data.patient_pattern:
+        pattern = str(source.patient_pattern)
+        if "patient" not in re.compile(pattern).groupindex:
+            yield f"{key}.patient_pattern: {pattern!r} has no group (?P<patient>...)"
+    if source.image_column == source.grade_column:
+        own = source.grade_column != data.grade_column or source.image_column != data.image_column
+        where = key if own else "data"
+        yield f"{where}.grade_column: {source.grade_column!r} is {where}.image_column, too; expected another column"
+
+
+def _sharing_problems(config: Configuration) -> Iterable[str]:
+    names = {name.partition("-")[2] for name in data_sets(config)} - {""}
+    for group in config.data.shared_patients:
+        for name in group:
+            if name not in names:
+                yield f"data.shared_patients: there is no data set {name!r}; {unknown_name(name, names)}"
+    members = [name for group in config.data.shared_patients for name in group]
+    for name in sorted({name for name in members if members.count(name) > 1}):
+        yield f"data.shared_patients: {name!r} is in several groups; join them"
 
 
 def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
@@ -79,10 +103,11 @@ def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
         seen[name.casefold()] = name
 
 
-def _eye_problems(data: DataSettings) -> Iterable[str]:
-    if "eye" not in re.compile(data.patient_pattern).groupindex:
+def _eye_problems(config: Configuration) -> Iterable[str]:
+    patterns = [str(source.patient_pattern) for source in data_sets(config).values()]
+    if not any("eye" in re.compile(pattern).groupindex for pattern in patterns):
         yield (
-            f"eyes.models: data.patient_pattern, {data.patient_pattern!r}, has no group (?P<eye>...) for the "
+            f"eyes.models: data.patient_pattern, {patterns[0]!r}, has no group (?P<eye>...) for the "
             "eye; add it, or set eyes.models to []"
         )
 
@@ -90,6 +115,9 @@ def _eye_problems(data: DataSettings) -> Iterable[str]:
 def _demo_problems(config: Configuration) -> Iterable[str]:
     if not config.data.test:
         yield "data.test: the demo draws a test set; name its folder and table, as for data.train"
+    if data_sets(config).keys() - {"train", "test"}:
+        yield "data: the demo draws one training set and one test set; describe one of each, without a name"
+        return
     if len(config.data.grade_names) != 5:
         yield f"data.grade_names: the demo draws 5 grades, found {len(config.data.grade_names)} names"
     results = Path(config.results).resolve()

@@ -4,17 +4,55 @@ import math
 import re
 
 from retinaflow.config.root import Configuration
-from retinaflow.data.labels import read_labels
+from retinaflow.data.labels import LabelRow, read_labels
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.data import DataSetSettings
 
 ENSEMBLE = "ensemble"  # the mean of several networks
 
 
+OWN_COLUMNS = ("image_column", "grade_column", "patient_pattern")
+
+
 def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
-    """The data sets by name: ``train`` and, if there is one, ``test``."""
-    found = {"train": config.data.train, "test": config.data.test}
-    return {name: source for name, source in found.items() if source}
+    """The data sets by name, each with its columns and its patient pattern.
+
+    The names are ``train`` and ``test``, or ``train-NAME`` and ``test-NAME`` of several data sets.
+    """
+    found: dict[str, DataSetSettings] = {}
+    for use, source in (("train", config.data.train), ("test", config.data.test)):
+        if isinstance(source, DataSetSettings):
+            found[use] = source
+        elif source:
+            found.update({f"{use}-{name}": one for name, one in source.items()})
+    return {
+        name: source.model_copy(update={key: getattr(source, key) or getattr(config.data, key) for key in OWN_COLUMNS})
+        for name, source in found.items()
+    }
+
+
+def data_key(data_set: str) -> str:
+    """Key of a data set in the configuration: ``data.train.NAME`` of ``train-NAME``."""
+    return f"data.{data_set.replace('-', '.', 1)}"
+
+
+def training_sets(config: Configuration) -> list[str]:
+    """Names of the data sets that are trained and validated on."""
+    return [name for name in data_sets(config) if name.split("-")[0] == "train"]
+
+
+def scored_sets(config: Configuration) -> list[str]:
+    """Names of the data sets that are only scored. Each is a split of its own."""
+    return [name for name in data_sets(config) if name.split("-")[0] == "test"]
+
+
+def patient_group(config: Configuration, data_set: str) -> str:
+    """Name that patients of a data set have before their own, so that other data sets have other patients.
+
+    A single training set and a single test set have none: their patients are the same where their names are.
+    """
+    name = data_set.partition("-")[2]
+    return next((group[0] for group in config.data.shared_patients if name in group), name)
 
 
 def fold_names(folds: int) -> list[str]:
@@ -68,15 +106,17 @@ def eye_models(config: Configuration) -> list[str]:
     chosen = config.eyes.models
     if chosen != "auto":
         return list(chosen)
-    return ["average", "stacking"] if config.demo or _has_both_eyes(config.data) else []
+    sources = data_sets(config)
+    both = config.demo or any(_has_both_eyes(sources[name]) for name in training_sets(config))
+    return ["average", "stacking"] if both else []
 
 
-def _has_both_eyes(data: DataSettings) -> bool:
-    pattern = re.compile(data.patient_pattern, re.DOTALL)
+def _has_both_eyes(source: DataSetSettings) -> bool:
+    pattern = re.compile(str(source.patient_pattern), re.DOTALL)
     if "eye" not in pattern.groupindex:
         return False
     eyes: dict[str, str] = {}
-    for label in read_labels(data.train.labels, data.image_column, data.grade_column):
+    for label in _read_labels(source):
         match = pattern.fullmatch(label.image)
         if match and match["eye"] and eyes.setdefault(match["patient"], match["eye"]) != match["eye"]:
             return True
@@ -100,17 +140,19 @@ def image_counts(config: Configuration) -> dict[str, float]:
     shares = dict.fromkeys(held_out_splits(config), held_out)
     if not folds:
         shares["train"] = 1 - held_out
-    counts = {split: labelled["train"] * share for split, share in shares.items()}
-    if "test" in labelled:
-        counts["test"] = labelled["test"]
-    return counts
+    learning = sum(labelled[name] for name in training_sets(config))
+    counts = {split: learning * share for split, share in shares.items()}
+    return counts | {name: labelled[name] for name in scored_sets(config)}
 
 
 def _labels(config: Configuration, data_set: str) -> int:
     if config.demo:
         return 2 * {"train": config.demo.train_patients, "test": config.demo.test_patients}[data_set]
-    data = config.data
-    return len(read_labels(data_sets(config)[data_set].labels, data.image_column, data.grade_column))
+    return len(_read_labels(data_sets(config)[data_set]))
+
+
+def _read_labels(source: DataSetSettings) -> list[LabelRow]:
+    return read_labels(source.labels, str(source.image_column), str(source.grade_column))
 
 
 def shard_counts(config: Configuration) -> dict[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 
 from retinaflow.config.old_keys import present_key, present_value
 from retinaflow.errors import RetinaflowError
@@ -92,7 +92,7 @@ def _locate(steps: Sequence[int | str], root: type[Section], values: Any) -> tup
             if isinstance(values, list):  # a single value, which is read as a list of one, has no number
                 path[-1] += f"[{step}]"
         else:  # the label of a form
-            annotation = found if number == len(steps) else _list_form(found)
+            annotation = _tagged(found, step) or (found if number == len(steps) else _list_form(found))
             continue
         values = _value(values, step)
     return ".".join(path), annotation
@@ -111,6 +111,14 @@ def _present(annotation: Any) -> Any:
         return _present(get_args(annotation)[0])
     forms = [form for form in get_args(annotation) if form is not type(None)] if is_union(annotation) else []
     return _present(forms[0]) if len(forms) == 1 else annotation
+
+
+def _tagged(annotation: Any, tag: int | str) -> Any:
+    """The form of a union that pydantic calls ``tag``; None if no form has that name."""
+    for form in get_args(annotation):
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(form)[1:]):
+            return get_args(form)[0]
+    return None
 
 
 def _list_form(annotation: Any) -> Any:

@@ -28,7 +28,7 @@ class Models:
     Attributes:
         networks: The objective of each network by its name, in the order of the configuration.
         folds: Number of folds; 0 for one split.
-        has_test: Whether there is a test set.
+        tests: Names of the test sets.
         tta: Whether raw outputs are means over several TTA views.
         eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
         ensembles: Networks of each ensemble by its name.
@@ -36,7 +36,7 @@ class Models:
 
     networks: Mapping[str, str]
     folds: int
-    has_test: bool
+    tests: Sequence[str]
     tta: bool
     eye_kinds: tuple[str, ...]
     ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Models:
         return cls(
             networks={name: settings.objective for name, settings in config.models.items()},
             folds=config.split.folds,
-            has_test=config.data.test is not None,
+            tests=lookups.scored_sets(config),
             tta=config.score.tta_views > 1,
             eye_kinds=tuple(f"eye_{kind}" for kind in lookups.eye_models(config)),
             ensembles=lookups.ensembles(config),
@@ -55,8 +55,8 @@ class Models:
 
     @property
     def scored(self) -> list[str]:
-        """Splits that a training run is scored on: its validation split, and the test set if there is one."""
-        return ["validation", "test"] if self.has_test else ["validation"]
+        """Splits that a training run is scored on: its validation split and the test sets."""
+        return ["validation", *self.tests]
 
     @property
     def training_runs(self) -> list[str]:
@@ -105,9 +105,9 @@ class Models:
 
         Args:
             training_run: Its name.
-            use: ``train``, ``validation`` or ``test``.
+            use: ``train``, ``validation`` or the name of a test set.
         """
-        if use == "test" or not self.folds:
+        if use in self.tests or not self.folds:
             return [use]
         held_out = training_run.split("/")[1]
         return [fold for fold in lookups.fold_names(self.folds) if (fold == held_out) == (use == "validation")]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_sets
+from retinaflow.config.lookups import data_key, data_sets
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.root import Configuration
 from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
@@ -37,7 +37,7 @@ def check_files(config: Configuration) -> None:
 
 def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
     """The key and the value of each place that a data set has images in."""
-    key = f"data.{data_set}.images"
+    key = f"{data_key(data_set)}.images"
     several = len(source.images) > 1
     return [(f"{key}[{number}]" if several else key, images) for number, images in enumerate(source.images)]
 
@@ -46,10 +46,10 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
     """Key and name of everything that becomes an input or output of a rule by its name."""
     yield "results", config.results
     for data_set, source in data_sets(config).items():
-        yield f"data.{data_set}.labels", source.labels
+        yield f"{data_key(data_set)}.labels", source.labels
         # The user's image folders are no inputs; only a digest of their listing is.
         made = [images for images in source.images if config.demo or split_archive(images)]
-        yield from ((f"data.{data_set}.images", images) for images in made)
+        yield from ((f"{data_key(data_set)}.images", images) for images in made)
     for name, settings in config.models.items():
         yield f"weights of {name}", settings.weights
 
@@ -74,7 +74,7 @@ def _results_problems(results: str) -> Iterable[str]:
 def _source_problems(data_set: str, source: DataSetSettings, results: str) -> Iterable[str]:
     for key, images in image_keys(data_set, source):
         yield from _images_problems(key, images, results)
-    key, labels = f"data.{data_set}.labels", source.labels
+    key, labels = f"{data_key(data_set)}.labels", source.labels
     archive = split_archive(labels)
     if object_storage.is_remote(labels):
         yield from _remote_problems(key, labels)

@@ -97,8 +97,8 @@ def _default(rule: Mapping[str, Any]) -> str:
 
 
 def _values(rule: Mapping[str, Any]) -> str:
-    if "anyOf" in rule:
-        return " or ".join(_values(choice) for choice in rule["anyOf"])
+    if forms := rule.get("anyOf", rule.get("oneOf")):
+        return " or ".join(dict.fromkeys(map(_values, forms)))
     if "$ref" in rule:
         return "section"
     if "enum" in rule:

@@ -1,16 +1,16 @@
 """Object storage: replace addresses by the paths that their content is fetched to, and check that it is there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinaflow.config.lookups import data_sets
+from retinaflow.config.lookups import data_key, data_sets
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.places import image_keys
 from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.data import DataSetSettings
+from retinaflow.settings.data import DataSetSettings, DataSettings
 from retinaflow.storage import object_storage
 
 
@@ -36,8 +36,20 @@ def fetched(config: Configuration) -> tuple[Configuration, list[Remote]]:
     for name, settings in config.models.items():
         weights = _local_weights(name, settings.weights, config.results, remote)
         models[name] = settings.model_copy(update={"weights": weights})
-    data = config.data.model_copy(update=sources)
+    data = config.data.model_copy(update=_by_use(config.data, sources))
     return config.model_copy(update={"data": data, "models": models}), remote
+
+
+def _by_use(data: DataSettings, sources: Mapping[str, DataSetSettings]) -> dict[str, Any]:
+    """``sources``, by the names of ``lookups.data_sets``, in the form that ``data`` has for each use."""
+    return {
+        use: (
+            {name: sources[f"{use}-{name}"] for name in getattr(data, use)}
+            if isinstance(getattr(data, use), Mapping)
+            else sources.get(use)
+        )
+        for use in ("train", "test")
+    }
 
 
 def _local_source(data_set: str, source: DataSetSettings, results: str, remote: list[Remote]) -> DataSetSettings:
@@ -53,7 +65,7 @@ def _local_source(data_set: str, source: DataSetSettings, results: str, remote: 
             images[number] = f"{stem}.zip/{archive[1]}".rstrip("/") if archive else stem
     if object_storage.is_remote(labels):
         url = (object_storage.split_archive(labels) or [labels])[0]
-        remote.append(Remote(f"data.{data_set}.labels", url, _table_path(url), "table"))
+        remote.append(Remote(f"{data_key(data_set)}.labels", url, _table_path(url), "table"))
         labels = _table_path(labels)
     return source.model_copy(update={"images": images, "labels": labels})
 

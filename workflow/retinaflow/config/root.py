@@ -63,7 +63,7 @@ class _Sections(Section):
 class ConfigurationFile(_Sections):
     """Every key of the configuration, its default and its meaning. Unknown keys are errors."""
 
-    models: Annotated[dict[str, ModelSection | None], Field(min_length=1)] = dict.fromkeys(
+    models: Annotated[dict[Text, ModelSection | None], Field(min_length=1)] = dict.fromkeys(
         ("VGG16", "ResNet50", "InceptionV3")
     )
     """Models to train, each with the training settings that differ from `train`. A model without `backbone` has the

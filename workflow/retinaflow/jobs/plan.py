@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config.lookups import eye_models, fold_names, held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import eye_models, fold_names, held_out_splits, scored_sets, shard_counts, variant
 from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
@@ -198,7 +198,7 @@ def network_work(config: Configuration, images: Mapping[str, float], network: st
     views = config.score.tta_views
     if "stacking" in eye_models(config):
         views += config.features.views
-    scored = views * (validation + images.get("test", 0))
+    scored = views * (validation + sum(images[name] for name in scored_sets(config)))
     count = folds or 1
     return Work(count, count * single.trained, count * single.passed, count * scored)
 

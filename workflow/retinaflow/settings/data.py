@@ -1,14 +1,18 @@
 """Settings of the data sets: images, labels, and what happens to problems in them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from retinaflow.settings.section import Pattern, Place, Section, Text, Unique
 
 Policy = Literal["error", "exclude"]
 GradeName = Annotated[str, Field(pattern=r"^(?!index[.]csv$)[A-Za-z0-9_][A-Za-z0-9_ .+-]*$")]
 Places = Annotated[list[Place], Field(min_length=1), Unique()]
+
+
+DataSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
 
 
 def _as_list(value: Any) -> Any:
@@ -26,6 +30,25 @@ class DataSetSettings(Section):
     Each may be an `s3://` address."""
     exclude: Annotated[list[str], Unique()] = []
     """Image names (without extension) to leave out."""
+    image_column: Text | None = None
+    """Column of the label table with the image name. Without it, that of `data`."""
+    grade_column: Text | None = None
+    """Column of the label table with the grade. Without it, that of `data`."""
+    patient_pattern: Pattern | None = None
+    """Regular expression of the image names of this data set. Without it, that of `data`."""
+
+
+def _form(value: Any) -> str:
+    """Whether ``value`` describes ``one`` data set, or ``several`` by name."""
+    if not isinstance(value, Mapping) or not value or value.keys() & DataSetSettings.model_fields.keys():
+        return "one"
+    return "several" if all(isinstance(inner, Mapping | DataSetSettings) for inner in value.values()) else "one"
+
+
+DataSets = Annotated[
+    Annotated[DataSetSettings, Tag("one")] | Annotated[dict[DataSetName, DataSetSettings], Tag("several")],
+    Discriminator(_form),
+]
 
 
 class ProblemSettings(Section):
@@ -64,10 +87,15 @@ class ProblemSettings(Section):
 class DataSettings(Section):
     """Images and labels, and the policy for problems in them."""
 
-    train: DataSetSettings
-    """Images to train and validate on."""
-    test: DataSetSettings | None = None
-    """Images that are only scored. Without a test set, models are scored only on the validation split."""
+    train: DataSets
+    """Images to train and validate on: one data set, or several by name (`{eyepacs: {...}, aptos: {...}}`), which are
+    joined for the split."""
+    test: DataSets | None = None
+    """Images that are only scored: one data set, or several by name, each with scores of its own. Without it, models
+    are scored on the validation split alone."""
+    shared_patients: list[Annotated[list[DataSetName], Field(min_length=2), Unique()]] = []
+    """Groups of names of data sets that have the same patients. Data sets of other names have other patients, even if
+    names of images agree. A training set and a test set of one name have the same patients."""
     image_column: Text = "image"
     """Column of the label table with the image name."""
     grade_column: Text = "level"
