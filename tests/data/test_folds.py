@@ -10,7 +10,10 @@ from retinaflow.data.folds import assign_folds
 Grades = dict[str, list[int]]  # By patient.
 
 patients = st.dictionaries(
-    st.text(max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=40
+    st.text(st.characters(exclude_characters="/"), max_size=4),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    min_size=1,
+    max_size=40,
 )
 
 
@@ -58,3 +61,15 @@ def test_order_of_images_is_irrelevant(grades: Grades, seed: int, data: st.DataO
 def test_seed_decides_about_the_folds() -> None:
     grades = {str(patient): [patient % 3, 0] for patient in range(60)}
     assert folds_of(grades, 5, 1) == folds_of(grades, 5, 1) != folds_of(grades, 5, 2)
+
+
+def test_each_data_set_is_divided_evenly() -> None:
+    """Although one of them is much larger."""
+    grades = {f"{name}/{patient}": [patient % 2] for name, count in (("a", 100), ("b", 10)) for patient in range(count)}
+    fold_of = folds_of(grades, 5, 0)
+    for name, each in (("a", 10), ("b", 1)):
+        for grade in (0, 1):
+            counts = Counter(
+                min(fold_of[patient]) for patient in grades if patient[0] == name and grades[patient] == [grade]
+            )
+            assert counts == dict.fromkeys(range(1, 6), each)

@@ -520,3 +520,10 @@ def test_names_that_are_not_utf8_are_cached(setup: Setup) -> None:
     replace_unseen(path, bytes(other))
     setup.take((image, "0"))
     assert setup.rows() == before
+
+
+def test_patients_of_a_group_have_its_name_first(setup: Setup) -> None:
+    setup.add("1_left.jpeg")
+    setup.add("other.jpeg")
+    setup.take(("1_left", "0"), ("other", "1"), patient_group="eyepacs")
+    assert {row["patient"] for row in setup.rows().values()} == {"eyepacs/1", "eyepacs/other"}

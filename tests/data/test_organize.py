@@ -209,3 +209,15 @@ def test_keras_reads_the_tree(tmp_path: Path, images: Path) -> None:
     assert data_set.class_names == GRADE_NAMES
     assert sorted(int(label) for _, label in data_set) == sorted(grades)
     assert {Path(path).name for path in data_set.file_paths} == set(NAMES)
+
+
+def test_images_of_joined_sets_have_the_set_in_their_file_name(images: Path, tmp_path: Path) -> None:
+    table = table_of(images, [0, 0])
+    rows = [{**row, "image": f"set{number}/same"} for number, row in enumerate(read_table(table))]
+    write_table(table, SPLIT_COLUMNS, rows)
+    tree = tmp_path / "organized"
+    organize(table, GRADE_NAMES, mode="copy", tree=tree, index=tree / "index.csv")
+    index = read_table(tree / "index.csv")
+    assert [row["image"] for row in index] == ["set0/same", "set1/same"]
+    assert [row["filename"] for row in index] == ["set0@1_left.jpeg", "set1@a b.jpeg"]
+    assert all((tree / "class0" / row["filename"]).is_file() for row in index)

@@ -1,4 +1,9 @@
-"""Sweeps and repeats: what is trained, and what is copied from an earlier training."""
+"""Studies: several data sets, sweeps and repeats."""
+
+import pytest
+
+from retinaflow.data.demo import draw_collection
+from retinaflow.storage.tables import read_table
 
 
 def log_of(project, run):
@@ -30,3 +35,64 @@ def test_repeats_train_only_new_seeds(finished):
     assert not [job for job in planned if job.split()[0] in ("inventory", "split", "organize", "preprocess")]
     finished.config["repeats"] = 1
     assert not finished.planned()
+
+
+def drawn_set(folder, seed, *, patients=15, first_patient=1):
+    """A data set, as the configuration describes it, of drawn images in ``folder``."""
+    images, labels = f"images {seed}", f"{seed}.csv"
+    draw_collection(
+        folder / images, folder / labels, patients=patients, first_patient=first_patient, size=64, seed=seed
+    )
+    return {"images": images, "labels": labels}
+
+
+@pytest.fixture(scope="module")
+def study(bare):
+    """A project of several data sets, after its run. Three of them number their patients alike."""
+    project = bare(models={"small": {"backbone": "MobileNetV3Small", "feature_layers": ["expanded_conv_project_bn"]}})
+    train = {"one": drawn_set(project.folder, 1, patients=20), "two": drawn_set(project.folder, 2)}
+    test = {"two": drawn_set(project.folder, 3, first_patient=12), "three": drawn_set(project.folder, 4)}
+    # The test set of the name of a training set has the same patients: some of these were trained on.
+    policy = {"on_problem": {"patient_in_both": "exclude"}, "exclude_limit": 1}
+    project.config["data"].update(train=train, test=test, **policy)
+    project.snakemake()
+    return project
+
+
+def rows_of(project, name):
+    return read_table(project.folder / "results" / name)
+
+
+def test_joined_sets_are_split_by_set_and_patient(study):
+    sides = {side: rows_of(study, f"split/{side}.csv") for side in ("train", "validation")}
+    patients = {side: {row["patient"] for row in rows} for side, rows in sides.items()}
+    assert not patients["train"] & patients["validation"]
+    for side in patients:
+        assert {patient.split("/")[0] for patient in patients[side]} == {"one", "two"}
+    assert sum(map(len, sides.values())) == 2 * (20 + 15)
+
+
+def test_patients_of_another_set_are_others(study):
+    """Sets one to three have a patient 1 each. Of set two, patients 12 to 15 are in training and test images."""
+    assert not [row for row in rows_of(study, "inventory/test-three.csv") if row["problem"]]
+    shared = [row for row in rows_of(study, "inventory/test-two.csv") if row["problem"] == "patient_in_both"]
+    assert {row["patient"] for row in shared} == {f"two/{number}" for number in range(12, 16)}
+
+
+def test_each_test_set_has_its_own_scores(study):
+    rows = rows_of(study, "comparison/comparison.csv")
+    assert {(row["model"], row["split"]) for row in rows} == {
+        ("small", "validation"),
+        ("small", "test-two"),
+        ("small", "test-three"),
+    }
+    counts = {row["split"]: int(row["images"]) for row in rows}
+    assert counts["test-two"] == 2 * 11
+    assert counts["test-three"] == 2 * 15
+
+
+def test_new_test_set_trains_nothing(study):
+    third = study.config["data"]["test"].pop("three")
+    assert not [job for job in study.planned() if job.startswith(("train", "preprocess", "split"))]
+    study.config["data"]["test"]["three"] = third
+    assert not study.planned()

@@ -77,7 +77,10 @@ RESULTS = CONFIG.results
 GRADE_NAMES = CONFIG.data.grade_names
 FOLDS = CONFIG.split.folds
 DATA_SETS = lookups.data_sets(CONFIG)
+TRAINING_SETS = lookups.training_sets(CONFIG)
 MODELS = Models.of(CONFIG)
+# Inventories that later stages read. That of the training set is joined of those of several data sets.
+INVENTORIES = ["train", *MODELS.tests]
 # Splits of the training set.
 TRAINING_SPLITS = lookups.held_out_splits(CONFIG)
 # Each folder of new images has its own folder of predictions.

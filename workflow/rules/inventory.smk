@@ -43,8 +43,8 @@ def label_digest(wildcards):
 
 
 def train_inventory(wildcards):
-    """Inventory of the training set for that of the test set, which must share no patient or image with it."""
-    return [path("inventory", "train.csv")] if wildcards.data_set == "test" else []
+    """Inventory of the training set for that of a test set, which must share no patient or image with it."""
+    return [path("inventory", "train.csv")] if wildcards.data_set in MODELS.tests else []
 
 
 rule inventory:
@@ -72,21 +72,46 @@ rule inventory:
         labels=label_table,
         label_digest=label_digest,
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
-        image_column=CONFIG.data.image_column,
-        grade_column=CONFIG.data.grade_column,
+        image_column=lambda wildcards: DATA_SETS[wildcards.data_set].image_column,
+        grade_column=lambda wildcards: DATA_SETS[wildcards.data_set].grade_column,
         grade_names=GRADE_NAMES,
-        patient_pattern=CONFIG.data.patient_pattern,
+        patient_pattern=lambda wildcards: DATA_SETS[wildcards.data_set].patient_pattern,
+        patient_group=lambda wildcards: lookups.patient_group(CONFIG, wildcards.data_set),
         pixel_limit=CONFIG.data.pixel_limit,
     script:
         "../scripts/inventory.py"
+
+
+if TRAINING_SETS != ["train"]:
+
+    localrules:
+        join,
+
+    rule join:
+        input:
+            inventories=[path("inventory", f"{data_set}.csv") for data_set in TRAINING_SETS],
+            problems=[path("inventory", f"{data_set}-problems.csv") for data_set in TRAINING_SETS],
+        output:
+            inventory=path("inventory", "train.csv"),
+            problems=path("inventory", "train-problems.csv"),
+        log:
+            path("logs", "inventory", "join.log"),
+        priority: 1
+        conda:
+            "../../envs/retinaflow.yaml"
+        params:
+            code=code_of("join.py"),
+            names=[data_set.partition("-")[2] for data_set in TRAINING_SETS],
+        script:
+            "../scripts/join.py"
 
 
 # All problems of all data sets. It runs again after a change of any data set, so no other stage waits for it. The rules
 # split and organize apply the same policy to their own inputs.
 rule check_problems:
     input:
-        inventories=expand(path("inventory", "{data_set}.csv"), data_set=DATA_SETS),
-        problems=expand(path("inventory", "{data_set}-problems.csv"), data_set=DATA_SETS),
+        inventories=expand(path("inventory", "{data_set}.csv"), data_set=INVENTORIES),
+        problems=expand(path("inventory", "{data_set}-problems.csv"), data_set=INVENTORIES),
     output:
         table=path("inventory", "problems.csv"),
         summary=path("inventory", "problems.md"),
@@ -101,7 +126,7 @@ rule check_problems:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("preflight.py"),
-        data_sets=list(DATA_SETS),
+        data_sets=INVENTORIES,
         on_problem=CONFIG.data.on_problem.model_dump(),
         exclude_limit=CONFIG.data.exclude_limit,
     script:

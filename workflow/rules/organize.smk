@@ -3,15 +3,15 @@
 
 def split_table(wildcards):
     """The table that lists the images of a split."""
-    if wildcards.split == "test":
-        return path("inventory", "test.csv")
+    if wildcards.split in MODELS.tests:
+        return path("inventory", f"{wildcards.split}.csv")
     # A fold is stored once, as its validation side. The other folds train on these images.
     return path("split", wildcards.split, "validation.csv") if FOLDS else path("split", f"{wildcards.split}.csv")
 
 
 def split_problems(wildcards):
-    """Problems of the test set; the rule split checks those of the other splits."""
-    return [path("inventory", "test-problems.csv")] if wildcards.split == "test" else []
+    """Problems of a test set; the rule split checks those of the other splits."""
+    return [path("inventory", f"{wildcards.split}-problems.csv")] if wildcards.split in MODELS.tests else []
 
 
 rule organize:

@@ -168,8 +168,8 @@ rule model_card:
 
 rule data_card:
     input:
-        inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
-        problems=[path("inventory", f"{data_set}-problems.csv") for data_set in DATA_SETS],
+        inventories=[path("inventory", f"{data_set}.csv") for data_set in INVENTORIES],
+        problems=[path("inventory", f"{data_set}-problems.csv") for data_set in INVENTORIES],
         indices=[path("organized", split, "index.csv") for split in SHARDS],
     output:
         card=path("cards", "data.md"),
@@ -187,7 +187,7 @@ rule data_card:
     params:
         code=code_of("data_card.py"),
         templates=template_digests("data_card.md", "page.html"),
-        data_sets=list(DATA_SETS),
+        data_sets=INVENTORIES,
         splits=list(SHARDS),
         grade_names=GRADE_NAMES,
     script:

@@ -26,8 +26,7 @@ def split_images(split):
 
 def data_set_images(data_set):
     """Upper estimate of the images of a data set."""
-    splits = ["test"] if data_set == "test" else TRAINING_SPLITS
-    return sum(map(split_images, splits))
+    return sum(map(split_images, [data_set] if data_set in MODELS.tests else TRAINING_SPLITS))
 
 
 def training_run_images(training_run, use):
@@ -112,7 +111,7 @@ def run_features_runtime(wildcards, input, threads, attempt):
 
 
 def eye_stacking_memory(wildcards, attempt):
-    return resources.probe_memory(sum(map(data_set_images, DATA_SETS)), attempt)
+    return resources.probe_memory(sum(map(data_set_images, INVENTORIES)), attempt)
 
 
 def eye_stacking_runtime(wildcards, input, threads, attempt):

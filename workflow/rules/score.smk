@@ -83,7 +83,7 @@ rule grade:
         raw_outputs=lambda wildcards: [
             table for split in MODELS.splits_of(wildcards.model) for table in raw_outputs_of([wildcards.model], split)
         ],
-        inventories=[path("inventory", f"{data_set}.csv") for data_set in DATA_SETS],
+        inventories=[path("inventory", f"{data_set}.csv") for data_set in INVENTORIES],
     output:
         **graded_files("validation"),
         decision_rule=path("models", "{model}", "decision_rule.json"),
@@ -124,13 +124,10 @@ if FOLDS:
 
     rule pool:
         input:
-            validation=lambda wildcards: raw_outputs_of(MODELS.runs_of(wildcards.network), "validation"),
-            # Raw outputs of the folds on a test set are averaged.
-            test=lambda wildcards: [
-                table
-                for split in MODELS.scored[1:]
-                for table in raw_outputs_of(MODELS.runs_of(wildcards.network), split)
-            ],
+            **{
+                split: lambda wildcards, split=split: raw_outputs_of(MODELS.runs_of(wildcards.network), split)
+                for split in MODELS.scored
+            },
         output:
             **{
                 split: path("scores", "{network}", folder, "raw_outputs.csv")
@@ -142,6 +139,7 @@ if FOLDS:
             "../../envs/retinaflow.yaml"
         params:
             code=code_of("pool.py"),
+            tests=MODELS.tests,
             objective=lambda wildcards: MODELS.objective(wildcards.network),
             grade_count=len(GRADE_NAMES),
             kind="output",
@@ -157,31 +155,36 @@ if FOLDS:
         log:
             path("logs", "pool", f"{{network}}+{NO_TTA}.log"),
         params:
+            tests=MODELS.tests,
             objective=lambda wildcards: MODELS.objective(wildcards.network),
             grade_count=len(GRADE_NAMES),
             kind="no_tta",
 
 
-rule ensemble:
-    input:
-        **{
-            split: lambda wildcards, split=split: raw_outputs_of(MODELS.ensembles[wildcards.ensemble], split)
-            for split in MODELS.splits_of("pooled")
-        },
-    output:
-        **{split: path("scores", "{ensemble}", split, "raw_outputs.csv") for split in MODELS.splits_of("pooled")},
-    log:
-        path("logs", "ensemble", "{ensemble}.log"),
-    wildcard_constraints:
-        ensemble=any_of(MODELS.ensembles),
-    localrule: True
-    conda:
-        "../../envs/retinaflow.yaml"
-    params:
-        code=code_of("ensemble.py"),
-        splits=MODELS.splits_of("pooled"),
-        objectives=lambda wildcards: list(map(MODELS.objective, MODELS.ensembles[wildcards.ensemble])),
-        objective=lambda wildcards: MODELS.objective(wildcards.ensemble),
-        grade_count=len(GRADE_NAMES),
-    script:
-        "../scripts/ensemble.py"
+if MODELS.ensembles:
+
+    localrules:
+        ensemble,
+
+    rule ensemble:
+        input:
+            **{
+                split: lambda wildcards, split=split: raw_outputs_of(MODELS.ensembles[wildcards.ensemble], split)
+                for split in MODELS.splits_of("pooled")
+            },
+        output:
+            **{split: path("scores", "{ensemble}", split, "raw_outputs.csv") for split in MODELS.splits_of("pooled")},
+        log:
+            path("logs", "ensemble", "{ensemble}.log"),
+        wildcard_constraints:
+            ensemble=any_of(MODELS.ensembles),
+        conda:
+            "../../envs/retinaflow.yaml"
+        params:
+            code=code_of("ensemble.py"),
+            splits=MODELS.splits_of("pooled"),
+            objectives=lambda wildcards: list(map(MODELS.objective, MODELS.ensembles[wildcards.ensemble])),
+            objective=lambda wildcards: MODELS.objective(wildcards.ensemble),
+            grade_count=len(GRADE_NAMES),
+        script:
+            "../scripts/ensemble.py"

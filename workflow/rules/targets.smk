@@ -9,7 +9,11 @@ def inventory_output():
     """
     return [
         path("inventory", "problems.csv"),
-        *[path("inventory", f"{data_set}{kind}.csv") for data_set in DATA_SETS for kind in ("", "-problems")],
+        *[
+            path("inventory", f"{data_set}{kind}.csv")
+            for data_set in dict.fromkeys([*DATA_SETS, *INVENTORIES])
+            for kind in ("", "-problems")
+        ],
         *[
             path("unpacked", f"{data_set}-{number}")
             for data_set, source in DATA_SETS.items()

@@ -20,6 +20,7 @@ with job_log(snakemake.log[0]):
             labels=read_labels(params.labels, params.image_column, params.grade_column),
             grade_names=params.grade_names,
             patient_pattern=params.patient_pattern,
+            patient_group=params.patient_group,
             exclude=params.exclude,
             megapixels=params.pixel_limit,
             train=Path(*snakemake.input.train) if snakemake.input.train else None,

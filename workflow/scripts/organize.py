@@ -12,5 +12,11 @@ with job_log(snakemake.log[0]):
     # No parameter: a change of the policy is no reason to organize again.
     data = DataSettings.model_validate(snakemake.config["data"])
     for problems in map(Path, snakemake.input.problems):
-        require_usable("test", table, problems=problems, on_problem=data.on_problem, exclude_limit=data.exclude_limit)
+        require_usable(
+            snakemake.wildcards.split,
+            table,
+            problems=problems,
+            on_problem=data.on_problem,
+            exclude_limit=data.exclude_limit,
+        )
     organize(table, snakemake.params.grade_names, mode=snakemake.params.mode, tree=index.parent, index=index)

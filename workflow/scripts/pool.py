@@ -1,4 +1,4 @@
-"""Pool the raw outputs of the folds of a network on the images that each holds out, and average those on a test set."""
+"""Pool the raw outputs of the folds of a network on the images that each holds out, and average those on test sets."""
 
 from pathlib import Path
 
@@ -9,5 +9,6 @@ with job_log(snakemake.log[0]):
     output = snakemake.output
     options = {name: snakemake.params[name] for name in ("objective", "grade_count", "kind")}
     pool([Path(table) for table in snakemake.input.validation], Path(output.validation), **options)
-    if tables := snakemake.input.get("test"):
-        average([(Path(table), options["objective"]) for table in tables], Path(output.test), **options)
+    for split in snakemake.params.tests:
+        tables = [(Path(table), options["objective"]) for table in snakemake.input[split]]
+        average(tables, Path(output[split]), **options)

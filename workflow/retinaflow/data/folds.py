@@ -7,16 +7,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
-def strata(units: Iterable[str], grades: Iterable[int], seed: int) -> dict[int, list[str]]:
-    """Group units by their worst grade.
+def strata(units: Iterable[str], grades: Iterable[int], seed: int) -> dict[tuple[str, int], list[str]]:
+    """Group units by their data set and their worst grade.
 
     Args:
-        units: Unit of each image, such as its patient.
+        units: Unit of each image, such as its patient. Of joined data sets, the name of the data set comes first, as in
+            ``eyepacs/17``.
         grades: Grade of each image.
         seed: Seed of the order.
 
     Returns:
-        Names of the units of each grade, in an order that depends on the seed and the names alone.
+        Names of the units of each data set (``""`` if there is one) and grade, in an order that depends on the seed and
+        the names alone.
     """
     worst: dict[str, int] = {}
     for unit, grade in zip(units, grades, strict=True):
@@ -26,17 +28,17 @@ def strata(units: Iterable[str], grades: Iterable[int], seed: int) -> dict[int, 
         key = f"{seed}\0{name}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(key, digest_size=16).digest(), name
 
-    groups: dict[int, list[str]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
     for name in sorted(worst, key=order):
-        groups[worst[name]].append(name)
+        groups[name.rpartition("/")[0], worst[name]].append(name)
     return groups
 
 
 def assign_folds(units: Sequence[str], grades: Sequence[int], *, folds: int, seed: int) -> np.ndarray:
     """Assign images to folds, so that all images of a unit are in one fold.
 
-    The units of each grade, grouped and ordered by ``strata``, are cut into blocks that differ by at most one in size.
-    One unit more or less moves at most one other unit across each of the ``folds`` - 1 cuts of its grade.
+    The units of each data set and grade, grouped and ordered by ``strata``, are cut into blocks that differ by at most
+    one in size. One unit more or less moves at most one other unit across each of the ``folds`` - 1 cuts of its grade.
 
     Args:
         units: Unit of each image, such as its patient.
@@ -48,7 +50,7 @@ def assign_folds(units: Sequence[str], grades: Sequence[int], *, folds: int, see
         Fold of each image, int64 (n,), 1 to ``folds``.
     """
     fold_of: dict[str, int] = {}
-    for grade, names in strata(units, grades, seed).items():
+    for (_, grade), names in strata(units, grades, seed).items():
         cuts = [(2 * block * len(names) + folds) // (2 * folds) for block in range(folds + 1)]
         for block in range(folds):
             # Each grade starts at another fold. Otherwise the few units of rare grades would share the first folds.

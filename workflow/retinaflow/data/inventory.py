@@ -57,7 +57,7 @@ class InventoryJob:
     """One inventory to take.
 
     Args:
-        data_set: Name of the data set, ``train`` or ``test``.
+        data_set: Name of the data set: ``train`` or ``test``, or ``train-NAME`` or ``test-NAME`` of several.
         folders: Folders of images. Their subfolders are searched, too.
         labels: Rows of the label table. Files and labels match by image name; case counts.
         grade_names: Names of the grades, in their order.
@@ -71,6 +71,8 @@ class InventoryJob:
         cache: File of the cached headers.
         code: Stands for the code that reads the images. Headers that other code read are not reused.
         threads: Number of threads that read.
+        patient_group: Name that patients have before their own, as in ``eyepacs/17``, so that patients of other data
+            sets differ. Empty for none.
     """
 
     data_set: str
@@ -86,6 +88,7 @@ class InventoryJob:
     cache: Path
     code: str
     threads: int = 1
+    patient_group: str = ""
 
 
 def take_inventory(job: InventoryJob) -> InventoryReport:
@@ -112,9 +115,12 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
     excluded = _excluded_images(job.data_set, job.exclude, known={*paths.values(), *labels})
     headers = read_headers(list(paths), job.megapixels, cache=job.cache, code=job.code, threads=job.threads)
     images = _join(paths, headers, labels=labels, parse_name=parse_name)
+    if job.patient_group:
+        patients = [f"{job.patient_group}/{patient}" for patient in images["patient"]]
+        images["patient"] = pd.Series(patients, dtype=object)
 
     problems = _image_problems(paths, headers, labels=labels, excluded=excluded)
-    problems |= _find_copies(_without(images, problems))
+    problems |= find_copies(_without(images, problems))
     if job.train:
         train = usable(read_frame(job.train, INVENTORY_COLUMNS))
         problems |= _find_leaks(_without(images, problems), train)
@@ -202,7 +208,7 @@ def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collecti
     excluded = {image_name(name) for name in exclude}
     if unknown := sorted(excluded - set(known)):
         raise RetinaflowError(
-            f"{data_set}: data.{data_set}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
+            f"{data_set}: data.{data_set.replace('-', '.', 1)}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
             f"{f' and {len(unknown) - EXAMPLES} more' if len(unknown) > EXAMPLES else ''}, which is neither an "
             "image nor in the label table. Correct or remove it there."
         )
@@ -256,7 +262,7 @@ def _image_problems(
     return problems
 
 
-def _find_copies(images: pd.DataFrame) -> dict[str, Problem]:
+def find_copies(images: pd.DataFrame) -> dict[str, Problem]:
     """Find images with the bytes of another one: all of them if the grades differ, else all but the first."""
     same_bytes: dict[str, list[Any]] = defaultdict(list)
     for image in _rows(images):

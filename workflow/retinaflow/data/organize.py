@@ -41,10 +41,11 @@ def organize(table: Path, grade_names: Sequence[str], *, mode: str, tree: Path, 
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-    for source, grade in zip(sources, images["grade"], strict=True):
-        PLACE[mode](source, folders[grade] / source.name)
+    filenames = [_filename(image, source) for image, source in zip(images["image"], sources, strict=True)]
+    for source, filename, grade in zip(sources, filenames, images["grade"], strict=True):
+        PLACE[mode](source, folders[grade] / filename)
     for column, values in (
-        ("filename", [source.name for source in sources]),
+        ("filename", filenames),
         ("grade_name", [grade_names[grade] for grade in images["grade"]]),
     ):
         images[column] = pd.Series(values, images.index, dtype=object)
@@ -74,6 +75,12 @@ def _grade_folders(tree: Path, grade_names: Sequence[str]) -> list[Path]:
                 "it, and run again."
             )
     return [tree / name for name in grade_names]
+
+
+def _filename(image: str, source: Path) -> str:
+    """File name of an image in its folder. Of joined data sets, that of the data set comes first: ``eyepacs@a.png``."""
+    data_set = image.rpartition("/")[0].replace("/", "@")
+    return f"{data_set}@{source.name}" if data_set else source.name
 
 
 def _sources(table: Path, paths: Iterable[str], tree: Path) -> list[Path]:
