@@ -31,6 +31,8 @@ with job_log(snakemake.log[0]):
     # No parameter: after a change of it, models that have enough memory need not be trained again.
     on_out_of_memory = config.models[snakemake.params.network].on_out_of_memory
     settings = settings.model_copy(update={"on_out_of_memory": on_out_of_memory})
+    # No parameter either: another model that shares steps is no reason to train this one again.
+    alike = [other for other in config.models.values() if settings.head_epochs and other.backbone == settings.backbone]
     train_job(
         TrainingJob(
             training_run=run,
@@ -52,6 +54,7 @@ with job_log(snakemake.log[0]):
             ),
             checkpoints=Path(snakemake.params.checkpoints),
             trained=FileCache(Path(snakemake.params.trained)),
+            shared=FileCache(Path(config.results, "checkpoints/.cache")) if len(alike) > 1 else None,
             gpus=list(map(str, claimed)),
             trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
         )
