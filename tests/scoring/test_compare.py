@@ -17,7 +17,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.evaluation.pairs import COMPARED_COLUMNS, PAIR_COLUMNS
 from retinaflow.reporting.figures import comparison_figure
-from retinaflow.scoring.compare import COLUMNS, INTERVALS, compare
+from retinaflow.scoring.compare import COLUMNS, INTERVALS, ComparisonFiles, compare, kept_phases
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import Row, read_table, write_table
 
@@ -69,10 +69,17 @@ def predictions(model: str, split: str, grade_count: int, patients: int = 12) ->
     ]
 
 
+def files_in(folder: Path) -> ComparisonFiles:
+    names = ("comparison.csv", "pairs.csv", "repeats.csv", "comparison.md")
+    return ComparisonFiles(*(folder / name for name in names))
+
+
 class Comparison:
     """Files of a comparison, read back."""
 
-    def __init__(self, folder: Path, contents: list[dict[str, Any]], bootstrap_samples: int = 20) -> None:
+    def __init__(
+        self, folder: Path, contents: list[dict[str, Any]], bootstrap_samples: int = 20, **options: Any
+    ) -> None:
         paths, tables = [], []
         for number, content in enumerate(contents):
             paths.append(folder / f"{number}.json")
@@ -81,9 +88,8 @@ class Comparison:
             rows = predictions(content["model"], content["split"], len(content["grade_names"]))
             write_table(tables[-1], COMPARED_COLUMNS, rows)
         self.folder = folder / "comparison"
-        names = {"table": "comparison.csv", "pairs": "pairs.csv", "markdown": "comparison.md"}
-        outputs = {name: self.folder / file for name, file in names.items()}
-        made = compare(paths, tables, bootstrap_samples=bootstrap_samples, seed=1, **outputs)
+        files = files_in(self.folder)
+        made = compare(paths, tables, bootstrap_samples=bootstrap_samples, seed=1, files=files, **options)
         self.text = made.text
         comparison_figure(self.folder / "comparison.png", made.ranked)
         self.rows: list[Row] = read_table(self.folder / "comparison.csv", COLUMNS)
@@ -103,7 +109,7 @@ class Comparison:
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Callable[..., Comparison]:
-    return lambda *contents: Comparison(tmp_path, list(contents))
+    return lambda *contents, **options: Comparison(tmp_path, list(contents), **options)
 
 
 Compare = Callable[..., Comparison]
@@ -166,6 +172,7 @@ def test_table_has_all_digits(comparison: Compare) -> None:
         "fellow_eye_images": "998",
         "fellow_eye_accuracy": "0.87",
         "fellow_eye_quadratic_weighted_kappa": "0.855",
+        "kept_phase": "",
         **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
         "quadratic_weighted_kappa_low": "0.25",
         "quadratic_weighted_kappa_high": repr(2 / 3),
@@ -308,7 +315,7 @@ def test_folds_with_undefined_metrics_have_no_mean(comparison: Compare) -> None:
 def test_files_do_not_depend_on_the_order(tmp_path: Path) -> None:
     contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
     first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
-    names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv"]
+    names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv", "repeats.csv"]
     for made in (first, second):
         assert sorted(path.name for path in made.folder.iterdir()) == names
     for name in names:
@@ -355,7 +362,7 @@ GOOD = scores("A", "validation", 0.5)
         (without("model"), "'model' is a required property"),
         (without("quadratic_weighted_kappa"), "'quadratic_weighted_kappa' is a required property"),
         (without("baseline"), "'baseline' is a required property"),
-        ({**GOOD, "split": "train"}, "split: 'train' is not one of"),
+        ({**GOOD, "split": "train"}, "split: 'train' does not match"),
         ({**GOOD, "accuracy": 1.5}, "accuracy: 1.5 is greater"),
         ({**GOOD, "accuracy": None}, "accuracy: None is not of type 'number'"),
         ({**GOOD, "quadratic_weighted_kappa": -2}, "quadratic_weighted_kappa: -2 is less"),
@@ -375,18 +382,16 @@ def test_error_names_a_malformed_file(tmp_path: Path, content: str | dict[str, A
     bad = tmp_path / "bad.json"
     bad.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
-    names = {"table": "c.csv", "pairs": "p.csv", "markdown": "c.md"}
-    outputs = {name: out / file for name, file in names.items()}
     with pytest.raises(RetinaflowError, match=message) as caught:
-        compare([bad], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
+        compare([bad], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, files=files_in(out))
     assert str(caught.value).startswith(f"{bad}: ")
     assert not out.exists()
 
 
 def test_error_names_a_missing_file(tmp_path: Path) -> None:
-    outputs = {name: tmp_path / name for name in ("table", "pairs", "markdown")}
+    gone = [tmp_path / "gone.json"], [tmp_path / "gone.csv"]
     with pytest.raises(RetinaflowError, match=r"gone\.json: No such file"):
-        compare([tmp_path / "gone.json"], [tmp_path / "gone.csv"], bootstrap_samples=20, seed=1, **outputs)
+        compare(*gone, bootstrap_samples=20, seed=1, files=files_in(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -432,3 +437,59 @@ def test_ranks_do_not_depend_on_the_order(
     assert ranked == known + [None] * (len(ranked) - len(known))
     assert known == sorted(known, reverse=True)
     assert statistics.mean(int(row["rank"]) for row in first.rows) == (len(kappas) + 1) / 2
+
+
+def test_each_test_set_has_its_table_and_a_column(comparison: Compare) -> None:
+    """Another test set has other images."""
+    other = {"images": 40, "patients": 20, "accuracy": 0.6}
+    made = comparison(
+        *(scores(name, "validation", kappa) for name, kappa in (("A", 0.7), ("B", 0.6))),
+        *(
+            scores(name, split, 0.5, **changes)
+            for name in "AB"
+            for split, changes in (("test-x", {}), ("test-y", other))
+        ),
+    )
+    assert list(dict.fromkeys(row["split"] for row in made.rows)) == ["validation", "test-x", "test-y"]
+    assert {pair["split"] for pair in made.pairs} == {"validation", "test-x", "test-y"}
+    assert made.table("test-y: 40 images of 20 patients")
+    across = made.table("All test sets")
+    assert [row["model"] for row in across] == ["A", "B"]
+    assert set(across[0]) == {
+        "rank",
+        "model",
+        *(f"test-{one}: {name}" for one in "xy" for name in ("kappa", "referable AUC")),
+    }
+
+
+def test_repeats_have_mean_and_deviation(comparison: Compare) -> None:
+    names = {"A": 0.5, "A-repeat-2": 0.6, "A-repeat-3": 0.7, "B": 0.4}
+    repeats = {"A": ["A", "A-repeat-2", "A-repeat-3"]}
+    made = comparison(*(scores(name, "validation", kappa) for name, kappa in names.items()), repeats=repeats)
+    (row,) = made.table("Repeats")
+    assert (row["split"], row["model"], row["kappa"]) == ("validation", "A", "0.6000 ± 0.1000")
+    (row,) = [row for row in read_table(made.folder / "repeats.csv") if row["metric"] == "quadratic_weighted_kappa"]
+    assert (row["repeats"], float(row["lowest"]), float(row["highest"])) == ("3", 0.5, 0.7)
+
+
+def test_kept_epoch_of_the_head_is_marked(comparison: Compare) -> None:
+    names = ("A", "B")
+    made = comparison(*(scores(name, "validation", 0.5) for name in names), phases={"A": "head", "B": "network"})
+    assert [row["kept_phase"] for row in made.rows] == ["head", "network"]
+    remarks = made.column("validation", "remark")
+    assert "an epoch of the head was kept" in remarks[0]
+    assert not remarks[1]
+
+
+def test_phase_of_the_kept_epoch_is_in_the_record(tmp_path: Path) -> None:
+    for run, best in (("A", 30), ("B/fold-1", 31), ("B/fold-2", 2)):
+        write_json(tmp_path / run / "run.json", {"best_epoch": best, "settings": {"head_epochs": 30}})
+    runs = {"A": ["A"], "B": ["B/fold-1", "B/fold-2"]}
+    records = {run: tmp_path / run / "run.json" for of_network in runs.values() for run in of_network}
+    assert kept_phases(records, runs) == {
+        **{"A": "head", "B/fold-1": "network", "B/fold-2": "head"},
+        "B": "both",
+    }
+    (tmp_path / "A/run.json").write_text("{}")
+    with pytest.raises(RetinaflowError, match="best_epoch"):
+        kept_phases(records, runs)

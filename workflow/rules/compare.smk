@@ -45,9 +45,11 @@ rule compare:
         scores=score_files("metrics.json"),
         predictions=score_files("predictions.csv"),
         inventory=path("inventory", "train.csv"),
+        records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
         table=path("comparison", "comparison.csv"),
         pairs=path("comparison", "pairs.csv"),
+        repeats=path("comparison", "repeats.csv"),
         markdown=path("comparison", "comparison.md"),
         figure=report(
             path("comparison", "comparison.png"),
@@ -66,5 +68,8 @@ rule compare:
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
         bundle=bundle_content(),
+        repeats=lookups.repeats(CONFIG),
+        runs={network: MODELS.runs_of(network) for network in CONFIG.models},
+        training_runs=MODELS.training_runs,
     script:
         "../scripts/compare.py"

@@ -4,18 +4,24 @@ from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import comparison_figure
-from retinaflow.scoring.compare import compare
+from retinaflow.scoring.compare import ComparisonFiles, compare, kept_phases
 from retinaflow.serving.bundle import write_bundle
 
 with job_log(snakemake.log[0]):
+    records = dict(zip(snakemake.params.training_runs, map(Path, snakemake.input.records), strict=True))
     comparison = compare(
         [Path(file) for file in snakemake.input.scores],
         [Path(table) for table in snakemake.input.predictions],
         bootstrap_samples=snakemake.params.bootstrap_samples,
         seed=snakemake.params.seed,
-        table=Path(snakemake.output.table),
-        pairs=Path(snakemake.output.pairs),
-        markdown=Path(snakemake.output.markdown),
+        files=ComparisonFiles(
+            table=Path(snakemake.output.table),
+            pairs=Path(snakemake.output.pairs),
+            repeats=Path(snakemake.output.repeats),
+            markdown=Path(snakemake.output.markdown),
+        ),
+        repeats=snakemake.params.repeats,
+        phases=kept_phases(records, snakemake.params.runs),
     )
     comparison_figure(Path(snakemake.output.figure), comparison.ranked)
     write_bundle(

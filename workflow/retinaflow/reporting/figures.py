@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -118,7 +119,8 @@ def comparison_figure(path: str | os.PathLike[str], rows: Scores) -> None:
     figure = Figure(figsize=(10, 1.8 + 0.36 * len(models) * len(splits)), layout="constrained")
     kappas, accuracies = figure.subplots(1, 2, sharey=True)
     height = 0.8 / len(splits)
-    for split, colour in zip(splits, (DARK, LIGHT), strict=False):
+    colours = (DARK, LIGHT) if len(splits) < 3 else colormaps["cividis"](np.linspace(0.1, 0.9, len(splits)))
+    for split, colour in zip(splits, colours, strict=False):
         chosen = [row for row in rows if row["split"] == split]
         offset = (splits.index(split) - (len(splits) - 1) / 2) * height
         places = np.array([models.index(row["model"]) + offset for row in chosen])

@@ -3,7 +3,8 @@
 import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +48,11 @@ COLUMNS = (
     "fellow_eye_images",
     "fellow_eye_accuracy",
     "fellow_eye_quadratic_weighted_kappa",
+    "kept_phase",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
 )
-SPLITS = ("out-of-fold", "validation", "test")
+SPLITS = r"out-of-fold|validation|test(-.+)?"
+REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
 
 _NAME = {"type": "string", "minLength": 1}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -68,7 +71,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 SCHEMA = _object(
     model=_NAME,
     network=_NAME,
-    split={"enum": list(SPLITS)},
+    split={"type": "string", "pattern": f"^({SPLITS})$"},
     grade_names={"type": "array", "minItems": 2, "items": _NAME},
     images={**_COUNT, "minimum": 1},
     patients={**_COUNT, "minimum": 1},
@@ -90,6 +93,9 @@ SCHEMA = _object(
     intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
 )
 
+# Part of the record of a training run that the comparison reads.
+RECORD = _object(best_epoch={**_COUNT, "minimum": 1}, settings=_object(head_epochs=_COUNT))
+
 Row = dict[str, Any]
 
 
@@ -105,20 +111,37 @@ class Comparison(NamedTuple):
     ranked: list[Row]
 
 
+@dataclass(frozen=True)
+class ComparisonFiles:
+    """Files that a comparison writes.
+
+    Attributes:
+        table: Table of all models on all splits (``COLUMNS``).
+        pairs: Table of pairs of models (``pairs.PAIR_COLUMNS``).
+        repeats: Table of mean and spread over the repeats of models (``REPEAT_COLUMNS``).
+        markdown: Summary.
+    """
+
+    table: Path
+    pairs: Path
+    repeats: Path
+    markdown: Path
+
+
 def compare(
     metrics: Sequence[Path],
     predictions: Sequence[Path],
     *,
     bootstrap_samples: int,
     seed: int,
-    table: Path,
-    pairs: Path,
-    markdown: Path,
+    files: ComparisonFiles,
+    repeats: Mapping[str, Sequence[str]] | None = None,
+    phases: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Write a table of all models, a table of their pairs, and a Markdown summary.
+    """Write a table of all models, tables of their pairs and repeats, and a Markdown summary.
 
     Models are ranked by quadratic weighted kappa on the validation split or, with folds, on the ``out-of-fold`` split;
-    never on the test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
+    never on a test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
     follow its own row, without a rank. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
 
     Args:
@@ -126,9 +149,9 @@ def compare(
         predictions: Tables of predictions for the same models and splits, in the same order.
         bootstrap_samples: Number of bootstrap samples, 0 for no intervals.
         seed: Seed of the bootstrap.
-        table: Table of all models to write.
-        pairs: Table of pairs to write.
-        markdown: Summary to write.
+        files: Files to write.
+        repeats: Names of the repeats of each model that has some, by its name.
+        phases: Phase of the kept epoch of models for which it is known, as of ``kept_phases``.
 
     Returns:
         The summary and the rows of ranked models.
@@ -141,11 +164,9 @@ def compare(
     rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
     ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     _check_together(rows, ranked_on)
-    ordered = _ordered(rows, _ranked(rows, ranked_on))
-    by_split = {
-        split: [row for row in ordered if row["rank"] and row["split"] == split] for split in (ranked_on, "test")
-    }
-    by_split = {split: ranked for split, ranked in by_split.items() if ranked}
+    kept = phases or {}
+    ordered = [{**row, "kept_phase": kept.get(row["model"], "")} for row in _ordered(rows, _ranked(rows, ranked_on))]
+    by_split = _by_split(ordered, ranked_on)
     found = {
         split: compare_pairs(
             {row["model"]: row["predictions"] for row in ranked},
@@ -155,13 +176,53 @@ def compare(
         )
         for split, ranked in by_split.items()
     }
-    write_frame(table, pd.DataFrame(ordered, columns=list(COLUMNS), dtype=object))
+    spreads = {split: _repeats(ranked, repeats or {}) for split, ranked in by_split.items()}
+    text = summarise(
+        by_split,
+        found,
+        folds={split: _folds(rows, split) for split in by_split if is_test(split)},
+        repeats={split: _summarised(spread) for split, spread in spreads.items()},
+        bootstrap_samples=bootstrap_samples,
+    )
+    write_frame(files.table, pd.DataFrame(ordered, columns=list(COLUMNS), dtype=object))
     pair_rows = [(split, *pair) for split, of_split in found.items() for pair in of_split]
-    write_frame(pairs, pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS), dtype=object))
-    text = summarise(by_split, found, folds=_folds(rows, "test"), bootstrap_samples=bootstrap_samples)
-    with whole_file(markdown) as part:
+    write_frame(files.pairs, pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS), dtype=object))
+    write_frame(files.repeats, pd.DataFrame(_repeat_rows(spreads), columns=list(REPEAT_COLUMNS), dtype=object))
+    with whole_file(files.markdown) as part:
         part.write_text(text, encoding="utf-8")
     return Comparison(text, [row for ranked in by_split.values() for row in ranked])
+
+
+def _by_split(ordered: Sequence[Row], ranked_on: str) -> dict[str, list[Row]]:
+    """Rows of the ranked models on each split. The split of the ranking is first."""
+    tests = sorted({row["split"] for row in ordered if is_test(row["split"])})
+    by_split = {
+        split: [row for row in ordered if row["rank"] and row["split"] == split] for split in (ranked_on, *tests)
+    }
+    return {split: ranked for split, ranked in by_split.items() if ranked}
+
+
+def kept_phases(records: Mapping[str, Path], runs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Read the phase of the kept epoch of each training run and network.
+
+    Args:
+        records: Record of each training run, by its name.
+        runs: Training runs of each network, by its name.
+
+    Returns:
+        ``head`` or ``network`` by name; ``both`` for a network whose folds differ.
+
+    Raises:
+        RetinaflowError: A file is no record of a training run.
+    """
+    phases = {}
+    for run, path in records.items():
+        record = read_document(path, RECORD, kind="a record of a training run", again="Delete it and train again.")
+        phases[run] = "head" if record["best_epoch"] <= record["settings"]["head_epochs"] else "network"
+    for network, of_network in runs.items():
+        kept = {phases[run] for run in of_network}
+        phases[network] = kept.pop() if len(kept) == 1 else "both"
+    return phases
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Row:
@@ -217,7 +278,7 @@ def _check_together(rows: Sequence[Row], ranked_on: str) -> None:
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         here = f"{row['file']}: {row['model']} on {row['split']}"
-        is_fold, test = row["fold"] != 0, row["split"] == "test"
+        is_fold, test = row["fold"] != 0, is_test(row["split"])
         if (is_fold and ranked_on == "validation") or (not test and is_fold == (row["split"] == ranked_on)):
             raise RetinaflowError(
                 f"{here}; expected either no folds at all, or the folds of each network and their pooled out-of-fold "
@@ -255,7 +316,8 @@ def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
 def _ordered(rows: Iterable[Row], models: Sequence[str]) -> list[Row]:
     """Rows by rank, fold and split. Those of folds have no ``rank``."""
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
-    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], SPLITS.index(row["split"])))
+    # Test sets come last.
+    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], is_test(row["split"]), row["split"]))
     return [{**row, "rank": None if row["fold"] else ranks[row["network"]]} for row in ordered]
 
 
@@ -269,6 +331,41 @@ def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, 
         network: {name: _mean_and_deviation([row[name] for row in of_network]) for name in SUMMARISED}
         for network, of_network in folds.items()
     }
+
+
+def _repeats(ranked: Sequence[Row], repeats: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[Any]]]:
+    """Values of each ``SUMMARISED`` metric of the repeats of each model on one split."""
+    rows = {row["model"]: row for row in ranked}
+    return {
+        model: {name: [rows[repeat][name] for repeat in names if repeat in rows] for name in SUMMARISED}
+        for model, names in repeats.items()
+    }
+
+
+def _summarised(
+    spread: Mapping[str, Mapping[str, Sequence[Any]]],
+) -> dict[str, dict[str, tuple[float, float] | None]]:
+    return {
+        model: {name: _mean_and_deviation(values) for name, values in metrics.items()}
+        for model, metrics in spread.items()
+    }
+
+
+def _repeat_rows(spreads: Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]]) -> list[tuple[Any, ...]]:
+    """Rows of ``REPEAT_COLUMNS``."""
+    rows: list[tuple[Any, ...]] = []
+    for split, spread in spreads.items():
+        for model, metrics in spread.items():
+            for name, values in metrics.items():
+                pair = _mean_and_deviation(values)
+                figures = (*pair, min(values), max(values)) if pair else (None,) * 4
+                rows.append((split, model, len(values), name, *figures))
+    return rows
+
+
+def is_test(split: str) -> bool:
+    """Whether a split is a test set."""
+    return split.split("-")[0] == "test"
 
 
 def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:

@@ -15,19 +15,22 @@ SUMMARISED = {
     "macro_auc": "macro AUC",
 }
 HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
+# Metrics of the table of all test sets.
+ACROSS = {"quadratic_weighted_kappa": "kappa", "referable_auc": "referable AUC"}
 NONE = "–"
 # The model that is the mean of all networks.
 ENSEMBLE = "ensemble"
 
 Row = Mapping[str, Any]
-Folds = Mapping[str, Mapping[str, tuple[float, float] | None]]
+Spreads = Mapping[str, Mapping[str, tuple[float, float] | None]]
 
 
 def summarise(
     by_split: Mapping[str, Sequence[Row]],
     pairs: Mapping[str, Sequence[Pair]],
     *,
-    folds: Folds,
+    folds: Mapping[str, Spreads],
+    repeats: Mapping[str, Spreads],
     bootstrap_samples: int,
 ) -> str:
     """Return the Markdown summary of a comparison.
@@ -35,15 +38,26 @@ def summarise(
     Args:
         by_split: Rows of the ranked models on each split, with ``compare.COLUMNS``. The split of the ranking is first.
         pairs: Pairs of the models of each split.
-        folds: Mean and deviation of each metric in ``SUMMARISED`` over the folds of a model on the test set.
+        folds: Mean and deviation of each metric in ``SUMMARISED`` over the folds of a model, by test set and model.
+        repeats: Mean and deviation of these metrics over the repeats of a model, by split and model.
         bootstrap_samples: Number of bootstrap samples.
     """
     ranked_on = next(iter(by_split))
     best = by_split[ranked_on][0]
-    lines = [_introduction(ranked_on, best, bootstrap_samples, bool(folds))]
+    lines = [_introduction(ranked_on, best, bootstrap_samples, any(folds.values()))]
+    tests = [split for split in by_split if split != ranked_on]
+    if len(tests) > 1:
+        lines += ["", "## All test sets", ""]
+        lines += table(
+            ["rank", "model", *(f"{split}: {name}" for split in tests for name in ACROSS.values())],
+            _across(by_split, tests),
+        )
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
-        lines += table(HEADER, _split_rows(rows, best["model"], pairs[split], folds if split == "test" else {}))
+        lines += table(HEADER, _split_rows(rows, best["model"], pairs[split], folds.get(split, {})))
+    if any(repeats.values()):
+        lines += ["", "## Repeats: mean ± standard deviation", ""]
+        lines += table(["split", "model", *SUMMARISED.values()], _repeat_rows(repeats))
     steps = _steps(by_split[ranked_on])
     if steps:
         lines += ["", "## Gain of each step in kappa", ""]
@@ -71,7 +85,7 @@ def _introduction(ranked_on: str, row: Row, bootstrap_samples: int, over_folds: 
     return " ".join(text)
 
 
-def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Folds) -> list[list[str]]:
+def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Spreads) -> list[list[str]]:
     """Cells of the table of a split, with the baselines at its end."""
     behind = {pair.other_model: pair for pair in _both_ways(pairs) if pair.model == best}
     cells = []
@@ -82,14 +96,46 @@ def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Fo
     return [*cells, *_baselines(rows[0])]
 
 
+def _across(by_split: Mapping[str, Sequence[Row]], tests: Sequence[str]) -> list[list[str]]:
+    """Cells of the table with a column for each test set."""
+    rows = {(split, row["model"]): row for split in tests for row in by_split[split]}
+    return [
+        [
+            str(best["rank"]),
+            best["model"],
+            *(_interval_of(rows.get((split, best["model"])), name) for split in tests for name in ACROSS),
+        ]
+        for best in by_split[next(iter(by_split))]
+    ]
+
+
+def _interval_of(row: Row | None, name: str) -> str:
+    return NONE if row is None else _metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+
+
+def _repeat_rows(repeats: Mapping[str, Spreads]) -> list[list[str]]:
+    return [
+        [split, model, *map(_spread, (metrics[name] for name in SUMMARISED))]
+        for split, of_split in repeats.items()
+        for model, metrics in of_split.items()
+    ]
+
+
+def _spread(pair: tuple[float, float] | None) -> str:
+    return NONE if pair is None else "{:.4f} ± {:.4f}".format(*pair)
+
+
 def _model(row: Row, behind: Pair | None) -> list[str]:
     below = row["accuracy"] < row["baseline_accuracy"]
+    remarks = [f"**below always {row['baseline_grade_name']}**"] if below else []
+    if row.get("kept_phase") == "head":
+        remarks.append("an epoch of the head was kept: settings of later epochs had no effect")
     return [
         str(row["rank"]),
         row["model"],
-        *(_metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) for name in SUMMARISED),
+        *(_interval_of(row, name) for name in SUMMARISED),
         "" if behind is None else _difference(behind),
-        f"**below always {row['baseline_grade_name']}**" if below else "",
+        "; ".join(remarks),
     ]
 
 
@@ -98,7 +144,7 @@ def _single_folds(model: str, metrics: Mapping[str, tuple[float, float] | None])
     return [
         "",
         f"{model}, single folds",
-        *(NONE if pair is None else "{:.4f} ± {:.4f}".format(*pair) for pair in values),
+        *map(_spread, values),
         "",
         "",
     ]
