@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retinaflow.config.loading import complete
-from retinaflow.config.root import Configuration, ConfigurationFile
+from retinaflow.settings.root import Configuration, ConfigurationFile
 
 DATA = {"train": {"images": "images", "labels": "labels.csv"}}
 

@@ -94,12 +94,13 @@ def make_part(tmp_path: Path) -> Callable[..., Part]:
         images = [f"{name}{number}_left" for number in range(len(levels))]
         write_table(
             folder / "index.csv",
-            ("image", "filename", "grade_name", "patient", "eye", "digest"),
+            ("image", "filename", "grade_name", "grade", "patient", "eye", "digest"),
             [
                 {
                     "image": image,
                     "filename": f"{image}.jpeg",
                     "grade_name": classes[level],
+                    "grade": level,
                     "patient": image.removesuffix("_left"),
                     "eye": "left",
                     "digest": digest(pixels[number].tobytes()),

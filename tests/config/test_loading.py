@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from common import ROOT
 from configurations import DATA, completed, configured, written
 from retinaflow.config.loading import load
-from retinaflow.config.root import ConfigurationFile
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.settings.augment import AugmentSettings
+from retinaflow.settings.root import ConfigurationFile
 
 
 def message(wrong):

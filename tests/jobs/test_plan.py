@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from configurations import completed
-from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.plan import DEVICES, FED, Device, Work, measured, network_work, plan
 from retinaflow.jobs.resources import COSTS
+from retinaflow.settings.root import Configuration
 
 IMAGES = {"train": 800.0, "validation": 200.0, "test": 500.0}
 RESNET, INCEPTION = COSTS["ResNet50"], COSTS["InceptionV3"]

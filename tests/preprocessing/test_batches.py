@@ -178,7 +178,7 @@ def test_image_without_pixels_is_an_error(make_part):
 
 def test_unknown_grade_name_is_an_error(make_part):
     indices, shards = make_part("a", numbered(4), [0, 0, 0, 4])
-    with pytest.raises(RetinaflowError, match="grade name 'class4' is none of class0, class1"):
+    with pytest.raises(RetinaflowError, match="grade '4' is none of 0, 1"):
         Images(indices, shards, CLASSES[:2])
 
 

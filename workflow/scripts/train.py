@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
-from retinaflow.config.root import Configuration
 from retinaflow.jobs import gpus
 from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
+from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.file_cache import FileCache
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retinaflow.config.loading import complete
-from retinaflow.config.root import Configuration, ConfigurationFile
+from retinaflow.settings.root import Configuration, ConfigurationFile
 
 # They decide nothing of the models.
 LEFT_OUT = ("tracking.", "export.")

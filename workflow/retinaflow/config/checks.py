@@ -10,10 +10,10 @@ from pathlib import Path
 from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
-from retinaflow.config.root import Configuration
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
 from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 
 LARGEST_SEED = 2**32 - 1

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from retinaflow.config.checks import combination_problems
 from retinaflow.config.limits import check_text, size_problems
 from retinaflow.config.messages import describe, raise_problems
-from retinaflow.config.root import Configuration, ConfigurationFile
 from retinaflow.config.sweeps import expand, repeated
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.settings.root import Configuration, ConfigurationFile
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
 
 HEAD_EPOCHS = 30  # if `head_epochs` is auto

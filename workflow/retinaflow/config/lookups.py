@@ -3,10 +3,10 @@
 import math
 import re
 
-from retinaflow.config.root import Configuration
 from retinaflow.data.labels import LabelRow, read_labels
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings
+from retinaflow.settings.root import Configuration
 
 ENSEMBLE = "ensemble"  # the mean of several networks
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retinaflow.config import lookups
-from retinaflow.config.root import Configuration
+from retinaflow.settings.root import Configuration
 
 NO_TTA = "no_tta"  # a network without test-time augmentation, to measure its gain
 EYE_STACKING = "eye_stacking"

@@ -7,10 +7,10 @@ from zipfile import is_zipfile
 
 from retinaflow.config.lookups import data_key, data_sets
 from retinaflow.config.messages import raise_problems
-from retinaflow.config.root import Configuration
 from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
 from retinaflow.networks.weights import weights_fault
 from retinaflow.settings.data import DataSetSettings
+from retinaflow.settings.root import Configuration
 from retinaflow.storage import object_storage
 from retinaflow.storage.archives import split_archive
 

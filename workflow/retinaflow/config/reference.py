@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from retinaflow.config.root import ConfigurationFile
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.data import DataSetSettings, DataSettings, ProblemSettings
 from retinaflow.settings.demo import DemoSettings
@@ -17,6 +16,7 @@ from retinaflow.settings.eyes import EyeSettings
 from retinaflow.settings.features import FeatureSettings
 from retinaflow.settings.organize import OrganizeSettings
 from retinaflow.settings.preprocess import PreprocessSettings
+from retinaflow.settings.root import ConfigurationFile
 from retinaflow.settings.score import ScoreSettings
 from retinaflow.settings.section import Section
 from retinaflow.settings.split import SplitSettings

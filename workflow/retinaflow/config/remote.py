@@ -8,9 +8,9 @@ from typing import Any
 from retinaflow.config.lookups import data_key, data_sets
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.places import image_keys
-from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.root import Configuration
 from retinaflow.storage import object_storage
 
 

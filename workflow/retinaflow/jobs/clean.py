@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from retinaflow.config.lookups import fold_names, held_out_splits, shard_counts, variant
 from retinaflow.config.models import Models
-from retinaflow.config.root import Configuration
+from retinaflow.settings.root import Configuration
 from retinaflow.storage.lock import lock
 
 

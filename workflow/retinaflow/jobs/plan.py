@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinaflow.config.lookups import eye_models, fold_names, held_out_splits, scored_sets, shard_counts, variant
-from retinaflow.config.root import Configuration
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
+from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.markdown import table
 from retinaflow.training.schedule import VIEWS

@@ -74,9 +74,9 @@ class Images:
         """
         # Read some columns, row by row: a million whole rows are a gigabyte.
         labelled = {
-            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "grade_name", "patient", "eye"))
+            row["image"]: tuple(sys.intern(row[column]) for column in ("filename", "grade", "patient", "eye"))
             for index in indices
-            for row in stream_table(index, ("image", "filename", "grade_name", "patient", "eye"))
+            for row in stream_table(index, ("image", "filename", "grade", "patient", "eye"))
         }
         self.size = 0
         places: dict[str, tuple[int, int]] = {}  # Shard, and offset in its file.
@@ -100,11 +100,14 @@ class Images:
         self.filenames, labels, self.patients, self.eyes = (
             list(column) for column in zip(*(labelled[image] for image in self.names), strict=True)
         )
-        unknown = set(labels) - set(grade_names)
+        grades = {str(grade): grade for grade in range(len(grade_names))}
+        unknown = set(labels) - grades.keys()
         if unknown:
-            raise RetinaflowError(f"{indices[0]}: grade name {min(unknown)!r} is none of {', '.join(grade_names)}.")
-        grades = {name: grade for grade, name in enumerate(grade_names)}
-        self.grades = np.array([grades[name] for name in labels], dtype=np.int64)
+            raise RetinaflowError(
+                f"{indices[0]}: grade {min(unknown)!r} is none of {', '.join(grades)} ({', '.join(grade_names)}). "
+                f"{REBUILD}"
+            )
+        self.grades = np.array([grades[grade] for grade in labels], dtype=np.int64)
         self._places = np.array([places[image] for image in self.names], dtype=np.int64)
 
     @classmethod
