@@ -162,10 +162,8 @@ def compare(
     if not metrics:
         raise RetinaflowError("metrics: found no file to compare, expected at least one. Score a model first.")
     rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
-    ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
-    _check_together(rows, ranked_on)
-    kept = phases or {}
-    ordered = [{**row, "kept_phase": kept.get(row["model"], "")} for row in _ordered(rows, _ranked(rows, ranked_on))]
+    ranked_on = _check_together(rows)
+    ordered = _ordered(rows, _ranked(rows, ranked_on), phases or {})
     by_split = _by_split(ordered, ranked_on)
     found = {
         split: compare_pairs(
@@ -184,13 +182,16 @@ def compare(
         repeats={split: _summarised(spread) for split, spread in spreads.items()},
         bootstrap_samples=bootstrap_samples,
     )
-    write_frame(files.table, pd.DataFrame(ordered, columns=list(COLUMNS), dtype=object))
-    pair_rows = [(split, *pair) for split, of_split in found.items() for pair in of_split]
-    write_frame(files.pairs, pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS), dtype=object))
-    write_frame(files.repeats, pd.DataFrame(_repeat_rows(spreads), columns=list(REPEAT_COLUMNS), dtype=object))
+    _write_table(files.table, COLUMNS, ordered)
+    _write_table(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in found for pair in found[split]])
+    _write_table(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
     with whole_file(files.markdown) as part:
         part.write_text(text, encoding="utf-8")
     return Comparison(text, [row for ranked in by_split.values() for row in ranked])
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
+    write_frame(path, pd.DataFrame(rows, columns=list(columns), dtype=object))
 
 
 def _by_split(ordered: Sequence[Row], ranked_on: str) -> dict[str, list[Row]]:
@@ -269,12 +270,13 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
     }
 
 
-def _check_together(rows: Sequence[Row], ranked_on: str) -> None:
-    """Raise an error unless the files belong to one workflow run.
+def _check_together(rows: Sequence[Row]) -> str:
+    """Return the split that ranks models, or raise an error unless the files belong to one workflow run.
 
     Either all models have folds or none has. All have the same grades and, split by split, the same images. No model
     is on a split twice.
     """
+    ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         here = f"{row['file']}: {row['model']} on {row['split']}"
@@ -290,6 +292,7 @@ def _check_together(rows: Sequence[Row], ranked_on: str) -> None:
         _check_equal(row, rows[0], ("grade_names", "baseline_grade_name", "referable_grade_name"))
         like = next(other for other in rows if (other["split"], other["fold"]) == (row["split"], row["fold"]))
         _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
+    return ranked_on
 
 
 def _check_equal(row: Row, other: Row, names: Iterable[str]) -> None:
@@ -313,12 +316,19 @@ def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _ordered(rows: Iterable[Row], models: Sequence[str]) -> list[Row]:
-    """Rows by rank, fold and split. Those of folds have no ``rank``."""
+def _ordered(rows: Iterable[Row], models: Sequence[str], phases: Mapping[str, str]) -> list[Row]:
+    """Rows by rank, fold and split, with ``rank`` (None of a fold) and ``kept_phase``."""
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
     # Test sets come last.
     ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], is_test(row["split"]), row["split"]))
-    return [{**row, "rank": None if row["fold"] else ranks[row["network"]]} for row in ordered]
+    return [
+        {
+            **row,
+            "rank": None if row["fold"] else ranks[row["network"]],
+            "kept_phase": phases.get(row["model"], ""),
+        }
+        for row in ordered
+    ]
 
 
 def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, float] | None]]:
