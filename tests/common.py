@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from retinaflow.evaluation.grades import Grades
+from retinaflow.networks.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
 # Option of snakemake that shows its own output, with all details of each job.
@@ -21,6 +22,21 @@ CLASSES = ["class0", "class1", "class2", "class3", "class4"]
 Part = tuple[list[Path], list[tuple[Path, Path]]]
 # Model of workflow tests. Keras compiles the first block of the smallest network in a quarter of the time of the whole.
 SMALL = {"MobileNetV3Small": {"feature_layers": ["expanded_conv_project_bn"]}}
+
+
+# Backbones that quick tests build, at least one of each family.
+QUICK_BACKBONES = {
+    *("VGG16", "ResNet50", "ResNet50V2", "InceptionV3", "Xception", "MobileNet", "MobileNetV2", "NASNetMobile"),
+    *("DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3"),
+    *("EfficientNetV2S", "MobileNetV3Small", "MobileNetV3Large", "ConvNeXtTiny"),
+}
+
+
+def backbones() -> list[Any]:
+    """Names of all backbones, as parameters of a test. Those of a family that has a quick one are slow."""
+    return [
+        name if name in QUICK_BACKBONES else pytest.param(name, marks=pytest.mark.slow, id=name) for name in BACKBONES
+    ]
 
 
 def watched(page: Any, own: tuple[str, ...]) -> list[str]:

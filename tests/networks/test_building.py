@@ -1,6 +1,8 @@
 """Networks: normalisation, heads, frozen layers, and weights files."""
 
+import inspect
 import pickle  # only to write a file that must never be read
+import re
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import small
-from common import ROOT
+from common import ROOT, backbones
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.building import (
@@ -53,7 +55,8 @@ def normalised(kind, mode, pixels, statistics=None):
 
 
 @pytest.mark.parametrize(
-    ("mode", "module"), [("caffe", "vgg16"), ("caffe", "resnet"), ("tf", "inception_v3"), ("tf", "resnet_v2")]
+    ("mode", "module"),
+    [("caffe", "vgg16"), ("caffe", "resnet"), ("tf", "inception_v3"), ("tf", "resnet_v2"), ("torch", "densenet")],
 )
 def test_normalisation_equals_that_of_the_weights(mode, module):
     """The article had channels in the wrong order, and caffe means for InceptionV3."""
@@ -63,7 +66,7 @@ def test_normalisation_equals_that_of_the_weights(mode, module):
 
 
 @pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])
-@pytest.mark.parametrize("mode", ["caffe", "tf", "builtin"])
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "builtin"])
 def test_normalisation_stays_in_float32(kind, mode):
     """In bfloat16, 103.939 is 104, and neighbouring pixel values become one."""
     statistics = ([100.0, 60.0, 30.0], [50.0, 40.0, 20.0])
@@ -96,7 +99,7 @@ def test_mixed_precision_is_used_by_one_model_alone():
     assert keras.ops.convert_to_numpy(plain(rgb())) == pytest.approx(output, abs=0.02)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", backbones())
 def test_registered_input_mode_equals_that_of_keras(name):
     """Networks of the mode ``builtin`` scale their input, and no others do."""
     network = load_backbone(name, max(32, BACKBONES[name].minimum_size), None)
@@ -105,12 +108,71 @@ def test_registered_input_mode_equals_that_of_keras(name):
     assert inside == (BACKBONES[name].input_mode == "builtin")
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", backbones())
 def test_registered_minimum_size_equals_that_of_keras(name):
     least = BACKBONES[name].minimum_size
     assert load_backbone(name, least, None).output_shape[-1] > 0
     with pytest.raises(ValueError, match=r"(?i)size|shape|negative"):
         load_backbone(name, least - 1, None)
+
+
+def test_each_network_of_keras_applications_has_its_input_mode():
+    """Modules without a mode have a `preprocess_input` that changes nothing."""
+    modes = {}
+    for module in vars(keras.applications).values():
+        if not inspect.ismodule(module) or not hasattr(module, "decode_predictions"):
+            continue
+        mode = re.search(r'mode="(\w+)"', inspect.getsource(module.preprocess_input))
+        modes.update(dict.fromkeys(vars(module), mode[1] if mode else "builtin"))
+    constructors = [name for name, each in vars(keras.applications).items() if inspect.isfunction(each)]
+    assert {name: backbone.input_mode for name, backbone in BACKBONES.items()} == {
+        # They stand beside their module.
+        name: modes.get(name, "builtin")
+        for name in constructors
+    }
+
+
+def scaled(network, pixels):
+    """Pixels as the first convolution of an EfficientNet gets them, without its padding."""
+    inside = keras.Model(network.input, network.get_layer("stem_conv_pad").input)
+    return keras.ops.convert_to_numpy(inside(pixels.astype("float32")))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_efficientnet_from_a_file_scales_as_keras_does(tmp_path, precision):
+    """Keras puts a layer between only if it fetches the weights itself."""
+    network = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    mean, variance = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    scaling = next(layer for layer in network.layers if isinstance(layer, keras.layers.Normalization))
+    scaling.set_weights([mean, variance, np.int32(0)])
+    network.save_weights(tmp_path / "net.weights.h5")
+    with policy(precision):
+        loaded = load_backbone("EfficientNetB0", 32, tmp_path / "net.weights.h5")
+    pixels = rgb()
+    expected = (pixels / 255 - mean) / np.sqrt(variance) / np.sqrt([0.229, 0.224, 0.225])
+    assert scaled(loaded, pixels) == pytest.approx(expected, abs=1e-3)
+    loaded.save(tmp_path / "net.keras")
+    assert scaled(keras.saving.load_model(tmp_path / "net.keras"), pixels) == pytest.approx(expected, abs=1e-3)
+
+
+def test_efficientnet_in_float32_keeps_its_scaling():
+    settings = typed("EfficientNetB0")
+    mixed = build(settings, 5, precision="mixed_bfloat16")
+    scaling = next(layer for layer in mixed.layers[2].layers if isinstance(layer, keras.layers.Normalization))
+    scaling.set_weights([np.float32([1, 2, 3]), np.float32([4, 5, 6]), np.int32(0)])
+    scaling.finalize_state()
+    copy = in_float32(mixed, settings, 5)
+    copied = next(layer for layer in copy.layers[2].layers if isinstance(layer, keras.layers.Normalization))
+    assert keras.ops.convert_to_numpy(copied.mean).ravel().tolist() == [1, 2, 3]
+    assert keras.ops.convert_to_numpy(copied.variance).ravel().tolist() == [4, 5, 6]
+
+
+def test_efficientnet_can_take_normalised_values(tmp_path):
+    values = rgb().astype("float32") / 100 - 1
+    network = load_backbone("EfficientNetB0", 32, normalised=False)
+    assert scaled(network, values) == pytest.approx(values, abs=1e-5)
+    network.save(tmp_path / "net.keras")
+    assert scaled(keras.saving.load_model(tmp_path / "net.keras"), values) == pytest.approx(values, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["imagenet", "dataset", "per_image"])

@@ -169,7 +169,9 @@ def _name_problems(name: str, backbone: str) -> Iterable[str]:
 
 def _backbone_problems(name: str, backbone: str) -> Iterable[str]:
     if backbone not in BACKBONES:
-        near = difflib.get_close_matches(backbone, BACKBONES, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(backbone, BACKBONES, cutoff=0.5)
+        # Two characters in the wrong order are the likeliest mistake.
+        near.sort(key=lambda known: sorted(known) != sorted(backbone))
         hint = f"did you mean {near[0]!r}? " if near else ""
         key = f"models.{name}" if name == backbone else f"models.{name}.backbone"
         found = "unknown backbone" if name == backbone else f"{backbone!r} is an unknown backbone"

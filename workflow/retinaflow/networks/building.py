@@ -24,6 +24,8 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
+# Mean and deviation of each ImageNet channel in RGB, for values 0 to 1, that 'torch' weights expect (same source).
+TORCH_MEANS, TORCH_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Least share of a grade for the initial bias. A grade without weight still has a logit that training can move.
 LEAST_SHARE = 1e-3
@@ -154,7 +156,15 @@ def in_float32(
     """
     copy = build(settings, grade_count, statistics=statistics)
     copy.set_weights(model.get_weights())
+    refresh_scaling(copy)
     return copy
+
+
+def refresh_scaling(model: keras.Model) -> None:
+    """Let the Normalization layers of ``model`` compute with weights that were set: they use copies of them."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def compile_model(
@@ -230,14 +240,21 @@ def load_backbone(
         RetinaflowError: ``weights`` is not a weights file, or is incomplete, damaged or of another network.
     """
     description = BACKBONES[backbone]
-    options: dict[str, Any] = {} if description.input_mode != "builtin" else {"include_preprocessing": normalised}
+    optional = description.input_mode == "builtin" and not description.fixed_scaling
+    options: dict[str, Any] = {"include_preprocessing": normalised} if optional else {}
     constructor = getattr(keras.applications, description.constructor)
     network = constructor(include_top=False, weights=None, input_shape=(size, size, 3), **options)
     for layer in network.layers:
         if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
             layer.dtype_policy = "float32"
-    if weights is None:
-        return network
+    if weights is not None:
+        _load_weights(network, backbone, weights)
+    if description.fixed_scaling:
+        _correct_scaling(network, weights is not None, normalised)
+    return network
+
+
+def _load_weights(network: keras.Model, backbone: str, weights: str | os.PathLike[str]) -> None:
     if fault := weights_fault(weights):
         raise RetinaflowError(f"{weights}: {fault}. {SET}")
     try:
@@ -249,7 +266,24 @@ def load_backbone(
         raise RetinaflowError(
             f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET}"
         ) from error
-    return network
+
+
+def _correct_scaling(network: keras.Model, trained: bool, normalised: bool) -> None:
+    """Set the scaling inside an EfficientNet as its ImageNet weights need it, or remove its effect.
+
+    Keras adds a layer that divides by the square root of the deviation only to a network that it loads the weights of
+    itself (``keras.applications.efficientnet``). Here the stored variance has this factor.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Rescaling) and not normalised:
+            layer.scale = 1.0
+        elif isinstance(layer, keras.layers.Normalization):
+            if not normalised:
+                layer.adapt_mean.assign(keras.ops.zeros_like(layer.adapt_mean))
+                layer.adapt_variance.assign(keras.ops.ones_like(layer.adapt_variance))
+            elif trained:
+                layer.adapt_variance.assign(layer.adapt_variance * np.array(TORCH_DEVIATIONS, np.float32))
+            layer.finalize_state()
 
 
 def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
@@ -356,6 +390,10 @@ def normalise(
         return keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="normalise")(x)
     if bgr:
         return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], dtype="float32", name="normalise")(x)
+    if input_mode == "torch":
+        scale = [1 / (255 * deviation) for deviation in TORCH_DEVIATIONS]
+        offset = [-mean / deviation for mean, deviation in zip(TORCH_MEANS, TORCH_DEVIATIONS, strict=True)]
+        return keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="normalise")(x)
     if input_mode == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise")(x)
     return keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(x)

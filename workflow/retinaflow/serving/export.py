@@ -26,6 +26,7 @@ from sklearn.metrics import confusion_matrix
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import kappa
+from retinaflow.networks.building import refresh_scaling
 from retinaflow.networks.objectives import impossible_rows
 from retinaflow.preprocessing.batches import Batches, Images, ImageSource
 from retinaflow.preprocessing.variant import Variant
@@ -241,6 +242,7 @@ def convertible(model: keras.Model) -> keras.Model:
             for value, place in zip(model.get_weights(), copy.weights, strict=True)
         ]
     )
+    refresh_scaling(copy)
     copy(np.zeros((1, *copy.input_shape[1:]), np.uint8))  # Keras exports only a model that was called.
     return copy
 

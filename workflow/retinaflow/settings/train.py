@@ -141,7 +141,8 @@ class ModelSection(TrainSection):
     """An entry of the section `models` of the configuration: the settings that differ from `train`."""
 
     backbone: Text | None = None
-    """Backbone of this model. Without it, the name of the model is the backbone."""
+    """Backbone of this model: any network of `keras.applications` by its name. Without it, the name of the model is the
+    backbone."""
     repeat: Annotated[int, Field(ge=1, le=100)] = 1
     """Number of this model among its repeats, which `repeats` makes. Its seed is `seed` + `repeat` - 1."""
     sweep: dict[Text, Annotated[list[Any], Field(min_length=1)]] = {}
