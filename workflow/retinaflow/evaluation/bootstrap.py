@@ -40,16 +40,16 @@ def bootstrap_metrics(
         Each metric, float64 (samples,), NaN if it is undefined in a sample.
     """
     k = grades.probabilities.shape[1]
-    members = _patient_indices(patients)
+    members = patient_indices(patients)
     positive = actual >= referable_grade
-    predicted = _per_patient(members, actual, grades.predicted, k)
-    argmax = _per_patient(members, actual, grades.argmax, k)
-    operating = _per_patient(members, positive, grades.referable, 2)
+    predicted = confusion_by_patient(members, actual, grades.predicted, k)
+    argmax = confusion_by_patient(members, actual, grades.argmax, k)
+    operating = confusion_by_patient(members, positive, grades.referable, 2)
     one_against_rest = [_weighted_auc(actual == grade, grades.probabilities[:, grade]) for grade in range(k)]
     referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
     blocks = []
-    for draws in _draws(members, samples, seed, len(actual)):
-        counts, flagged = _counted(draws, predicted), _counted(draws, operating)
+    for draws in draw_patients(members, samples, seed, len(actual)):
+        counts, flagged = drawn_confusion(draws, predicted), drawn_confusion(draws, operating)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as intended
             rates = np.diagonal(flagged, axis1=1, axis2=2) / flagged.sum(axis=2)
         weights = draws[:, members]
@@ -57,7 +57,7 @@ def bootstrap_metrics(
             {
                 "quadratic_weighted_kappa": kappa(counts),
                 "accuracy": np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2)),
-                "argmax_quadratic_weighted_kappa": kappa(_counted(draws, argmax)),
+                "argmax_quadratic_weighted_kappa": kappa(drawn_confusion(draws, argmax)),
                 "macro_auc": _mean_of_defined(np.stack([auc(weights) for auc in one_against_rest])),
                 "referable_auc": referable_auc(weights),
                 "operating_point_sensitivity": rates[:, 1],
@@ -91,11 +91,11 @@ def bootstrap_kappas(
     Returns:
         Kappas float64 (predictions, samples), NaN where undefined.
     """
-    members = _patient_indices(patients)
-    tables = [_per_patient(members, actual, predicted, grade_count) for predicted in predictions]
+    members = patient_indices(patients)
+    tables = [confusion_by_patient(members, actual, predicted, grade_count) for predicted in predictions]
     blocks = [
-        np.stack([kappa(_counted(draws, table)) for table in tables])
-        for draws in _draws(members, samples, seed, members.max() + 1)
+        np.stack([kappa(drawn_confusion(draws, table)) for table in tables])
+        for draws in draw_patients(members, samples, seed, members.max() + 1)
     ]
     return np.concatenate([np.empty((len(predictions), 0)), *blocks], axis=1)
 
@@ -126,13 +126,13 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
         return 1 - (penalty * confusion).sum(axis=(-2, -1)) * total / (penalty * chance).sum(axis=(-2, -1))
 
 
-def _patient_indices(patients: Sequence[str]) -> np.ndarray:
+def patient_indices(patients: Sequence[str]) -> np.ndarray:
     """Index of the patient of each image in the sorted list of patients: int64 (n,)."""
     number = {name: index for index, name in enumerate(sorted(set(patients)))}
     return np.array([number[name] for name in patients], dtype=np.int64)
 
 
-def _draws(members: np.ndarray, samples: int, seed: int, width: int) -> Iterator[np.ndarray]:
+def draw_patients(members: np.ndarray, samples: int, seed: int, width: int) -> Iterator[np.ndarray]:
     """Yield how often each patient is in each bootstrap sample: float64 (some samples, patients).
 
     An array of ``width`` numbers for each of these samples has at most ``BLOCK`` numbers.
@@ -149,13 +149,13 @@ def _draws(members: np.ndarray, samples: int, seed: int, width: int) -> Iterator
         )
 
 
-def _per_patient(members: np.ndarray, actual: np.ndarray, predicted: np.ndarray, k: int) -> csr_array:
+def confusion_by_patient(members: np.ndarray, actual: np.ndarray, predicted: np.ndarray, k: int) -> csr_array:
     """Confusion matrix of each patient: float64 (patients, k * k), by rows, which are actual."""
     shape = (int(members.max()) + 1, k * k)
     return csr_array((np.ones(len(members)), (members, actual * k + predicted)), shape=shape)
 
 
-def _counted(draws: np.ndarray, tables: csr_array) -> np.ndarray:
+def drawn_confusion(draws: np.ndarray, tables: csr_array) -> np.ndarray:
     """Confusion matrix of each bootstrap sample: float64 (samples, k, k)."""
     k = math.isqrt(tables.shape[1])
     return (draws @ tables).reshape(len(draws), k, k)
