@@ -114,18 +114,18 @@ def test_correction_is_that_of_patients_really_drawn(patients: int) -> None:
         return max(kappas, key=lambda model: kappas[model] if np.isfinite(kappas[model]) else -np.inf)
 
     tables: list[list[np.ndarray]] = [[] for _ in distinct]
-    judged = []
+    rated = []
     for _ in range(samples):
         drawn = rng.integers(len(distinct), size=len(distinct))
         model = best(np.concatenate([np.flatnonzero(of_image == number) for number in drawn]))
         outside = np.flatnonzero(~np.isin(of_image, drawn))
-        judged.append(float(kappa(table(model, outside))))
+        rated.append(float(kappa(table(model, outside))))
         for number in set(of_image[outside]):
             tables[number].append(table(model, np.flatnonzero(of_image == number)))
     total = np.sum([np.mean(own, axis=0) for own in tables if own], axis=0)
     assert found.model == best(np.arange(len(actual)))
     assert found.corrected == pytest.approx(float(kappa(total)))
-    ends = interval(np.array(judged)) or [None, None]
+    ends = interval(np.array(rated)) or [None, None]
     assert [found.low, found.high] == [None if end is None else pytest.approx(end) for end in ends]
 
 
@@ -142,7 +142,7 @@ def test_order_of_images_and_models_changes_nothing() -> None:
 
 def test_equal_models_are_chosen_by_name() -> None:
     actual, predictions, patients = draw_data_set(1, [0.6], 0.0)
-    twins = {name: predictions["model0"] for name in ("b", "a", "c")}
+    twins = dict.fromkeys(("b", "a", "c"), predictions["model0"])
     found = correct_for_selection(actual, twins, grade_count=K, patients=patients, samples=50, seed=0)
     assert (found.model, found.candidates) == ("a", 3)
     assert found.corrected == pytest.approx(found.apparent)

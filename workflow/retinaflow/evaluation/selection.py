@@ -7,7 +7,7 @@ the bootstrap of the whole choice (BBC-CV):
 Tsamardinos, I., Greasidou, E. and Borboudakis, G. (2018), Bootstrapping the out-of-sample predictions for efficient
 and accurate cross-validation, Machine Learning 107, 1895-1922.
 
-The patients of each bootstrap sample choose a model. The patients outside the sample judge it. No patient judges a
+The patients of each bootstrap sample choose a model. The patients outside the sample rate it. No patient rates a
 model that it helped to choose.
 
 - Estimate: the metric over all patients, where each patient has the mean confusion matrix of the models that were
@@ -87,7 +87,7 @@ def correct_for_selection(
         patients: Names of the patients (n,).
         samples: Number of bootstrap samples, the same samples as those of ``bootstrap.bootstrap_kappas``.
         seed: Seed of the draws.
-        metric: Function from confusion matrices (..., k, k), rows actual, to a metric (...). It chooses and judges.
+        metric: Function from confusion matrices (..., k, k), rows actual, to a metric (...). It chooses and rates.
 
     Returns:
         The chosen model.
@@ -102,7 +102,7 @@ def correct_for_selection(
     if len(names) == 1 or patient_count == 1 or not samples:
         return selection
     chosen = np.zeros((len(names), patient_count))  # how often each model, by samples without each patient
-    judged = []
+    rated = []
     for draws in draw_patients(members, samples, seed, patient_count):
         outside = (draws == 0).astype(np.float64)
         winners = _best(np.stack([metric(drawn_confusion(draws, table)) for table in tables]))
@@ -111,11 +111,11 @@ def correct_for_selection(
             won = winners == number
             chosen[number] += outside[won].sum(axis=0)
             values[won] = metric(drawn_confusion(outside[won], tables[number]))
-        judged.append(values)
-    # A patient in every sample has no judgement.
+        rated.append(values)
+    # A patient in every sample is not rated.
     shares = chosen / np.maximum(1, chosen.sum(axis=0))
     total = np.stack([share @ table for share, table in zip(shares, tables, strict=True)]).sum(axis=0)
-    low, high = interval(np.concatenate(judged)) or (None, None)
+    low, high = interval(np.concatenate(rated)) or (None, None)
     corrected = _defined(metric(total.reshape(grade_count, grade_count)))
     return selection._replace(corrected=corrected, low=low, high=high)
 
