@@ -254,12 +254,15 @@ def run(handler, *, shards=2):
     info(handler, 51, "compare", ["comparison/comparison.csv", "comparison/comparison.md"])
     Path("comparison").mkdir()
     with open("comparison/comparison.csv", "w", newline="") as file:
-        kappa = "quadratic_weighted_kappa"
-        table = csv.DictWriter(file, ["rank", "model", "split", kappa, f"{kappa}_low", f"{kappa}_high"])
+        kappa, corrected = "quadratic_weighted_kappa", "selection_corrected_kappa"
+        columns = [f"{name}{end}" for name in (kappa, corrected) for end in ("", "_low", "_high")]
+        table = csv.DictWriter(file, ["rank", "model", "split", *columns])
         table.writeheader()
         for rank, model in (("1", "ensemble"), ("2", "VGG16"), ("", "VGG16/fold-1")):
             for split in ("validation", "test"):
                 low = {f"{kappa}_low": 0.5, f"{kappa}_high": 0.75} if rank == "1" else {}
+                if rank == "1" and split == "validation":
+                    low |= {corrected: 0.6, f"{corrected}_low": 0.375, f"{corrected}_high": 0.7}
                 table.writerow({"rank": rank, "model": model, "split": split, kappa: 0.625, **low})
     send(handler, LogEvent.JOB_FINISHED, job_id=51)
     send(handler, None, "Elapsed time: 0:00:01")
@@ -281,6 +284,7 @@ def test_run_on_a_pipe_prints_lines_and_then_the_ranking(make):
         "rank  model     validation            test",
         "1     ensemble  0.625 (0.50 to 0.75)  0.625 (0.50 to 0.75)",
         "2     VGG16     0.625                 0.625",
+        "ensemble on validation, corrected for the choice among 2 models: 0.600 (0.38 to 0.70)",
         "All metrics: comparison",
     ]
     assert not progress_file("logs/VGG16.log").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 _MODEL = ("model", "run", "system")
 _SPLIT = ("split", "part")
 _KAPPA = "quadratic_weighted_kappa"
+_CORRECTED = "selection_corrected_kappa"
 _MOST = 10  # models
 
 
@@ -28,13 +29,18 @@ def lines(table: str | Path) -> list[str]:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
     if len(ranked) > _MOST:
         text.append(f"and {len(ranked) - _MOST} more")
+    text += [
+        f"{row[model]} on {row[split]}, corrected for the choice among {len(ranked)} models: {_kappa(row, _CORRECTED)}"
+        for row in rows
+        if row.get(_CORRECTED)
+    ]
     return ["Quadratic weighted kappa and its 95 % confidence interval:", *text]
 
 
-def _kappa(row: dict[str, str]) -> str:
-    value = row[_KAPPA]
+def _kappa(row: dict[str, str], column: str = _KAPPA) -> str:
+    value = row[column]
     if not value:
         return "undefined"
-    ends = [row.get(f"{_KAPPA}_{end}") for end in ("low", "high")]
+    ends = [row.get(f"{column}_{end}") for end in ("low", "high")]
     interval = f" ({float(ends[0]):.2f} to {float(ends[1]):.2f})" if ends[0] and ends[1] else ""
     return f"{float(value):.3f}{interval}"
