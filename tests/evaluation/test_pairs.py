@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval
-from retinaflow.evaluation.pairs import COMPARED_COLUMNS, Pair, compare_pairs
+from retinaflow.evaluation.pairs import COMPARED_COLUMNS, Pair, compare_pairs, read_predicted_grades
 from retinaflow.storage.tables import write_table
 
 PATIENTS = 40
@@ -40,11 +40,17 @@ def answers(mistakes: float, seed: int) -> np.ndarray:
     return np.where(rng.random(len(ACTUAL)) < mistakes, rng.integers(0, 4, len(ACTUAL)), ACTUAL)
 
 
+def compare(tables: dict[str, Path], *, grade_count: int, samples: int, seed: int) -> list[Pair]:
+    """Return the pairs of models from their tables."""
+    grades = read_predicted_grades(tables, grade_count)
+    return compare_pairs(grades, grade_count=grade_count, samples=samples, seed=seed)
+
+
 def test_difference_interval_and_share(tmp_path: Path) -> None:
     given = [answers(0.3, 1), answers(0.4, 2), answers(0.9, 3)]
     names = ["A", "A+eye_average", "B"]
     tables = {name: write(tmp_path / f"{name}.csv", levels) for name, levels in zip(names, given, strict=True)}
-    pairs = compare_pairs(tables, grade_count=4, samples=200, seed=5)
+    pairs = compare(tables, grade_count=4, samples=200, seed=5)
     assert [(pair.model, pair.other_model) for pair in pairs] == [
         ("A", "A+eye_average"),
         ("A", "B"),
@@ -68,7 +74,7 @@ def test_difference_interval_and_share(tmp_path: Path) -> None:
 
 def test_equal_models_have_no_difference(tmp_path: Path) -> None:
     levels = answers(0.3, 1)
-    pair = compare_pairs({name: write(tmp_path / name, levels) for name in "AB"}, grade_count=4, samples=50, seed=1)[0]
+    pair = compare({name: write(tmp_path / name, levels) for name in "AB"}, grade_count=4, samples=50, seed=1)[0]
     assert pair == Pair("A", "B", 0.0, 0.0, 0.0, 0.5)
 
 
@@ -77,9 +83,7 @@ def test_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
     first, second = answers(0.3, 1), answers(0.5, 2)
     tables = {"A": write(tmp_path / "a.csv", first), "B": write(tmp_path / "b.csv", second)}
     shuffled = {"A": write(tmp_path / "c.csv", first, order=order), "B": tables["B"]}
-    assert compare_pairs(tables, grade_count=4, samples=50, seed=1) == compare_pairs(
-        shuffled, grade_count=4, samples=50, seed=1
-    )
+    assert compare(tables, grade_count=4, samples=50, seed=1) == compare(shuffled, grade_count=4, samples=50, seed=1)
 
 
 def test_reversed_pair_has_the_opposite_difference() -> None:
@@ -90,17 +94,17 @@ def test_reversed_pair_has_the_opposite_difference() -> None:
 def test_undefined_values_are_none(tmp_path: Path) -> None:
     constant = np.zeros(len(ACTUAL), int)
     tables = {name: write(tmp_path / name, constant, actual=constant) for name in "AB"}
-    assert compare_pairs(tables, grade_count=4, samples=50, seed=1) == [Pair("A", "B", None, None, None, None)]
+    assert compare(tables, grade_count=4, samples=50, seed=1) == [Pair("A", "B", None, None, None, None)]
     known = {name: write(tmp_path / name, answers(0.3, 1)) for name in "AB"}
-    assert compare_pairs(known, grade_count=4, samples=0, seed=1) == [Pair("A", "B", 0.0, None, None, None)]
+    assert compare(known, grade_count=4, samples=0, seed=1) == [Pair("A", "B", 0.0, None, None, None)]
     one = {name: write(tmp_path / name, np.array([0, 1]), actual=np.array([0, 1])) for name in "AB"}
-    assert compare_pairs(one, grade_count=4, samples=50, seed=1) == [Pair("A", "B", 0.0, None, None, None)], (
+    assert compare(one, grade_count=4, samples=50, seed=1) == [Pair("A", "B", 0.0, None, None, None)], (
         "one patient is always the same"
     )
 
 
 def test_single_model_has_no_pair(tmp_path: Path) -> None:
-    assert compare_pairs({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, grade_count=4, samples=50, seed=1) == []
+    assert compare({"A": write(tmp_path / "a.csv", answers(0.3, 1))}, grade_count=4, samples=50, seed=1) == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_single_model_has_no_pair(tmp_path: Path) -> None:
 def test_error_names_tables_of_other_images(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     tables = {"A": write(tmp_path / "a.csv", answers(0.3, 1)), "B": write(tmp_path / "b.csv", **change)}
     with pytest.raises(RetinaflowError, match=rf"b\.csv: {message}"):
-        compare_pairs(tables, grade_count=4, samples=50, seed=1)
+        compare(tables, grade_count=4, samples=50, seed=1)
 
 
 def test_error_names_images_of_other_patients(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_error_names_images_of_other_patients(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     write_table(tables["b"], COMPARED_COLUMNS, [*rows[:-1], {**rows[-1], "patient": "another"}])
     with pytest.raises(RetinaflowError, match=r"b\.csv: a patient differs from .*a\.csv"):
-        compare_pairs(tables, grade_count=4, samples=50, seed=1)
+        compare(tables, grade_count=4, samples=50, seed=1)
 
 
 @given(st.data())
@@ -132,6 +136,6 @@ def test_damaged_table_is_refused_or_compared(tmp_path_factory: pytest.TempPathF
     path = write(tmp_path_factory.mktemp("pairs") / "a.csv", ACTUAL[:6], actual=ACTUAL[:6])
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
-        assert compare_pairs({"A": path}, grade_count=4, samples=3, seed=1) == []
+        assert compare({"A": path}, grade_count=4, samples=3, seed=1) == []
     except RetinaflowError as error:
         assert str(error).startswith(str(path))  # noqa: PT017

@@ -45,17 +45,29 @@ class Pair(NamedTuple):
         return Pair(self.other_model, self.model, difference, high, low, None if self.share is None else 1 - self.share)
 
 
-def compare_pairs(predictions: Mapping[str, Path], *, grade_count: int, samples: int, seed: int) -> list[Pair]:
-    """Compare each model with all that come after it.
+class PredictedGrades(NamedTuple):
+    """Predicted grades of several models for the same n images.
+
+    Attributes:
+        patients: Names of the patients (n,).
+        actual: True grades, int64 (n,), 0 to k - 1.
+        predicted: Predicted grades of each model, int64 (n,), in the order of the models.
+    """
+
+    patients: list[str]
+    actual: np.ndarray
+    predicted: dict[str, np.ndarray]
+
+
+def read_predicted_grades(predictions: Mapping[str, Path], grade_count: int) -> PredictedGrades:
+    """Read the tables of predictions of several models for the same split.
 
     Args:
-        predictions: Table of predictions of each model, for the same split.
+        predictions: Table of each model, at least one.
         grade_count: Number k of grades.
-        samples: Number of bootstrap samples of the patients (module ``bootstrap``), the same for all models.
-        seed: Seed of the bootstrap.
 
     Returns:
-        The pairs, in the order of ``predictions``.
+        The grades, ordered by filename.
 
     Raises:
         RetinaflowError: A table cannot be read, or two tables have different images.
@@ -67,19 +79,34 @@ def compare_pairs(predictions: Mapping[str, Path], *, grade_count: int, samples:
         read = _read(table, grade_count)
         _check_same(table, read, path, first)
         predicted[other] = read.predicted
-    kappas = [_kappa(first.actual, grades, grade_count) for grades in predicted.values()]
+    return PredictedGrades(first.patients, first.actual, predicted)
+
+
+def compare_pairs(grades: PredictedGrades, *, grade_count: int, samples: int, seed: int) -> list[Pair]:
+    """Compare each model with all that come after it.
+
+    Args:
+        grades: Predicted grades of all models.
+        grade_count: Number k of grades.
+        samples: Number of bootstrap samples of the patients (module ``bootstrap``), the same for all models.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The pairs, in the order of the models.
+    """
+    kappas = [_kappa(grades.actual, predicted, grade_count) for predicted in grades.predicted.values()]
     # With a single patient, all bootstrap samples are the same.
     drawn = bootstrap_kappas(
-        first.actual,
-        list(predicted.values()),
+        grades.actual,
+        list(grades.predicted.values()),
         grade_count=grade_count,
-        patients=first.patients,
-        samples=samples if len(set(first.patients)) > 1 else 0,
+        patients=grades.patients,
+        samples=samples if len(set(grades.patients)) > 1 else 0,
         seed=seed,
     )
     return [
         _pair(model, other, kappas[one] - kappas[two], drawn[one] - drawn[two])
-        for (one, model), (two, other) in combinations(enumerate(predicted), 2)
+        for (one, model), (two, other) in combinations(enumerate(grades.predicted), 2)
     ]
 
 
