@@ -67,7 +67,9 @@ def new(tmp_path) -> Path:
     metrics = {"model": "VGG16+eye_average", "argmax": {"accuracy": 0.5, "per_class": [{"grade_name": "no_dr"}]}}
     metrics["argmax"]["per_class"][0]["recall"] = None
     write(results / "scores/VGG16+eye_average/test/metrics.json", json.dumps({**metrics, "seconds": 2.5}))
-    table = "rank,model,split,accuracy,selection_corrected_kappa\n1,VGG16+eye_average,test,0.5,\n2,ensemble,test,0.25,\n"
+    table = (
+        "rank,model,split,accuracy,selection_corrected_kappa\n1,VGG16+eye_average,test,0.5,\n2,ensemble,test,0.25,\n"
+    )
     write(results / "comparison/comparison.csv", table)
     return results
 

@@ -16,8 +16,16 @@ from common import grades_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.evaluation.pairs import COMPARED_COLUMNS, PAIR_COLUMNS
+from retinaflow.evaluation.selection import correct_for_selection
 from retinaflow.reporting.figures import comparison_figure
-from retinaflow.scoring.compare import COLUMNS, INTERVALS, ComparisonFiles, compare, kept_phases
+from retinaflow.scoring.compare import (
+    COLUMNS,
+    CORRECTED_COLUMNS,
+    INTERVALS,
+    ComparisonFiles,
+    compare,
+    kept_phases,
+)
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import Row, read_table, write_table
 
@@ -178,6 +186,7 @@ def test_table_has_all_digits(comparison: Compare) -> None:
         "quadratic_weighted_kappa_high": repr(2 / 3),
         "accuracy_low": "0.5",
         "accuracy_high": "0.75",
+        **dict.fromkeys(CORRECTED_COLUMNS, ""),
     }
 
 
@@ -252,6 +261,40 @@ def test_gain_of_each_step(comparison: Compare) -> None:
     assert gains["A+eye_average", "A"] == shown({**reverse, "share": 1 - float(pair["share"])})
 
 
+def test_kappa_of_the_first_model_is_corrected_for_the_choice(comparison: Compare) -> None:
+    """Only the row on the split of the ranking has the corrected kappa."""
+    names = {"A": 0.3, "B": 0.5, "C": 0.4}
+    made = comparison(
+        *(scores(name, split, kappa) for split in ("validation", "test") for name, kappa in names.items())
+    )
+    tables = {name: predictions(name, "validation", 5) for name in names}
+    expected = correct_for_selection(
+        np.array([row["grade"] for row in tables["A"]]),
+        {name: np.array([row["predicted_grade"] for row in table]) for name, table in tables.items()},
+        grade_count=5,
+        patients=[str(row["patient"]) for row in tables["A"]],
+        samples=20,
+        seed=1,
+    )
+    corrected = [tuple(row[column] for column in CORRECTED_COLUMNS) for row in made.rows]
+    assert (made.rows[0]["model"], made.rows[0]["split"]) == ("B", "validation")
+    assert corrected[0] == (repr(expected.corrected), repr(expected.low), repr(expected.high))
+    assert set(corrected[1:]) == {("", "", "")}
+    assert (
+        "\n\nBest of 3 models on validation: B, kappa 0.5000; corrected for the choice: "
+        f"{expected.corrected:.4f} [{expected.low:.3f}, {expected.high:.3f}].\n\n" in made.text
+    )
+
+
+def test_without_choice_or_samples_no_kappa_is_corrected(tmp_path: Path) -> None:
+    one = Comparison(tmp_path / "one", [scores("A", "validation", 0.4), scores("A", "test", 0.4)])
+    contents = [scores("A", "validation", 0.4), scores("B", "validation", 0.3)]
+    unsampled = Comparison(tmp_path / "unsampled", contents, bootstrap_samples=0)
+    for made in (one, unsampled):
+        assert {row[column] for row in made.rows for column in CORRECTED_COLUMNS} == {""}
+        assert "corrected" not in made.text
+
+
 def test_differences_without_bootstrap_samples_have_no_intervals(tmp_path: Path) -> None:
     made = Comparison(tmp_path, [scores("A", "validation", 0.4), scores("B", "validation", 0.3)], bootstrap_samples=0)
     assert [(pair["low"], pair["high"], pair["share"]) for pair in made.pairs] == [("", "", "")]
@@ -294,6 +337,8 @@ def test_folds_follow_their_pooled_model_without_rank(comparison: Compare) -> No
         ("test", "B", "A"),
     ]
     assert "kappa on out-of-fold, never on test" in made.text
+    assert "Best of 2 models on out-of-fold: B, kappa 0.5000; corrected for the choice: " in made.text
+    assert [row["model"] for row in made.rows if row["selection_corrected_kappa"]] == ["B"]
 
 
 def test_folds_have_mean_and_sample_deviation_on_test(comparison: Compare) -> None:

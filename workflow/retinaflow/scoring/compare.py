@@ -12,7 +12,8 @@ import pandas as pd
 
 from retinaflow.data.frames import write_frame
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.pairs import PAIR_COLUMNS, compare_pairs
+from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
+from retinaflow.evaluation.selection import correct_for_selection
 from retinaflow.scoring.summary import SUMMARISED, summarise
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
@@ -26,6 +27,8 @@ INTERVALS = (
     "operating_point_sensitivity",
     "operating_point_specificity",
 )
+# Kappa of the first model on the split of the ranking, corrected for the choice; empty in all other rows.
+CORRECTED_COLUMNS = tuple(f"selection_corrected_kappa{end}" for end in ("", "_low", "_high"))
 COLUMNS = (
     "rank",
     "model",
@@ -50,6 +53,7 @@ COLUMNS = (
     "fellow_eye_quadratic_weighted_kappa",
     "kept_phase",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
+    *CORRECTED_COLUMNS,
 )
 SPLITS = r"out-of-fold|validation|test(-.+)?"
 REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
@@ -143,6 +147,7 @@ def compare(
     Models are ranked by quadratic weighted kappa on the validation split or, with folds, on the ``out-of-fold`` split;
     never on a test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
     follow its own row, without a rank. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
+    The first model has its kappa corrected for the choice on the split of the ranking (``evaluation.selection``).
 
     Args:
         metrics: Metrics files of models and folds on splits, as ``predictions.grade_model`` writes them.
@@ -165,15 +170,13 @@ def compare(
     ranked_on = _check_together(rows)
     ordered = _ordered(rows, _ranked(rows, ranked_on), phases or {})
     by_split = _by_split(ordered, ranked_on)
-    found = {
-        split: compare_pairs(
-            {row["model"]: row["predictions"] for row in ranked},
-            grade_count=len(rows[0]["grade_names"]),
-            samples=bootstrap_samples,
-            seed=seed,
-        )
+    options = {"grade_count": len(rows[0]["grade_names"]), "samples": bootstrap_samples, "seed": seed}
+    grades = {
+        split: read_predicted_grades({row["model"]: row["predictions"] for row in ranked}, options["grade_count"])
         for split, ranked in by_split.items()
     }
+    found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
+    by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
     spreads = {split: _repeats(ranked, repeats or {}) for split, ranked in by_split.items()}
     text = summarise(
         by_split,
@@ -317,7 +320,7 @@ def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
 
 
 def _ordered(rows: Iterable[Row], models: Sequence[str], phases: Mapping[str, str]) -> list[Row]:
-    """Rows by rank, fold and split, with ``rank`` (None of a fold) and ``kept_phase``."""
+    """Rows by rank, fold and split, with ``rank`` (None of a fold), ``kept_phase`` and empty ``CORRECTED_COLUMNS``."""
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
     # Test sets come last.
     ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], is_test(row["split"]), row["split"]))
@@ -326,9 +329,16 @@ def _ordered(rows: Iterable[Row], models: Sequence[str], phases: Mapping[str, st
             **row,
             "rank": None if row["fold"] else ranks[row["network"]],
             "kept_phase": phases.get(row["model"], ""),
+            **dict.fromkeys(CORRECTED_COLUMNS),
         }
         for row in ordered
     ]
+
+
+def _corrected(grades: PredictedGrades, options: Mapping[str, Any]) -> dict[str, float | None]:
+    """Kappa of the best model, corrected for the choice, as ``CORRECTED_COLUMNS``."""
+    best = correct_for_selection(grades.actual, grades.predicted, patients=grades.patients, **options)
+    return dict(zip(CORRECTED_COLUMNS, (best.corrected, best.low, best.high), strict=True))
 
 
 def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, float] | None]]:

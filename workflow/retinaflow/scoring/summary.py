@@ -45,6 +45,8 @@ def summarise(
     ranked_on = next(iter(by_split))
     best = by_split[ranked_on][0]
     lines = [_introduction(ranked_on, best, bootstrap_samples, any(folds.values()))]
+    if best["selection_corrected_kappa"] is not None:
+        lines += ["", _selection(ranked_on, best, len(by_split[ranked_on]))]
     tests = [split for split in by_split if split != ranked_on]
     if len(tests) > 1:
         lines += ["", "## All test sets", ""]
@@ -83,6 +85,15 @@ def _introduction(ranked_on: str, row: Row, bootstrap_samples: int, over_folds: 
     if over_folds:
         text.append("Single folds: mean ± standard deviation over the folds.")
     return " ".join(text)
+
+
+def _selection(ranked_on: str, best: Row, models: int) -> str:
+    """Return the sentence on the kappa of the best model, corrected for the choice."""
+    name = "selection_corrected_kappa"
+    corrected = _metric(best[name], best[f"{name}_low"], best[f"{name}_high"])
+    kappa = _metric(best["quadratic_weighted_kappa"])
+    chosen = f"Best of {models} models on {ranked_on}: {best['model']}, kappa {kappa}"
+    return f"{chosen}; corrected for the choice: {corrected}."
 
 
 def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Spreads) -> list[list[str]]:
