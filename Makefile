@@ -7,14 +7,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: setup slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench bench-quick pins \
+.PHONY: setup dicom slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench bench-quick pins \
 	reference clean
 
 setup: $(VENV)/.workflow
 
 # Install optional packages. They submit jobs to SLURM (docs/cluster.md), read from object storage (docs/storage.md), replace the
-# backend of Keras (`train: {backend: jax}`), or record training runs in MLflow and TensorBoard (`tracking`).
-slurm s3 jax torch track: %: $(VENV)/.%
+# backend of Keras (`train: {backend: jax}`), record training runs in MLflow and TensorBoard (`tracking`),
+# or read DICOM files (docs/own-data.md).
+dicom slurm s3 jax torch track: %: $(VENV)/.%
 
 demo: $(VENV)/.workflow
 	$(BIN)/snakemake --configfile config/demo.yaml
@@ -103,7 +104,7 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., slurm s3 jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., dicom slurm s3 jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
@@ -116,7 +117,7 @@ pins: $(VENV)/.development
 	for name in predict dicom; do \
 		$(COMPILE) --constraints envs/requirements-export.txt --extra $$name --output-file envs/requirements-$$name.txt || exit; \
 	done
-	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict export serve track s3)) \
+	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict dicom export serve track s3)) \
 		--extra dev --output-file envs/requirements-dev.txt
 
 # Generate the tables of config/README.md and the JSON Schema from the classes of the settings.

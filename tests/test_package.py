@@ -30,10 +30,10 @@ BROUGHT_BY = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",
     "cv2": "opencv-python-headless",
+    "gdcm": "python-gdcm",
     "google": "protobuf",
     "markdown_it": "markdown-it-py",
     "mlflow": "mlflow-skinny",
-    "pylibjpeg": "pylibjpeg-openjpeg",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

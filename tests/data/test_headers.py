@@ -190,7 +190,7 @@ def test_png_with_a_wrong_checksum_is_truncated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
 def test_png_of_any_mode_is_read(tmp_path: Path, mode: str) -> None:
     content = io.BytesIO()
-    image = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16))
+    image = Image.fromarray(257 * np.arange(256, dtype=np.uint16).reshape(16, 16))
     (image if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)).save(content, "png")
     (tmp_path / "1_left.png").write_bytes(content.getvalue())
     assert read(tmp_path / "1_left.png").problem == ""
@@ -312,5 +312,5 @@ def test_limit_of_pillow_is_restored(tmp_path: Path) -> None:
 
 def test_image_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     for width, problem in ((1000, ""), (1001, "oversized")):
-        Image.new("L", (width, 1000)).save(tmp_path / "1_left.png")
+        Image.new("L", (width, 1000), 99).save(tmp_path / "1_left.png")
         assert read(tmp_path / "1_left.png").problem == problem

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dicom_files import dicom_file
+from retinaflow.data import dicom_pixels
 from retinaflow.data.inventory import (
     INVENTORY_COLUMNS,
     PROBLEM_COLUMNS,
@@ -31,9 +33,9 @@ GRADE_NAMES = ["none", "mild", "moderate", "severe", "proliferative"]
 PATTERN = "(?P<patient>.+)_(?P<eye>left|right)"
 
 
-def picture(suffix: str = "jpeg", size: tuple[int, int] = (8, 6)) -> bytes:
+def picture(suffix: str = "jpeg", size: tuple[int, int] = (8, 6), color: tuple[int, int, int] = (180, 90, 40)) -> bytes:
     content = io.BytesIO()
-    Image.new("RGB", size).save(content, suffix)
+    Image.new("RGB", size, color).save(content, suffix)
     return content.getvalue()
 
 
@@ -119,6 +121,7 @@ def test_every_image_has_a_row_with_its_properties(setup: Setup) -> None:
         "width": "5",
         "height": "7",
         "digest": digest(content),
+        "camera": "",
         "problem": "",
     }
     second = setup.rows()[f"{setup.folder}/deeper/still/9_right.jpg"]
@@ -137,7 +140,66 @@ def test_rows_of_all_folders_are_sorted_by_name(setup: Setup, tmp_path: Path) ->
     assert [row["image"] for row in read_table(setup.inventory)] == ["10", "9", "a", "b"]
 
 
-@pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "webp"])
+def test_patient_and_eye_of_tags_replace_those_of_the_name(setup: Setup) -> None:
+    setup.add("1_left.dcm", dicom_file(PatientID="P7", ImageLaterality="R"))
+    setup.add("2_left.dcm", dicom_file(PatientID="", ImageLaterality=""))
+    setup.add("1.2.840.3", dicom_file(PatientID="P7", ImageLaterality="L", Manufacturer="Zeiss"))
+    setup.add("DICOMDIR", dicom_file())
+    setup.add("notes")
+    report = setup.take(("1_left", "0"), ("2_left", "0"), ("1.2.840.3", "1"))
+    assert report.problems == {"other_file": 2}
+    found = {row["image"]: (row["patient"], row["eye"], row["camera"]) for row in setup.rows().values()}
+    assert found == {
+        "1_left": ("P7", "right", "Topcon NW400"),
+        "2_left": ("2", "left", "Topcon NW400"),
+        "1.2.840.3": ("P7", "left", "Zeiss NW400"),
+    }
+
+
+def test_one_patient_in_all_dicom_files_is_a_warning(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        setup.add(f"{number}.dcm", dicom_file(StudyID=str(number)))
+    setup.take(("0", "0"), ("1", "0"), ("2", "0"))
+    assert "all 3 DICOM files have the same PatientID" in caplog.text
+
+
+def test_dicom_files_without_the_extra_are_one_error(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom_pixels, "find_spec", lambda _: None)
+    setup.add("1.dcm", dicom_file())
+    setup.add("2.dcm", dicom_file(PatientID="P2"))
+    with pytest.raises(RetinaflowError, match=r"train: 2 files cannot be read. '.*1.dcm' is .* run `make dicom`"):
+        setup.take(("1", "0"), ("2", "0"))
+
+
+def test_thumbnails_are_other_files(setup: Setup) -> None:
+    setup.add("1_left.jpeg")
+    setup.add("@eaDir/1_left.jpeg/SYNOPHOTO_THUMB_XL.jpg")
+    setup.add("__MACOSX/1_left.jpeg")
+    setup.add("Thumbs.db", b"thumbnails")
+    assert setup.take(("1_left", "0")).usable == 1
+    assert sorted(name for name, _, kind in setup.listed() if kind == "other_file") == [
+        "1_left.jpeg",
+        "SYNOPHOTO_THUMB_XL.jpg",
+        "Thumbs.db",
+    ]
+    assert set(setup.found("other_file")) == {"a thumbnail or a file of a file manager"}
+
+
+def test_jpeg_without_its_end_is_used_with_a_note(setup: Setup) -> None:
+    setup.add("1_left.jpeg", picture(size=(64, 64))[:-2])
+    assert setup.take(("1_left", "0")).usable == 1
+    assert setup.listed() == [("1_left.jpeg", "1_left", "no_end_marker")]
+    assert setup.reasons() == []
+
+
+def test_folder_without_images_is_an_error_with_counts(setup: Setup) -> None:
+    for name in ("a.txt", "b.txt", "c.pdf", "README"):
+        setup.add(name, b"text")
+    with pytest.raises(RetinaflowError, match=r"among 4 files \(2 .txt, 1 without extension, 1 .pdf\)"):
+        setup.take(("1_left", "0"))
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "webp", "jpeg2000"])
 def test_format_may_differ_from_extension(setup: Setup, suffix: str) -> None:
     path = setup.add("1_left.jpg", picture(suffix, (11, 4)))
     setup.take(("1_left", "0"))
@@ -333,6 +395,7 @@ KINDS: dict[str, tuple[Callable[[Setup], object], list[tuple[str, str]], int]] =
     "not_an_image": (broken(b"<html>"), GOOD, 1),
     "unreadable": (lambda setup: (setup.folder / "1_left.jpeg").symlink_to("nowhere"), GOOD, 1),
     "truncated": (broken(picture(size=(64, 64))[:-9] + b"\xff\xd9"), GOOD, 1),
+    "blank": (broken(picture(color=(8, 0, 8))), GOOD, 1),
     "oversized": (broken(picture("png", (1001, 1000))), GOOD, 1),
     "no_label": (*labelled(), 1),
     "no_image": (*labelled(*GOOD, ("9_left", "0")), 1),

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from common import DATA
+from dicom_files import dicom_file
 from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
@@ -150,9 +151,9 @@ def stored(folder: Path, names: Sequence[str], variant: str, target: Path) -> Im
         with Image.open(folder / name) as image:
             size = image.size
         patient, eye = Path(name).stem.split("_")
-        values = (Path(name).stem, Path(name).name, "none", *size, digest(content), patient, eye)
-        rows.append(dict(zip((*IMAGE_COLUMNS, "patient", "eye"), values, strict=True)))
-    write_table(target / "index.csv", (*IMAGE_COLUMNS, "patient", "eye"), rows)
+        values = (Path(name).stem, Path(name).name, "none", *size, digest(content), patient, eye, 0)
+        rows.append(dict(zip((*IMAGE_COLUMNS, "patient", "eye", "grade"), values, strict=True)))
+    write_table(target / "index.csv", (*IMAGE_COLUMNS, "patient", "eye", "grade"), rows)
     shard = target / "0.npy", target / "0.csv"
     build_shard(ShardJob(target / "index.csv", 0, 1, Variant.parse(variant), *shard, "code"))
     return Images([target / "index.csv"], [shard], THREE)
@@ -167,7 +168,7 @@ class Recorder:
         self.input_shape = (None, size, size, 3)
         self.seen: list[np.ndarray] = []
 
-    def predict(self, batches: Any, verbose: int) -> np.ndarray:  # noqa: ARG002
+    def predict(self, batches: Any, verbose: int, callbacks: Any) -> np.ndarray:  # noqa: ARG002
         shown = [batches[number][0] for number in range(batches.num_batches)]
         self.seen.append(np.concatenate(shown))
         return np.full((len(self.seen[-1]), 3), 1 / 3)
@@ -283,6 +284,24 @@ def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, c
     assert any(counts in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
 
 
+def test_patient_and_eye_of_dicom_files_are_of_their_tags(bundle, tmp_path):
+    folder = tmp_path / "new"
+    for name, eye in {"1.2.840.7": "L", "scan.dcm": "R"}.items():
+        folder.mkdir(exist_ok=True)
+        pixels = cv2.imdecode(np.frombuffer(encoded(".png", ord(eye)), np.uint8), cv2.IMREAD_COLOR)
+        (folder / name).write_bytes(dicom_file(pixels, ImageLaterality=eye))
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir/scan.jpg").write_bytes(encoded(".jpeg", 1))
+    rows, problems = run(folder, bundle, "A", tmp_path / "out")
+    assert [(row["image"], row["patient"], row["eye"]) for row in rows] == [
+        ("1.2.840.7", "P17", "left"),
+        ("scan.dcm", "P17", "right"),
+    ]
+    assert all(row["patient_grade"] for row in rows)
+    assert [(row["image"], row["problem"]) for row in problems] == [("@eaDir/scan.jpg", "other_file")]
+    assert "Sommerfeld" not in (tmp_path / "out/predictions.csv").read_text()
+
+
 def test_image_that_changes_during_the_read_is_listed(images, bundle, tmp_path, monkeypatch):
     read = predict.examine_files
 
@@ -363,6 +382,19 @@ def test_bad_file_is_one_line_and_others_are_graded(command):
     assert status == 1
     assert errors == "error: bad.jpeg: empty, 0 bytes\n"
     assert printed.count("mean of both eyes of 1: ") == 2
+
+
+def test_names_of_any_bytes_are_escaped(command):
+    name, bad = "\x1b[31m\u202e\udcff_left.jpeg", "\x1b]0;title\x07.jpeg"
+    Path(name).write_bytes(Path("1_left.jpeg").read_bytes())
+    Path(bad).write_bytes(b"")
+    status, printed, errors = command(name, bad)
+    assert status == 1
+    assert printed.startswith(r"\x1b[31m\u202e\udcff_left.jpeg: ")
+    assert errors.startswith(r"error: \x1b]0;title\x07.jpeg: empty")
+    _, printed, _ = command(name, "--json")
+    assert printed.isascii()
+    assert json.loads(printed)["images"][0]["image"] == name
 
 
 @pytest.mark.parametrize(

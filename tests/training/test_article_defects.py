@@ -90,7 +90,7 @@ def test_image_names_have_no_extension(tmp_path):
     """`filename[:-4]` of `10_left.jpeg` is `10_left.`, which no label has."""
     names = ["10_left.jpeg", "10_right.jpg", "11_left.JPEG", "11_right.tiff", "12_left.png"]
     for name in names:
-        (tmp_path / name).write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
+        (tmp_path / name).write_bytes(png(np.full((4, 4, 3), 90, np.uint8)))
     labels = [LabelRow(name.split(".")[0], str(grade), grade + 2) for grade, name in enumerate(names)]
     tables = tmp_path / "inventory.csv", tmp_path / "problems.csv"
     take_inventory(

@@ -180,17 +180,24 @@ def _predict(images: Sequence[str], bundle: "Bundle", name: str, *, as_json: boo
     answers, problems = grade_files({image: image for image in images}, loaded, THREADS)
     if as_json:
         content = {"model": name, "notice": NOTICE, "images": answers, "problems": problems}
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
     else:
         print("\n".join([*(line for answer in answers for line in _lines(answer, bundle)), f"{name}. {NOTICE}"]))
     for problem in problems:
-        print(f"error: {problem['image']}: {problem['problem']}, {problem['found']}", file=sys.stderr)
+        print(f"error: {_shown(problem['image'])}: {problem['problem']}, {_shown(problem['found'])}", file=sys.stderr)
     return int(bool(problems))
+
+
+def _shown(text: str) -> str:
+    """Text for a terminal: control characters, marks of direction and bytes that are no UTF-8 are escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
     """Text of one graded image."""
-    yield f"{answer['image']}: {_grade(answer, '', bundle)}, uncertainty {answer['uncertainty']:.2f}"
+    yield f"{_shown(answer['image'])}: {_grade(answer, '', bundle)}, uncertainty {answer['uncertainty']:.2f}"
     yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in bundle.grade_names)
     if answer["low_quality"]:
         yield (
@@ -198,7 +205,7 @@ def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
             f"{bundle.quality_threshold:.2f} or more"
         )
     if answer["patient_grade_name"] is not None:
-        yield f"  mean of both eyes of {answer['patient']}: {_grade(answer, 'patient_', bundle)}"
+        yield f"  mean of both eyes of {_shown(answer['patient'])}: {_grade(answer, 'patient_', bundle)}"
 
 
 def _grade(answer: dict[str, Any], prefix: str, bundle: "Bundle") -> str:

@@ -1,6 +1,6 @@
 """Join the images of a data set with its labels and list all problems."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from retinaflow.data.inventory import InventoryJob, take_inventory
@@ -9,6 +9,17 @@ from retinaflow.jobs.code import one_digest
 from retinaflow.jobs.logs import job_log
 
 DECODERS = ("pillow", "simplejpeg", "opencv-python-headless")
+# Of the extra `dicom`.
+OPTIONAL = ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm")
+
+
+def installed(package):
+    """Version of a package, or "none"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
 
 with job_log(snakemake.log[0]):
     data_set, params = snakemake.wildcards.data_set, snakemake.params
@@ -28,7 +39,7 @@ with job_log(snakemake.log[0]):
             problems=Path(snakemake.output.problems),
             # Snakemake deletes the outputs of a job before it runs. The cache is no output.
             cache=inventory.parent / ".cache" / f"{data_set}.json",
-            code=" ".join([one_digest(params.code), *map(version, DECODERS)]),
+            code=" ".join([one_digest(params.code), *map(version, DECODERS), *map(installed, OPTIONAL)]),
             threads=snakemake.threads,
         )
     )

@@ -12,6 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from retinaflow.data.codestreams import J2K_START, JP2_START, lacks_end_alone, png_fault, structure_fault
+from retinaflow.data.dicom import Dicom, DicomError, read_dicom
+from retinaflow.data.image_files import is_dicom
+from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import digest, whole_file
 
 if TYPE_CHECKING:
@@ -19,9 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# WebP files often have the extension of another format, and OpenCV decodes them.
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
+# The content decides the format, not the extension.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000")
+EXPECTED = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000 or DICOM"
+STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF", JP2_START, J2K_START)
 MEGAPIXEL = 1_000_000
 # Four channels of 16 bits, uncompressed: no image within the limit of pixels needs more.
 BYTES_A_PIXEL = 8
@@ -31,6 +36,9 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 # JPEG markers (ITU-T T.81, table B.1) after which the pixels start, and of segments without any.
 SOS = 0xDA
 ASIDE = {*range(0xE0, 0xF0), 0xFE}
+PNG_START = b"\x89PNG"
+UNFINISHED = "Premature end of JPEG file"
+NO_END = "no end marker, although all pixels are there"
 PADDED = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 
@@ -42,12 +50,17 @@ class Header(NamedTuple):
         width: Width in pixels.
         height: Height in pixels.
         digest: Digest of the bytes.
-        problem: ``empty``, ``not_an_image``, ``unreadable``, ``truncated`` or ``oversized``. Empty if there is none.
+        problem: ``empty``, ``not_an_image``, ``unreadable``, ``truncated``, ``oversized`` or ``blank``. Empty if there
+            is none.
         found: Description of the problem.
         focus: Sharpness, 0 to 1 with four digits. This and the next three are empty if there is a problem.
         exposure: See ``quality.assess``.
         field: See ``quality.assess``.
         quality: See ``quality.assess``.
+        patient: Patient by the tags of a DICOM file. Empty for other formats.
+        eye: Eye by the same tags, ``left`` or ``right``.
+        camera: Manufacturer and model by the same tags.
+        note: Oddity of a file that can be used.
     """
 
     size: int | str = ""
@@ -60,6 +73,10 @@ class Header(NamedTuple):
     exposure: str = ""
     field: str = ""
     quality: str = ""
+    patient: str = ""
+    eye: str = ""
+    camera: str = ""
+    note: str = ""
 
 
 class State(NamedTuple):
@@ -72,8 +89,8 @@ class State(NamedTuple):
 def read_headers(paths: Sequence[str], megapixels: int, *, cache: Path, code: str, threads: int) -> list[Header]:
     """Read the header of each file and decode its pixels once.
 
-    A file is neither read as a whole nor decoded if its header has more than ``megapixels``, or if it is larger than so
-    many pixels can be. Headers of good files are cached. A file is read again if its size or time of change, ``code``
+    A file is not decoded if its header has more than ``megapixels``, and not read if it is larger than so many pixels
+    can be. Headers of good files are cached. A file is read again if its size or time of change, ``code``
     or ``megapixels`` differ.
 
     Args:
@@ -162,8 +179,6 @@ def _examine_file(path: str, megapixels: int) -> Header:
 
 
 def _examine(file: BinaryIO, megapixels: int) -> Header:
-    from PIL import Image, UnidentifiedImageError
-
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         return Header(0, problem="empty", found="0 bytes")
@@ -171,53 +186,105 @@ def _examine(file: BinaryIO, megapixels: int) -> Header:
     if size > BYTES_A_PIXEL * limit:
         found = f"{size} bytes, expected {BYTES_A_PIXEL * limit} at most for {megapixels} megapixels"
         return Header(size, problem="oversized", found=found)
+    content = file.read()
+    return _examine_dicom(content, limit) if is_dicom(content) else _examine_image(content, limit)
+
+
+def _examine_image(content: bytes, limit: int) -> Header:
+    """Read the header of an image file with at most ``limit`` pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    size = len(content)
+    if fault := structure_fault(content):
+        return Header(size, problem="unreadable", found=fault)
     try:
-        width, height = Image.open(file, formats=FORMATS).size
+        width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
     except UnidentifiedImageError:
-        file.seek(0)
-        start = file.read(12)
-        if start.startswith(STARTS):
+        if content.startswith(STARTS):
             return Header(size, problem="unreadable", found="broken header")
-        found = f"starts with {start!r}, expected JPEG, PNG, TIFF, BMP or WebP"
-        return Header(size, problem="not_an_image", found=found)
+        return Header(size, problem="not_an_image", found=f"starts with {content[:12]!r}, expected {EXPECTED}")
     # Pillow raises many types for a broken header. One bad file must not end the inventory of the others.
     except Exception as error:
         return Header(size, problem="unreadable", found=f"broken header ({error or type(error).__name__})")
     if width * height > limit:
-        found = f"{width} x {height} pixels, expected {megapixels} megapixels at most"
-        return Header(size, width, height, problem="oversized", found=found)
-    file.seek(0)
-    content = file.read()
+        return Header(size, width, height, problem="oversized", found=_too_large(width, height, limit))
+    if content.startswith(PNG_START) and (fault := png_fault(content)):
+        return Header(size, width, height, problem="unreadable", found=fault)
+    header = Header(size, width, height, digest(content))
     grey, damage = read_jpeg(content) if content.startswith(SOI) else _decode(content)
     if grey is None:
-        return Header(size, width, height, digest(content), "truncated", damage)
-    from retinaflow.data.quality import assess
+        return header._replace(problem="truncated", found=damage)
+    return _assessed(header._replace(note=damage), grey)
 
-    figures = (f"{figure:.4f}" for figure in assess(grey))
-    return Header(size, width, height, digest(content), "", "", *figures)
+
+def _too_large(width: int, height: int, limit: int) -> str:
+    return f"{width} x {height} pixels, expected {limit // MEGAPIXEL} megapixels at most"
+
+
+def _assessed(header: Header, grey: "np.ndarray") -> Header:
+    """Add the quality of an image to its header, or the problem that it is black all over."""
+    from retinaflow.data.quality import assess
+    from retinaflow.data.retina import BORDER_NOISE
+
+    if grey.max() <= BORDER_NOISE:
+        return header._replace(problem="blank", found=f"no pixel is brighter than {BORDER_NOISE} of 255")
+    focus, exposure, field, quality = (f"{figure:.4f}" for figure in assess(grey))
+    return header._replace(focus=focus, exposure=exposure, field=field, quality=quality)
+
+
+def _examine_dicom(content: bytes, limit: int) -> Header:
+    """Read the header of a DICOM file with at most ``limit`` pixels."""
+    header = Header(len(content))
+    try:
+        dicom = read_dicom(content, BYTES_A_PIXEL * limit)
+        header = header._replace(
+            width=dicom.width, height=dicom.height, patient=dicom.patient, eye=dicom.eye, camera=dicom.camera
+        )
+        if dicom.width * dicom.height > limit:
+            raise DicomError("oversized", _too_large(dicom.width, dicom.height, limit))
+        return _assessed(header._replace(digest=digest(content)), _decode_dicom(dicom))
+    except DicomError as fault:
+        return header._replace(problem=fault.problem, found=fault.found)
+
+
+def _decode_dicom(dicom: Dicom) -> "np.ndarray":
+    """Decode a DICOM file to grey, uint8 (height, width), and check that no pixel is missing.
+
+    Raises:
+        DicomError: It cannot be used.
+    """
+    import cv2
+
+    from retinaflow.data.dicom_pixels import check_pixels, decode_dicom, frame_of_jpeg, is_installed
+
+    check_pixels(dicom)
+    frame = frame_of_jpeg(dicom)
+    if frame and is_installed():
+        grey, damage = read_jpeg(frame)
+        if grey is None:
+            raise DicomError("truncated", damage)
+    return cv2.cvtColor(decode_dicom(dicom), cv2.COLOR_BGR2GRAY)
 
 
 def _decode(content: bytes) -> tuple["np.ndarray | None", str]:
-    """Decode an image to grey, uint8 (height, width), with Pillow and with OpenCV, which preprocessing uses.
+    """Decode an image to grey, uint8 (height, width), with Pillow and as preprocessing does.
 
     Returns:
         The pixels and ``""``, or None and the reason why one of the two cannot decode all of them.
     """
     import cv2
-    import numpy as np
     from PIL import Image
+
+    from retinaflow.data.decoding import decode_image
 
     try:
         Image.open(io.BytesIO(content), formats=FORMATS).load()
     except Exception as error:
         return None, str(error) or type(error).__name__
     try:  # Pillow accepts files that lack their last bytes.
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        decoded = None
-    if decoded is None:
+        return cv2.cvtColor(decode_image(content), cv2.COLOR_BGR2GRAY), ""
+    except RetinaflowError:
         return None, "breaks off, or OpenCV cannot decode it"
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2GRAY), ""
 
 
 def read_jpeg(content: bytes) -> tuple["np.ndarray | None", str]:
@@ -227,13 +294,18 @@ def read_jpeg(content: bytes) -> tuple["np.ndarray | None", str]:
     that change no pixel: application data, comments, junk between segments of the header, and zeros before the end. A
     JPEG that decodes without these is good. No decoder notices damage that is valid code, such as some flipped bits.
 
+    A file that lacks nothing but its end marker is good, too. Its pixels are followed by the end of the file.
+
     Returns:
         Pixels, uint8 (height, width), or None; and the fault in the words of libjpeg-turbo, empty if there is none. The
-        image may be reduced to the size that ``quality.assess`` needs.
+        image may be reduced to the size that ``quality.assess`` needs. With pixels, the text is a note: ``NO_END``.
     """
     grey, fault = _decode_strictly(content)
     if not fault:
         return grey, ""
+    if fault.startswith(UNFINISHED) and lacks_end_alone(content):
+        grey, missing = _decode_strictly(content + EOI)
+        return (None, fault) if missing else (grey, NO_END)
     if "subsampling" in fault:  # A rare kind, which OpenCV and Pillow decode.
         return _decode(content)
     header, scans = _without_extras(content)

@@ -3,16 +3,18 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from retinaflow.data.dicom import MISSING
 from retinaflow.data.frames import parse_numbers, read_frame, write_frame
 from retinaflow.data.headers import Header, read_headers
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, name_parser, parse_grade
+from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
+from retinaflow.data.labels import LabelRow, image_name, name_parser, parse_grade
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import files_below
 
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 
 INVENTORY_COLUMNS = (
     *("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest"),
-    *("focus", "exposure", "field", "quality", "problem"),
+    *("focus", "exposure", "field", "quality", "camera", "problem"),
 )
 PROBLEM_COLUMNS = ("data_set", "image", "path", "problem", "found")
 NAMED = "named in exclude"
@@ -114,6 +116,7 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
     labels, repeated = _check_labels(job.labels, job.grade_names)
     excluded = _excluded_images(job.data_set, job.exclude, known={*paths.values(), *labels})
     headers = read_headers(list(paths), job.megapixels, cache=job.cache, code=job.code, threads=job.threads)
+    _check_dicom(job.data_set, paths, headers)
     images = _join(paths, headers, labels=labels, parse_name=parse_name)
     if job.patient_group:
         patients = [f"{job.patient_group}/{patient}" for patient in images["patient"]]
@@ -130,7 +133,10 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
     for image in sorted(labels.keys() - set(paths.values())):
         listed.append((image, "", *(("excluded", NAMED) if image in excluded else ("no_image", labels[image].found))))
     listed += [(image, "", "repeated_label", found) for image, found in repeated.items()]
-    listed += [("", path, "other_file", "no extension of a photograph") for path in other_files]
+    for (path, image), header in zip(paths.items(), headers, strict=True):
+        if header.note and path not in problems:
+            listed.append((image, path, "no_end_marker", header.note))
+    listed += [("", path, "other_file", why) for path, why in other_files.items()]
     table = pd.DataFrame([(job.data_set, *row) for row in listed], columns=PROBLEM_COLUMNS, dtype=object)
     write_frame(job.problems, table)
     write_frame(job.inventory, images)
@@ -173,18 +179,35 @@ def _without(images: pd.DataFrame, problems: Mapping[str, Problem]) -> pd.DataFr
     return images[~images["path"].isin(problems.keys())]
 
 
-def _find_images(data_set: str, folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
-    """Return the path and name of each image, in the order of the names, and the paths of all other files."""
+def _find_images(data_set: str, folders: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the name of each image by its path, in the order of the names, and why each other file is none."""
     # A dictionary, because one folder may be inside another.
-    paths = {entry.path: entry.name for folder in folders for _, entry in files_below(str(folder))}
-    found = [(image_name(name), path) for path, name in paths.items() if name.lower().endswith(IMAGE_EXTENSIONS)]
+    paths = {entry.path: name for folder in folders for name, entry in files_below(str(folder))}
+    others = {path: other_file(name) for path, name in sorted(paths.items()) if not _is_image(name, path)}
+    found = [(image_name(Path(path).name), path) for path in paths if path not in others]
     images = {path: image for image, path in sorted(found)}
     if not images:
         raise RetinaflowError(
-            f"{data_set}: no image in {', '.join(map(str, folders))} among {len(paths)} files. Expected files "
-            f"that end in {', '.join(IMAGE_EXTENSIONS)}: correct the folder in the configuration."
+            f"{data_set}: no image in {', '.join(map(str, folders))} among {len(paths)} files "
+            f"({counts_by_extension(paths)}). Expected files that end in {', '.join(IMAGE_EXTENSIONS)}, or DICOM files "
+            "without an extension: correct the folder in the configuration."
         )
-    return images, sorted(paths.keys() - images.keys())
+    return images, others
+
+
+def _is_image(name: str, path: str) -> bool:
+    return not is_thumbnail(name) and is_image_file(name, path)
+
+
+def _check_dicom(data_set: str, paths: Iterable[str], headers: Sequence[Header]) -> None:
+    """Raise one error if the packages for DICOM files are not installed. Warn of one patient in all of them."""
+    unread = [path for path, header in zip(paths, headers, strict=True) if header.found == MISSING]
+    if unread:
+        raise RetinaflowError(f"{data_set}: {len(unread)} files cannot be read. {unread[0]!r} is {MISSING}.")
+    patients = [header.patient for header in headers if header.patient]
+    if len(patients) > 2 and len(set(patients)) == 1:
+        message = "%s: all %d DICOM files have the same PatientID, so that they are one patient. Correct the tags."
+        log.warning(message, data_set, len(patients))
 
 
 def _join(
@@ -200,7 +223,9 @@ def _join(
         grade = labels[image].grade if image in labels else ""
         file = (header.size, header.width, header.height, header.digest)
         quality = (header.focus, header.exposure, header.field, header.quality)
-        rows.append((image, path, grade, *parse_name(image), *file, *quality, ""))
+        patient, eye = parse_name(image)
+        identity = (header.patient or patient, header.eye or eye)
+        rows.append((image, path, grade, *identity, *file, *quality, header.camera, ""))
     return pd.DataFrame(rows, columns=INVENTORY_COLUMNS, dtype=object)
 
 

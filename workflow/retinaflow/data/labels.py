@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from retinaflow.data.image_files import IMAGE_EXTENSIONS
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import TABLE_BYTES, read_member, split_archive
 
-IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 DELIMITERS = (",", ";", "\t")
 DRIVE = re.compile(r"\s*[A-Za-z]:")
 SHOWN = 10

@@ -23,6 +23,7 @@ SOLUTIONS = {
     "not_an_image": "replace the file by the image, or remove it",
     "unreadable": "make the file readable, or copy or fetch it again",
     "truncated": "copy or fetch the file again: pixels are missing or wrong",
+    "blank": "remove the image: it is black all over",
     "oversized": "store it with fewer pixels, or raise `data.pixel_limit`",
     "no_label": "add a row to the label table, or remove the image",
     "no_image": "add the image, or remove the row of the label table",
@@ -32,6 +33,7 @@ SOLUTIONS = {
     "identical_conflict": "find out which label is right, and remove the other images",
     "identical": "remove all but one of the images",
     "patient_in_both": "move all images of a patient to one of the data sets, or correct `data.patient_pattern`",
+    "no_end_marker": "nothing, or copy or fetch the file again: its last bytes are missing, but no pixel is",
     "other_file": "nothing: the workflow ignores it",
 }
 

@@ -11,7 +11,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
 
 # Kinds that are listed, but never a reason to stop.
-NOTES = {"excluded": "excluded", "repeated_label": "ignored", "other_file": "ignored"}
+NOTES = {"excluded": "excluded", "repeated_label": "ignored", "no_end_marker": "ignored", "other_file": "ignored"}
 ACTIONS = {"error": "error", "exclude": "excluded"}
 
 

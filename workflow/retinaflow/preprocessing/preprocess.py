@@ -1,6 +1,5 @@
 """Preprocessing, from camera images to shards of square RGB images. A shard has one variant."""
 
-import io
 import itertools
 import json
 import logging
@@ -14,8 +13,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from retinaflow.data.decoding import DECODE_FLAGS, decode_image
 from retinaflow.data.retina import find_retina
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.allocator import keep_freed_memory
@@ -25,16 +24,6 @@ from retinaflow.storage.files import digest, whole_file, write_json
 from retinaflow.storage.tables import Row, read_table, stream_table, write_table
 
 JPEG_START = b"\xff\xd8\xff"
-TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-
-# libjpeg skips frequencies that a reduced image cannot show. This is faster than a full decode and free of aliasing.
-# With other formats, OpenCV drops pixels for these flags.
-DECODE_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 # Pixels above this share of the mean are inside the crop. The halo around an overexposed retina gets brighter with the
 # mean, but stays below this share. On 960 EyePACS images of 1024 px, other shares hardly change the crop.
@@ -63,7 +52,7 @@ def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.nda
     """Decode, crop, resize, enhance and pad one image.
 
     Args:
-        content: Encoded image (JPEG, PNG, TIFF or BMP; grey, colour, palette or CMYK; 8 or 16 bit).
+        content: Encoded image, as ``decode_image`` reads it.
         width: Width in pixels, from the header.
         height: Height in pixels, from the header.
         variant: Preprocessing variant.
@@ -75,11 +64,11 @@ def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.nda
         RetinaflowError: ``content`` cannot be decoded. The message has no file name.
     """
     denominator = reduced_scale(width, height, variant) if content.startswith(JPEG_START) else 1
-    image = _crop(_decode(content, denominator), variant.crop)
+    image = _crop(decode_image(content, denominator), variant.crop)
     deciding_side = max if variant.aspect == "keep" else min
     while denominator > 1 and deciding_side(image.shape[:2]) < variant.size:
         denominator //= 2
-        image = _crop(_decode(content, denominator), variant.crop)
+        image = _crop(decode_image(content, denominator), variant.crop)
     small = _enhance(_resize(image, variant), variant.enhance)
     return cv2.cvtColor(_pad(small, variant.size, SURROUND[variant.enhance]), cv2.COLOR_BGR2RGB)
 
@@ -90,30 +79,6 @@ def reduced_scale(width: int, height: int, variant: Variant) -> int:
     whole_width_counts = variant.crop == "none" and variant.aspect == "keep"
     side = max(width, height) if whole_width_counts else min(width, height)
     return max(scale for scale in DECODE_FLAGS if scale == 1 or math.ceil(side / scale) >= variant.size)
-
-
-def _decode(content: bytes, denominator: int) -> np.ndarray:
-    """BGR (height, width, 3)."""
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), DECODE_FLAGS[denominator])
-    except cv2.error:  # The file is empty or has more pixels than OpenCV accepts.
-        image = None
-    if image is None:
-        raise RetinaflowError(f"cannot be decoded, found {len(content)} bytes that are truncated or no image")
-    if content.startswith(TIFF_STARTS):
-        return _without_alpha(content, image)
-    return image
-
-
-def _without_alpha(content: bytes, image: np.ndarray) -> np.ndarray:
-    # OpenCV drops the alpha of a PNG. In a TIFF, libtiff has already multiplied the colours by alpha.
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            if opened.mode == "RGBA":
-                return cv2.cvtColor(np.asarray(opened.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except (OSError, Image.DecompressionBombError):  # Pillow reads fewer kinds of TIFF than OpenCV.
-        pass
-    return image
 
 
 def _crop(image: np.ndarray, crop: str) -> np.ndarray:

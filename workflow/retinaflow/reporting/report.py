@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from retinaflow.config.changes import flat
+from retinaflow.data.decoding import decode_image
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.networks import objectives
@@ -219,9 +220,10 @@ def _spread(rows: Sequence[Row]) -> list[Row]:
 
 def _original(path: Path) -> np.ndarray:
     """An image before preprocessing, made small: uint8 RGB (height, width, 3)."""
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise RetinaflowError(f"{path}: cannot be decoded; it has changed since the inventory. Restore it.")
+    try:
+        pixels = decode_image(path.read_bytes())
+    except RetinaflowError as error:
+        raise RetinaflowError(f"{path}: {error}; it has changed since the inventory. Restore it.") from None
     height, width = pixels.shape[:2]
     scale = min(1, SAMPLE_SIDE / max(height, width))
     small = cv2.resize(

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from retinaflow.data.headers import Header, examine_files
-from retinaflow.data.labels import IMAGE_EXTENSIONS, image_name, name_parser
+from retinaflow.data.image_files import IMAGE_EXTENSIONS, is_image_file, is_thumbnail, other_file
+from retinaflow.data.labels import image_name, name_parser
 from retinaflow.data.sources import EXPECTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
@@ -212,9 +213,15 @@ def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
             graded += chunk
             log.info("%d of %d images", first + len(names), len(left))
     parse_name = name_parser(loaded.bundle.patient_pattern)
-    eyes = [parse_name(image_name(Path(image.name).name)) for image in graded]
+    eyes = [_patient_and_eye(image, parse_name) for image in graded]
     answers = answers_of(graded, eyes, np.concatenate(outputs), loaded) if graded else []
     return answers, [dict(zip(PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
+
+
+def _patient_and_eye(image: NewImage, parse_name: Callable[[str], tuple[str, str]]) -> tuple[str, str]:
+    """Patient and eye by the tags of a DICOM file, else by the name of the file."""
+    patient, eye = parse_name(image_name(Path(image.name).name))
+    return image.header.patient or patient, image.header.eye or eye
 
 
 def read_images(
@@ -237,8 +244,10 @@ def read_images(
 def _name_problem(name: str, files: Mapping[str, str]) -> Found | None:
     if not os.path.lexists(files[name]):
         return "no_image", "there is no such file"
-    if not name.lower().endswith(IMAGE_EXTENSIONS):
-        return "other_file", f"expected a name that ends in {', '.join(IMAGE_EXTENSIONS)}"
+    if is_thumbnail(name):
+        return "other_file", other_file(name)
+    if not is_image_file(name, files[name]):
+        return "other_file", f"expected a name that ends in {', '.join(IMAGE_EXTENSIONS)}, or a DICOM file"
     return None
 
 

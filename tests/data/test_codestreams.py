@@ -1,0 +1,206 @@
+"""Structure of JPEG, JPEG 2000 and PNG files, and files built to exhaust time or memory."""
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fuzz import mutated
+from retinaflow.data.codestreams import (
+    MOST_SCANS,
+    Codestream,
+    ends,
+    jpeg_fault,
+    lacks_end_alone,
+    png_fault,
+    read_codestream,
+    structure_fault,
+)
+from retinaflow.data.decoding import decode_image
+from retinaflow.data.headers import EOI, NO_END, Header, read_headers, read_jpeg
+from retinaflow.errors import RetinaflowError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+
+
+def encoded(kind: str = "jpeg", mode: str = "RGB", **options: object) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(PIXELS).convert(mode).save(content, kind, **options)
+    return content.getvalue()
+
+
+def read(path: Path, content: bytes) -> Header:
+    path.write_bytes(content)
+    (header,) = read_headers([str(path)], 1, cache=path.parent / "cache/headers.json", code="code", threads=1)
+    return header
+
+
+JPEG, PROGRESSIVE, PNG = encoded(), encoded(progressive=True), encoded("png")
+KINDS = {
+    "baseline": (JPEG, (3, 8)),
+    "progressive": (PROGRESSIVE, (3, 8)),
+    "grey": (encoded(mode="L"), (1, 8)),
+    "JPEG 2000": (encoded("JPEG2000"), (3, 8)),
+    "codestream": (encoded("JPEG2000", no_jp2=True), (3, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_size_and_samples_are_read(kind: str) -> None:
+    content, samples = KINDS[kind]
+    found = read_codestream(content)
+    assert isinstance(found, Codestream)
+    assert found[:4] == (128, 96, *samples)
+    assert ends(content)
+    assert ends(content + b"\0")
+    assert not ends(content[:-30])
+
+
+@given(content=mutated([content for content, _ in KINDS.values()]))
+def test_damaged_header_has_a_size_or_none(content: bytes) -> None:
+    found = read_codestream(content)
+    assert found is None or isinstance(found, Codestream)
+    assert isinstance(jpeg_fault(content), str)
+    assert isinstance(lacks_end_alone(content), bool)
+
+
+@given(content=mutated([PNG, encoded("png", "P"), encoded("png", "1")]))
+def test_damaged_png_has_a_fault_or_none(content: bytes) -> None:
+    assert isinstance(png_fault(content), str)
+    assert isinstance(structure_fault(content), str)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_ordinary_png_has_no_fault(mode: str) -> None:
+    assert png_fault(encoded("png", mode)) == structure_fault(encoded("png", mode)) == ""
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "grey"])
+def test_ordinary_jpeg_has_no_fault(kind: str) -> None:
+    assert jpeg_fault(KINDS[kind][0]) == ""
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG with many scans that hold nothing."""
+    at = PROGRESSIVE.index(b"\xff\xda")
+    length = int.from_bytes(PROGRESSIVE[at + 2 : at + 4], "big")
+    scan = PROGRESSIVE[at : at + 2 + length]
+    return PROGRESSIVE[:-2] + scan * count + EOI
+
+
+def segments(count: int) -> bytes:
+    """A JPEG with many empty comments."""
+    return JPEG[:2] + b"\xff\xfe\x00\x02" * count + JPEG[2:]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def inflating() -> bytes:
+    """A PNG of 100 x 100 pixels whose compressed pixels are gigabytes."""
+    squeeze = zlib.compressobj(9)
+    pixels = b"".join(squeeze.compress(bytes(1 << 24)) for _ in range(128)) + squeeze.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100, 100, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: scans(1000), "more than 100 scans"),
+        (lambda: scans(50_000), "more than 100 scans"),
+        (lambda: segments(15_000_000), "more than 10000 segments"),
+        (lambda: JPEG[:2] + b"\xff" * 40_000_000 + JPEG[2:], "bytes between two segments"),
+        (lambda: JPEG[:2] + b"\xff\x00" * 20_000_000 + JPEG[2:], "bytes between two segments"),
+        (inflating, "more than the 30100 bytes of pixels"),
+        (lambda: PNG[:33] + chunk(b"tEXt", b"") * 5_000_000 + PNG[33:], "more than 200000 chunks"),
+    ],
+)
+def test_file_built_to_exhaust_is_refused_at_once(tmp_path: Path, make: Callable[[], bytes], found: str) -> None:
+    content = make()
+    path = tmp_path / "1.jpg"
+    path.write_bytes(content)
+    start = time.monotonic()
+    (header,) = read_headers([str(path)], 20, cache=tmp_path / "cache.json", code="code", threads=1)
+    assert header.problem == "unreadable"
+    assert found in header.found
+    assert time.monotonic() - start < 10
+
+
+def test_scans_up_to_the_limit_are_read() -> None:
+    # Pillow writes 10 scans.
+    assert jpeg_fault(scans(MOST_SCANS - 10)) == ""
+    assert jpeg_fault(scans(MOST_SCANS - 9))
+
+
+# The end marker.
+
+
+def test_jpeg_that_lacks_its_end_alone_is_good(tmp_path: Path) -> None:
+    header = read(tmp_path / "1.jpg", JPEG[:-2])
+    assert (header.problem, header.note) == ("", NO_END)
+    assert (decode_image(JPEG[:-2]) == decode_image(JPEG)).all()
+
+
+@given(cut=st.integers(3, 3000))
+def test_jpeg_that_lacks_more_is_truncated(cut: int) -> None:
+    content = JPEG[:-cut]
+    grey, found = read_jpeg(content)
+    if grey is not None:
+        assert found == NO_END
+        assert (decode_image(content) == decode_image(JPEG)).all()
+
+
+def test_progressive_jpeg_that_lacks_scans_is_truncated() -> None:
+    for at in [place for place in range(len(PROGRESSIVE)) if PROGRESSIVE.startswith(b"\xff\xda", place)][1:]:
+        assert read_jpeg(PROGRESSIVE[:at])[0] is None
+
+
+# JPEG 2000.
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("boxes", [True, False])
+def test_jpeg_2000_of_any_mode_is_decoded(tmp_path: Path, mode: str, boxes: bool) -> None:
+    content = encoded("JPEG2000", mode, no_jp2=not boxes)
+    assert read(tmp_path / "1.jp2", content).problem == ""
+    wanted = np.asarray(Image.fromarray(PIXELS).convert(mode).convert("RGB"))
+    assert (decode_image(content)[..., ::-1] == wanted).all()
+
+
+def test_jpeg_2000_of_16_bits_keeps_its_high_bits() -> None:
+    grey = PIXELS[..., 0]
+    content = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16) * 257).save(content, "JPEG2000")
+    assert (decode_image(content.getvalue())[..., 0] == grey).all()
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_jpeg_2000_that_breaks_off_is_found(tmp_path: Path, boxes: bool, share: float) -> None:
+    content = encoded("JPEG2000", no_jp2=not boxes)
+    cut = content[: int(share * len(content))]
+    assert read(tmp_path / "1.jp2", cut).problem in ("truncated", "unreadable")
+    with pytest.raises(RetinaflowError, match="cannot be decoded"):
+        decode_image(cut)
+
+
+@given(content=mutated([encoded("JPEG2000"), encoded("JPEG2000", no_jp2=True)], header=600))
+def test_damaged_jpeg_2000_is_a_problem_or_none(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    header = read(tmp_path_factory.mktemp("damaged") / "1.jp2", content)
+    assert bool(header.problem) == bool(header.found)
+
+
+def test_large_jpeg_2000_is_refused_by_its_header(tmp_path: Path) -> None:
+    content = encoded("JPEG2000", no_jp2=True)
+    large = content[:8] + struct.pack(">II", 60000, 60000) + content[16:]
+    assert read(tmp_path / "1.j2k", large).problem == "oversized"

@@ -1,0 +1,220 @@
+"""Structure of JPEG, JPEG-LS, JPEG 2000 and PNG files, read before a decoder works on untrusted bytes."""
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+J2K_START = b"\xff\x4f\xff\x51"
+JP2_START = b"\x00\x00\x00\x0cjP  "
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+# Encoders of progressive JPEGs write 10 to 20 scans, and each costs a pass over all pixels.
+MOST_SCANS = 100
+MOST_SEGMENTS = 10_000
+MOST_JUNK = 1 << 16  # Bytes between two segments of the header.
+# A marker in the header, and one among the pixels, where FF is followed by 0, by restart markers or by fill bytes.
+MARKER = re.compile(rb"\xff([^\x00\xff])")
+MARKER_AMONG_PIXELS = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+SOI, EOI, SOS, LS_FRAME = 0xD8, 0xD9, 0xDA, 0xF7
+# Start of frame (ITU-T T.81, table B.1), without the markers of tables in that range. F7 is of JPEG-LS.
+FRAMES = {*range(0xC0, 0xD0), LS_FRAME} - {0xC4, 0xC8, 0xCC}
+SEQUENTIAL = {0xC0, 0xC1}
+WITHOUT_LENGTH = {0x01, SOI, *range(0xD0, 0xD8)}
+
+MOST_CHUNKS = 200_000
+COMPRESSED_PIECE = 1 << 16
+INFLATED_PIECE = 1 << 20
+SLACK = 1 << 16  # Some encoders write a few bytes too many.
+# Samples of a pixel by the colour type of a PNG.
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+class Codestream(NamedTuple):
+    """Size and samples of encoded pixels.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        samples: Samples of a pixel.
+        bits: Bits of a sample.
+        frame: Marker of the frame of a JPEG, 0 for JPEG 2000.
+    """
+
+    width: int
+    height: int
+    samples: int
+    bits: int
+    frame: int = 0
+
+
+def jpeg_fault(content: bytes) -> str:
+    """Describe why a JPEG costs more time than its pixels need, or ``""``.
+
+    A few kilobytes can have a thousand scans of one image, and a file can have millions of empty segments.
+    """
+    scans = segments = 0
+    at = len(JPEG_START)
+    pattern = MARKER
+    while match := pattern.search(content, at):
+        if not scans and match.start() - at > MOST_JUNK:
+            return f"more than {MOST_JUNK} bytes between two segments"
+        marker, at = match[1][0], match.end()
+        if marker == EOI:
+            break
+        segments += 1
+        scans += marker == SOS
+        if scans > MOST_SCANS:
+            return f"more than {MOST_SCANS} scans"
+        if segments > MOST_SEGMENTS:
+            return f"more than {MOST_SEGMENTS} segments"
+        if marker not in WITHOUT_LENGTH:
+            at += int.from_bytes(content[at : at + 2], "big")
+        if marker == SOS:
+            pattern = MARKER_AMONG_PIXELS
+    return ""
+
+
+def read_codestream(content: bytes) -> Codestream | None:
+    """Read size and samples of a JPEG, JPEG-LS or JPEG 2000 codestream from its header. None if it has none."""
+    if content.startswith(JPEG_START):
+        return _jpeg(content)
+    if content.startswith(JP2_START):
+        start = content.find(J2K_START, 0, 1 << 20)
+        return _jpeg_2000(content[start : start + 64]) if start >= 0 else None
+    return _jpeg_2000(content[:64])
+
+
+def _jpeg(content: bytes) -> Codestream | None:
+    at = len(JPEG_START)
+    for _ in range(MOST_SEGMENTS):
+        match = MARKER.search(content, at)
+        if not match or match[1][0] in (EOI, SOS):
+            return None
+        marker, at = match[1][0], match.end()
+        if marker in FRAMES:
+            frame = content[at : at + 8]
+            if len(frame) < 8:
+                return None
+            height, width = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[5:7], "big")
+            return Codestream(width, height, frame[7], frame[2], marker)
+        if marker not in WITHOUT_LENGTH:
+            at += int.from_bytes(content[at : at + 2], "big")
+    return None
+
+
+def _jpeg_2000(header: bytes) -> Codestream | None:
+    # ISO/IEC 15444-1, A.5.1: SIZ follows SOC. Sizes of the reference grid, then its offset.
+    if not header.startswith(J2K_START) or len(header) < 43:
+        return None
+    right, bottom, left, top = (int.from_bytes(header[at : at + 4], "big") for at in (8, 12, 16, 20))
+    samples = int.from_bytes(header[40:42], "big")
+    return Codestream(right - left, bottom - top, samples, (header[42] & 0x7F) + 1)
+
+
+def lacks_end_alone(content: bytes) -> bool:
+    """Whether a JPEG without an end marker would show it if pixels were missing.
+
+    That is so if one sequential scan has all samples. A progressive JPEG may lack whole scans instead.
+    """
+    found = read_codestream(content)
+    scan = _first_scan(content)
+    return found is not None and found.frame in SEQUENTIAL and scan == found.samples and not ends(content)
+
+
+def _first_scan(content: bytes) -> int:
+    """Number of samples in the first scan of a JPEG, 0 if there is none."""
+    at = len(JPEG_START)
+    for _ in range(MOST_SEGMENTS):
+        match = MARKER.search(content, at)
+        if not match:
+            return 0
+        marker, at = match[1][0], match.end()
+        if marker == SOS:
+            return int.from_bytes(content[at + 2 : at + 3], "big")
+        if marker not in WITHOUT_LENGTH:
+            at += int.from_bytes(content[at : at + 2], "big")
+    return 0
+
+
+def ends(content: bytes) -> bool:
+    """Whether a JPEG, JPEG-LS or JPEG 2000 codestream has its end marker. Zeros or a fill byte may follow it."""
+    return content[-64:].rstrip(b"\0\xff").endswith(JPEG_END)
+
+
+def structure_fault(content: bytes) -> str:
+    """Describe why the structure of a JPEG or PNG costs more time than its pixels need, or ``""``."""
+    if content.startswith(JPEG_START):
+        return jpeg_fault(content)
+    if content.startswith(PNG_START) and sum(1 for _ in _chunks(content)) > MOST_CHUNKS:
+        return f"more than {MOST_CHUNKS} chunks"
+    return ""
+
+
+def png_fault(content: bytes) -> str:
+    """Describe why the compressed pixels of a PNG are more than its header declares, or ``""``.
+
+    The pixels are inflated in pieces of bounded size, and only until there are too many.
+    """
+    limit = inflated = 0
+    inflate = zlib.decompressobj()
+    for kind, start, end in _chunks(content):
+        if kind == b"IHDR":
+            limit = _png_bytes(content[start:end])
+        if kind == b"IDAT":
+            inflated += _inflated(inflate, content[start:end], limit - inflated)
+            if inflated > limit:
+                return f"more than the {limit - SLACK} bytes of pixels that the header declares"
+    return ""
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each chunk of a PNG, one chunk more than ``MOST_CHUNKS`` at most."""
+    at = len(PNG_START)
+    for _ in range(MOST_CHUNKS + 1):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if kind in (b"IEND", b""):
+            return
+        yield kind, at + 8, at + 8 + length
+        at += 12 + length
+
+
+def inflated_pieces(inflate: Any, data: bytes | memoryview) -> Iterator[bytes]:
+    """Inflate data in pieces of at most ``INFLATED_PIECE`` bytes, up to the end of the compressed stream.
+
+    Args:
+        inflate: Object of ``zlib.decompressobj``.
+        data: Compressed bytes. They are read in small parts, as zlib copies what it did not use yet.
+
+    Raises:
+        zlib.error: The data are damaged.
+    """
+    for start in range(0, len(data), COMPRESSED_PIECE):
+        part = bytes(data[start : start + COMPRESSED_PIECE])
+        while part and not inflate.eof:
+            yield inflate.decompress(part, INFLATED_PIECE)
+            part = inflate.unconsumed_tail
+
+
+def _inflated(inflate: Any, data: bytes, most: int) -> int:
+    """Bytes that a chunk inflates to; a little more than ``most`` if it is more. Damaged bytes end the count."""
+    total = 0
+    try:
+        for piece in inflated_pieces(inflate, data):
+            total += len(piece)
+            if total > most:
+                break
+    except zlib.error:
+        pass
+    return total
+
+
+def _png_bytes(header: bytes) -> int:
+    """Most bytes of the pixels of a PNG, with the filter bytes of interlaced ones."""
+    if len(header) < 13:
+        return 0
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    row = (width * PNG_SAMPLES.get(header[9], 4) * header[8] + 7) // 8
+    # Seven passes of an interlaced image have fewer than 2 rows for each of its rows, and each may end within a byte.
+    return SLACK + ((row + 1) * height if not header[12] else row * height + 2 * 7 * (height + 7))
