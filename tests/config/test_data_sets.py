@@ -4,7 +4,7 @@ import pytest
 
 from configurations import completed, written
 from retinaflow.config.loading import load
-from retinaflow.config.lookups import data_key, data_sets, patient_group, scored_sets, training_sets
+from retinaflow.config.lookups import data_key, data_sets, eye_models, patient_group, scored_sets, training_sets
 from retinaflow.config.models import Models
 from retinaflow.errors import RetinaflowError
 
@@ -98,3 +98,54 @@ def test_both_eyes_of_any_training_set_count(tmp_path):
     sets = {name: {"images": "x", "labels": str(tmp_path / f"{name}.csv")} for name in "ab"}
     assert Models.of(completed(written(data={"train": sets}))).eye_kinds == ("eye_average", "eye_stacking")
     assert Models.of(completed(written(data={"train": {"a": sets["a"]}}))).eye_kinds == ()
+
+
+def test_both_eyes_of_the_columns_or_paths_count(tmp_path):
+    (tmp_path / "columns.csv").write_text("image,level,patient,eye\na,0,1,OD\nb,0,1,OS\n")
+    (tmp_path / "one.csv").write_text("image,level,patient,eye\na,0,1,OD\nb,0,2,OS\n")
+    (tmp_path / "paths.csv").write_text("image,level\nP0/OD.jpg,0\nP0/OS.jpg,0\nP1/OD.jpg,0\nP1/OS.jpg,0\n")
+    columns = {"patient_column": "patient", "eye_column": "eye"}
+    pattern = {"patient_pattern": "(?P<patient>.+)/(?P<eye>OD|OS)"}
+    for name, options, kinds in (
+        ("columns", columns, ["average", "stacking"]),
+        ("one", columns, []),
+        ("paths", pattern, ["average", "stacking"]),
+    ):
+        one = {"images": "x", "labels": str(tmp_path / f"{name}.csv"), **options}
+        assert eye_models(completed(written(data={"train": {"a": one}}))) == kinds
+
+
+def test_eye_column_allows_models_of_both_eyes():
+    one = {**ONE, "patient_pattern": "(?P<patient>.+)", "patient_column": "p", "eye_column": "e"}
+    values = written(data={"train": one}, models={"VGG16": {}}, eyes={"models": ["average"]})
+    assert load(values).eyes.models == ["average"]
+
+
+def test_grade_map_may_have_numbers():
+    merged = {**ONE, "grade_map": {"referable": [2, 3, 4], "not_referable": [0, 1]}}
+    renamed = {**OTHER, "grade_map": {0: 0, "R1": "referable"}}
+    values = configuration({"a": merged, "b": renamed}, grade_names=["not_referable", "referable"])
+    full = load({**values, "score": {"referable_grade": 1}})
+    maps = {name: source.grade_map for name, source in data_sets(full).items()}
+    assert maps == {
+        "train-a": {"referable": ["2", "3", "4"], "not_referable": ["0", "1"]},
+        "train-b": {"0": "0", "R1": "referable"},
+    }
+    assert load(full.model_dump()) == full
+
+
+@pytest.mark.parametrize(
+    ("grade_map", "expected"),
+    [
+        ({"R0": 5}, "data.train.a.grade_map: '5' is no grade; expected 0 to 4 or one of no_dr, mild"),
+        ({"mild": [1, 2], "severe": [2]}, "data.train.a.grade_map: '2' has two grades"),
+        ({"mild": []}, "data.train.a.grade_map.mild"),
+        ({False: 0}, "data.train.a.grade_map.False: YAML reads this key as bool"),
+        ({1.5: 0}, "data.train.a.grade_map.1.5: YAML reads this key as float"),
+        ({"a": {"b": 1}}, "data.train.a.grade_map.a"),
+        ([1, 2], "data.train.a.grade_map"),
+        ({}, "data.train.a.grade_map"),
+    ],
+)
+def test_mistake_in_a_grade_map_is_named(grade_map, expected):
+    assert expected in message({"a": {**ONE, "grade_map": grade_map}})

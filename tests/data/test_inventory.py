@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -590,3 +591,133 @@ def test_patients_of_a_group_have_its_name_first(setup: Setup) -> None:
     setup.add("other.jpeg")
     setup.take(("1_left", "0"), ("other", "1"), patient_group="eyepacs")
     assert {row["patient"] for row in setup.rows().values()} == {"eyepacs/1", "eyepacs/other"}
+
+
+def table(setup: Setup, text: str, **columns: str) -> list[LabelRow]:
+    path = setup.folder.parent / "labels.csv"
+    path.write_text(text)
+    return read_labels(str(path), "image", "level", **columns)
+
+
+def test_patient_and_eye_of_the_table_replace_those_of_the_name(setup: Setup) -> None:
+    for name in ("img1", "img2", "5_left"):
+        setup.add(f"{name}.jpg")
+    rows = table(
+        setup,
+        "image,level,patient,eye\nimg1,0,7,1\nimg2.jpg,1,7,2\n5_left,2,8,\n",
+        patient_column="patient",
+        eye_column="eye",
+    )
+    setup.take(labels=rows, patient_group="brset")
+    found = {row["image"]: (row["patient"], row["eye"]) for row in setup.rows().values()}
+    assert found == {
+        "img1": ("brset/7", "right"),
+        "img2": ("brset/7", "left"),
+        "5_left": ("brset/8", "left"),
+    }
+
+
+def test_rows_of_different_patients_disagree(setup: Setup) -> None:
+    setup.add("a.jpg")
+    setup.take(labels=[LabelRow("a", "0", 2, "1"), LabelRow("a", "0", 3, "2")])
+    assert setup.listed() == [("a.jpg", "a", "duplicate_label")]
+    assert setup.found("duplicate_label") == ["level '0', '0' in rows 2, 3, of different patients or eyes"]
+
+
+PATHS = "image,level\n" + "".join(f"P{n}/OD.jpg,{n}\nP{n}/OS.jpg,{n}\n" for n in range(3))
+
+
+@pytest.mark.parametrize("above", ["", "images/", "data/images/"])
+def test_images_of_one_name_match_by_relative_path(setup: Setup, above: str) -> None:
+    for number in range(3):
+        for eye in ("OD", "OS"):
+            setup.add(f"{above}P{number}/{eye}.JPG")
+    setup.take(labels=table(setup, PATHS), patient_pattern="(?P<patient>[^/]+)/(?P<eye>OD|OS)")
+    found = {row["image"]: (row["grade"], row["patient"], row["eye"]) for row in setup.rows().values()}
+    assert found == {f"P{n}/{eye}": (str(n), f"P{n}", eye) for n in range(3) for eye in ("OD", "OS")}
+    assert setup.listed() == []
+
+
+def test_table_may_have_more_folders_than_the_disk(setup: Setup) -> None:
+    for number in range(2):
+        setup.add(f"P{number}/OD.jpg")
+    name = setup.folder.name
+    setup.take(labels=table(setup, f"image,level\n{name}/P0/OD.jpg,0\n{name}/P1/OD.jpg,1\n"))
+    assert {row["image"]: row["grade"] for row in setup.rows().values()} == {f"{name}/P0/OD": "0", f"{name}/P1/OD": "1"}
+
+
+def test_only_one_of_the_images_of_one_name_is_there(setup: Setup) -> None:
+    setup.add("P1/OD.jpg")
+    setup.take(labels=table(setup, PATHS))
+    assert [(row["image"], row["grade"]) for row in setup.rows().values()] == [("P1/OD", "1")]
+    assert {kind for _, _, kind in setup.listed()} == {"no_image"}
+
+
+def test_image_of_a_name_without_a_row_has_no_label(setup: Setup) -> None:
+    setup.add("P0/OD.jpg")
+    setup.add("P9/OD.jpg")
+    setup.take(labels=table(setup, "image,level\nP0/OD.jpg,1\n"))
+    assert {row["image"]: row["grade"] for row in setup.rows().values()} == {"P0/OD": "1", "P9/OD": ""}
+    assert [(image, kind) for _, image, kind in setup.listed()] == [("P9/OD", "no_label")]
+
+
+def test_copies_below_another_folder_stay_duplicates(setup: Setup) -> None:
+    setup.add("P0/OD.jpg")
+    setup.add("old/P0/OD.jpg")
+    setup.take(labels=table(setup, PATHS), exclude=[])
+    assert [kind for _, _, kind in setup.listed()][:2] == ["duplicate_image"] * 2
+
+
+def test_folders_of_the_table_are_ignored_where_names_differ(setup: Setup) -> None:
+    setup.add("elsewhere/10_left.jpg")
+    setup.take(labels=table(setup, "image,level\ntrain/10_left.jpeg,3\n"))
+    assert [(row["image"], row["grade"]) for row in setup.rows().values()] == [("10_left", "3")]
+
+
+@pytest.mark.parametrize(("file", "row"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_accents_match_in_any_unicode_form(setup: Setup, file: str, row: str) -> None:
+    name = "M\u00fcller_left"
+    setup.add(f"{unicodedata.normalize(file, name)}.jpg")
+    setup.take((unicodedata.normalize(row, name), "2"))
+    assert [(found["grade"], found["patient"]) for found in setup.rows().values()] == [("2", "M\u00fcller")]
+    assert setup.listed() == []
+
+
+def test_two_files_of_one_name_in_two_unicode_forms_are_duplicates(setup: Setup) -> None:
+    for form in ("NFC", "NFD"):
+        setup.add(f"{unicodedata.normalize(form, 'é')}.jpg")
+    setup.take(("é", "0"))
+    assert [kind for _, _, kind in setup.listed()] == ["duplicate_image"] * 2
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "difference"),
+    [
+        ("IMG1", "img1", "case"),
+        ("img0001", "img1", "leading zeros"),
+        ("IMG01", "img1", "case and leading zeros"),
+        ("img1", "img001", "leading zeros"),
+    ],
+)
+def test_names_that_almost_match_get_a_hint(setup: Setup, file: str, row: str, difference: str) -> None:
+    setup.add(f"{file}.jpg")
+    setup.take((row, "0"))
+    (unlabelled,), (missing,) = setup.found("no_label"), setup.found("no_image")
+    assert unlabelled == f"no row in the label table; its row of {row!r} differs in {difference}"
+    assert missing == f"level '0' in row 2; the image {file!r} differs in {difference}"
+
+
+@pytest.mark.parametrize(("file", "row"), [("img10", "img1"), ("a1", "b1"), ("img100", "img10")])
+def test_other_names_get_no_hint(setup: Setup, file: str, row: str) -> None:
+    setup.add(f"{file}.jpg")
+    setup.take((row, "0"))
+    assert setup.found("no_label") == ["no row in the label table"]
+
+
+def test_grade_map_decides_the_grades(setup: Setup) -> None:
+    for name in "abc":
+        setup.add(f"{name}.jpg")
+    names = {"grade_names": ["no", "yes"], "grade_map": {"yes": ["2", "3", "4"], "no": ["0", "1"]}}
+    setup.take(("a", "1"), ("b", "3.0"), ("c", "5"), **names)
+    assert [row["grade"] for row in setup.rows().values()] == ["0", "1", ""]
+    assert setup.found("bad_grade") == ["level '5' in row 4, expected a value of grade_map"]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import mutated
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, parse_grade, read_labels
+from retinaflow.data.grade_texts import grade_parser, map_faults, parse_grade
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, read_labels
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import TABLE_BYTES
 
@@ -228,7 +229,7 @@ def test_any_content_is_read_or_a_clear_error(tmp_path_factory: pytest.TempPathF
         ("2.5", None),
         ("2.", None),
         ("", None),
-        ("Mild", None),
+        ("Mild", 1),
         ("nan", None),
         ("1e0", None),
         ("²", None),
@@ -244,6 +245,112 @@ def test_grade_names_that_are_other_numbers_are_only_names() -> None:
     grades = ["1", "2", "3"]
     assert [parse_grade(text, grades) for text in ("1", "3", "0", "2.0")] == [0, 2, None, None]
     assert [parse_grade(text, ["0", "1", "2"]) for text in ("1", "2.0", "3")] == [1, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ("No_DR", 0),
+        ("No DR", 0),
+        ("NO-DR", 0),
+        ("nodr", 0),
+        ("Mild", 1),
+        ("Mild DR", 1),
+        ("moderate NPDR", 2),
+        ("Severe", 3),
+        ("Proliferate_DR", 4),
+        ("PROLIFERATIVE", 4),
+        ("PDR", 4),
+        ("no", None),
+        ("DR", None),
+        ("mild moderate", None),
+        ("mild1", None),
+    ],
+)
+def test_names_of_grades_match_in_any_spelling(text: str, grade: int | None) -> None:
+    assert parse_grade(text, ["no_dr", "mild", "moderate", "severe", "proliferative"]) == grade
+
+
+def test_name_that_fits_two_grades_is_no_grade() -> None:
+    assert parse_grade("A B", ["a_b", "a-b"]) is None
+    assert parse_grade("a-b", ["a_b", "a-b"]) == 1
+    assert parse_grade("-1", ["0", "1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("grade_map", "grades"),
+    [
+        (
+            {"referable": ["2", "3", "4"], "not_referable": ["0", "1"]},
+            {"0": 0, "1": 0, "2": 1, "3.0": 1, " 4 ": 1, "5": None, "": None, "referable": None},
+        ),
+        ({"R0": "0", "R1": "referable"}, {"R0": 0, "r1": 1, "R-1": 1, "R2": None, "0": None}),
+        ({"R0": "0", "1": ["R1", "Proliferate DR"]}, {"r0": 0, "R1": 1, "proliferate_dr": 1, "1": None}),
+        ({"-1": "0", "1": "1"}, {"-1": 0, "1": 1}),
+    ],
+)
+def test_grade_map_replaces_numbers_and_names(grade_map: dict, grades: dict[str, int | None]) -> None:
+    parse = grade_parser(["not_referable", "referable"], grade_map)
+    assert {text: parse(text) for text in grades} == grades
+
+
+def test_faults_of_a_grade_map_are_named() -> None:
+    names = ["a", "b"]
+    assert not list(map_faults({"x": "0", "b": ["y", "Y "]}, names))
+    assert list(map_faults({"x": "2"}, names)) == ["'2' is no grade; expected 0 to 1 or one of a, b"]
+    assert list(map_faults({"a": ["1"], "b": ["1.0"]}, names)) == ["'1.0' has two grades; leave one of them"]
+
+
+@pytest.mark.parametrize("header", ["image,level", "image,level ", "Image , LEVEL"])
+@pytest.mark.parametrize("columns", [("image", "level"), (" image", "level "), ("IMAGE ", "Level")])
+def test_columns_match_without_blanks_and_case(tmp_path: Path, header: str, columns: tuple[str, str]) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n10_left,0\n10_right,4\n")
+    assert read_labels(str(tmp_path / "a.csv"), *columns) == TWO
+
+
+def test_several_columns_that_match_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,level , level\na,0,1\n")
+    with pytest.raises(RetinaflowError, match="each once"):
+        read_labels(str(tmp_path / "a.csv"), "image", "level")
+
+
+BRSET = "image_id,patient_id,camera,exam_eye,DR_ICDR\n"
+BRSET_COLUMNS = {"patient_column": "patient_id", "eye_column": "exam_eye"}
+
+
+@pytest.mark.parametrize(
+    ("text", "eye"),
+    [
+        *((text, "left") for text in ("left", "LEFT", "L", "os", "OS", "2", "2.0", " l ")),
+        *((text, "right") for text in ("right", "Right", "r", "OD", "od", "1", "1.0")),
+        ("", ""),
+    ],
+)
+def test_patient_and_eye_are_read_from_columns(tmp_path: Path, text: str, eye: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{BRSET}img1,7,Canon,{text},3\n")
+    rows = read_labels(str(tmp_path / "a.csv"), "image_id", "DR_ICDR", **BRSET_COLUMNS)
+    assert rows == [LabelRow("img1", "3", 2, "7", eye)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("img2,8,Canon,OU,1", "row 3 has 'OU' as the eye"),
+        ("img2,8,Canon,3,1", "row 3 has '3' as the eye"),
+        ("img2,8,Canon,0,1", "row 3 has '0' as the eye"),
+        ("img2, ,Canon,1,1", "row 3 names no patient"),
+    ],
+)
+def test_unknown_eye_or_patient_is_an_error_of_its_row(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{BRSET}img1,7,Canon,1,3\n{row}\n")
+    with pytest.raises(RetinaflowError, match=message):
+        read_labels(str(tmp_path / "a.csv"), "image_id", "DR_ICDR", **BRSET_COLUMNS)
+
+
+def test_patient_numbers_have_one_form(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,level,patient\na,0,12.0\nb,0,12\nc,0,012\nd,0,P1.0\n")
+    rows = read_labels(str(tmp_path / "a.csv"), "image", "level", patient_column="patient")
+    assert [row.patient for row in rows] == ["12", "12", "012", "P1.0"]
 
 
 @pytest.mark.real

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from examples import Tables, tables
-from retinaflow.data.inventory import PROBLEM_COLUMNS
-from retinaflow.data.preflight import SOLUTIONS, preflight
+from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
+from retinaflow.data.preflight import SOLUTIONS, patient_notices, preflight
 from retinaflow.data.problem_policy import NOTES
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
-from retinaflow.storage.tables import read_table
+from retinaflow.storage.tables import read_table, write_table
 
 
 def run(folder: Path, data_sets: dict[str, Tables], exclude_limit: float = 1.0, **on_problem: str) -> str:
@@ -85,3 +85,44 @@ def test_names_that_are_not_utf8_are_shown(tmp_path: Path) -> None:
     assert r"- 'caf\udce9.jpeg': found 0" in run(
         tmp_path, {"train": tables(tmp_path, ("empty", "caf\udce9.jpeg"), good=1)}
     )
+
+
+def images(folder: Path, data_set: str, *rows: tuple[str, str]) -> Tables:
+    """Inventory of images that are given as (image, patient)."""
+    found = tables(folder, data_set=data_set)
+    filled = [{**dict.fromkeys(INVENTORY_COLUMNS, ""), "image": image, "patient": patient} for image, patient in rows]
+    write_table(found[0], INVENTORY_COLUMNS, filled)
+    return found
+
+
+DEFAULT = "(?P<patient>.+)_(?P<eye>left|right)"
+
+
+@pytest.mark.parametrize(
+    ("rows", "pattern", "noticed"),
+    [
+        ([("img1", "img1"), ("img2", "img2")], DEFAULT, True),
+        ([("img1", "img1"), ("2_left", "2")], DEFAULT, False),
+        ([("img1", "img1")], "(?P<patient>.+)", False),
+        ([("img1", "7"), ("img2", "7")], DEFAULT, False),
+        ([], DEFAULT, False),
+    ],
+)
+def test_pattern_that_matches_no_name_is_noticed(
+    tmp_path: Path, rows: list[tuple[str, str]], pattern: str, noticed: bool
+) -> None:
+    notices = patient_notices("test", images(tmp_path, "test", *rows)[0], {"test": pattern, "train": DEFAULT})
+    assert len(notices) == noticed
+    if noticed:
+        assert "test: NO PATIENTS. The pattern" in notices[0]
+        assert "matches none of the 2 image names, such as 'img1'" in notices[0]
+
+
+def test_notice_names_the_data_set_of_a_joined_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = images(tmp_path, "train", ("a/1_left", "a/1"), ("b/img1", "b/img1"))
+    run_options = {"patient_patterns": {"train-a": DEFAULT, "train-b": DEFAULT}, "exclude_limit": 1.0}
+    table, summary = tmp_path / "problems.csv", tmp_path / "problems.md"
+    preflight({"train": found}, ProblemSettings(), table=table, summary=summary, **run_options)
+    assert "**train-b: NO PATIENTS." in summary.read_text()
+    assert "train-a" not in summary.read_text()
+    assert [record.getMessage()[:7] for record in caplog.records if record.levelname == "WARNING"] == ["train-b"]

@@ -297,7 +297,8 @@ def test_predicted_and_argmax_grades_have_own_metrics() -> None:
 
 
 def test_fellow_eye_by_hand() -> None:
-    # a: 0 and 1; b: 2 and 2; the rest has no fellow eye: one eye, an eye twice, an unknown eye, and one of three.
+    # a: 0 and 1; b: 2 and 2; f: two images of the left eye, 0 and 2, and one of the right, 2. The rest has no fellow
+    # eye: one eye, an eye twice, and an unknown eye.
     images = [
         ("a", "left", 0),
         ("b", "right", 2),
@@ -314,9 +315,20 @@ def test_fellow_eye_by_hand() -> None:
     ]
     patients, eyes, actual = (list(values) for values in zip(*images, strict=True))
     other = graded(actual, actual, 3, patients=patients, eyes=eyes)["fellow_eye"]
-    # Grades 0, 1, 2, 2 and predictions 1, 0, 2, 2: observed 2, expected (1 + 8 + 1 + 2 + 8 + 2) / 4 = 5.5.
-    # 1 - 2 / 5.5.
-    assert other == {"images": 4, "accuracy": 0.5, "quadratic_weighted_kappa": pytest.approx(7 / 11)}
+    # Grades 0, 1, 2, 2, 0, 2, 2. Predictions 1, 0, 2, 2, 2, 2, 2, since an eye has the grade of its worst image.
+    # Observed 1 + 1 + 4 = 6. Expected (2 * (1 + 4 * 5) + 1 * (1 + 5) + 4 * (4 + 1)) / 7 = 68 / 7.
+    assert other == {
+        "images": 7,
+        "accuracy": pytest.approx(4 / 7),
+        "quadratic_weighted_kappa": pytest.approx(1 - 6 * 7 / 68),
+    }
+
+
+def test_two_images_of_each_eye_have_a_fellow_eye() -> None:
+    patients, eyes = ["a"] * 4 + ["b"] * 4, ["left", "left", "right", "right"] * 2
+    actual = [0, 0, 1, 1, 2, 2, 2, 2]
+    other = graded(actual, actual, 3, patients=patients, eyes=eyes)["fellow_eye"]
+    assert (other["images"], other["accuracy"]) == (8, 0.5)
 
 
 def test_fellow_eye_is_null_without_pairs() -> None:

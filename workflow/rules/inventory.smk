@@ -72,8 +72,8 @@ rule inventory:
         labels=label_table,
         label_digest=label_digest,
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
-        image_column=lambda wildcards: DATA_SETS[wildcards.data_set].image_column,
-        grade_column=lambda wildcards: DATA_SETS[wildcards.data_set].grade_column,
+        columns=lambda wildcards: lookups.label_columns(DATA_SETS[wildcards.data_set]),
+        grade_map=lambda wildcards: DATA_SETS[wildcards.data_set].grade_map,
         grade_names=GRADE_NAMES,
         patient_pattern=lambda wildcards: DATA_SETS[wildcards.data_set].patient_pattern,
         patient_group=lambda wildcards: lookups.patient_group(CONFIG, wildcards.data_set),
@@ -127,6 +127,9 @@ rule check_problems:
     params:
         code=code_of("preflight.py"),
         data_sets=INVENTORIES,
+        patient_patterns={
+            name: source.patient_pattern for name, source in DATA_SETS.items() if not source.patient_column
+        },
         on_problem=CONFIG.data.on_problem.model_dump(),
         exclude_limit=CONFIG.data.exclude_limit,
     script:

@@ -28,8 +28,9 @@ with job_log(snakemake.log[0]):
         InventoryJob(
             data_set=data_set,
             folders=[Path(folder) for folder in params.folders],
-            labels=read_labels(params.labels, params.image_column, params.grade_column),
+            labels=read_labels(params.labels, **params.columns),
             grade_names=params.grade_names,
+            grade_map=params.grade_map,
             patient_pattern=params.patient_pattern,
             patient_group=params.patient_group,
             exclude=params.exclude,

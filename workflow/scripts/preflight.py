@@ -14,6 +14,7 @@ with job_log(snakemake.log[0]):
         dict(zip(snakemake.params.data_sets, tables, strict=True)),
         ProblemSettings.model_validate(snakemake.params.on_problem),
         exclude_limit=snakemake.params.exclude_limit,
+        patient_patterns=snakemake.params.patient_patterns,
         table=Path(snakemake.log.table),
         summary=Path(snakemake.log.summary),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
+from retinaflow.data.grade_texts import map_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
 from retinaflow.settings.data import DataSetSettings, DataSettings
@@ -79,6 +80,9 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
         own = source.grade_column != data.grade_column or source.image_column != data.image_column
         where = key if own else "data"
         yield f"{where}.grade_column: {source.grade_column!r} is {where}.image_column, too; expected another column"
+    if source.grade_map:
+        where = key if source.grade_map != data.grade_map else "data"
+        yield from (f"{where}.grade_map: {fault}" for fault in map_faults(source.grade_map, data.grade_names))
 
 
 def _sharing_problems(config: Configuration) -> Iterable[str]:
@@ -104,11 +108,14 @@ def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
 
 
 def _eye_problems(config: Configuration) -> Iterable[str]:
-    patterns = [str(source.patient_pattern) for source in data_sets(config).values()]
-    if not any("eye" in re.compile(pattern).groupindex for pattern in patterns):
+    sources = data_sets(config).values()
+    patterns = [str(source.patient_pattern) for source in sources]
+    if not any(source.eye_column for source in sources) and not any(
+        "eye" in re.compile(pattern).groupindex for pattern in patterns
+    ):
         yield (
             f"eyes.models: data.patient_pattern, {patterns[0]!r}, has no group (?P<eye>...) for the "
-            "eye; add it, or set eyes.models to []"
+            "eye; add it, or set data.eye_column, or set eyes.models to []"
         )
 
 

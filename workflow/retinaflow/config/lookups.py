@@ -1,9 +1,10 @@
 """Facts that follow from a configuration: data sets, splits, models, numbers of images and shards."""
 
 import math
-import re
+from typing import Any
 
-from retinaflow.data.labels import LabelRow, read_labels
+from retinaflow.data.labels import LabelRow, name_parser, read_labels
+from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings
 from retinaflow.settings.root import Configuration
@@ -11,7 +12,7 @@ from retinaflow.settings.root import Configuration
 ENSEMBLE = "ensemble"  # the mean of several networks
 
 
-OWN_COLUMNS = ("image_column", "grade_column", "patient_pattern")
+OWN_COLUMNS = ("image_column", "grade_column", "patient_pattern", "patient_column", "eye_column", "grade_map")
 
 
 def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
@@ -112,13 +113,13 @@ def eye_models(config: Configuration) -> list[str]:
 
 
 def _has_both_eyes(source: DataSetSettings) -> bool:
-    pattern = re.compile(str(source.patient_pattern), re.DOTALL)
-    if "eye" not in pattern.groupindex:
-        return False
+    parse_name = name_parser(str(source.patient_pattern))
     eyes: dict[str, str] = {}
-    for label in _read_labels(source):
-        match = pattern.fullmatch(label.image)
-        if match and match["eye"] and eyes.setdefault(match["patient"], match["eye"]) != match["eye"]:
+    labels = label_rows(source)
+    for label in with_paths(labels) if needs_paths(labels) else labels:
+        patient, eye = parse_name(label.image)
+        patient, eye = label.patient or patient, label.eye or eye
+        if eye and eyes.setdefault(patient, eye) != eye:
             return True
     return False
 
@@ -148,11 +149,18 @@ def image_counts(config: Configuration) -> dict[str, float]:
 def _labels(config: Configuration, data_set: str) -> int:
     if config.demo:
         return 2 * {"train": config.demo.train_patients, "test": config.demo.test_patients}[data_set]
-    return len(_read_labels(data_sets(config)[data_set]))
+    return len(label_rows(data_sets(config)[data_set]))
 
 
-def _read_labels(source: DataSetSettings) -> list[LabelRow]:
-    return read_labels(source.labels, str(source.image_column), str(source.grade_column))
+def label_rows(source: DataSetSettings) -> list[LabelRow]:
+    """Rows of the label table of a data set, as ``data_sets`` describes it."""
+    return read_labels(source.labels, **label_columns(source))
+
+
+def label_columns(source: DataSetSettings) -> dict[str, Any]:
+    """Names of the columns that ``read_labels`` takes."""
+    names = ("image_column", "grade_column", "patient_column", "eye_column")
+    return {name: getattr(source, name) for name in names}
 
 
 def shard_counts(config: Configuration) -> dict[str, int]:

@@ -12,9 +12,11 @@ import pandas as pd
 
 from retinaflow.data.dicom import MISSING
 from retinaflow.data.frames import parse_numbers, read_frame, write_frame
+from retinaflow.data.grade_texts import GradeMap, grade_parser
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
-from retinaflow.data.labels import LabelRow, image_name, name_parser, parse_grade
+from retinaflow.data.labels import LabelRow, image_name, name_parser
+from retinaflow.data.matching import composed, match_names, name_difference, near_names
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import files_below
 
@@ -47,11 +49,18 @@ class Label(NamedTuple):
         grade: The grade as text, empty if there is a problem.
         problem: Kind of the problem, or empty.
         found: Content of the label table.
+        patient: The patient, empty if the table has none.
+        eye: The eye, empty if the table has none.
     """
 
     grade: str
     problem: str
     found: str
+    patient: str
+    eye: str
+
+
+UNLABELLED = Label("", "", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ class InventoryJob:
     Args:
         data_set: Name of the data set: ``train`` or ``test``, or ``train-NAME`` or ``test-NAME`` of several.
         folders: Folders of images. Their subfolders are searched, too.
-        labels: Rows of the label table. Files and labels match by image name; case counts.
+        labels: Rows of the label table. Files and labels match by image name; case counts. A patient or eye in a row
+            replaces that of the name.
         grade_names: Names of the grades, in their order.
         patient_pattern: Regular expression for image names, as ``labels.name_parser`` takes it.
         exclude: Names of images to leave out.
@@ -75,6 +85,7 @@ class InventoryJob:
         threads: Number of threads that read.
         patient_group: Name that patients have before their own, as in ``eyepacs/17``, so that patients of other data
             sets differ. Empty for none.
+        grade_map: Grades of the values in the label table, see ``grade_texts.grade_parser``.
     """
 
     data_set: str
@@ -91,6 +102,7 @@ class InventoryJob:
     code: str
     threads: int = 1
     patient_group: str = ""
+    grade_map: GradeMap | None = None
 
 
 def take_inventory(job: InventoryJob) -> InventoryReport:
@@ -112,8 +124,8 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
             table is written.
     """
     parse_name = name_parser(job.patient_pattern)
-    paths, other_files = _find_images(job.data_set, job.folders)
-    labels, repeated = _check_labels(job.labels, job.grade_names)
+    paths, rows, other_files = _find_images(job)
+    labels, repeated = _check_labels(rows, job)
     excluded = _excluded_images(job.data_set, job.exclude, known={*paths.values(), *labels})
     headers = read_headers(list(paths), job.megapixels, cache=job.cache, code=job.code, threads=job.threads)
     _check_dicom(job.data_set, paths, headers)
@@ -129,9 +141,7 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
         problems |= _find_leaks(_without(images, problems), train)
     images["problem"] = pd.Series([problems.get(path, ("", ""))[0] for path in paths], dtype=object)
 
-    listed = [(image, path, *problems[path]) for path, image in paths.items() if path in problems]
-    for image in sorted(labels.keys() - set(paths.values())):
-        listed.append((image, "", *(("excluded", NAMED) if image in excluded else ("no_image", labels[image].found))))
+    listed = _list_problems(paths, problems, labels=labels, excluded=excluded)
     listed += [(image, "", "repeated_label", found) for image, found in repeated.items()]
     for (path, image), header in zip(paths.items(), headers, strict=True):
         if header.note and path not in problems:
@@ -179,20 +189,20 @@ def _without(images: pd.DataFrame, problems: Mapping[str, Problem]) -> pd.DataFr
     return images[~images["path"].isin(problems.keys())]
 
 
-def _find_images(data_set: str, folders: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the name of each image by its path, in the order of the names, and why each other file is none."""
+def _find_images(job: InventoryJob) -> tuple[dict[str, str], list[LabelRow], dict[str, str]]:
+    """Return the name of each image by its path, in their order, the labels, and why each other file is none."""
     # A dictionary, because one folder may be inside another.
-    paths = {entry.path: name for folder in folders for name, entry in files_below(str(folder))}
+    paths = {entry.path: name for folder in job.folders for name, entry in files_below(str(folder))}
     others = {path: other_file(name) for path, name in sorted(paths.items()) if not _is_image(name, path)}
-    found = [(image_name(Path(path).name), path) for path in paths if path not in others]
-    images = {path: image for image, path in sorted(found)}
-    if not images:
+    relative = {path: image_name(name) for path, name in paths.items() if path not in others}
+    if not relative:
         raise RetinaflowError(
-            f"{data_set}: no image in {', '.join(map(str, folders))} among {len(paths)} files "
+            f"{job.data_set}: no image in {', '.join(map(str, job.folders))} among {len(paths)} files "
             f"({counts_by_extension(paths)}). Expected files that end in {', '.join(IMAGE_EXTENSIONS)}, or DICOM files "
             "without an extension: correct the folder in the configuration."
         )
-    return images, others
+    names, labels = match_names({path: image_name(Path(path).name) for path in relative}, relative, job.labels)
+    return dict(sorted(names.items(), key=lambda item: item[::-1])), labels, others
 
 
 def _is_image(name: str, path: str) -> bool:
@@ -210,6 +220,32 @@ def _check_dicom(data_set: str, paths: Iterable[str], headers: Sequence[Header])
         log.warning(message, data_set, len(patients))
 
 
+def _list_problems(
+    paths: Mapping[str, str],
+    problems: Mapping[str, Problem],
+    *,
+    labels: Mapping[str, Label],
+    excluded: Collection[str],
+) -> list[tuple[str, str, str, str]]:
+    """Return image, path, kind and description of the problems of images and of labels without an image."""
+    missing = labels.keys() - set(paths.values())
+    unlabelled = {image for image in paths.values() if image not in labels}
+    rows, files = near_names(unlabelled, missing), near_names(missing, unlabelled)
+    listed = []
+    for path, image in paths.items():
+        if path in problems:
+            kind, found = problems[path]
+            if kind == "no_label" and image in rows:
+                found += f"; its row of {rows[image]!r} differs in {name_difference(image, rows[image])}"
+            listed.append((image, path, kind, found))
+    for image in sorted(missing):
+        found = labels[image].found
+        if image in files:
+            found += f"; the image {files[image]!r} differs in {name_difference(image, files[image])}"
+        listed.append((image, "", *(("excluded", NAMED) if image in excluded else ("no_image", found))))
+    return listed
+
+
 def _join(
     paths: Mapping[str, str],
     headers: Sequence[Header],
@@ -220,12 +256,13 @@ def _join(
     """Return the table of images (``INVENTORY_COLUMNS``), with the column ``problem`` empty."""
     rows = []
     for (path, image), header in zip(paths.items(), headers, strict=True):
-        grade = labels[image].grade if image in labels else ""
+        label = labels.get(image, UNLABELLED)
+        patient, eye = parse_name(composed(image))
         file = (header.size, header.width, header.height, header.digest)
         quality = (header.focus, header.exposure, header.field, header.quality)
-        patient, eye = parse_name(image)
-        identity = (header.patient or patient, header.eye or eye)
-        rows.append((image, path, grade, *identity, *file, *quality, header.camera, ""))
+        # The label table counts first, then tags of the file, then its name.
+        identity = (composed(label.patient or header.patient) or patient, label.eye or header.eye or eye)
+        rows.append((image, path, label.grade, *identity, *file, *quality, header.camera, ""))
     return pd.DataFrame(rows, columns=INVENTORY_COLUMNS, dtype=object)
 
 
@@ -240,8 +277,10 @@ def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collecti
     return excluded
 
 
-def _check_labels(labels: Sequence[LabelRow], grade_names: Sequence[str]) -> tuple[dict[str, Label], dict[str, str]]:
+def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[str, Label], dict[str, str]]:
     """Return the label of each image, and a description of the rows of each image that has several equal labels."""
+    parse = grade_parser(job.grade_names, job.grade_map)
+    expected = "a value of grade_map" if job.grade_map else f"0 to {len(job.grade_names) - 1} or the name of a class"
     by_image: dict[str, list[LabelRow]] = defaultdict(list)
     for label in labels:
         by_image[label.image].append(label)
@@ -249,16 +288,18 @@ def _check_labels(labels: Sequence[LabelRow], grade_names: Sequence[str]) -> tup
     for image, rows in by_image.items():
         where = f"row{'s' if len(rows) > 1 else ''} {', '.join(str(label.row) for label in rows)}"
         found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {where}"
-        grades = {parse_grade(label.grade_text, grade_names) for label in rows}
-        grade = grades.pop()
-        if grades:
-            checked[image] = Label("", "duplicate_label", found)
+        meanings = {(parse(label.grade_text), label.patient, label.eye) for label in rows}
+        grade, patient, eye = meanings.pop()
+        if meanings:
+            others = {(patient, eye), *(meaning[1:] for meaning in meanings)}
+            if len(others) > 1:
+                found += ", of different patients or eyes"
+            checked[image] = Label("", "duplicate_label", found, patient, eye)
         elif grade is None:
-            expected = f"expected 0 to {len(grade_names) - 1} or the name of a class"
-            checked[image] = Label("", "bad_grade", f"{found}, {expected}")
+            checked[image] = Label("", "bad_grade", f"{found}, expected {expected}", patient, eye)
         else:
-            checked[image] = Label(str(grade), "", found)
-        if len(rows) > 1 and not grades:
+            checked[image] = Label(str(grade), "", found, patient, eye)
+        if len(rows) > 1 and not meanings:
             repeated[image] = found
     return checked, repeated
 
@@ -270,10 +311,10 @@ def _image_problems(
     same_name: dict[str, list[str]] = defaultdict(list)
     for path, image in paths.items():
         if image not in excluded:
-            same_name[image.casefold()].append(path)
+            same_name[composed(image).casefold()].append(path)
     problems = {}
     for (path, image), header in zip(paths.items(), headers, strict=True):
-        twins = [twin for twin in same_name[image.casefold()] if twin != path]
+        twins = [twin for twin in same_name[composed(image).casefold()] if twin != path]
         if image in excluded:
             problems[path] = ("excluded", NAMED)
         elif twins:

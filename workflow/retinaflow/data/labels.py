@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
 from retinaflow.errors import RetinaflowError
@@ -16,18 +16,36 @@ DRIVE = re.compile(r"\s*[A-Za-z]:")
 SHOWN = 10
 
 
-class LabelRow(NamedTuple):
+EYES = {
+    **dict.fromkeys(("left", "l", "os", "2"), "left"),
+    **dict.fromkeys(("right", "r", "od", "1"), "right"),
+}
+
+
+@dataclass(frozen=True)
+class LabelRow:
     """One row of a label table.
 
     Attributes:
         image: Name of the image.
         grade_text: Its grade as written.
         row: Number of the row. The header is row 1.
+        patient: Its patient, ``""`` if the table has no column of patients.
+        eye: ``left``, ``right``, or ``""`` if unknown.
+        folder: Folder that the table has before the name of the image, or ``""``.
     """
 
     image: str
     grade_text: str
     row: int
+    patient: str = ""
+    eye: str = ""
+    folder: str = field(default="", compare=False)
+
+    @property
+    def relative_path(self) -> str:
+        """Folder and name of the image."""
+        return f"{self.folder}/{self.image}" if self.folder else self.image
 
 
 def image_name(filename: str) -> str:
@@ -71,24 +89,45 @@ def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
     return parse
 
 
-def read_labels(path: str, image_column: str, grade_column: str) -> list[LabelRow]:
-    """Read image names and grades from a label table.
+def matches_none(pattern: str, images: Sequence[str]) -> bool:
+    """Return whether ``pattern`` matches no whole name of ``images``."""
+    compiled = re.compile(pattern, re.DOTALL)
+    return not any(map(compiled.fullmatch, images))
+
+
+def read_labels(
+    path: str,
+    image_column: str,
+    grade_column: str,
+    *,
+    patient_column: str | None = None,
+    eye_column: str | None = None,
+) -> list[LabelRow]:
+    """Read image names, grades, patients and eyes from a label table.
 
     The delimiter is a comma, semicolon or tab. The encoding is UTF-8, or UTF-16 with a byte order mark ("Unicode text"
-    in Excel). Other columns and blank rows are ignored. Grades stay text, for ``parse_grade``.
+    in Excel). Other columns and blank rows are ignored. Grades stay text, for ``grade_texts``.
 
     Args:
         path: The table, or ``x.zip`` with one inside.
         image_column: Column of the image names. The last component of a relative path names the image.
-        grade_column: Column of the grades. If no column has the exact name, upper and lower case count as equal.
+        grade_column: Column of the grades. If no column has the exact name, upper and lower case count as equal, and
+            blanks around the name do not count. This holds for all columns.
+        patient_column: Column of the patients, if there is one.
+        eye_column: Column of the eyes, if there is one.
 
     Raises:
         RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice. An image
-            name is missing, an absolute path or one that leads upwards.
+            name is missing, an absolute path or one that leads upwards. A patient is missing, or an eye is unknown.
     """
     text = _read_text(path)
     cure = "add it if the table has none, or set data.image_column and data.grade_column"
-    delimiter, width, (image, grade) = _columns(path, text, wanted=(image_column, grade_column), cure=cure)
+    if patient_column or eye_column:
+        cure += ", data.patient_column and data.eye_column"
+    named = [image_column, grade_column, *filter(None, (patient_column, eye_column))]
+    delimiter, width, (image, grade, *others) = _columns(path, text, wanted=named, cure=cure)
+    patient = others.pop(0) if patient_column else None
+    eye = others.pop(0) if eye_column else None
     labels = []
     for number, cells in _data_rows(path, text, delimiter):
         if len(cells) != width:
@@ -98,7 +137,10 @@ def read_labels(path: str, image_column: str, grade_column: str) -> list[LabelRo
                     "that contains the delimiter in quotes."
                 )
             cells += [""] * (width - len(cells))
-        labels.append(LabelRow(_checked_name(path, number, cells[image]), cells[grade].strip(), number))
+        folder, name = _checked_name(path, number, cells[image])
+        known = "" if patient is None else _checked_patient(path, number, cells[patient])
+        side = "" if eye is None else _checked_eye(path, number, cells[eye])
+        labels.append(LabelRow(name, cells[grade].strip(), number, known, side, folder=folder))
     if not labels:
         raise RetinaflowError(f"{path}: no row below the header, expected one for each image. Add them.")
     return labels
@@ -120,24 +162,6 @@ def read_paths(path: str) -> list[str]:
     else:
         paths = text.split("\n")
     return [path.strip() for path in paths if path.strip()]
-
-
-def parse_grade(text: str, grade_names: Sequence[str]) -> int | None:
-    """Return the grade 0 to k - 1 of ``text``, which is one of the k ``grade_names`` or a number (2, 2.0 or 2,0).
-
-    Returns:
-        The grade, or None for any other text. Also None for a number if one of the names is the number of another
-        grade: there, 1 could be name or number.
-    """
-    text = text.strip()
-    if text in grade_names:
-        return list(grade_names).index(text)
-    if any(name.isdecimal() and int(name) != grade for grade, name in enumerate(grade_names)):
-        return None
-    number = re.fullmatch(r"([0-9]{1,9})([.,]0+)?", text)
-    if number and int(number[1]) < len(grade_names):
-        return int(number[1])
-    return None
 
 
 def _read_text(path: str) -> str:
@@ -187,6 +211,7 @@ def _columns(path: str, text: str, *, wanted: Sequence[str], cure: str) -> tuple
 
 
 def _places(header: Sequence[str], column: str) -> list[int]:
+    column = column.strip()
     exact = [place for place, name in enumerate(header) if name == column]
     return exact or [place for place, name in enumerate(header) if name.casefold() == column.casefold()]
 
@@ -214,7 +239,8 @@ def _data_rows(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list
         ) from error
 
 
-def _checked_name(path: str, number: int, cell: str) -> str:
+def _checked_name(path: str, number: int, cell: str) -> tuple[str, str]:
+    """Folder and name of an image."""
     folders, _, filename = cell.strip().rpartition("/")
     name = image_name(filename)
     # A backslash separates folders on Windows and is part of a name elsewhere. The table does not show which.
@@ -224,4 +250,21 @@ def _checked_name(path: str, number: int, cell: str) -> str:
             f"{path}: row {number} names the image {cell[:80]!r}, expected an image name, with or without extension. "
             "A path must be relative, have / between folders and lead nowhere upwards. Correct the row."
         )
-    return name
+    return "/".join(folder for folder in folders.split("/") if folder not in ("", ".")), name
+
+
+def _checked_patient(path: str, number: int, cell: str) -> str:
+    if not cell.strip():
+        raise RetinaflowError(f"{path}: row {number} names no patient, expected one in each row. Correct the row.")
+    # Programs write whole numbers as 12.0 if another row of the column is empty.
+    return re.sub(r"^([0-9]+)[.]0$", r"\1", cell.strip())
+
+
+def _checked_eye(path: str, number: int, cell: str) -> str:
+    text = cell.strip().casefold().removesuffix(".0")
+    if text and text not in EYES:
+        raise RetinaflowError(
+            f"{path}: row {number} has {cell[:80]!r} as the eye. Expected left or right, L or R, OS or OD, or 1 for "
+            "right and 2 for left; empty if it is unknown. Correct the row, or set data.eye_column."
+        )
+    return EYES.get(text, "")

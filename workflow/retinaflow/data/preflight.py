@@ -1,13 +1,15 @@
 """Preflight: one table and one summary of the problems of all data sets, and one error if any must not be used."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from retinaflow.data.frames import write_frame
-from retinaflow.data.inventory import EXAMPLES
+from retinaflow.data.frames import read_frame, write_frame
+from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS
+from retinaflow.data.labels import matches_none
+from retinaflow.data.matching import composed
 from retinaflow.data.problem_policy import Check, check_data_set
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
@@ -45,6 +47,7 @@ def preflight(
     exclude_limit: float,
     table: Path,
     summary: Path,
+    patient_patterns: Mapping[str, str] | None = None,
 ) -> None:
     """Apply the problem policy to all data sets.
 
@@ -54,6 +57,8 @@ def preflight(
         exclude_limit: Largest share of images that may be excluded, and of labels without an image, 0 to 1.
         table: Output, all problems (``PROBLEM_COLUMNS`` and ``action``).
         summary: Output, Markdown with counts, some problems of each kind, and solutions. It is logged, too.
+        patient_patterns: Pattern of the image names of each data set whose label table has no column of patients. A
+            data set ``train-NAME`` is that part of the joined one, ``train``. There is a notice if no name matches.
 
     Raises:
         RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
@@ -64,7 +69,13 @@ def preflight(
         for name, tables in data_sets.items()
     }
     write_frame(table, pd.concat([check.problems for check in checks.values()]))
-    text = summarise(checks)
+    patterns = patient_patterns or {}
+    notices = [
+        line for name, (inventory, _) in data_sets.items() for line in patient_notices(name, inventory, patterns)
+    ]
+    for notice in notices:
+        log.warning("%s", notice)
+    text = summarise(checks, notices)
     with whole_file(summary) as part:
         part.write_text(text, **ENCODING)
     log.info("problems of the images and label tables:\n\n%s", text, extra={"screen": True})
@@ -77,14 +88,37 @@ def preflight(
         )
 
 
-def summarise(checks: Mapping[str, Check]) -> str:
-    """Write the Markdown summary: a table of the data sets, then the problems of each with some examples."""
+def patient_notices(data_set: str, inventory: Path, patterns: Mapping[str, str]) -> list[str]:
+    """Return a notice for each data set of an inventory in which no image has a known patient."""
+    images = read_frame(inventory, INVENTORY_COLUMNS)
+    notices = []
+    for name, pattern in patterns.items():
+        prefix = f"{name.partition('-')[2]}/" if name.startswith(f"{data_set}-") else ""
+        if name != data_set and not prefix:
+            continue
+        rows = images[images["image"].str.startswith(prefix)]
+        names = [composed(image.removeprefix(prefix)) for image in rows["image"]]
+        own = all(patient.endswith(image) for patient, image in zip(rows["patient"], names, strict=True))
+        if names and own and matches_none(pattern, names):
+            notices.append(
+                f"{name}: NO PATIENTS. The pattern {pattern!r} matches none of the {len(names)} image names, such as "
+                f"{names[0]!r}, so each image counts as a patient of its own. If patients have several images, both "
+                "sides of the split have them, and scores are too good: set patient_column or patient_pattern. If not, "
+                "set patient_pattern to '(?P<patient>.+)'."
+            )
+    return notices
+
+
+def summarise(checks: Mapping[str, Check], notices: Sequence[str] = ()) -> str:
+    """Write the Markdown summary: a table of the data sets, notices, then the problems of each with some examples."""
     lines = ["# Images and labels", ""]
     lines += ["| data set | images | usable | patients | may be used |", "|---|---|---|---|---|"]
     for name, check in checks.items():
         report = check.report
         answer = f"no: {'; '.join(reason.text for reason in check.reasons)}" if check.reasons else "yes"
         lines.append(f"| {name} | {report.images} | {report.usable} | {report.patients} | {answer} |")
+    for notice in notices:
+        lines += ["", f"**{notice}**"]
     for name, check in checks.items():
         if check.problems.empty:
             continue

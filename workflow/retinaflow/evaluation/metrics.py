@@ -208,15 +208,18 @@ def _baseline(actual: np.ndarray, grade_names: Sequence[str]) -> dict[str, Any]:
 def _fellow_eye(actual: np.ndarray, k: int, patients: Sequence[str], eyes: Sequence[str]) -> dict[str, Any]:
     images = defaultdict(list)
     for number, (patient, eye) in enumerate(zip(patients, eyes, strict=True)):
-        images[patient].append((eye, number))
-    # With several images of an eye, it is not clear which grade to use.
-    pairs = [
-        (first, second)
-        for (eye, first), (fellow, second) in (pair for pair in images.values() if len(pair) == 2)
-        if eye and fellow and eye != fellow
-    ]
-    own = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return {"images": own.size, **_agreement(actual[own.ravel()], actual[own[:, ::-1].ravel()], k)}
+        if eye:
+            images[patient].append((eye, number))
+    own, fellow_grades = [], []
+    for members in images.values():
+        if len({eye for eye, _ in members}) != 2:
+            continue
+        for eye, number in members:
+            own.append(number)
+            # The grade of an eye is that of its worst image.
+            fellow_grades.append(max(actual[other] for other_eye, other in members if other_eye != eye))
+    compared = actual[np.array(own, dtype=np.int64)], np.array(fellow_grades, dtype=actual.dtype)
+    return {"images": len(own), **_agreement(*compared, k)}
 
 
 def _calibration(actual: np.ndarray, probabilities: np.ndarray, uncalibrated: np.ndarray | None) -> dict[str, Any]:

@@ -12,6 +12,20 @@ GradeName = Annotated[str, Field(pattern=r"^(?!index[.]csv$)[A-Za-z0-9_][A-Za-z0
 Places = Annotated[list[Place], Field(min_length=1), Unique()]
 
 
+def _as_texts(value: Any) -> Any:
+    """A grade map with all numbers as text."""
+    if isinstance(value, Mapping):
+        return {_as_text(key): _as_texts(inner) for key, inner in value.items()}
+    return [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+GradeMap = Annotated[
+    dict[Text, Text | Annotated[list[Text], Field(min_length=1)]], Field(min_length=1), BeforeValidator(_as_texts)
+]
 DataSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
 
 
@@ -36,6 +50,12 @@ class DataSetSettings(Section):
     """Column of the label table with the grade. Without it, that of `data`."""
     patient_pattern: Pattern | None = None
     """Regular expression of the image names of this data set. Without it, that of `data`."""
+    patient_column: Text | None = None
+    """Column of the label table with the patient. Without it, that of `data`."""
+    eye_column: Text | None = None
+    """Column of the label table with the eye. Without it, that of `data`."""
+    grade_map: GradeMap | None = None
+    """Grades of the values in the label table. Without it, that of `data`."""
 
 
 def _form(value: Any) -> str:
@@ -115,6 +135,15 @@ class DataSettings(Section):
     patient_pattern: Pattern = "(?P<patient>.+)_(?P<eye>left|right)"
     """Regular expression that must match a whole image name. It has the group `patient` and may have the group `eye`.
     An image whose name does not match is a patient of its own."""
+    patient_column: Text | None = None
+    """Column of the label table with the patient. It replaces the patient of `patient_pattern`."""
+    eye_column: Text | None = None
+    """Column of the label table with the eye: left or right, L or R, OS or OD, or 1 for right and 2 for left. Case does
+    not count, and an empty value is an unknown eye. It replaces the eye of `patient_pattern`."""
+    grade_map: GradeMap | None = None
+    """Grades of the values in the label table. Each entry is a value with its grade (`{R0: 0, R1: mild}`), or a grade
+    with a list of its values (`{referable: [2, 3, 4], not_referable: [0, 1]}`). A grade is a number or one of
+    `grade_names`. A value that is not in the map is the problem `bad_grade`."""
     on_problem: ProblemSettings = ProblemSettings()
     """Policy for each kind of problem that the inventory finds: `error`, or `exclude` the image or label."""
     exclude_limit: Annotated[float, Field(ge=0, le=1)] = 0.05

@@ -1,0 +1,88 @@
+"""Grades as label tables have them: numbers, names in several spellings, and maps of other scales."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+# A value in the table and its grade, or a grade and its values in the table.
+GradeMap = Mapping[str, str | Sequence[str]]
+
+NUMBER = re.compile(r"([0-9]{1,9})([.,]0+)?")
+# Of "No_DR" and "Mild NPDR".
+DISEASE = re.compile("(np)?dr$")
+OTHER_WORDS = {"proliferate": "proliferative", "pdr": "proliferative"}
+
+
+def parse_grade(text: str, grade_names: Sequence[str]) -> int | None:
+    """Return the grade 0 to k - 1 of ``text``, which is one of the k ``grade_names`` or a number (2, 2.0 or 2,0).
+
+    Case, blanks, hyphens and underscores of a name are ignored, as are "DR" and "NPDR" at its end. "Proliferate" and
+    "PDR" are "proliferative".
+
+    Returns:
+        The grade, or None for any other text, or if several names fit. Also None for a number if one of the names is
+        the number of another grade: there, 1 could be name or number.
+    """
+    text = text.strip()
+    if text in grade_names:
+        return list(grade_names).index(text)
+    if re.search("[^\\W\\d_]", text):
+        return _named(text, grade_names)
+    if any(name.isdecimal() and int(name) != grade for grade, name in enumerate(grade_names)):
+        return None
+    number = NUMBER.fullmatch(text)
+    if number and int(number[1]) < len(grade_names):
+        return int(number[1])
+    return None
+
+
+def grade_parser(grade_names: Sequence[str], grade_map: GradeMap | None = None) -> Callable[[str], int | None]:
+    """Return a function that reads the grade of a value in a label table.
+
+    Args:
+        grade_names: Names of the grades.
+        grade_map: Grades of the values in the table. With it, other values have no grade. Values are compared like the
+            names of ``parse_grade``: 2 and 2.0 are one value, as are "R 0" and "r0".
+    """
+    if not grade_map:
+        return lambda text: parse_grade(text, grade_names)
+    grades = {_plain(value): parse_grade(grade, grade_names) for value, grade in map_entries(grade_map)}
+    return lambda text: grades.get(_plain(text))
+
+
+def map_entries(grade_map: GradeMap) -> Iterator[tuple[str, str]]:
+    """Yield each value in the table with its grade, a name or number."""
+    for key, value in grade_map.items():
+        if isinstance(value, str):
+            yield key, value
+        else:
+            yield from ((one, key) for one in value)
+
+
+def map_faults(grade_map: GradeMap, grade_names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a grade map."""
+    grades: dict[str, int | None] = {}
+    for value, name in map_entries(grade_map):
+        grade = parse_grade(name, grade_names)
+        if grade is None:
+            yield f"{name!r} is no grade; expected 0 to {len(grade_names) - 1} or one of {', '.join(grade_names)}"
+        elif grades.setdefault(_plain(value), grade) != grade:
+            yield f"{value!r} has two grades; leave one of them"
+
+
+def _named(text: str, grade_names: Sequence[str]) -> int | None:
+    plain = _plain(text)
+    stem = DISEASE.sub("", plain)
+    for form in (plain, OTHER_WORDS.get(plain), stem, OTHER_WORDS.get(stem)):
+        found = [grade for grade, name in enumerate(grade_names) if form and _plain(name) == form]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _plain(text: str) -> str:
+    """``text`` in its plainest spelling."""
+    text = text.strip()
+    if number := NUMBER.fullmatch(text):
+        return str(int(number[1]))
+    # Without a letter, a hyphen could be the sign of a number.
+    return re.sub(r"[\s_-]", "", text.casefold()) if re.search("[^\\W\\d_]", text) else text
