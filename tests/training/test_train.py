@@ -275,7 +275,7 @@ def test_job_writes_four_files_with_all_results(tmp_path, parts, caplog):
     assert record["training_run"] == record["backbone"] == "Tiny"
     assert record["settings"] == {
         **SETTINGS,
-        **{"normalisation": "dataset", "backbone": "Tiny", "weights": "imagenet", "backend": "tensorflow"},
+        **{"normalisation": "dataset", "backbone": "Tiny", "repeat": 1, "weights": "imagenet", "backend": "tensorflow"},
     }
     assert (record["seed"], record["batch_size"]) == (7, 8)
     assert record["grade_names"] == THREE

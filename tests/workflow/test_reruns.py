@@ -22,7 +22,7 @@ def trained(*networks):
 
 
 # The mean of the networks.
-ENSEMBLE = ["ensemble", "grade ensemble"]
+ENSEMBLE = ["ensemble ensemble", "grade ensemble"]
 
 
 # The inventory of the test set searches patients and images of the training set again.

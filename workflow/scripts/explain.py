@@ -5,7 +5,6 @@ from pathlib import Path
 from retinaflow.jobs import gpus
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
-from retinaflow.storage.tables import stream_table
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"explain {snakemake.wildcards.training_run}")
@@ -15,6 +14,7 @@ with job_log(snakemake.log[0]):
     from retinaflow.serving.explain import ExplainJob, explain
 
     files, params, output = snakemake.input, snakemake.params, snakemake.output
+    outputs = read_frame(files.outputs, ("filename", "image"))
     explain(
         ExplainJob(
             training_run=snakemake.wildcards.training_run,
@@ -27,7 +27,7 @@ with job_log(snakemake.log[0]):
             ),
             objective=params.objective,
             predictions=Path(files.predictions),
-            images={row["filename"]: row["image"] for row in stream_table(files.outputs, ("filename", "image"))},
+            images=dict(zip(outputs["filename"], outputs["image"], strict=True)),
             shards=[(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
             grade_names=params.grade_names,
             figure=Path(output.figure),

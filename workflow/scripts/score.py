@@ -6,12 +6,12 @@ from pathlib import Path
 from retinaflow.jobs import gpus
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose
-from retinaflow.storage.tables import read_table
 
 with job_log(snakemake.log[0]):
     gpus.claim(snakemake.resources.gpu, f"score {snakemake.wildcards.training_run}")
     choose(snakemake.params.backend)
     # Imported here, so that the log has the error of a backend that cannot be imported.
+    from retinaflow.data.frames import read_frame
     from retinaflow.preprocessing.batches import Images
     from retinaflow.reporting.figures import learning_curves
     from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
@@ -33,4 +33,5 @@ with job_log(snakemake.log[0]):
         raw_outputs = RawOutputs(images.names, images.filenames, images.patients, images.eyes, images.grades, outputs)
         write_raw_outputs(Path(output[split]), raw_outputs, no_tta)
     best_epoch = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
-    learning_curves(Path(output.curves), read_table(files.history), best_epoch, snakemake.wildcards.training_run)
+    history = read_frame(files.history).to_dict("records")
+    learning_curves(Path(output.curves), history, best_epoch, snakemake.wildcards.training_run)

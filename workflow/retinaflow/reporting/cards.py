@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from retinaflow.data.frames import parse_numbers, read_frame
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.decision_rules import DecisionRule, read_decision_rule
 from retinaflow.storage import markdown
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.files import whole_file
-from retinaflow.storage.tables import read_table, stream_table
 
 QUANTILES = (0.05, 0.5, 0.95)
 UNKNOWN = "–"
@@ -89,10 +89,7 @@ def data_card(
     Returns:
         The text.
     """
-    counts = {
-        split: Counter(row["grade_name"] for row in stream_table(index, ("grade_name",)))
-        for split, index in indices.items()
-    }
+    counts = {split: Counter(read_frame(index, ("grade_name",))["grade_name"]) for split, index in indices.items()}
     text = render(
         "data_card.md",
         data_sets=[_data_set(name, inventory, problems[name]) for name, inventory in inventories.items()],
@@ -195,31 +192,34 @@ def _quality_table(of_split: Metrics) -> str:
 
 def _data_set(name: str, inventory: Path, problems: Path) -> dict[str, Any]:
     """Values of a data set in the template of the data card."""
-    rows = read_table(inventory, ("image", "patient", "eye", "width", "height", "quality", "problem"))
-    good = [row for row in rows if not row["problem"]]
-    eyes = Counter(patient for patient, _ in {(row["patient"], row["eye"]) for row in good if row["eye"]})
-    kinds = Counter(row["problem"] for row in stream_table(problems, ("problem",)))
+    images = read_frame(inventory, ("image", "patient", "eye", "width", "height", "quality", "problem"))
+    good = images[images["problem"] == ""]
+    eyes = good[good["eye"] != ""].groupby("patient")["eye"].nunique()
+    kinds = Counter(read_frame(problems, ("problem",))["problem"])
     measures = {
-        "width in pixels": [float(row["width"]) for row in good],
-        "height in pixels": [float(row["height"]) for row in good],
-        "quality, 0 to 1": [float(row["quality"]) for row in good],
+        title: parse_numbers(inventory, good[column], float).to_numpy()
+        for title, column in (
+            ("width in pixels", "width"),
+            ("height in pixels", "height"),
+            ("quality, 0 to 1", "quality"),
+        )
     }
     quantiles = _table(
         ("", *(f"{share:.0%} are below" for share in QUANTILES)),
-        ((title, *_quantiles(values)) for title, values in measures.items() if values),
+        ((title, *_quantiles(values)) for title, values in measures.items() if len(values)),
     )
     return {
         "name": name,
-        "images": len(rows),
+        "images": len(images),
         "usable": len(good),
-        "patients": len({row["patient"] for row in good}),
-        "both_eyes": sum(count > 1 for count in eyes.values()),
+        "patients": good["patient"].nunique(),
+        "both_eyes": int((eyes > 1).sum()),
         "problems": ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())) or "none",
-        "measures": quantiles if good else "",
+        "measures": quantiles if len(good) else "",
     }
 
 
-def _quantiles(values: Sequence[float]) -> Iterator[str]:
+def _quantiles(values: np.ndarray) -> Iterator[str]:
     for value in np.quantile(values, QUANTILES):
         yield f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from retinaflow.config.changes import flat
 from retinaflow.data.decoding import decode_image
+from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.networks import objectives
@@ -28,7 +30,7 @@ from retinaflow.reporting.pages import from_markdown, table, write_page
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.documents import read_own
-from retinaflow.storage.tables import REBUILD, Row, read_table
+from retinaflow.storage.tables import REBUILD
 
 MISTAKES = 12  # mistakes of a figure
 SAMPLES = 3  # images of a grade
@@ -81,11 +83,12 @@ def illustrate(job: IllustrateJob) -> None:
     raw = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(names), kind=job.kind)
     numbers = ["grade", "predicted_grade", "referable"]
     columns = [*numbers, *(f"probability_{name}" for name in names)]
-    rows = read_table(job.predictions, ("filename", *columns))
-    if [row["filename"] for row in rows] != list(raw.filenames):
+    types = {**dict.fromkeys(numbers, int), **dict.fromkeys(columns[len(numbers) :], float)}
+    graded = read_frame(job.predictions, ("filename", *columns), types=types)
+    if list(graded["filename"]) != list(raw.filenames):
         raise RetinaflowError(f"{job.predictions}: other images than in {job.raw_outputs}. {REBUILD}")
-    actual, predicted, referred = (np.array([int(row[name]) for row in rows]) for name in numbers)
-    probabilities = np.array([[float(row[name]) for name in columns[len(numbers) :]] for row in rows])
+    actual, predicted, referred = (graded[name].to_numpy() for name in numbers)
+    probabilities = graded[columns[len(numbers) :]].to_numpy()
 
     positive, risk = actual >= job.referable_grade, probabilities[:, job.referable_grade :].sum(axis=1)
     operating_curves(job.figures["roc"], positive, risk, referred=referred == 1, title=title)
@@ -182,18 +185,16 @@ def illustrate_data(job: IllustrateDataJob) -> None:
     """Draw the number of images of each grade, the class weights, and samples before and after preprocessing."""
     names = job.grade_names
     columns = ("image", "filename", "grade_name", "grade")
-    tables = {split: read_table(index, columns) for split, index in job.indices.items()}
-    counts = {
-        split: np.bincount([int(row["grade"]) for row in rows], minlength=len(names)) for split, rows in tables.items()
-    }
+    tables = {split: read_frame(index, columns, types={"grade": int}) for split, index in job.indices.items()}
+    counts = {split: np.bincount(images["grade"], minlength=len(names)) for split, images in tables.items()}
     grades_figure(job.grades, counts, weights=loss_weights(job.records, names), grade_names=names)
-    split, rows = next(iter(tables.items()))
-    chosen = {name: _spread([row for row in rows if row["grade_name"] == name]) for name in names}
-    after = {name: stored_pixels(job.shards, [row["image"] for row in of_grade]) for name, of_grade in chosen.items()}
+    split, images = next(iter(tables.items()))
+    chosen = {name: _spread(images[images["grade_name"] == name]) for name in names}
+    after = {name: stored_pixels(job.shards, list(of_grade["image"])) for name, of_grade in chosen.items()}
     pairs = {
         name: [
-            (_original(job.indices[split].parent / name / row["filename"]), pixels)
-            for row, pixels in zip(of_grade, after[name], strict=True)
+            (_original(job.indices[split].parent / name / filename), pixels)
+            for filename, pixels in zip(of_grade["filename"], after[name], strict=True)
         ]
         for name, of_grade in chosen.items()
     }
@@ -201,21 +202,22 @@ def illustrate_data(job: IllustrateDataJob) -> None:
 
 
 def loss_weights(records: Sequence[Path], grade_names: Sequence[str]) -> dict[str, list[float]]:
-    """Class weights of the loss by the backbones that share them; the mean over folds."""
-    of_backbone: dict[str, list[list[float]]] = {}
+    """Class weights of the loss by the networks that share them; the mean over folds."""
+    of_network: dict[str, list[list[float]]] = {}
     for record in map(read_own, records):
         weights = record["class_weights"] or dict.fromkeys(grade_names, 1.0)
-        of_backbone.setdefault(record["backbone"], []).append([weights[name] for name in grade_names])
+        network = record["training_run"].split("/")[0]
+        of_network.setdefault(network, []).append([weights[name] for name in grade_names])
     users: dict[tuple[float, ...], list[str]] = {}
-    for backbone, weights in of_backbone.items():
-        users.setdefault(tuple(np.mean(weights, axis=0).tolist()), []).append(backbone)
+    for network, weights in of_network.items():
+        users.setdefault(tuple(np.mean(weights, axis=0).tolist()), []).append(network)
     return {shortened(", ".join(names)): list(weights) for weights, names in users.items()}
 
 
-def _spread(rows: Sequence[Row]) -> list[Row]:
+def _spread(images: pd.DataFrame) -> pd.DataFrame:
     """Up to ``SAMPLES`` rows, evenly spaced."""
-    count = min(SAMPLES, len(rows))
-    return [rows[place * len(rows) // count] for place in range(count)]
+    count = min(SAMPLES, len(images))
+    return images.iloc[[place * len(images) // count for place in range(count)]]
 
 
 def _original(path: Path) -> np.ndarray:

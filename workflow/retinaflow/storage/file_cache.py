@@ -1,14 +1,17 @@
 """Cache of files by a digest of everything that decides their content."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.storage.files import digest_files, whole_file, write_json
+from retinaflow.storage.files import digest_files, write_json
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +35,30 @@ class FileCache:
     def keep(self, key: str, files: Mapping[str, Path], about: Any = None) -> None:
         """Keep hard links to ``files``, by name, and ``about``, which JSON can hold. Copies on a disk without links.
 
-        A full disk, or one that cannot be written to, is logged and changes nothing else.
+        Several processes may keep files of one key at once: the first one counts. A full disk, or one that cannot be
+        written to, is logged and changes nothing else.
         """
         place = self.folder / key
+        if place.exists():
+            return
         try:
-            for name, path in files.items():
-                with whole_file(place / name) as part:
-                    link(path, part)
-            # Last, so that files without it are incomplete.
-            digests = {name: digest_files([path]) for name, path in files.items()}
-            write_json(place / CONTENT, {"files": digests, "about": about})
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The folder gets its name once it is complete.
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".part-", ignore_cleanup_errors=True) as part:
+                for name, path in files.items():
+                    link(path, Path(part, name))
+                digests = {name: digest_files([path]) for name, path in files.items()}
+                write_json(Path(part, CONTENT), {"files": digests, "about": about})
+                with contextlib.suppress(FileExistsError):
+                    Path(part).rename(place)
         except OSError as error:
-            log.warning("%s: %s; it is not cached", place, error.strerror)
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                log.warning("%s: %s; it is not cached", place, error.strerror)
 
     def find(self, key: str) -> CachedFiles | None:
         """Return the files of ``key``; None if there are none, or one is damaged. Damaged ones are removed."""
         place = self.folder / key
-        if not (place / CONTENT).exists():
+        if not place.exists():
             return None
         try:
             content = json.loads((place / CONTENT).read_text(encoding="utf-8"))
@@ -68,4 +78,5 @@ def link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with open(source, "rb") as file, open(target, "xb") as copy:
+            shutil.copyfileobj(file, copy)

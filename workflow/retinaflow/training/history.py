@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from retinaflow.data.frames import write_frame
 from retinaflow.settings.train import TrainingSettings
-from retinaflow.storage.tables import write_table
 from retinaflow.training.schedule import HEAD, phase
 
 METRICS = ("loss", "accuracy", "quadratic_weighted_kappa")
@@ -40,7 +41,7 @@ def history_row(
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``rows``, one for each epoch, as a CSV table."""
-    write_table(path, HISTORY_COLUMNS, rows)
+    write_frame(path, pd.DataFrame(rows, columns=list(HISTORY_COLUMNS), dtype=object))
 
 
 def monitored(rows: Sequence[Mapping[str, Any]], settings: TrainingSettings) -> list[float]:
