@@ -1,5 +1,7 @@
 """Facts that follow from a configuration: splits, shards, models of both eyes, variants."""
 
+import zipfile
+
 import pytest
 
 from configurations import completed, configured, labelled, written
@@ -9,6 +11,7 @@ from retinaflow.config.lookups import (
     eye_models,
     grading_models,
     held_out_splits,
+    image_counts,
     repeats,
     shard_counts,
     training_seed,
@@ -103,3 +106,29 @@ def test_ensembles(changes, names):
 def test_more_repeats_keep_the_settings_of_the_first():
     one, three = (configured(models={"VGG16": {}}, repeats=number) for number in (1, 3))
     assert one.models["VGG16"] == three.models["VGG16"]
+
+
+def test_images_in_folders_of_grades_are_counted(tmp_path):
+    for name in ("0/1_left.jpg", "1/1_right.png", "1/notes.txt"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "images/0/1_left.jpg", "top/0/1_left.jpg")
+        archive.write(tmp_path / "images/1/1_right.png", "top/1/1_right.png")
+    for images in (tmp_path / "images", tmp_path / "x.zip", tmp_path / "x.zip/top"):
+        full = completed(written(data__train={"images": str(images), "labels": "class_folders"}))
+        check_files(full)
+        assert sum(image_counts(full).values()) == pytest.approx(2)
+        assert eye_models(full) == ["average", "stacking"]
+
+
+def test_several_tables_are_counted_and_looked_for(tmp_path):
+    (tmp_path / "images").mkdir()
+    tables = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    full = completed(written(data__train={"images": str(tmp_path / "images"), "labels": tables}))
+    (tmp_path / "a.csv").write_text("image,level\na,0\n")
+    with pytest.raises(RetinaflowError, match=r"data.train.labels\[1\]: there is no file"):
+        check_files(full)
+    (tmp_path / "b.csv").write_text("image,level\nb,0\nc,0\n")
+    check_files(full)
+    assert sum(image_counts(full).values()) == pytest.approx(3)

@@ -176,3 +176,9 @@ def test_malformed_address_is_an_error_before_any_request(changes, expected):
     with pytest.raises(RetinaflowError) as caught:
         check_files(configured(**changes))
     assert expected in str(caught.value)
+
+
+def test_folders_of_grades_must_be_on_this_machine(tmp_path):
+    full = labelled(tmp_path, data__train={"images": "s3://b/images", "labels": "class_folders"})
+    with pytest.raises(RetinaflowError, match=r"data.train.images: class_folders need images on this machine"):
+        check_files(full)

@@ -30,3 +30,16 @@ def test_paths_stay_as_they_are():
     local, remote = fetched(full)
     assert not remote
     assert local.data.train.images == ["images"]
+
+
+def test_addresses_in_a_list_of_tables_become_paths():
+    full = configured(data__train={"images": "images", "labels": ["labels.csv", "s3://b/t.xlsx"]})
+    local, remote = fetched(full)
+    assert local.data.train.labels == ["labels.csv", ".snakemake/labels/b/t.xlsx"]
+    assert remote == [Remote("data.train.labels[1]", "s3://b/t.xlsx", ".snakemake/labels/b/t.xlsx", "table")]
+
+
+def test_folders_of_grades_are_no_table():
+    full = configured(data__train={"images": "images", "labels": "class_folders"})
+    local, remote = fetched(full)
+    assert (local.data.train.labels, remote) == ("class_folders", [])

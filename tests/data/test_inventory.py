@@ -721,3 +721,37 @@ def test_grade_map_decides_the_grades(setup: Setup) -> None:
     setup.take(("a", "1"), ("b", "3.0"), ("c", "5"), **names)
     assert [row["grade"] for row in setup.rows().values()] == ["0", "1", ""]
     assert setup.found("bad_grade") == ["level '5' in row 4, expected a value of grade_map"]
+
+
+def test_folders_of_grades_need_no_table(setup: Setup) -> None:
+    for name in ("0/a", "Mild/b", "mild/c", "5/d", "e"):
+        setup.add(f"{name}.jpg")
+    setup.take(labels=None)
+    assert {row["image"]: row["grade"] for row in setup.rows().values()} == {
+        **{"a": "0", "b": "1", "c": "1", "d": "", "e": ""}
+    }
+    expected = "expected 0 to 4 or the name of a class"
+    assert setup.found("bad_grade") == [
+        f"level '5' in the name of the folder, {expected}",
+        f"level '' in the name of the folder, {expected}",
+    ]
+
+
+def test_images_of_one_name_in_two_folders_of_grades_are_two(setup: Setup) -> None:
+    for name in ("0/1_left", "0/1_right", "1/1_left"):
+        setup.add(f"{name}.jpg")
+    setup.take(labels=None, patient_pattern="[01]/(?P<patient>.+)_(?P<eye>left|right)")
+    assert {row["image"]: (row["grade"], row["patient"]) for row in setup.rows().values()} == {
+        "0/1_left": ("0", "1"),
+        "0/1_right": ("0", "1"),
+        "1/1_left": ("1", "1"),
+    }
+
+
+def test_problem_names_the_table_of_several(setup: Setup, tmp_path: Path) -> None:
+    setup.add("a.jpg")
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.csv").write_text(f"image,level\na,{'xy'.index(name)}\n")
+    tables = [str(tmp_path / "x.csv"), str(tmp_path / "y.csv")]
+    setup.take(labels=read_labels(tables, "image", "level"))
+    assert setup.found("duplicate_label") == [f"level '0', '1' in rows 2 of {tables[0]}, 2 of {tables[1]}"]

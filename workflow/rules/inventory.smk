@@ -23,23 +23,25 @@ def listings(wildcards):
     return [archives.listing(folder) for folder in image_folders(wildcards) if folder not in made]
 
 
-def label_table(wildcards):
-    """Label table of a data set as the configuration names it, perhaps inside an archive."""
-    return DATA_SETS[wildcards.data_set].labels
+def label_tables(wildcards):
+    """Label tables of a data set as the configuration names them, perhaps inside archives. None with class folders."""
+    return lookups.label_tables(DATA_SETS[wildcards.data_set])
 
 
-def label_file(wildcards):
-    """Label table of a data set, or the archive that holds it."""
-    archive = archives.split_archive(label_table(wildcards))
-    return str(archive[0]) if archive else label_table(wildcards)
+def label_files(wildcards):
+    """Label tables of a data set, or the archives that hold them."""
+    archived = {table: archives.split_archive(table) for table in label_tables(wildcards)}
+    return [str(archive[0]) if archive else table for table, archive in archived.items()]
 
 
-def label_digest(wildcards):
-    """Digest of the label table. None for the demo, whose table may not be drawn yet."""
+def label_digests(wildcards):
+    """Digests of the label tables. None for the demo, whose table may not be drawn yet."""
     if CONFIG.demo:
         return None
-    table = label_table(wildcards)
-    return digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
+    return [
+        digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
+        for table in label_tables(wildcards)
+    ]
 
 
 def train_inventory(wildcards):
@@ -49,7 +51,7 @@ def train_inventory(wildcards):
 
 rule inventory:
     input:
-        labels=ancient(label_file),
+        labels=ancient(label_files),
         made=made_folders,
         train=train_inventory,
     output:
@@ -69,8 +71,8 @@ rule inventory:
         code=code_of("inventory.py"),
         folders=image_folders,
         listings=listings,
-        labels=label_table,
-        label_digest=label_digest,
+        labels=label_tables,
+        label_digests=label_digests,
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
         columns=lambda wildcards: lookups.label_columns(DATA_SETS[wildcards.data_set]),
         grade_map=lambda wildcards: DATA_SETS[wildcards.data_set].grade_map,

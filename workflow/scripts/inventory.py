@@ -28,7 +28,7 @@ with job_log(snakemake.log[0]):
         InventoryJob(
             data_set=data_set,
             folders=[Path(folder) for folder in params.folders],
-            labels=read_labels(params.labels, **params.columns),
+            labels=read_labels(params.labels, **params.columns) if params.labels else None,
             grade_names=params.grade_names,
             grade_map=params.grade_map,
             patient_pattern=params.patient_pattern,

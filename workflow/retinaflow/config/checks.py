@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models
+from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models, label_tables
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
 from retinaflow.data.grade_texts import map_faults
@@ -129,9 +129,11 @@ def _demo_problems(config: Configuration) -> Iterable[str]:
         yield f"data.grade_names: the demo draws 5 grades, found {len(config.data.grade_names)} names"
     results = Path(config.results).resolve()
     for data_set, source in data_sets(config).items():
+        if not isinstance(source.labels, str) or not label_tables(source):
+            yield f"data.{data_set}.labels: the demo draws one table; name it"
         if len(source.images) > 1:
             yield f"data.{data_set}.images: the demo draws one folder, found {len(source.images)}"
-        for key, names in (("images", source.images), ("labels", [source.labels])):
+        for key, names in (("images", source.images), ("labels", label_tables(source))):
             for name in names:
                 # The demo replaces what stands there; images of the user must never be replaced.
                 if results not in Path(name).resolve().parents:

@@ -1,14 +1,19 @@
 """Facts that follow from a configuration: data sets, splits, models, numbers of images and shards."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from retinaflow.data.labels import LabelRow, name_parser, read_labels
+from retinaflow.data.grade_texts import grade_parser
+from retinaflow.data.image_files import has_image_extension
+from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser, read_labels
 from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings
 from retinaflow.settings.root import Configuration
+from retinaflow.storage.archives import listed_names
 
+CLASS_FOLDERS = "class_folders"
 ENSEMBLE = "ensemble"  # the mean of several networks
 
 
@@ -108,14 +113,14 @@ def eye_models(config: Configuration) -> list[str]:
     if chosen != "auto":
         return list(chosen)
     sources = data_sets(config)
-    both = config.demo or any(_has_both_eyes(sources[name]) for name in training_sets(config))
+    both = config.demo or any(_has_both_eyes(sources[name], config.data.grade_names) for name in training_sets(config))
     return ["average", "stacking"] if both else []
 
 
-def _has_both_eyes(source: DataSetSettings) -> bool:
+def _has_both_eyes(source: DataSetSettings, grade_names: Sequence[str]) -> bool:
     parse_name = name_parser(str(source.patient_pattern))
     eyes: dict[str, str] = {}
-    labels = label_rows(source)
+    labels = label_rows(source, grade_names)
     for label in with_paths(labels) if needs_paths(labels) else labels:
         patient, eye = parse_name(label.image)
         patient, eye = label.patient or patient, label.eye or eye
@@ -149,12 +154,22 @@ def image_counts(config: Configuration) -> dict[str, float]:
 def _labels(config: Configuration, data_set: str) -> int:
     if config.demo:
         return 2 * {"train": config.demo.train_patients, "test": config.demo.test_patients}[data_set]
-    return len(label_rows(data_sets(config)[data_set]))
+    return len(label_rows(data_sets(config)[data_set], config.data.grade_names))
 
 
-def label_rows(source: DataSetSettings) -> list[LabelRow]:
-    """Rows of the label table of a data set, as ``data_sets`` describes it."""
-    return read_labels(source.labels, **label_columns(source))
+def label_rows(source: DataSetSettings, grade_names: Sequence[str]) -> list[LabelRow]:
+    """Labels of a data set, as ``data_sets`` describes it."""
+    if tables := label_tables(source):
+        return read_labels(tables, **label_columns(source))
+    names = [image_name(name) for images in source.images for name in listed_names(images) if has_image_extension(name)]
+    return folder_labels(names, grade_parser(grade_names, source.grade_map))
+
+
+def label_tables(source: DataSetSettings) -> list[str]:
+    """Label tables of a data set; none if the grades are the names of folders."""
+    if source.labels == CLASS_FOLDERS:
+        return []
+    return [source.labels] if isinstance(source.labels, str) else source.labels
 
 
 def label_columns(source: DataSetSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_key, data_sets
+from retinaflow.config.lookups import data_key, data_sets, label_tables
 from retinaflow.config.messages import raise_problems
 from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
 from retinaflow.networks.weights import weights_fault
@@ -42,11 +42,17 @@ def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
     return [(f"{key}[{number}]" if several else key, images) for number, images in enumerate(source.images)]
 
 
+def label_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
+    """The key and the value of each label table of a data set."""
+    key, tables = f"{data_key(data_set)}.labels", label_tables(source)
+    return [(f"{key}[{number}]" if len(tables) > 1 else key, labels) for number, labels in enumerate(tables)]
+
+
 def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
     """Key and name of everything that becomes an input or output of a rule by its name."""
     yield "results", config.results
     for data_set, source in data_sets(config).items():
-        yield f"{data_key(data_set)}.labels", source.labels
+        yield from label_keys(data_set, source)
         # The user's image folders are no inputs; only a digest of their listing is.
         made = [images for images in source.images if config.demo or split_archive(images)]
         yield from ((f"{data_key(data_set)}.images", images) for images in made)
@@ -74,12 +80,16 @@ def _results_problems(results: str) -> Iterable[str]:
 def _source_problems(data_set: str, source: DataSetSettings, results: str) -> Iterable[str]:
     for key, images in image_keys(data_set, source):
         yield from _images_problems(key, images, results)
-    key, labels = f"{data_key(data_set)}.labels", source.labels
-    archive = split_archive(labels)
-    if object_storage.is_remote(labels):
-        yield from _remote_problems(key, labels)
-    elif not os.path.isfile(archive[0] if archive else labels):
-        yield f"{key}: there is no file {labels!r}; correct the path"
+    for key, labels in label_keys(data_set, source):
+        archive = split_archive(labels)
+        if object_storage.is_remote(labels):
+            yield from _remote_problems(key, labels)
+        elif not os.path.isfile(archive[0] if archive else labels):
+            yield f"{key}: there is no file {labels!r}; correct the path"
+    if not label_tables(source):
+        for key, images in image_keys(data_set, source):
+            if object_storage.is_remote(images):
+                yield f"{key}: class_folders need images on this machine, found {images!r}; name a label table"
 
 
 def _images_problems(key: str, images: str, results: str) -> Iterable[str]:

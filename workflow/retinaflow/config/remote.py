@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinaflow.config.lookups import data_key, data_sets
+from retinaflow.config.lookups import data_sets
 from retinaflow.config.messages import raise_problems
-from retinaflow.config.places import image_keys
+from retinaflow.config.places import image_keys, label_keys
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import DataSetSettings, DataSettings
 from retinaflow.settings.root import Configuration
@@ -53,7 +53,7 @@ def _by_use(data: DataSettings, sources: Mapping[str, DataSetSettings]) -> dict[
 
 
 def _local_source(data_set: str, source: DataSetSettings, results: str, remote: list[Remote]) -> DataSetSettings:
-    images, labels = list(source.images), source.labels
+    images = list(source.images)
     for number, (key, url) in enumerate(image_keys(data_set, source)):
         if object_storage.is_remote(url):
             stem = Path(results, "downloaded", f"{data_set}-{number}").as_posix()
@@ -63,11 +63,15 @@ def _local_source(data_set: str, source: DataSetSettings, results: str, remote: 
             else:
                 remote.append(Remote(key, url, stem, "folder"))
             images[number] = f"{stem}.zip/{archive[1]}".rstrip("/") if archive else stem
-    if object_storage.is_remote(labels):
-        url = (object_storage.split_archive(labels) or [labels])[0]
-        remote.append(Remote(f"{data_key(data_set)}.labels", url, _table_path(url), "table"))
-        labels = _table_path(labels)
-    return source.model_copy(update={"images": images, "labels": labels})
+    tables = []
+    for key, labels in label_keys(data_set, source):
+        if object_storage.is_remote(labels):
+            url = (object_storage.split_archive(labels) or [labels])[0]
+            remote.append(Remote(key, url, _table_path(url), "table"))
+            labels = _table_path(labels)
+        tables.append(labels)
+    several = isinstance(source.labels, list)
+    return source.model_copy(update={"images": images, "labels": tables if several else (*tables, source.labels)[0]})
 
 
 def _local_weights(name: str, url: str, results: str, remote: list[Remote]) -> str:

@@ -15,7 +15,7 @@ from retinaflow.data.frames import parse_numbers, read_frame, write_frame
 from retinaflow.data.grade_texts import GradeMap, grade_parser
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
-from retinaflow.data.labels import LabelRow, image_name, name_parser
+from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser
 from retinaflow.data.matching import composed, match_names, name_difference, near_names
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import files_below
@@ -71,7 +71,7 @@ class InventoryJob:
         data_set: Name of the data set: ``train`` or ``test``, or ``train-NAME`` or ``test-NAME`` of several.
         folders: Folders of images. Their subfolders are searched, too.
         labels: Rows of the label table. Files and labels match by image name; case counts. A patient or eye in a row
-            replaces that of the name.
+            replaces that of the name. None if the grades are the names of folders.
         grade_names: Names of the grades, in their order.
         patient_pattern: Regular expression for image names, as ``labels.name_parser`` takes it.
         exclude: Names of images to leave out.
@@ -90,7 +90,7 @@ class InventoryJob:
 
     data_set: str
     folders: Sequence[Path]
-    labels: Sequence[LabelRow]
+    labels: Sequence[LabelRow] | None
     grade_names: Sequence[str]
     patient_pattern: str
     exclude: Collection[str]
@@ -201,7 +201,10 @@ def _find_images(job: InventoryJob) -> tuple[dict[str, str], list[LabelRow], dic
             f"({counts_by_extension(paths)}). Expected files that end in {', '.join(IMAGE_EXTENSIONS)}, or DICOM files "
             "without an extension: correct the folder in the configuration."
         )
-    names, labels = match_names({path: image_name(Path(path).name) for path in relative}, relative, job.labels)
+    labels = job.labels
+    if labels is None:
+        labels = folder_labels(list(relative.values()), grade_parser(job.grade_names, job.grade_map))
+    names, labels = match_names({path: image_name(Path(path).name) for path in relative}, relative, labels)
     return dict(sorted(names.items(), key=lambda item: item[::-1])), labels, others
 
 
@@ -286,8 +289,7 @@ def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[s
         by_image[label.image].append(label)
     checked, repeated = {}, {}
     for image, rows in by_image.items():
-        where = f"row{'s' if len(rows) > 1 else ''} {', '.join(str(label.row) for label in rows)}"
-        found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {where}"
+        found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {_where(rows)}"
         meanings = {(parse(label.grade_text), label.patient, label.eye) for label in rows}
         grade, patient, eye = meanings.pop()
         if meanings:
@@ -302,6 +304,14 @@ def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[s
         if len(rows) > 1 and not meanings:
             repeated[image] = found
     return checked, repeated
+
+
+def _where(labels: Sequence[LabelRow]) -> str:
+    """Rows of some labels, with the table of each if there are several."""
+    if not labels[0].row:
+        return "the name of the folder"
+    rows = [f"{label.row} of {label.table}" if label.table else str(label.row) for label in labels]
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(rows)}"
 
 
 def _image_problems(

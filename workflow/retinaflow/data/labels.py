@@ -1,19 +1,14 @@
-"""Label tables, CSV as people and programs export it, and the meaning of image names and grades in them."""
+"""Rows of label tables, and the meaning of the image names, patients and eyes in them."""
 
-import codecs
-import csv
-import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
+from retinaflow.data.label_tables import open_table, read_text
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.archives import TABLE_BYTES, read_member, split_archive
 
-DELIMITERS = (",", ";", "\t")
 DRIVE = re.compile(r"\s*[A-Za-z]:")
-SHOWN = 10
 
 
 EYES = {
@@ -29,10 +24,11 @@ class LabelRow:
     Attributes:
         image: Name of the image.
         grade_text: Its grade as written.
-        row: Number of the row. The header is row 1.
+        row: Number of the row. The header is row 1. It is 0 if the label is that of a folder.
         patient: Its patient, ``""`` if the table has no column of patients.
         eye: ``left``, ``right``, or ``""`` if unknown.
         folder: Folder that the table has before the name of the image, or ``""``.
+        table: The table, if there are several.
     """
 
     image: str
@@ -41,6 +37,7 @@ class LabelRow:
     patient: str = ""
     eye: str = ""
     folder: str = field(default="", compare=False)
+    table: str = field(default="", compare=False)
 
     @property
     def relative_path(self) -> str:
@@ -96,7 +93,7 @@ def matches_none(pattern: str, images: Sequence[str]) -> bool:
 
 
 def read_labels(
-    path: str,
+    path: str | Sequence[str],
     image_column: str,
     grade_column: str,
     *,
@@ -105,11 +102,12 @@ def read_labels(
 ) -> list[LabelRow]:
     """Read image names, grades, patients and eyes from a label table.
 
-    The delimiter is a comma, semicolon or tab. The encoding is UTF-8, or UTF-16 with a byte order mark ("Unicode text"
-    in Excel). Other columns and blank rows are ignored. Grades stay text, for ``grade_texts``.
+    The delimiter is a comma, semicolon, tab or blank. The encoding is UTF-8, or UTF-16 with a byte order mark ("Unicode
+    text" in Excel). The table may be a workbook of Excel. Other columns and blank rows are ignored. Grades stay text,
+    for ``grade_texts``.
 
     Args:
-        path: The table, or ``x.zip`` with one inside.
+        path: The table, ``x.zip`` with one inside, or a list of these.
         image_column: Column of the image names. The last component of a relative path names the image.
         grade_column: Column of the grades. If no column has the exact name, upper and lower case count as equal, and
             blanks around the name do not count. This holds for all columns.
@@ -120,27 +118,57 @@ def read_labels(
         RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice. An image
             name is missing, an absolute path or one that leads upwards. A patient is missing, or an eye is unknown.
     """
-    text = _read_text(path)
+    tables = [path] if isinstance(path, str) else path
+    return [
+        row
+        for table in tables
+        for row in _read_table(
+            table, (image_column, grade_column), patient_column, eye_column, where=table if len(tables) > 1 else ""
+        )
+    ]
+
+
+def folder_labels(files: Sequence[str], parse_grade: Callable[[str], int | None]) -> list[LabelRow]:
+    """Return labels of images that lie in folders of their grades.
+
+    The grade is that of the folders that ``parse_grade`` knows, if they agree. Other folders have no meaning.
+
+    Args:
+        files: Path of each image relative to the folder of images, without extension.
+        parse_grade: Function that returns the grade of a name, or None.
+    """
+    labels = []
+    for file in files:
+        *folders, name = file.split("/")
+        known = {parse_grade(folder): folder for folder in folders if parse_grade(folder) is not None}
+        grade_text = next(iter(known.values())) if len(known) == 1 else "/".join(folders)
+        labels.append(LabelRow(name, grade_text, 0, folder="/".join(folders)))
+    return labels
+
+
+def _read_table(
+    path: str, columns: tuple[str, str], patient_column: str | None, eye_column: str | None, *, where: str
+) -> list[LabelRow]:
     cure = "add it if the table has none, or set data.image_column and data.grade_column"
     if patient_column or eye_column:
         cure += ", data.patient_column and data.eye_column"
-    named = [image_column, grade_column, *filter(None, (patient_column, eye_column))]
-    delimiter, width, (image, grade, *others) = _columns(path, text, wanted=named, cure=cure)
+    table = open_table(path, [*columns, *filter(None, (patient_column, eye_column))], cure=cure, may_lack_header=True)
+    image, grade, *others = table.places
     patient = others.pop(0) if patient_column else None
     eye = others.pop(0) if eye_column else None
     labels = []
-    for number, cells in _data_rows(path, text, delimiter):
-        if len(cells) != width:
-            if any(cell.strip() for cell in cells[width:]):
+    for number, cells in table.rows:
+        if len(cells) != table.width:
+            if any(cell.strip() for cell in cells[table.width :]):
                 raise RetinaflowError(
-                    f"{path}: row {number} has {len(cells)} values, expected {width} as in the header: put a value "
-                    "that contains the delimiter in quotes."
+                    f"{path}: row {number} has {len(cells)} values, expected {table.width} as in the first row: put a "
+                    "value that contains the delimiter in quotes."
                 )
-            cells += [""] * (width - len(cells))
+            cells += [""] * (table.width - len(cells))
         folder, name = _checked_name(path, number, cells[image])
         known = "" if patient is None else _checked_patient(path, number, cells[patient])
         side = "" if eye is None else _checked_eye(path, number, cells[eye])
-        labels.append(LabelRow(name, cells[grade].strip(), number, known, side, folder=folder))
+        labels.append(LabelRow(name, cells[grade].strip(), number, known, side, folder=folder, table=where))
     if not labels:
         raise RetinaflowError(f"{path}: no row below the header, expected one for each image. Add them.")
     return labels
@@ -154,89 +182,13 @@ def read_paths(path: str) -> list[str]:
     Raises:
         RetinaflowError: The list cannot be read, or the table has no such column.
     """
-    text = _read_text(path)
     if path.lower().endswith(".csv"):
-        cure = "or add it if the table has none"
-        delimiter, _, (image,) = _columns(path, text, wanted=("image",), cure=cure)
-        paths = ["".join(cells[image : image + 1]) for _, cells in _data_rows(path, text, delimiter)]
+        table = open_table(path, ("image",), cure="or add it if the table has none")
+        (image,) = table.places
+        paths = ["".join(cells[image : image + 1]) for _, cells in table.rows]
     else:
-        paths = text.split("\n")
+        paths = read_text(path).split("\n")
     return [path.strip() for path in paths if path.strip()]
-
-
-def _read_text(path: str) -> str:
-    try:
-        if split_archive(path):
-            content = read_member(path)
-        else:
-            with open(path, "rb") as file:
-                content = file.read(TABLE_BYTES + 1)
-    except OSError as error:
-        raise RetinaflowError(f"{path}: the table cannot be read ({error.strerror}). Correct the path.") from error
-    if len(content) > TABLE_BYTES:
-        raise RetinaflowError(
-            f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each image. Correct the "
-            "path, or keep only the columns that are needed."
-        )
-    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
-    try:
-        text = content.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise RetinaflowError(
-            f"{path}: byte {error.start + 1} ({content[error.start]:#04x}) is not {encoding}, expected a "
-            "CSV table in UTF-8. Save it again as 'CSV UTF-8'."
-        ) from error
-    if "\0" in text:
-        raise RetinaflowError(f"{path}: holds NUL bytes, expected a CSV table in UTF-8. Save it again as 'CSV UTF-8'.")
-    if not text.strip():
-        raise RetinaflowError(
-            f"{path}: is empty, expected a header row and one row for each image. Correct the path or fill it."
-        )
-    return text
-
-
-def _columns(path: str, text: str, *, wanted: Sequence[str], cure: str) -> tuple[str, int, list[int]]:
-    """Return the delimiter, the number of columns, and the places of the ``wanted`` ones."""
-    headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
-    for delimiter, header in headers.items():
-        places = [_places(header, column) for column in wanted]
-        if all(len(place) == 1 for place in places):
-            return delimiter, len(header), [place[0] for place in places]
-    found = [repr(name[:40]) for name in max(headers.values(), key=len)]
-    shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
-    raise RetinaflowError(
-        f"{path}: expected the columns {' and '.join(map(repr, wanted))}, each once; found {shown or 'no CSV'} in "
-        f"the first row. Correct it, {cure}."
-    )
-
-
-def _places(header: Sequence[str], column: str) -> list[int]:
-    column = column.strip()
-    exact = [place for place, name in enumerate(header) if name == column]
-    return exact or [place for place, name in enumerate(header) if name.casefold() == column.casefold()]
-
-
-def _header(text: str, delimiter: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
-    except csv.Error:
-        # A quote that makes no sense with this delimiter: the table has another one.
-        return []
-
-
-def _data_rows(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    # Strict, because a quote that is never closed would swallow all rows after it.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 0
-    try:
-        for number, cells in enumerate(reader, start=1):
-            if number > 1 and any(map(str.strip, cells)):
-                yield number, cells
-    except csv.Error as error:
-        raise RetinaflowError(
-            f"{path}: row {number + 1} is not CSV ({error}; read up to line {reader.line_num}). Close or remove the "
-            "quotes there."
-        ) from error
 
 
 def _checked_name(path: str, number: int, cell: str) -> tuple[str, str]:

@@ -100,6 +100,19 @@ def states(path: str) -> list[str]:
     return [f"{'/'.join(parts)}\0{member.file_size}\0{member.CRC}\0" for parts, member in members]
 
 
+def listed_names(path: str) -> list[str]:
+    """Names of the files below a folder or inside an archive, relative to it. It may be as ``listing`` takes it.
+
+    Raises:
+        RetinaflowError: The folder or archive cannot be read.
+    """
+    located = split_archive(path)
+    if located is None:
+        return [name for name, _ in files_below(path)]
+    with _open(located[0]) as archive:
+        return ["/".join(parts) for parts, _ in _members(archive, located[1])]
+
+
 def unpack(source: str, target: Path, max_bytes: int) -> int:
     """Unpack an archive as the folder ``target``.
 
