@@ -41,8 +41,8 @@ class DataSetSettings(Section):
     (`archive.zip/folder`), or a list of these. Each may be in object storage (`s3://bucket/folder`)."""
     labels: Place | Places
     """Label table: CSV with commas, semicolons or tabs, text with blanks, or Excel (`.xlsx`). It may also be a `.zip`
-    archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a list of
-    tables.
+    archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a list
+    of tables.
     `class_folders` for no table: the grade is the name of the folder that the image is in, such as `2` or `mild`."""
     exclude: Annotated[list[str], Unique()] = []
     """Image names (without extension) to leave out."""
