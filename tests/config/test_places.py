@@ -6,7 +6,8 @@ import zipfile
 import pytest
 
 from configurations import configured, labelled
-from retinaflow.config.places import check_files
+from retinaflow.config.lookups import data_sets
+from retinaflow.config.places import check_files, sharing_sets
 from retinaflow.errors import RetinaflowError
 
 HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
@@ -182,3 +183,52 @@ def test_folders_of_grades_must_be_on_this_machine(tmp_path):
     full = labelled(tmp_path, data__train={"images": "s3://b/images", "labels": "class_folders"})
     with pytest.raises(RetinaflowError, match=r"data.train.images: class_folders need images on this machine"):
         check_files(full)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "found"),
+    [
+        (["a", "b"], ["c"], None),
+        (["a", "b"], ["b.jpg"], "since both label tables have 'b'"),
+        (["e\u0301"], ["\u00e9"], "since both label tables have"),
+        (["P0/OD.jpg"], ["P1/OD.jpg"], None),
+        (["P0/OD.jpg"], ["P0/OD.png"], "since both label tables have 'P0/OD'"),
+        (["P0/OD.jpg"], ["OD.jpg"], "since both label tables have 'OD'"),
+        (["a"], None, "unless the label tables can be read"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["images", "images/inner"])
+def test_tables_of_different_images_may_share_a_folder(tmp_path, folder, train, test, found):
+    (tmp_path / "images/inner").mkdir(parents=True)
+    sources = {}
+    for name, images, rows in (("train", "images", train), ("test", folder, test)):
+        table = tmp_path / f"{name}.csv"
+        table.write_text("image,level\n" + "".join(f"{image},0\n" for image in rows or ["/"]))
+        sources[f"data__{name}"] = {"images": str(tmp_path / images), "labels": str(table)}
+    full = configured(**sources)
+    if found is None:
+        check_files(full)
+        assert sharing_sets(data_sets(full), "train") == ["test"]
+        return
+    with pytest.raises(RetinaflowError, match=found):
+        check_files(full)
+
+
+def test_folders_of_grades_are_not_shared(tmp_path):
+    full = labelled(tmp_path, data__test={"images": str(tmp_path / "images"), "labels": "class_folders"})
+    with pytest.raises(RetinaflowError, match="would count twice, since the grades are the names of folders"):
+        check_files(full)
+
+
+def test_one_data_set_has_each_folder_once(tmp_path):
+    images = str(tmp_path / "images")
+    full = labelled(tmp_path, data__train={"images": [images, f"{images}/."], "labels": str(tmp_path / "labels.csv")})
+    with pytest.raises(RetinaflowError, match=r"data.train.images\[1\]: .* would count twice; name"):
+        check_files(full)
+
+
+def test_data_sets_that_are_apart_share_nothing(tmp_path):
+    (tmp_path / "b").mkdir()
+    full = labelled(tmp_path, data__test={"images": str(tmp_path / "b"), "labels": str(tmp_path / "labels.csv")})
+    check_files(full)
+    assert sharing_sets(data_sets(full), "train") == []

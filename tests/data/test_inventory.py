@@ -755,3 +755,27 @@ def test_problem_names_the_table_of_several(setup: Setup, tmp_path: Path) -> Non
     tables = [str(tmp_path / "x.csv"), str(tmp_path / "y.csv")]
     setup.take(labels=read_labels(tables, "image", "level"))
     assert setup.found("duplicate_label") == [f"level '0', '1' in rows 2 of {tables[0]}, 2 of {tables[1]}"]
+
+
+def test_images_of_other_tables_are_left_out(setup: Setup) -> None:
+    for name in ("a", "b", "c"):
+        setup.add(f"{name}.jpg")
+    report = setup.take(("a", "0"), other_labels=[LabelRow("b", "1", 2)])
+    assert report.images == 2
+    assert [row["image"] for row in setup.rows().values()] == ["a", "c"]
+    assert setup.listed() == [("c.jpg", "c", "no_label")]
+
+
+def test_images_of_other_tables_are_left_out_by_path(setup: Setup) -> None:
+    for name in ("P0/OD", "P1/OD", "P2/OD"):
+        setup.add(f"{name}.jpg")
+    own = table(setup, "image,level\nP0/OD.jpg,1\n")
+    setup.take(labels=own, other_labels=table(setup, "image,level\nP1/OD.jpg,0\nP2/OD.jpg,0\n"))
+    assert [(row["image"], row["grade"]) for row in setup.rows().values()] == [("OD", "1")]
+    assert setup.listed() == []
+
+
+def test_no_image_of_its_own_is_an_error(setup: Setup) -> None:
+    setup.add("a.jpg")
+    with pytest.raises(RetinaflowError, match="all 1 images are in the label tables of other data sets"):
+        setup.take(("b", "0"), other_labels=[LabelRow("a", "0", 2)])

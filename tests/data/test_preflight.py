@@ -6,7 +6,7 @@ import pytest
 
 from examples import Tables, tables
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
-from retinaflow.data.preflight import SOLUTIONS, patient_notices, preflight
+from retinaflow.data.preflight import SOLUTIONS, GradesNeeded, patient_notices, preflight
 from retinaflow.data.problem_policy import NOTES
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
@@ -126,3 +126,53 @@ def test_notice_names_the_data_set_of_a_joined_one(tmp_path: Path, caplog: pytes
     assert "**train-b: NO PATIENTS." in summary.read_text()
     assert "train-a" not in summary.read_text()
     assert [record.getMessage()[:7] for record in caplog.records if record.levelname == "WARNING"] == ["train-b"]
+
+
+@pytest.mark.parametrize(
+    ("grades", "sides", "expected"),
+    [
+        ("000111", 2, []),
+        ("000000", 2, ["no usable image has the grade 'b', expected some of each grade"]),
+        ("111111", 2, ["no usable image has the grade 'a', expected some of each grade"]),
+        ("000001", 2, ["1 patient has usable images of grade 'b', expected at least 2"]),
+        ("000011", 3, ["2 patients have usable images of grade 'b', expected at least 3"]),
+        ("000111", 3, []),
+    ],
+)
+def test_grade_that_no_split_can_have_is_a_reason(tmp_path: Path, grades: str, sides: int, expected: list[str]) -> None:
+    found = {}
+    for name in ("train", "test"):
+        found[name] = tables(tmp_path, data_set=name)
+        rows = [
+            {**dict.fromkeys(INVENTORY_COLUMNS, ""), "image": str(n), "patient": f"p{n}", "grade": grade}
+            for n, grade in enumerate(grades)
+        ]
+        write_table(found[name][0], INVENTORY_COLUMNS, rows)
+    options = {
+        "exclude_limit": 1.0,
+        "table": tmp_path / "problems.csv",
+        "summary": tmp_path / "problems.md",
+        "needed": GradesNeeded(["a", "b"], "patient", sides),
+    }
+    if not expected:
+        preflight(found, ProblemSettings(), **options)
+        return
+    with pytest.raises(RetinaflowError) as caught:
+        preflight(found, ProblemSettings(), **options)
+    lines = [line for line in str(caught.value).splitlines() if line.startswith(("train", "test"))]
+    assert [line.split(":")[0] for line in lines] == ["train"] * len(expected)
+    for line, text in zip(lines, expected, strict=True):
+        assert text in line
+        assert text in (tmp_path / "problems.md").read_text()
+
+
+def test_two_images_of_one_patient_are_one_unit(tmp_path: Path) -> None:
+    found = tables(tmp_path)
+    rows = [
+        {**dict.fromkeys(INVENTORY_COLUMNS, ""), "image": str(n), "patient": "p", "grade": str(n % 2)} for n in range(4)
+    ]
+    write_table(found[0], INVENTORY_COLUMNS, rows)
+    options = {"exclude_limit": 1.0, "table": tmp_path / "problems.csv", "summary": tmp_path / "problems.md"}
+    preflight({"train": found}, ProblemSettings(), **options, needed=GradesNeeded(["a", "b"], "image", 2))
+    with pytest.raises(RetinaflowError, match="1 patient has usable images of grade 'a'"):
+        preflight({"train": found}, ProblemSettings(), **options, needed=GradesNeeded(["a", "b"], "patient", 2))

@@ -17,7 +17,7 @@ from retinaflow.config.checks import check_packages
 from retinaflow.config.limits import check_text
 from retinaflow.config.loading import load
 from retinaflow.config.models import NO_TTA, Models, network_of
-from retinaflow.config.places import check_files
+from retinaflow.config.places import check_files, sharing_sets
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.errors import RetinaflowError

@@ -40,7 +40,17 @@ def label_digests(wildcards):
         return None
     return [
         digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
-        for table in label_tables(wildcards)
+        for table in [*label_tables(wildcards), *(other["path"] for other in other_labels(wildcards))]
+    ]
+
+
+def other_labels(wildcards):
+    """Label tables and columns of other data sets with images in the same folders."""
+    others = [DATA_SETS[name] for name in sharing_sets(DATA_SETS, wildcards.data_set)]
+    return [
+        {"path": table, "columns": lookups.label_columns(source)}
+        for source in others
+        for table in lookups.label_tables(source)
     ]
 
 
@@ -73,6 +83,7 @@ rule inventory:
         listings=listings,
         labels=label_tables,
         label_digests=label_digests,
+        other_labels=other_labels,
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
         columns=lambda wildcards: lookups.label_columns(DATA_SETS[wildcards.data_set]),
         grade_map=lambda wildcards: DATA_SETS[wildcards.data_set].grade_map,
@@ -134,5 +145,8 @@ rule check_problems:
         },
         on_problem=CONFIG.data.on_problem.model_dump(),
         exclude_limit=CONFIG.data.exclude_limit,
+        grade_names=GRADE_NAMES,
+        unit=CONFIG.split.unit,
+        sides=FOLDS or 2,
     script:
         "../scripts/preflight.py"

@@ -23,6 +23,7 @@ def installed(package):
 
 with job_log(snakemake.log[0]):
     data_set, params = snakemake.wildcards.data_set, snakemake.params
+    others = [row for table in params.other_labels for row in read_labels(table["path"], **table["columns"])]
     inventory = Path(snakemake.output.inventory)
     take_inventory(
         InventoryJob(
@@ -31,6 +32,7 @@ with job_log(snakemake.log[0]):
             labels=read_labels(params.labels, **params.columns) if params.labels else None,
             grade_names=params.grade_names,
             grade_map=params.grade_map,
+            other_labels=others,
             patient_pattern=params.patient_pattern,
             patient_group=params.patient_group,
             exclude=params.exclude,

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from retinaflow.data.preflight import preflight
+from retinaflow.data.preflight import GradesNeeded, preflight
 from retinaflow.jobs.logs import job_log
 from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import whole_file
@@ -15,6 +15,7 @@ with job_log(snakemake.log[0]):
         ProblemSettings.model_validate(snakemake.params.on_problem),
         exclude_limit=snakemake.params.exclude_limit,
         patient_patterns=snakemake.params.patient_patterns,
+        needed=GradesNeeded(snakemake.params.grade_names, snakemake.params.unit, snakemake.params.sides),
         table=Path(snakemake.log.table),
         summary=Path(snakemake.log.summary),
     )

@@ -1,12 +1,15 @@
 """Check the folders, files and addresses that a configuration names."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_key, data_sets, label_tables
+from retinaflow.config.lookups import data_key, data_sets, label_columns, label_tables
 from retinaflow.config.messages import raise_problems
+from retinaflow.data.labels import read_labels
+from retinaflow.data.matching import common_images
+from retinaflow.errors import RetinaflowError
 from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
 from retinaflow.networks.weights import weights_fault
 from retinaflow.settings.data import DataSetSettings
@@ -29,7 +32,7 @@ def check_files(config: Configuration) -> None:
     if not config.demo:
         for data_set, source in data_sets(config).items():
             problems += _source_problems(data_set, source, config.results)
-    problems += _overlaps([place for name, source in data_sets(config).items() for place in image_keys(name, source)])
+    problems += _overlaps(data_sets(config))
     for name, settings in config.models.items():
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings.weights)]
     raise_problems(problems)
@@ -126,15 +129,47 @@ def _remote_problems(key: str, url: str) -> Iterable[str]:
         yield f"{key}: {fault}"
 
 
-def _overlaps(places: Sequence[tuple[str, str]]) -> Iterable[str]:
-    for number, (key, images) in enumerate(places):
-        for other_key, others in places[:number]:
-            (archive, steps), (other_archive, other_steps) = _location(images), _location(others)
-            if archive == other_archive and all(a == b for a, b in zip(steps, other_steps, strict=False)):
+def sharing_sets(sources: Mapping[str, DataSetSettings], data_set: str) -> list[str]:
+    """Names of other data sets that have images in the same folders as ``data_set``."""
+    own = sources[data_set].images
+    return [
+        name
+        for name, source in sources.items()
+        if name != data_set and any(_is_same(images, others) for images in own for others in source.images)
+    ]
+
+
+def _overlaps(sources: Mapping[str, DataSetSettings]) -> Iterable[str]:
+    places = [(name, *place) for name, source in sources.items() for place in image_keys(name, source)]
+    for number, (name, key, images) in enumerate(places):
+        for other, other_key, others in places[:number]:
+            if not _is_same(images, others):
+                continue
+            # Tables of different images share a folder, as in train.csv and test.csv.
+            shown = "" if name == other else _common_image(sources[name], sources[other])
+            if name == other or shown:
                 yield (
                     f"{key}: {images!r} and {others!r} of {other_key} are one folder, or one lies inside the other, "
-                    "and subfolders are searched: each image would count twice; name folders that are apart"
+                    f"and subfolders are searched: each image would count twice{shown}; name folders that are apart"
                 )
+
+
+def _common_image(source: DataSetSettings, other: DataSetSettings) -> str:
+    """Words that name an image that both label tables have, or the reason why that is not known. Empty if none has."""
+    if not label_tables(source) or not label_tables(other):
+        return ", since the grades are the names of folders"
+    try:
+        rows, others = (read_labels(label_tables(one), **label_columns(one)) for one in (source, other))
+    except RetinaflowError:
+        return ", unless the label tables can be read and have no image in common"
+    common = common_images(rows, others)
+    return f", since both label tables have {min(common)!r}" if common else ""
+
+
+def _is_same(images: str, others: str) -> bool:
+    """Whether two places are one folder, or one lies inside the other."""
+    (archive, steps), (other_archive, other_steps) = _location(images), _location(others)
+    return archive == other_archive and all(a == b for a, b in zip(steps, other_steps, strict=False))
 
 
 def _location(images: str) -> tuple[str, tuple[str, ...]]:

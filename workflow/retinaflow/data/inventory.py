@@ -16,7 +16,7 @@ from retinaflow.data.grade_texts import GradeMap, grade_parser
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser
-from retinaflow.data.matching import composed, match_names, name_difference, near_names
+from retinaflow.data.matching import composed, match_names, name_difference, named_elsewhere, near_names
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import files_below
 
@@ -86,6 +86,7 @@ class InventoryJob:
         patient_group: Name that patients have before their own, as in ``eyepacs/17``, so that patients of other data
             sets differ. Empty for none.
         grade_map: Grades of the values in the label table, see ``grade_texts.grade_parser``.
+        other_labels: Rows of other data sets that have images in the same folders. Their images are left out.
     """
 
     data_set: str
@@ -103,6 +104,7 @@ class InventoryJob:
     threads: int = 1
     patient_group: str = ""
     grade_map: GradeMap | None = None
+    other_labels: Sequence[LabelRow] = ()
 
 
 def take_inventory(job: InventoryJob) -> InventoryReport:
@@ -204,7 +206,15 @@ def _find_images(job: InventoryJob) -> tuple[dict[str, str], list[LabelRow], dic
     labels = job.labels
     if labels is None:
         labels = folder_labels(list(relative.values()), grade_parser(job.grade_names, job.grade_map))
-    names, labels = match_names({path: image_name(Path(path).name) for path in relative}, relative, labels)
+    names = {path: image_name(Path(path).name) for path in relative}
+    for path in named_elsewhere(names, relative, labels, job.other_labels) if job.other_labels else ():
+        del names[path]
+    if not names:
+        raise RetinaflowError(
+            f"{job.data_set}: all {len(relative)} images are in the label tables of other data sets of the same "
+            "folder. Correct the label tables."
+        )
+    names, labels = match_names(names, relative, labels)
     return dict(sorted(names.items(), key=lambda item: item[::-1])), labels, others
 
 

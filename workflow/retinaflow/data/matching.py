@@ -44,6 +44,31 @@ def with_paths(labels: Sequence[LabelRow]) -> list[LabelRow]:
     return [replace(label, image=label.relative_path, folder="") for label in labels]
 
 
+def common_images(labels: Sequence[LabelRow], others: Sequence[LabelRow]) -> set[str]:
+    """Return the images that two tables have in common. A row without a folder has the images of its name in all."""
+    paths, other_paths = ({composed(row.relative_path) for row in rows} for rows in (labels, others))
+    names, other_names = ({composed(row.image) for row in rows} for rows in (labels, others))
+    plain, other_plain = ({composed(row.image) for row in rows if not row.folder} for rows in (labels, others))
+    return (paths & other_paths) | (plain & other_names) | (other_plain & names)
+
+
+def named_elsewhere(
+    names: Mapping[str, str], relative: Mapping[str, str], labels: Sequence[LabelRow], others: Sequence[LabelRow]
+) -> set[str]:
+    """Return the paths of images that ``others``, rows of other data sets, name and ``labels`` do not.
+
+    Args:
+        names: Name of the file without its extension, by path.
+        relative: Path relative to the folder of images, without extension, by path.
+        labels: Rows of the data set itself.
+        others: Rows of data sets that have images in the same folder.
+    """
+    found, rows = match_names(names, relative, [*labels, *others])
+    own = {row.image for row in rows[: len(labels)]}
+    theirs = {row.image for row in rows[len(labels) :]} - own
+    return {path for path, name in found.items() if name in theirs}
+
+
 def name_difference(name: str, other: str) -> str:
     """Return what tells two names apart: ``case``, ``leading zeros``, both, or "" for anything else."""
     name, other = composed(name), composed(other)

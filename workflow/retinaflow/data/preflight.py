@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from retinaflow.data.frames import read_frame, write_frame
-from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS
+from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS, PROBLEM_COLUMNS, read_usable
 from retinaflow.data.labels import matches_none
 from retinaflow.data.matching import composed
-from retinaflow.data.problem_policy import Check, check_data_set
+from retinaflow.data.problem_policy import Check, Reason, check_data_set
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import whole_file
@@ -40,6 +41,21 @@ SOLUTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class GradesNeeded:
+    """Grades that each side of a split needs.
+
+    Args:
+        grade_names: Names of the grades.
+        unit: ``patient`` or ``image``: the units that stay whole.
+        sides: Number of sides: 2, or the number of folds.
+    """
+
+    grade_names: Sequence[str]
+    unit: str
+    sides: int
+
+
 def preflight(
     data_sets: Mapping[str, tuple[Path, Path]],
     on_problem: ProblemSettings,
@@ -48,6 +64,7 @@ def preflight(
     table: Path,
     summary: Path,
     patient_patterns: Mapping[str, str] | None = None,
+    needed: GradesNeeded | None = None,
 ) -> None:
     """Apply the problem policy to all data sets.
 
@@ -59,6 +76,7 @@ def preflight(
         summary: Output, Markdown with counts, some problems of each kind, and solutions. It is logged, too.
         patient_patterns: Pattern of the image names of each data set whose label table has no column of patients. A
             data set ``train-NAME`` is that part of the joined one, ``train``. There is a notice if no name matches.
+        needed: Grades that a split of the training set needs.
 
     Raises:
         RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
@@ -68,6 +86,8 @@ def preflight(
         name: check_data_set(*tables, on_problem=on_problem, exclude_limit=exclude_limit)
         for name, tables in data_sets.items()
     }
+    if needed and "train" in checks and checks["train"].report.usable:
+        checks["train"].reasons.extend(_grade_reasons(data_sets["train"][0], needed))
     write_frame(table, pd.concat([check.problems for check in checks.values()]))
     patterns = patient_patterns or {}
     notices = [
@@ -86,6 +106,28 @@ def preflight(
             + "".join(f"{reason}\n" for reason in reasons)
             + f"All problems are listed in {table}, with a summary in {summary}."
         )
+
+
+def _grade_reasons(inventory: Path, needed: GradesNeeded) -> Iterator[Reason]:
+    """Reasons against a training set that no split can have on all its sides."""
+    images = read_usable(inventory)
+    counts = images.groupby("grade")[needed.unit].nunique()
+    none = pd.DataFrame(columns=[*PROBLEM_COLUMNS, "action"])
+    missing = [repr(name) for grade, name in enumerate(needed.grade_names) if not counts.get(grade, 0)]
+    if missing:
+        yield Reason(
+            f"no usable image has the grade {' or '.join(missing)}, expected some of each grade: add images, or remove "
+            "it from data.grade_names",
+            none,
+        )
+    for grade, name in enumerate(needed.grade_names):
+        count = counts.get(grade, 0)
+        if 0 < count < needed.sides:
+            yield Reason(
+                f"{count} {needed.unit}{'s have' if count > 1 else ' has'} usable images of grade {name!r}, expected "
+                f"at least {needed.sides}, one for each side of the split",
+                none,
+            )
 
 
 def patient_notices(data_set: str, inventory: Path, patterns: Mapping[str, str]) -> list[str]:
