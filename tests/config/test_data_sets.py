@@ -149,3 +149,20 @@ def test_grade_map_may_have_numbers():
 )
 def test_mistake_in_a_grade_map_is_named(grade_map, expected):
     assert expected in message({"a": {**ONE, "grade_map": grade_map}})
+
+
+@pytest.mark.parametrize(
+    ("train", "split", "expected"),
+    [
+        ({"a": ONE}, {"column": "split", "folds": 3}, "split.column: 'split' prescribes one split"),
+        (
+            {"a": ONE, "b": {"images": "b", "labels": "class_folders"}},
+            {"column": "split"},
+            "split.column: data.train.b has no label table",
+        ),
+    ],
+)
+def test_given_split_that_cannot_work_is_named(train, split, expected):
+    with pytest.raises(RetinaflowError) as caught:
+        load({**configuration(train), "split": split})
+    assert expected in str(caught.value)

@@ -10,7 +10,7 @@ from retinaflow.data.folds import assign_folds
 Grades = dict[str, list[int]]  # By patient.
 
 patients = st.dictionaries(
-    st.text(st.characters(exclude_characters="/"), max_size=4),
+    st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4),
     st.lists(st.integers(0, 2), min_size=1, max_size=3),
     min_size=1,
     max_size=40,

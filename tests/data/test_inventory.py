@@ -779,3 +779,10 @@ def test_no_image_of_its_own_is_an_error(setup: Setup) -> None:
     setup.add("a.jpg")
     with pytest.raises(RetinaflowError, match="all 1 images are in the label tables of other data sets"):
         setup.take(("b", "0"), other_labels=[LabelRow("a", "0", 2)])
+
+
+def test_patients_have_no_slash_of_their_own(setup: Setup) -> None:
+    for name in ("P0/OD", "P1/OD"):
+        setup.add(f"{name}.jpg")
+    setup.take(labels=table(setup, "image,level\nP0/OD.jpg,1\nP1/OD.jpg,0\n"), patient_group="a")
+    assert [row["patient"] for row in setup.rows().values()] == ["a/P0_OD", "a/P1_OD"]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retinaflow.data.given_split import given_sides
 from retinaflow.data.inventory import INVENTORY_COLUMNS
-from retinaflow.data.labels import read_labels
+from retinaflow.data.labels import LabelRow, read_labels
 from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, split_patients, write_split
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.tables import read_table, write_table
@@ -21,7 +22,11 @@ GRADE_NAMES = ["none", "mild", "moderate"]
 Grades = dict[str, list[int]]  # By patient.
 
 patients = st.dictionaries(
-    st.text(max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=40
+    # "/" stands only after the name of a data set.
+    st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    min_size=1,
+    max_size=40,
 )
 shares = st.integers(1, 99).map(lambda percent: percent / 100)
 
@@ -178,3 +183,66 @@ def test_kaggle_labels_are_split_to_one_patient_a_grade() -> None:
     assert len(members(validation)) == pytest.approx(0.2 * len(members(images)), abs=5)
     shares = validation["grade"].value_counts() / images["grade"].value_counts()
     assert shares.to_numpy() == pytest.approx([0.2] * 5, abs=0.02)
+
+
+def given(tmp_path: Path, text: str, names: list[tuple[str, str, str]], unit: str = "patient") -> list[list[str]]:
+    """Images on both sides of a split that a table prescribes; ``names`` are (image, patient, grade)."""
+    (tmp_path / "labels.csv").write_text(text)
+    rows = [dict(zip(("image", "patient", "grade"), name, strict=True)) for name in names]
+    write_table(
+        tmp_path / "i.csv", INVENTORY_COLUMNS, [{**dict.fromkeys(INVENTORY_COLUMNS, ""), **row} for row in rows]
+    )
+    outputs = (tmp_path / "train.csv", tmp_path / "validation.csv")
+    sides = given_sides({"": read_labels(str(tmp_path / "labels.csv"), "image", "split")})
+    write_split(SplitJob(tmp_path / "i.csv", ["a", "b"], 0.2, 0, unit, seed=1, outputs=[outputs], given=sides))
+    return [[row["image"] for row in read_table(path)] for path in outputs]
+
+
+SPLIT = "image,split\n1,train\n2.jpg,Training\n3,VAL\n4,validation\n5,test\n"
+FIVE = [("1", "p1", "0"), ("2", "p2", "1"), ("3", "p3", "0"), ("4", "p4", "1"), ("5", "p1", "1")]
+
+
+def test_split_of_the_table_is_used(tmp_path: Path) -> None:
+    assert given(tmp_path, SPLIT, FIVE) == [["1", "2"], ["3", "4"]]
+
+
+def test_split_of_the_table_with_paths(tmp_path: Path) -> None:
+    text = "image,split\nP1/OD,train\nP2/OD,train\nP3/OD,val\nP4/OD,val\n"
+    names = [(f"P{n}/OD", f"P{n}", str(n % 2)) for n in range(1, 5)]
+    assert given(tmp_path, text, names) == [["P1/OD", "P2/OD"], ["P3/OD", "P4/OD"]]
+
+
+def test_patient_on_both_sides_of_a_given_split_is_an_error(tmp_path: Path) -> None:
+    names = [FIVE[0], FIVE[1], ("3", "p1", "0"), FIVE[3]]
+    with pytest.raises(RetinaflowError, match="1 patients have images in training and validation, such as 'p1'"):
+        given(tmp_path, SPLIT, names)
+    assert given(tmp_path, SPLIT, names, "image") == [["1", "2"], ["3", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,split\n1,train\n2,fold1\n", "row 3 has 'fold1' for the image '2'"),
+        ("image,split\n1,train\n2,\n", "row 3 has '' for the image '2'"),
+        ("image,split\n1,train\n1,test\n", "the image '1' is in train and test"),
+        ("image,split\n1,train\n2,train\n3,train\n", "the validation part has no image of grade 0"),
+        ("image,level\n1,train\n", "expected the columns 'image' and 'split'"),
+    ],
+)
+def test_given_split_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RetinaflowError, match=message):
+        given(tmp_path, text, FIVE)
+
+
+def test_given_sides_of_joined_sets_have_their_names() -> None:
+    rows = {"a": [LabelRow("1", "train", 2)], "b": [LabelRow("1", "val", 2)]}
+    assert given_sides(rows) == {"a/1": "train", "b/1": "validation"}
+
+
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_images_in_folders_are_one_stratum(unit: str) -> None:
+    rows = [(f"P{n}/OD", f"P{n}_OD", 0) for n in range(20)]
+    images = pd.DataFrame(rows, columns=["image", "patient", "grade"])
+    assert [len(side) for side in split_patients(images, 0.2, unit=unit, seed=1)] == [16, 4]
+    joined = images.assign(image="a/" + images["image"], patient="a/" + images["patient"])
+    assert [len(side) for side in split_patients(joined, 0.2, unit=unit, seed=1)] == [16, 4]

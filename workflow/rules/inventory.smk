@@ -34,14 +34,17 @@ def label_files(wildcards):
     return [str(archive[0]) if archive else table for table, archive in archived.items()]
 
 
+def table_digest(table):
+    """Digest of a label table, perhaps inside an archive."""
+    return digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
+
+
 def label_digests(wildcards):
     """Digests of the label tables. None for the demo, whose table may not be drawn yet."""
     if CONFIG.demo:
         return None
-    return [
-        digest(archives.read_member(table) if archives.split_archive(table) else Path(table).read_bytes())
-        for table in [*label_tables(wildcards), *(other["path"] for other in other_labels(wildcards))]
-    ]
+    tables = [*label_tables(wildcards), *(other["path"] for other in other_labels(wildcards))]
+    return [table_digest(table) for table in tables]
 
 
 def other_labels(wildcards):

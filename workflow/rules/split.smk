@@ -8,6 +8,25 @@ def split_tables(split):
     return [path("split", f"{split}.csv")]
 
 
+def given_split():
+    """Label tables that prescribe the split, by the name of the training set; None if it is chosen."""
+    if CONFIG.split.column is None:
+        return None
+    return {
+        data_set.partition("-")[2]: {
+            "path": lookups.label_tables(DATA_SETS[data_set]),
+            "image_column": DATA_SETS[data_set].image_column,
+            "grade_column": CONFIG.split.column,
+        }
+        for data_set in TRAINING_SETS
+    }
+
+
+def given_digests():
+    """Digests of the label tables that prescribe the split."""
+    return [table_digest(table) for source in (given_split() or {}).values() for table in source["path"]]
+
+
 rule split:
     input:
         inventory=path("inventory", "train.csv"),
@@ -27,5 +46,7 @@ rule split:
         folds=FOLDS,
         unit=CONFIG.split.unit,
         seed=CONFIG.seed,
+        given=given_split(),
+        given_digests=given_digests(),
     script:
         "../scripts/split.py"

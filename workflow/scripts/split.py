@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from retinaflow.data.given_split import given_sides
+from retinaflow.data.labels import read_labels
 from retinaflow.data.problem_policy import require_usable
 from retinaflow.data.split import SplitJob, write_split
 from retinaflow.jobs.logs import job_log
@@ -18,6 +20,8 @@ with job_log(snakemake.log[0]):
         on_problem=data.on_problem,
         exclude_limit=data.exclude_limit,
     )
+    tables = {name: read_labels(**table) for name, table in (params.given or {}).items()}
+    given = given_sides(tables) if tables else None
     outputs = zip(map(Path, snakemake.output.train), map(Path, snakemake.output.validation), strict=True)
     write_split(
         SplitJob(
@@ -27,6 +31,7 @@ with job_log(snakemake.log[0]):
             folds=params.folds,
             unit=params.unit,
             seed=params.seed,
+            given=given,
             outputs=list(outputs),
         )
     )

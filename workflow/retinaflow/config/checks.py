@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models, label_tables
+from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models, label_tables, training_sets
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
 from retinaflow.data.grade_texts import map_faults
@@ -51,6 +51,8 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
             f"model: {config.model!r} grades no new images; expected one of {', '.join(grading_models(config))}, or "
             f"null for the best{renamed}"
         )
+    if config.split.column is not None:
+        yield from _given_split_problems(config)
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
     if config.score.referable_grade >= grades:
@@ -58,6 +60,16 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
             f"score.referable_grade: {config.score.referable_grade} is no grade of the {grades} grades of "
             f"data.grade_names; expected 1 to {grades - 1}"
         )
+
+
+def _given_split_problems(config: Configuration) -> Iterable[str]:
+    if config.split.folds:
+        yield f"split.column: {config.split.column!r} prescribes one split; set split.folds to 0, or column to null"
+    if config.demo:
+        yield "split.column: the tables of the demo have no such column; set it to null"
+    for name in training_sets(config):
+        if not label_tables(data_sets(config)[name]):
+            yield f"split.column: {data_key(name)} has no label table; name one, or set column to null"
 
 
 def _data_problems(data: DataSettings) -> Iterable[str]:

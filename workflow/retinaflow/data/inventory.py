@@ -274,7 +274,9 @@ def _join(
         file = (header.size, header.width, header.height, header.digest)
         quality = (header.focus, header.exposure, header.field, header.quality)
         # The label table counts first, then tags of the file, then its name.
-        identity = (composed(label.patient or header.patient) or patient, label.eye or header.eye or eye)
+        person = composed(label.patient or header.patient) or patient
+        # In the name of a patient, "/" is only after the name of a data set.
+        identity = (person.replace("/", "_"), label.eye or header.eye or eye)
         rows.append((image, path, label.grade, *identity, *file, *quality, header.camera, ""))
     return pd.DataFrame(rows, columns=INVENTORY_COLUMNS, dtype=object)
 

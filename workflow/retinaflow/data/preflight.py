@@ -140,7 +140,9 @@ def patient_notices(data_set: str, inventory: Path, patterns: Mapping[str, str])
             continue
         rows = images[images["image"].str.startswith(prefix)]
         names = [composed(image.removeprefix(prefix)) for image in rows["image"]]
-        own = all(patient.endswith(image) for patient, image in zip(rows["patient"], names, strict=True))
+        own = all(
+            patient.endswith(image.replace("/", "_")) for patient, image in zip(rows["patient"], names, strict=True)
+        )
         if names and own and matches_none(pattern, names):
             notices.append(
                 f"{name}: NO PATIENTS. The pattern {pattern!r} matches none of the {len(names)} image names, such as "

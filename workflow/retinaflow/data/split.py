@@ -1,7 +1,7 @@
 """Split of the training set into training and validation, or into folds, so that no patient is on both sides."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -11,6 +11,7 @@ import pandas as pd
 from retinaflow.data.folds import assign_folds, strata
 from retinaflow.data.frames import write_frame
 from retinaflow.data.inventory import read_usable
+from retinaflow.data.matching import composed
 from retinaflow.errors import RetinaflowError
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def split_patients(
         Training and validation, both in the order of ``images``.
     """
     chosen: set[str] = set()
-    for units in strata(images[unit], images["grade"], seed).values():
+    for units in strata(list(images[unit]), images["grade"], seed, _data_sets(images, unit)).values():
         count = int((Decimal(str(validation)) * len(units)).to_integral_value(ROUND_HALF_UP))
         if len(units) > 1:
             count = min(max(count, 1), len(units) - 1)
@@ -59,6 +60,7 @@ class SplitJob:
         folds: Number of folds, 0 for a single split.
         unit: ``patient`` or ``image``, see ``split_patients``.
         seed: Seed of the split.
+        given: Side of each image, see ``given_split``. Without it, sides are chosen.
         outputs: Output tables of training and validation, a pair for each fold, which is the validation side.
     """
 
@@ -69,6 +71,7 @@ class SplitJob:
     unit: str
     seed: int
     outputs: Sequence[tuple[Path, Path]]
+    given: Mapping[str, str] | None = None
 
 
 def write_split(job: SplitJob) -> None:
@@ -94,10 +97,39 @@ def write_split(job: SplitJob) -> None:
 
 def _pairs(images: pd.DataFrame, job: SplitJob) -> dict[str, Pair]:
     """Training and validation of each fold, by the words that name it in messages."""
+    if job.given is not None:
+        return {"": _given_pair(images, job, job.given)}
     if not job.folds:
         return {"": split_patients(images, job.validation, unit=job.unit, seed=job.seed)}
-    fold_of = assign_folds(list(images[job.unit]), list(images["grade"]), folds=job.folds, seed=job.seed)
+    fold_of = assign_folds(
+        list(images[job.unit]),
+        list(images["grade"]),
+        folds=job.folds,
+        seed=job.seed,
+        data_sets=_data_sets(images, job.unit),
+    )
     return {f" of fold {fold}": (images[fold_of != fold], images[fold_of == fold]) for fold in range(1, job.folds + 1)}
+
+
+def _data_sets(images: pd.DataFrame, unit: str) -> list[str]:
+    """Data set of each image, which joined sets have before the names of images and patients; else ``""``."""
+    rows = zip(images[unit], images["patient"], strict=True)
+    return [name.partition("/")[0] if "/" in patient else "" for name, patient in rows]
+
+
+def _given_pair(images: pd.DataFrame, job: SplitJob, given: Mapping[str, str]) -> Pair:
+    """Training and validation as the label tables prescribe them."""
+    sides = pd.Series([given.get(composed(image)) for image in images["image"]], images.index, dtype=object)
+    train, validation = images[sides == "train"], images[sides == "validation"]
+    if left_out := len(images) - len(train) - len(validation):
+        log.info("%d images are not used: split.column has them in the test set", left_out)
+    common = sorted(set(train[job.unit]) & set(validation[job.unit]))
+    if common:
+        raise RetinaflowError(
+            f"split.column: {len(common)} {job.unit}s have images in training and validation, such as {common[0]!r}. "
+            "Correct the column, or set split.unit to image to use the split as it is."
+        )
+    return train, validation
 
 
 def _require_all_grades(job: SplitJob, title: str, side: pd.DataFrame, images: pd.DataFrame) -> None:

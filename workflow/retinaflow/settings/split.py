@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from retinaflow.settings.section import Section
+from retinaflow.settings.section import Section, Text
 
 
 class SplitSettings(Section):
@@ -17,3 +17,6 @@ class SplitSettings(Section):
     of most validation images is then in the training split."""
     folds: Annotated[int, Field(ge=0, le=100)] = 0
     """Number of folds for cross-validation. Each fold is held out once. 0 is one split."""
+    column: Text | None = None
+    """Column of the label tables that prescribes the split: `train`, `validation` or `test`. Images of `test` are not
+    used. Each training set has this column."""
