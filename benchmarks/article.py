@@ -70,7 +70,7 @@ def train_and_predict(
 
     from retinaflow.networks import devices
 
-    devices.prepare(seed, THREADS)
+    devices.prepare_process(seed, THREADS)
     start = time.perf_counter()
     pixels, grades = read_pixels(training, size)
     held_out_pixels, held_out_grades = read_pixels(held_out, size)

@@ -224,7 +224,7 @@ def measure(case: Case, indices: list[Path], shards: Shards) -> tuple[Sides, lis
         Times of each side, seconds of the input alone in each round, and peak device memory in GB by precision. The
         memory is empty if the backend does not report it.
     """
-    devices.prepare(SEED, CORES)
+    devices.prepare_process(SEED, CORES)
     changes = {"backbone": case.backbone, "image_size": case.size, **RESOLVED}
     settings = TrainingSettings.model_validate(TrainSection().model_dump() | changes)
     images = Images(indices, shards, GRADE_NAMES)

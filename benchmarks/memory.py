@@ -74,13 +74,13 @@ def score(folder: Path) -> None:
     import keras
 
     from retinaflow.networks import devices
-    from retinaflow.scoring.score import predict
+    from retinaflow.scoring.score import predict_outputs
 
-    devices.prepare(1, 2)
+    devices.prepare_process(1, 2)
     pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
     model = keras.Model(pixels, keras.layers.Dense(len(common.GRADE_NAMES), activation="softmax")(means))
-    predict(model, open_images(folder), threads=2)
+    predict_outputs(model, open_images(folder), threads=2)
 
 
 WORK: dict[str, Callable[[Path], None]] = {"preprocess": preprocess, "feed": feed, "score": score}

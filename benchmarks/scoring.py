@@ -17,7 +17,7 @@ import numpy as np
 import common
 from retinaflow.networks import devices
 from retinaflow.preprocessing.batches import Images
-from retinaflow.scoring.score import BATCH, predict
+from retinaflow.scoring.score import BATCH, predict_outputs
 
 ROWS, SIZE = common.sized((10_000, 96), (100, 32))
 THREADS = 2
@@ -33,17 +33,17 @@ def network() -> keras.Model:
 
 def main() -> None:
     """Measure, print and write the rows."""
-    devices.prepare(1, THREADS)
+    devices.prepare_process(1, THREADS)
     model = network()
     with tempfile.TemporaryDirectory() as name:
         pixels = np.random.default_rng(1).integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)
         images = Images(*common.repeated(pixels, ROWS, Path(name)), common.GRADE_NAMES)
         array = np.resize(pixels, (ROWS, *pixels.shape[1:]))
         model.predict(array[:BATCH], verbose=0)
-        predict(model, images, threads=THREADS)
+        predict_outputs(model, images, threads=THREADS)
         seconds = common.alternate(
             {
-                "ours": lambda: len(predict(model, images, threads=THREADS)),
+                "ours": lambda: len(predict_outputs(model, images, threads=THREADS)),
                 "model.predict on an array": lambda: len(model.predict(array, batch_size=BATCH, verbose=0)),
             }
         )

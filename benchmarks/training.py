@@ -61,7 +61,7 @@ def compare(backbone: str, images: Images) -> list[common.Row]:
 
 def main() -> None:
     """Measure, print and write the rows."""
-    devices.prepare(1, THREADS)
+    devices.prepare_process(1, THREADS)
     collection = common.collection()
     used = common.Collection(collection.name, collection.paths[:COUNT], collection.grades[:COUNT])
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """The layers of the library: imports run downwards only, absolute, without circles; functions are short."""
 
 import ast
+from collections import defaultdict
 from graphlib import TopologicalSorter
 
 import pytest
@@ -81,3 +82,27 @@ def test_functions_fit_on_a_screen():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > LONGEST
     }
     assert not found
+
+
+# Constants that mean the same thing in two modules that do not import each other.
+SAME = {"ENSEMBLE", "EXAMPLES", "AT_ONCE", "BATCH"}
+
+
+def public_names(path):
+    """Names of functions, classes and constants that a module defines, without loggers."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            names = [node.target.id] if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else []
+        yield from (name for name in names if not name.startswith("_") and name not in ("log", "progress"))
+
+
+def test_public_name_means_one_thing():
+    places = defaultdict(set)
+    for path in MODULES:
+        for name in public_names(path):
+            places[name].add(module_name(path))
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in SAME} == {}

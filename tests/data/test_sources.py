@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retinaflow.data.sources import files_of, folder_name, states
+from retinaflow.data.sources import files_of, folder_name, source_states
 from retinaflow.errors import RetinaflowError
 
 LIMIT = 2**20
@@ -90,29 +90,29 @@ def test_bad_list_is_an_error(tmp_path, name, text, message):
     with pytest.raises(RetinaflowError, match=message):
         content_of(tmp_path / name)
     with pytest.raises(RetinaflowError, match=message):
-        states(str(tmp_path / name))
+        source_states(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "list.txt", "file.jpeg"])
 def test_bad_source_is_an_error_that_names_good_ones(tmp_path, name):
     (tmp_path / "file.jpeg").write_bytes(b"x")
     with pytest.raises(RetinaflowError, match=rf"{name}'; expected a folder of images, a \.zip archive"):
-        states(str(tmp_path / name))
+        source_states(str(tmp_path / name))
 
 
 def test_state_changes_with_a_file_and_not_with_a_touch(folder, tmp_path):
     (tmp_path / "list.txt").write_text("new photos/1_left.jpeg\nnew photos/absent.jpeg\n")
     sources = (str(folder), str(tmp_path / "list.txt"))
-    before = [sorted(states(source)) for source in sources]
+    before = [sorted(source_states(source)) for source in sources]
     assert list(map(len, before)) == [3, 2]
     os.utime(folder)
     os.utime(tmp_path / "list.txt")
-    assert [sorted(states(source)) for source in sources] == before
+    assert [sorted(source_states(source)) for source in sources] == before
     (folder / "1_left.jpeg").write_bytes(b"other")
-    changed = [sorted(states(source)) for source in sources]
+    changed = [sorted(source_states(source)) for source in sources]
     assert all(old != new for old, new in zip(before, changed, strict=True))
     (folder / "absent.jpeg").write_bytes(b"there")
-    assert sorted(states(sources[1])) != changed[1]
+    assert sorted(source_states(sources[1])) != changed[1]
 
 
 def test_sources_have_different_folder_names(tmp_path, monkeypatch):

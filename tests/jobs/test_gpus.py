@@ -15,7 +15,7 @@ import pytest
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs import gpus
-from retinaflow.jobs.gpus import Device, claim, holder, installed, listed, table, visible
+from retinaflow.jobs.gpus import Device, claim, gpu_table, holder, installed, listed, visible
 
 JOB = """
 import logging, os, subprocess, sys
@@ -205,7 +205,7 @@ def test_machine_without_nvidia_smi_has_no_devices(monkeypatch, caplog):
     assert claim(1, "train VGG16") == claim(4, "train VGG16") == []
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert caplog.text == ""
-    assert "no GPU" in table()
+    assert "no GPU" in gpu_table()
 
 
 def test_without_nvidia_smi_the_mask_names_the_devices(machine, monkeypatch):
@@ -215,7 +215,7 @@ def test_without_nvidia_smi_the_mask_names_the_devices(machine, monkeypatch):
     jobs = [machine.job(mask=mask), machine.job(mask=mask)]
     assert sorted(seen(job) for job in jobs) == sorted([uuid] for uuid in machine.uuids)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
-    assert [line.split()[0] for line in table().splitlines()] == ["GPU", *machine.uuids]
+    assert [line.split()[0] for line in gpu_table().splitlines()] == ["GPU", *machine.uuids]
 
 
 @pytest.mark.parametrize(
@@ -380,4 +380,4 @@ def test_unreadable_record_still_counts_as_a_job(machine, text):
 def test_control_characters_in_a_record_are_not_printed(machine):
     machine.give(1)
     seen(machine.job(name="\x1b[2Jtrain\n\u202eVGG16"))
-    assert "  [2JtrainVGG16  " in table()
+    assert "  [2JtrainVGG16  " in gpu_table()

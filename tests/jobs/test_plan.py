@@ -9,7 +9,7 @@ import pytest
 
 from configurations import completed
 from retinaflow.errors import RetinaflowError
-from retinaflow.jobs.plan import DEVICES, FED, Device, Work, measured, network_work, plan
+from retinaflow.jobs.plan import DEVICES, FED, ReferenceDevice, Work, measured, network_work, plan
 from retinaflow.jobs.resources import COSTS
 from retinaflow.settings.root import Configuration
 
@@ -52,7 +52,7 @@ def cells(text: str, first: str) -> list[str]:
 
 
 def test_measured_rate_is_used_in_proportion_to_pixels():
-    device = Device("a", {"ResNet50": 100, "InceptionV3": 500}, "")
+    device = ReferenceDevice("a", {"ResNet50": 100, "InceptionV3": 500}, "")
     assert device.rate("ResNet50", 224) == 100
     assert device.rate("ResNet50", 448) == pytest.approx(25)
 
@@ -65,13 +65,13 @@ def test_measured_rate_is_used_in_proportion_to_pixels():
     ],
 )
 def test_missing_rate_follows_from_operations_and_outputs(share, expected):
-    assert Device("a", {"ResNet50": 100}, "", share).rate("InceptionV3", 224) == pytest.approx(expected)
+    assert ReferenceDevice("a", {"ResNet50": 100}, "", share).rate("InceptionV3", 224) == pytest.approx(expected)
 
 
 def test_missing_rate_is_the_median_of_estimates():
     rates = {"ResNet50": 10, "InceptionV3": 90, "ConvNeXtTiny": 1000}
-    each = [Device("a", {name: rate}, "", 1).rate("VGG16", 224) for name, rate in rates.items()]
-    assert Device("a", rates, "", 1).rate("VGG16", 224) == pytest.approx(sorted(each)[1])
+    each = [ReferenceDevice("a", {name: rate}, "", 1).rate("VGG16", 224) for name, rate in rates.items()]
+    assert ReferenceDevice("a", rates, "", 1).rate("VGG16", 224) == pytest.approx(sorted(each)[1])
 
 
 def test_reading_limits_the_rate_of_a_device():

@@ -70,7 +70,7 @@ import numpy as np
 from retinaflow.networks import devices
 from retinaflow.networks.building import build, compile_model
 from retinaflow.settings.train import TrainingSettings
-devices.prepare(1, 2)
+devices.prepare_process(1, 2)
 settings = TrainingSettings.model_validate({"backbone": "MobileNetV3Small", **settings})
 model = build(settings, 5)
 for layer in model.get_layer("MobileNetV3Small").layers:
@@ -88,12 +88,12 @@ name, folder = sys.argv[1], Path(sys.argv[3])
 choose(name)
 import numpy as np
 from retinaflow.preprocessing.batches import Images
-from retinaflow.scoring.score import load_model, predict
+from retinaflow.scoring.score import load_model, predict_outputs
 index, shards, grade_names = json.loads((folder / "part.json").read_text())
 images = Images([Path(index)], [tuple(map(Path, shard)) for shard in shards], grade_names)
 for path in folder.glob("*.keras"):
     model = load_model(path, grade_names, seed=1, threads=2)
-    np.save(folder / f"{path.stem}-{name}.npy", predict(model, images, threads=3))
+    np.save(folder / f"{path.stem}-{name}.npy", predict_outputs(model, images, threads=3))
 """
 
 

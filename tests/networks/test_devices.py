@@ -13,12 +13,12 @@ from retinaflow.networks import devices
 from small import typed
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 
 def drawn(seed: int) -> list[np.ndarray]:
     """Return random numbers of Keras and the first weights of a layer."""
-    devices.prepare(seed, threads=1)
+    devices.prepare_process(seed, threads=1)
     layer = keras.layers.Dense(4)
     layer.build((None, 3))
     return [np.asarray(keras.random.normal((4,))), np.asarray(layer.kernel)]
@@ -44,7 +44,7 @@ THREADS = {
 def test_backend_has_the_requested_number_of_threads():
     """It runs in a new process, as the first tensor fixes the number."""
     code = (
-        "from retinaflow.networks import devices; devices.prepare(1, 3); import keras; keras.ops.ones(1) + 1;"
+        "from retinaflow.networks import devices; devices.prepare_process(1, 3); import keras; keras.ops.ones(1) + 1;"
         f"{THREADS[keras.backend.backend()]}"
     )
     result = subprocess.run(
@@ -55,7 +55,7 @@ def test_backend_has_the_requested_number_of_threads():
 
 def test_training_is_compiled_if_keras_would_compile_it():
     """Keras does not compile if operations use one order of sums, as TensorFlow does after ``prepare``."""
-    devices.prepare(seed=1, threads=1)
+    devices.prepare_process(seed=1, threads=1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile="auto")
     assert devices.compiles() == model.jit_compile
@@ -95,7 +95,7 @@ def test_gpu_without_a_reported_capability_has_none():
 
 
 def test_description_names_device_and_packages():
-    described = devices.describe()
+    described = devices.describe_environment()
     assert json.loads(json.dumps(described)) == described
     assert described["backend"] == keras.backend.backend()
     assert described["device"] == ("GPU" if devices.has_gpu() else "CPU")

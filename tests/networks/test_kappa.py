@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from retinaflow.networks import objectives
-from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa, argmax_grades
+from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa, argmax_tensor
 
 
 def measured(actual, predicted, grade_count=5, batch=3, objective="softmax", metric=QuadraticWeightedKappa):
@@ -37,7 +37,7 @@ def test_metrics_over_batches_equal_scikit_learn(objective, pairs):
 def test_grades_equal_those_without_keras(objective):
     outputs = np.random.default_rng(0).normal(0.5, 0.4, (300, objectives.width(objective, 5)))
     outputs = np.round(outputs * (5 if objective == "regression" else 1), 1).astype(np.float32)  # with halves and ties
-    assert np.array_equal(argmax_grades(objective, outputs, 5), objectives.argmax_grades(objective, outputs, 5))
+    assert np.array_equal(argmax_tensor(objective, outputs, 5), objectives.argmax_grades(objective, outputs, 5))
 
 
 def test_kappa_of_always_zero_is_zero():

@@ -19,7 +19,7 @@ from retinaflow.storage.tables import read_table
 from small import STILL, THREE, planted, register, train_small
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 # Without dropout and augmentation, which each device draws in its own way.
 ALIKE = {"dropout": 0.0, "augment": STILL, "epochs": 2}

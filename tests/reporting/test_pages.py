@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retinaflow.data.inventory import InventoryReport
 from retinaflow.data.preflight import summarise
 from retinaflow.data.problem_policy import Check
-from retinaflow.reporting.pages import from_markdown, table, write_page
+from retinaflow.reporting.pages import from_markdown, html_table, write_page
 
 PROBLEM = {"image": "<17>", "path": "a & b.png", "problem": "empty", "action": "excluded", "found": "0 bytes"}
 
@@ -59,7 +59,7 @@ def test_summary_of_problems_is_shown_whole() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="*|")))
 def test_cell_shows_its_text(cell: str) -> None:
-    page = Text(table([cell], []))
+    page = Text(html_table([cell], []))
     assert page.shown.strip("\n") == cell
     assert page.tags == ["table", "tr", "th"]
 

@@ -26,7 +26,7 @@ from retinaflow.settings.augment import AugmentSettings
 from retinaflow.storage.tables import read_table
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 AUGMENT = AugmentSettings()
 PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH + 5, 32, 32, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from common import CLASSES
 from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
-from retinaflow.scoring.probe import COLUMNS, ProbeJob, probe, probe_job, rank
+from retinaflow.scoring.probe import PROBE_COLUMNS, ProbeJob, probe, probe_job, rank
 from retinaflow.storage.tables import write_table
 
 
@@ -129,7 +129,7 @@ def test_backbones_are_ranked_by_kappa(tmp_path: Path) -> None:
         probes.append(tmp_path / f"{name}.json")
         probes[-1].write_text(json.dumps({"network": name, "layer": "last", "results": [result]}))
     text = rank(probes, tmp_path / "probe.csv", tmp_path / "probe.md")
-    rows = read_frame(tmp_path / "probe.csv", COLUMNS)
+    rows = read_frame(tmp_path / "probe.csv", PROBE_COLUMNS)
     assert rows[["rank", "network", "quadratic_weighted_kappa", "low", "images"]].to_numpy().tolist() == [
         ["1", "ResNet50", "0.5", "", "10"],
         ["2", "VGG16", "0.3", "", "10"],

@@ -8,10 +8,10 @@ from common import CLASSES
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.preprocessing.batches import Images
-from retinaflow.scoring.score import BATCH, load_model, predict, predict_tta
+from retinaflow.scoring.score import BATCH, load_model, predict_outputs, predict_tta
 
 # TensorFlow accepts a number of threads only before its first tensor. Other test files make tensors, too.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 
 def small_model(grade_count: int = 5) -> keras.Model:
@@ -34,7 +34,7 @@ def test_each_image_has_its_own_outputs(make_part, saved, shards, number):
     pixels = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
     images = Images(*make_part("test", pixels, [0] * number, shards), CLASSES)
     model = load_model(saved, CLASSES, seed=0, threads=1)
-    probabilities = predict(model, images, threads=3)
+    probabilities = predict_outputs(model, images, threads=3)
     assert probabilities.dtype == np.float64
     assert probabilities.shape == (number, 5)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(number), abs=1e-12)
@@ -86,7 +86,7 @@ def test_half_precision_sums_to_one(make_part):
     images = Images(*make_part("test", pixels, [0] * 40), CLASSES)
     model = small_model()
     half = keras.Model(model.inputs, keras.ops.cast(model.output, "float16"))
-    assert predict(half, images, threads=1).sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
+    assert predict_outputs(half, images, threads=1).sum(axis=1) == pytest.approx(np.ones(40), abs=1e-12)
 
 
 @pytest.mark.parametrize("left", [0, 1, 20, 1000, -1000, -20, -1])
@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused(make_part, saved):
     pixels = np.zeros((2, 9, 9, 3), np.uint8)
     images = Images(*make_part("test", pixels, [0, 1]), CLASSES)
     with pytest.raises(RetinaflowError, match="takes images of 8 px, those of the shards have 9"):
-        predict(load_model(saved, CLASSES, seed=0, threads=1), images, threads=1)
+        predict_outputs(load_model(saved, CLASSES, seed=0, threads=1), images, threads=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])
@@ -174,7 +174,7 @@ def test_outputs_other_than_probabilities_are_refused(make_part, value):
     model = keras.Model(pixels, keras.layers.Dense(5, kernel_initializer="zeros", bias_initializer=constant)(x))
     found = rf"2 of 2 images are impossible for objective softmax, first \[{value}, .* for 'test0_left'"
     with pytest.raises(RetinaflowError, match=found):
-        predict(model, images, threads=1)
+        predict_outputs(model, images, threads=1)
 
 
 @pytest.mark.parametrize(("objective", "outputs"), [("regression", 1), ("ordinal", 4)])
@@ -188,7 +188,7 @@ def test_outputs_of_other_objectives_are_not_normalised(make_part, tmp_path, obj
     )
     images = Images(*make_part("test", np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), CLASSES)
     model = load_model(tmp_path / "model.keras", CLASSES, objective=objective, seed=0, threads=1)
-    assert predict(model, images, objective=objective, threads=1) == pytest.approx(np.array([values] * 2))
+    assert predict_outputs(model, images, objective=objective, threads=1) == pytest.approx(np.array([values] * 2))
     with pytest.raises(RetinaflowError, match=f"{outputs} outputs, expected the 5 of objective softmax for the 5 of"):
         load_model(tmp_path / "model.keras", CLASSES, seed=0, threads=1)
 

@@ -10,7 +10,7 @@ import pytest
 import small
 from common import CLASSES
 from retinaflow.networks.building import build
-from retinaflow.serving.explain import COLUMNS, RIGHT, WRONG, ExplainJob, chosen, explain, overlay, relevance
+from retinaflow.serving.explain import EXPLAIN_COLUMNS, RIGHT, WRONG, ExplainJob, chosen, explain, overlay, relevance
 from retinaflow.storage.tables import read_table, write_table
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="explains with TensorFlow")
@@ -114,6 +114,6 @@ def test_explanation_is_a_figure_and_a_table(tmp_path: Path, make_part) -> None:
     model = of_a_corner("regression", 1)
     explain(ExplainJob("Tiny", model, "regression", tmp_path / "p.csv", images, shards, CLASSES, figure, table))
     assert figure.read_bytes().startswith(b"\x89PNG")
-    rows = read_table(table, COLUMNS)
+    rows = read_table(table, EXPLAIN_COLUMNS)
     assert [row["image"] for row in rows] == [f"part{8 * level + n}_left" for level in range(4) for n in (6, 4, 7, 5)]
     assert [row["right"] for row in rows] == ["1", "1", "0", "0"] * 4

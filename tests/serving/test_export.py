@@ -29,7 +29,7 @@ if keras.backend.backend() != "tensorflow":
 export = pytest.importorskip("retinaflow.serving.export", reason="make export installs it")
 
 # TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "litert_int8": "model.int8.tflite"}
 SIZE = 32
@@ -88,7 +88,7 @@ def exported_to(
         differences=folder / "differences.csv",
     )
     export.export(job)
-    return read_table(folder / "differences.csv", exported.COLUMNS)
+    return read_table(folder / "differences.csv", exported.DIFFERENCE_COLUMNS)
 
 
 @pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
@@ -182,8 +182,8 @@ def test_undefined_kappa_is_left_empty(tmp_path: Path) -> None:
     one = export.Exported("keras", Path(__file__), right)
     row = export.compared("A", one, one, np.zeros(3, np.int64), decision)
     assert (row["quadratic_weighted_kappa"], row["kappa_difference"]) == ("", "")
-    exported.write_table(tmp_path / "a.csv", exported.COLUMNS, [row])
-    exported.summarise([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "all.csv", tmp_path / "all.md")
+    exported.write_table(tmp_path / "a.csv", exported.DIFFERENCE_COLUMNS, [row])
+    exported.summarise_differences([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "all.csv", tmp_path / "all.md")
     assert len(read_table(tmp_path / "all.csv")) == 2
     assert (tmp_path / "all.md").read_text().count("| undefined | undefined | 0 of 3 |") == 2
 

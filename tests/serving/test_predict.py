@@ -35,7 +35,7 @@ from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import read_table, write_table
 
 # TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 THREE = ["none", "mild", "severe"]
 SIZE = 16

@@ -38,7 +38,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="make serve installs it")
 serve = pytest.importorskip("retinaflow.serving.serve")
 
 # TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an image of each eye, a text file and a truncated image."""
     folder = tmp_path_factory.mktemp("samples")
     real = sorted((DATA / "eyepacs-256/images").glob("*_left.*"))[:1]
-    for eye in serve.EYES:
+    for eye in serve.EYE_ORDER:
         content = Path(str(real[0]).replace("left", eye)).read_bytes() if real else image_file(len(eye))
         (folder / f"1_{eye}.jpeg").write_bytes(content)
     (folder / "notes.txt").write_text("hello")
@@ -346,7 +346,7 @@ def test_page_accepts_image_files_only(page: Any, samples: Path, tmp_path: Path)
 
 @pytest.mark.browser
 def test_page_shows_and_clears_the_grades_of_both_eyes(page: Any, samples: Path, tmp_path: Path) -> None:
-    for eye in serve.EYES:
+    for eye in serve.EYE_ORDER:
         choose(page, eye, samples / f"1_{eye}.jpeg")
     button(page).click()
     page.locator("article").nth(1).wait_for()

@@ -126,4 +126,4 @@ def test_a_table_that_is_none_is_not_fetched(client, tmp_path, monkeypatch):
     ],
 )
 def test_address_is_split_at_the_archive(url, expected):
-    assert object_storage.split_archive(url) == expected
+    assert object_storage.split_archive_url(url) == expected

@@ -30,7 +30,7 @@ from retinaflow.training.class_weights import class_weights
 from small import typed
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 PLAIN = Variant(32, "none", "squash", "none")
 

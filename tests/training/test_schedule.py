@@ -12,7 +12,7 @@ from retinaflow.training.schedule import HEAD, NETWORK, learning_rate, phase
 from small import typed
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 PEAK = {"learning_rate": 0.1, "minimum_learning_rate": 0.02}
 

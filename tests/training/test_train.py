@@ -41,7 +41,7 @@ from retinaflow.training.job import train_job
 from small import OUTPUTS, SETTINGS, STILL, THREE, planted, register, small_job, tiny, train_small, typed
 
 # TensorFlow accepts a number of threads only until it has made its first tensor, also in other test files.
-devices.prepare(seed=0, threads=1)
+devices.prepare_process(seed=0, threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +284,7 @@ def test_job_writes_four_files_with_all_results(tmp_path, parts, caplog):
         "validation_index": digest_files(parts[1][0]),
         "weights": None,
     }
-    assert record["environment"] == devices.describe()
+    assert record["environment"] == devices.describe_environment()
     # A job without a GPU computes on the CPU, even if it was given a GPU.
     assert record["computed"]["devices"] == (["GPU 3"] if devices.has_gpu() else ["CPU"])
     assert record["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
@@ -447,7 +447,7 @@ def test_head_epochs_change_no_weight_of_the_backbone(tmp_path, parts):
     best = history[decided["best_epoch"] - 1]
     assert evaluated(trained, parts[1])["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
     assert best["val_loss"] < history[0]["val_loss"]
-    devices.prepare(1, 1)
+    devices.prepare_process(1, 1)
     fresh = build(typed(**settings), 3)
     for new, old in zip(trained.get_layer("tiny").get_weights(), fresh.get_layer("tiny").get_weights(), strict=True):
         assert np.array_equal(new, old)

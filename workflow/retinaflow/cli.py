@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retinaflow.serving.bundle import Bundle
     from retinaflow.serving.predict import LoadedModel
 
-THREADS = 4  # for reading and decoding
+READ_THREADS = 4  # for reading and decoding
 # Modules that each command imports beyond the base installation, and the extra of pyproject.toml that installs them.
 NEEDED = {
     "predict": (("numpy", "cv2", "keras", "simplejpeg"), "workflow"),
@@ -90,9 +90,9 @@ def _check_packages(command: str) -> None:
 
 
 def _gpus() -> int:
-    from retinaflow.jobs.gpus import table
+    from retinaflow.jobs.gpus import gpu_table
 
-    print(table())
+    print(gpu_table())
     return 0
 
 
@@ -148,7 +148,7 @@ def _serve(bundle: "Bundle", name: str, port: int) -> int:
     loaded = _load(bundle, name, "tensorflow")
     from retinaflow.serving.serve import serve
 
-    serve(loaded, name, port=port, threads=THREADS)
+    serve(loaded, name, port=port, threads=READ_THREADS)
     return 0
 
 
@@ -177,7 +177,7 @@ def _predict(images: Sequence[str], bundle: "Bundle", name: str, *, as_json: boo
     from retinaflow.serving.bundle import NOTICE
     from retinaflow.serving.predict import grade_files
 
-    answers, problems = grade_files({image: image for image in images}, loaded, THREADS)
+    answers, problems = grade_files({image: image for image in images}, loaded, READ_THREADS)
     if as_json:
         content = {"model": name, "notice": NOTICE, "images": answers, "problems": problems}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.

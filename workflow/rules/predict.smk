@@ -10,7 +10,7 @@ def new_images():
             f"images=FOLDER`, with {sources.EXPECTED}."
         )
     try:
-        return sources.states(CONFIG.images)
+        return sources.source_states(CONFIG.images)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
 

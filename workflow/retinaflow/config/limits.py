@@ -9,7 +9,7 @@ import yaml
 
 from retinaflow.config.messages import raise_problems
 
-LARGEST = 1_000_000  # values, with each alias in full; a long text counts as several
+MOST_VALUES = 1_000_000  # values, with each alias in full; a long text counts as several
 DEEPEST = 50  # levels
 LONGEST_NUMBER = 300  # digits
 PER_VALUE = 100  # characters of text that count as one value
@@ -64,8 +64,8 @@ def _size(value: Any, depth: int, opened: set[int], sizes: dict[int, int]) -> in
     if id(value) not in sizes:
         inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
         sizes[id(value)] = 1 + sum(_size(one, depth + 1, opened | {id(value)}, sizes) for one in inner)
-    if sizes[id(value)] > LARGEST:
-        raise _TooMuchError(f"it has more than {LARGEST} values, with each alias in full; use fewer aliases")
+    if sizes[id(value)] > MOST_VALUES:
+        raise _TooMuchError(f"it has more than {MOST_VALUES} values, with each alias in full; use fewer aliases")
     return sizes[id(value)]
 
 

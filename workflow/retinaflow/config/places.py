@@ -10,8 +10,7 @@ from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
 from retinaflow.errors import RetinaflowError
-from retinaflow.networks.weights import EXPECTED as EXPECTED_WEIGHTS
-from retinaflow.networks.weights import weights_fault
+from retinaflow.networks.weights import EXPECTED_WEIGHTS, weights_fault
 from retinaflow.settings.data import DataSetSettings
 from retinaflow.settings.root import Configuration
 from retinaflow.storage import object_storage

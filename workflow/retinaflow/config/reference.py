@@ -41,7 +41,7 @@ SECTIONS: dict[str, type[Section]] = {
     "`export`": ExportSettings,
 }
 NAMES = {"object": "section", "null": "none", "string": "text", "boolean": "`true`, `false`"}
-BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+BOUND_WORDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
 def reference(introduction: str) -> str:
@@ -108,7 +108,7 @@ def _values(rule: Mapping[str, Any]) -> str:
         return f"`{rule['const']}`"
     if rule["type"] == "array":
         return f"list of {_values(rule['items'])}"
-    bounds = [f"{words} {rule[key]}" for key, words in BOUNDS.items() if key in rule]
+    bounds = [f"{words} {rule[key]}" for key, words in BOUND_WORDS.items() if key in rule]
     return " ".join([NAMES.get(rule["type"], rule["type"]), *bounds])
 
 

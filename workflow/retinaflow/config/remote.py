@@ -57,7 +57,7 @@ def _local_source(data_set: str, source: DataSetSettings, results: str, remote: 
     for number, (key, url) in enumerate(image_keys(data_set, source)):
         if object_storage.is_remote(url):
             stem = Path(results, "downloaded", f"{data_set}-{number}").as_posix()
-            archive = object_storage.split_archive(url)
+            archive = object_storage.split_archive_url(url)
             if archive:
                 remote.append(Remote(key, archive[0], f"{stem}.zip", "archive"))
             else:
@@ -66,7 +66,7 @@ def _local_source(data_set: str, source: DataSetSettings, results: str, remote: 
     tables = []
     for key, labels in label_keys(data_set, source):
         if object_storage.is_remote(labels):
-            url = (object_storage.split_archive(labels) or [labels])[0]
+            url = (object_storage.split_archive_url(labels) or [labels])[0]
             remote.append(Remote(key, url, _table_path(url), "table"))
             labels = _table_path(labels)
         tables.append(labels)

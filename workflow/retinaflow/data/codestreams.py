@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 J2K_START = b"\xff\x4f\xff\x51"
 JP2_START = b"\x00\x00\x00\x0cjP  "
-PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Encoders of progressive JPEGs write 10 to 20 scans, and each costs a pass over all pixels.
 MOST_SCANS = 100
@@ -147,7 +147,7 @@ def structure_fault(content: bytes) -> str:
     """Describe why the structure of a JPEG or PNG costs more time than its pixels need, or ``""``."""
     if content.startswith(JPEG_START):
         return jpeg_fault(content)
-    if content.startswith(PNG_START) and sum(1 for _ in _chunks(content)) > MOST_CHUNKS:
+    if content.startswith(PNG_SIGNATURE) and sum(1 for _ in _chunks(content)) > MOST_CHUNKS:
         return f"more than {MOST_CHUNKS} chunks"
     return ""
 
@@ -171,7 +171,7 @@ def png_fault(content: bytes) -> str:
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each chunk of a PNG, one chunk more than ``MOST_CHUNKS`` at most."""
-    at = len(PNG_START)
+    at = len(PNG_SIGNATURE)
     for _ in range(MOST_CHUNKS + 1):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
         if kind in (b"IEND", b""):

@@ -24,7 +24,7 @@ from retinaflow.storage.tables import write_table
 MINIMUM_PATIENTS = 3  # Patients whose worse eye has one grade.
 MINIMUM_SIZE = 64  # In a smaller image, even a large haemorrhage is a few pixels.
 
-EYES = ("left", "right")
+DRAWN_EYES = ("left", "right")
 
 # Patients of the Kaggle 2015 training labels by grade of the worse eye (row) and of its fellow eye (column).
 PATIENTS_BY_GRADES = np.array(
@@ -204,8 +204,8 @@ def draw_image(grade: int, eye: str, *, size: int, rng: np.random.Generator) -> 
         RetinaflowError: An argument is out of its range.
     """
     _check_request(grade, eye, size)
-    patient, *eyes = rng.spawn(1 + len(EYES))
-    anatomy, disease, sensor = eyes[EYES.index(eye)].spawn(3)
+    patient, *eyes = rng.spawn(1 + len(DRAWN_EYES))
+    anatomy, disease, sensor = eyes[DRAWN_EYES.index(eye)].spawn(3)
     camera = Camera.draw(patient)
     landmarks = Landmarks.draw(anatomy)
     substances = Substances(*(Layer(size, camera) for _ in range(3)))
@@ -226,7 +226,7 @@ def draw_image(grade: int, eye: str, *, size: int, rng: np.random.Generator) -> 
 def _check_request(grade: int, eye: str, size: int) -> None:
     if grade not in range(GRADES):
         raise RetinaflowError(f"grade: found {grade!r}, expected 0 to {GRADES - 1}.")
-    if eye not in EYES:
+    if eye not in DRAWN_EYES:
         raise RetinaflowError(f"eye: found {eye!r}, expected 'left' or 'right'.")
     if size < MINIMUM_SIZE:
         raise RetinaflowError(
@@ -530,7 +530,7 @@ def draw_collection(images: Path, labels: Path, *, patients: int, first_patient:
     rows = []
     try:
         for patient, of_eyes in enumerate(grades.tolist(), start=first_patient):
-            for eye, grade in zip(EYES, of_eyes, strict=True):
+            for eye, grade in zip(DRAWN_EYES, of_eyes, strict=True):
                 image = draw_image(grade, eye, size=size, rng=np.random.default_rng([seed, patient]))
                 _write_jpeg(drawn / f"{patient}_{eye}.jpeg", image)
                 rows.append({"image": f"{patient}_{eye}", "level": grade})

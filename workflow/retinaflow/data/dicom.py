@@ -52,7 +52,7 @@ WANTED = {
     *(SAMPLES, PHOTOMETRIC, PLANAR, FRAMES, ROWS, COLUMNS, ALLOCATED, STORED, SIGNED),
     *(tag for channel in PALETTE for tag in channel),
 }
-EYES = {"L": "left", "R": "right"}
+LATERALITIES = {"L": "left", "R": "right"}
 
 
 class DicomError(Exception):
@@ -298,7 +298,7 @@ def _words(text: str, separator: str) -> set[str]:
 def _eye(values: dict[int, bytes]) -> str:
     """Left or right by the laterality of the image, else of the body part. Empty for both, unpaired and unknown."""
     image = _word(values.get(IMAGE_LATERALITY, b""))
-    return EYES.get(image or _word(values.get(LATERALITY, b"")), "")
+    return LATERALITIES.get(image or _word(values.get(LATERALITY, b"")), "")
 
 
 def _camera(values: dict[int, bytes]) -> str:

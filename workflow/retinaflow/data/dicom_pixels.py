@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 JPEG = {JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
-JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
+JPEG_2000_SYNTAXES = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
 JPEG_2000_FAST = {"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"}
 RLE = "1.2.840.10008.1.2.5"
-CODESTREAMS = JPEG | JPEG_LS | JPEG_2000 | JPEG_2000_FAST
+CODESTREAMS = JPEG | JPEG_LS | JPEG_2000_SYNTAXES | JPEG_2000_FAST
 # Decoders in the order of preference. Pillow also decodes JPEG 2000 files outside DICOM. pydicom's own decoder of RLE
 # is not among them: it is slow, and its memory has no bound.
 PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
@@ -107,7 +107,7 @@ def decode_dicom(dicom: Dicom) -> np.ndarray:
 
 
 def _is_jpeg_2000(dicom: Dicom) -> bool:
-    return dicom.syntax in JPEG_2000 | JPEG_2000_FAST
+    return dicom.syntax in JPEG_2000_SYNTAXES | JPEG_2000_FAST
 
 
 def _check_native(dicom: Dicom) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # The content decides the format, not the extension.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000")
-EXPECTED = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000 or DICOM"
+IMAGE_FORMATS = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000 or DICOM"
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF", JP2_START, J2K_START)
 MEGAPIXEL = 1_000_000
 # Four channels of 16 bits, uncompressed: no image within the limit of pixels needs more.
@@ -202,7 +202,7 @@ def _examine_image(content: bytes, limit: int) -> Header:
     except UnidentifiedImageError:
         if content.startswith(STARTS):
             return Header(size, problem="unreadable", found="broken header")
-        return Header(size, problem="not_an_image", found=f"starts with {content[:12]!r}, expected {EXPECTED}")
+        return Header(size, problem="not_an_image", found=f"starts with {content[:12]!r}, expected {IMAGE_FORMATS}")
     # Pillow raises many types for a broken header. One bad file must not end the inventory of the others.
     except Exception as error:
         return Header(size, problem="unreadable", found=f"broken header ({error or type(error).__name__})")

@@ -20,7 +20,7 @@ THUMBNAIL_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 DIRECTORY = "dicomdir"  # The index of a DICOM disc, which starts as an image does.
 
 EXTENSION = re.compile(r".*(\.[a-z][a-z0-9_]{0,9})", re.IGNORECASE | re.DOTALL)
-SHOWN = 8
+EXTENSIONS_SHOWN = 8
 
 
 def is_thumbnail(name: str) -> bool:
@@ -73,6 +73,6 @@ def other_file(name: str) -> str:
 def counts_by_extension(names: Iterable[str]) -> str:
     """Counts of files by extension, most frequent first, as ``12 .txt, 3 .pdf, 1 without extension``."""
     counts = sorted(Counter(extension(name) for name in names).items(), key=lambda item: (-item[1], item[0]))
-    texts = [f"{count} {suffix or 'without extension'}" for suffix, count in counts[:SHOWN]]
-    rest = sum(count for _, count in counts[SHOWN:])
+    texts = [f"{count} {suffix or 'without extension'}" for suffix, count in counts[:EXTENSIONS_SHOWN]]
+    rest = sum(count for _, count in counts[EXTENSIONS_SHOWN:])
     return ", ".join([*texts, *([f"{rest} others"] if rest else [])]) or "none"

@@ -13,7 +13,7 @@ from retinaflow.storage import archives
 from retinaflow.storage.files import digest
 
 LISTS = (".txt", ".csv")
-EXPECTED = (
+EXPECTED_SOURCE = (
     "a folder of images, a .zip archive of one, or a list of them: a .txt file with one path a line, or a .csv "
     "table with the column 'image'"
 )
@@ -26,7 +26,7 @@ def folder_name(source: str) -> str:
     return f"{step or 'images'}-{digest(os.fsencode(path))[:8]}"
 
 
-def states(source: str) -> list[str]:
+def source_states(source: str) -> list[str]:
     """Return a text for each file of ``source``, which differs after a change of the file, as ``archives.states``.
 
     Raises:
@@ -55,7 +55,7 @@ def files_of(source: str, scratch: Path, max_bytes: int) -> Iterator[dict[str, s
         max_bytes: Largest size of an unpacked archive.
 
     Raises:
-        RetinaflowError: As ``states`` and ``archives.unpack``.
+        RetinaflowError: As ``source_states`` and ``archives.unpack``.
     """
     _check(source)
     if _is_list(source):
@@ -74,7 +74,7 @@ def _check(source: str) -> None:
     # os.path reports a path that is too long or not permitted as missing. pathlib raises an exception.
     located = archives.split_archive(source)
     if not (os.path.isfile(located[0]) if located else _is_list(source) or os.path.isdir(source)):  # noqa: PTH112, PTH113
-        raise RetinaflowError(f"images: there is no {source!r}; expected {EXPECTED}. Correct the path.")
+        raise RetinaflowError(f"images: there is no {source!r}; expected {EXPECTED_SOURCE}. Correct the path.")
 
 
 def _is_list(source: str) -> bool:

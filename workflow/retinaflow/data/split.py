@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SPLIT_COLUMNS = ("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest")
 
-Pair = tuple[pd.DataFrame, pd.DataFrame]  # Training and validation.
+Sides = tuple[pd.DataFrame, pd.DataFrame]  # Training and validation.
 
 
 def split_patients(
@@ -95,7 +95,7 @@ def write_split(job: SplitJob) -> None:
             write_frame(path, side)
 
 
-def _pairs(images: pd.DataFrame, job: SplitJob) -> dict[str, Pair]:
+def _pairs(images: pd.DataFrame, job: SplitJob) -> dict[str, Sides]:
     """Training and validation of each fold, by the words that name it in messages."""
     if job.given is not None:
         return {"": _given_pair(images, job, job.given)}

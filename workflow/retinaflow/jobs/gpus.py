@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # /tmp belongs to one job, and it is swept more often.
 LOCKS = Path("/var/tmp")  # noqa: S108
 MASK = "CUDA_VISIBLE_DEVICES"
-RECORD = ("job", "folder", "user", "process", "since")
+CLAIM_FIELDS = ("job", "folder", "user", "process", "since")
 
 # Descriptors of the lock files, open while this process has its devices.
 _held: list[int] = []
@@ -159,7 +159,7 @@ def visible(mask: str | None, found: Sequence[Device]) -> list[Device]:
 
 
 def holder(device: Device) -> dict[str, str] | None:
-    """Return the record of the job that has ``device``, with the keys ``RECORD``. None if no process has it.
+    """Return the record of the job that has ``device``, with the keys ``CLAIM_FIELDS``. None if no process has it.
 
     Raises:
         RetinaflowError: The lock file cannot be read.
@@ -178,19 +178,19 @@ def holder(device: Device) -> dict[str, str] | None:
         raise _unusable(path, str(error.strerror)) from error
     try:
         record = json.loads(text)
-        entries = {key: str(record[key]) for key in RECORD}
+        entries = {key: str(record[key]) for key in CLAIM_FIELDS}
     except (ValueError, KeyError, TypeError, RecursionError):  # The job is writing it, or the disk is full.
-        entries = dict.fromkeys(RECORD, "?")
+        entries = dict.fromkeys(CLAIM_FIELDS, "?")
     # Every user may write to the file. Control characters must not reach a terminal.
     return {key: "".join(filter(str.isprintable, value)) for key, value in entries.items()}
 
 
-def table() -> str:
+def gpu_table() -> str:
     """Text table of all devices of this machine, without regard to ``CUDA_VISIBLE_DEVICES``, and of their jobs."""
     devices = installed() or visible(os.environ.get(MASK), [])
     if not devices:
         return "no GPU: nvidia-smi is missing or lists none"
-    rows = [("GPU", "name", *RECORD)]
+    rows = [("GPU", "name", *CLAIM_FIELDS)]
     for device in devices:
         record = holder(device)
         rows.append((device.index, device.name, *(record.values() if record else ("free", "", "", "", ""))))
@@ -267,7 +267,7 @@ def _sign(descriptor: int, job: str) -> None:
         user = str(os.getuid())
     process = f"{os.getpid()} on {os.uname().nodename}"
     since = datetime.now().isoformat(" ", "seconds")
-    record = dict(zip(RECORD, (job, str(Path.cwd()), user, process, since), strict=True))
+    record = dict(zip(CLAIM_FIELDS, (job, str(Path.cwd()), user, process, since), strict=True))
     with suppress(OSError):  # On a full disk, the lock works without the record.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(record).encode(), 0)

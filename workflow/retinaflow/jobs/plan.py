@@ -25,7 +25,7 @@ from retinaflow.training.schedule import VIEWS
 # Images of 224 px that two cores read and augment per second: benchmarks/README.md.
 FED = 5162
 # Images that one core decodes per second: of 1024 px, and of 5 to 16 megapixels.
-DECODED = 695, 74
+DECODE_RATES = 695, 74
 # Training of an image takes as long as three forward passes. The backward pass takes as long as two.
 PASSES = 3
 # Share of its time that the reference network spends on operations. The rest is in proportion to outputs of layers.
@@ -35,7 +35,7 @@ GPU_SHARE, CPU_SHARE = 0.3, 0.55
 REFERENCE = COSTS["ResNet50"]
 
 
-class Device(NamedTuple):
+class ReferenceDevice(NamedTuple):
     """Speed of a device.
 
     Attributes:
@@ -84,9 +84,9 @@ CPU_RATES = {
 CPU_SCORED = 3.8
 NVIDIA = "published by NVIDIA (DeepLearningExamples, ResNet50 v1.5 and EfficientNetV2-S at 300 px), 16 bit and XLA"
 DEVICES = (
-    Device("A100", {"ResNet50": 2375, "EfficientNetV2S": 950 * area(300)}, NVIDIA),
-    Device("V100", {"ResNet50": 1270, "EfficientNetV2S": 380 * area(300)}, NVIDIA),
-    Device(
+    ReferenceDevice("A100", {"ResNet50": 2375, "EfficientNetV2S": 950 * area(300)}, NVIDIA),
+    ReferenceDevice("V100", {"ResNet50": 1270, "EfficientNetV2S": 380 * area(300)}, NVIDIA),
+    ReferenceDevice(
         "2 CPU cores",
         CPU_RATES,
         "measured (InceptionV3, ResNet50: benchmarks/README.md; others from the CPU time of a step against ResNet50's)",
@@ -128,7 +128,7 @@ def plan(config: Configuration, images: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured(results: Path) -> list[Device]:
+def measured(results: Path) -> list[ReferenceDevice]:
     """Devices of the finished training runs below ``results``, with their measured rates.
 
     Raises:
@@ -148,7 +148,7 @@ def measured(results: Path) -> list[Device]:
         if seconds and backbone in COSTS:
             found[name][backbone].append((trained, seconds))
     return [
-        Device(
+        ReferenceDevice(
             f"{name}, here",
             {backbone: _mean_rate(training_runs) for backbone, training_runs in by_backbone.items()},
             f"measured in finished training runs of {results} ({', '.join(by_backbone)})",
@@ -261,7 +261,7 @@ def _memory(config: Configuration) -> Iterator[str]:
 
 
 def _hours(
-    config: Configuration, images: Mapping[str, float], *, results: Path, devices: Sequence[Device]
+    config: Configuration, images: Mapping[str, float], *, results: Path, devices: Sequence[ReferenceDevice]
 ) -> Iterator[str]:
     yield from ["## Hours of one device, for all epochs", ""]
     rows = []
@@ -274,7 +274,7 @@ def _hours(
             left = [before + share * more for before, more in zip(left, hours, strict=True)]
     rows.append(("left to do", "", *map(_duration, left)))
     yield from table(("stage", "models present", *(device.name for device in devices)), rows)
-    quick, slow = (sum(images.values()) / rate / 3600 for rate in DECODED)
+    quick, slow = (sum(images.values()) / rate / 3600 for rate in DECODE_RATES)
     yield ""
     yield (
         f"Inventory and preprocessing take {_duration(quick)} of one core each for images of 1024 px, and "
@@ -283,7 +283,7 @@ def _hours(
 
 
 def _stages(
-    config: Configuration, images: Mapping[str, float], *, network: str, devices: Sequence[Device]
+    config: Configuration, images: Mapping[str, float], *, network: str, devices: Sequence[ReferenceDevice]
 ) -> dict[str, list[float]]:
     """Hours of each device for all training runs of a network."""
     work = network_work(config, images, network)
@@ -300,7 +300,7 @@ def _duration(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{math.ceil(60 * hours)} min"
 
 
-def _notes(devices: Iterable[Device]) -> Iterator[str]:
+def _notes(devices: Iterable[ReferenceDevice]) -> Iterator[str]:
     for device in devices:
         yield f"- {device.name}: {device.source}."
     yield (

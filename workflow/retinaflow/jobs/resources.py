@@ -76,7 +76,7 @@ COSTS = {
 LIGHT = 1000
 NETWORK = 5000
 # MB for a million pixels: three bytes each, and a second copy during the crop.
-DECODED = 6
+DECODED_MEMORY = 6
 # MB for an image in tables that a stage holds in memory. benchmarks/scaling.py finds up to 2.0 kB.
 ROW = 1 / 500
 # Images that one thread reads from a slow shared disk and decodes, per second.
@@ -103,7 +103,7 @@ DAY = 24 * 60
 
 def reading_memory(pixel_limit: int, threads: int, *, images: int, attempt: int = 1) -> int:
     """MB for ``threads`` that decode images of up to ``pixel_limit`` megapixels, and the rows of all ``images``."""
-    return attempt * math.ceil(LIGHT + DECODED * pixel_limit * threads + ROW * images)
+    return attempt * math.ceil(LIGHT + DECODED_MEMORY * pixel_limit * threads + ROW * images)
 
 
 def table_memory(images: int, attempt: int = 1) -> int:
@@ -182,7 +182,7 @@ def predicting_memory(
     sizes = {settings.image_size for settings in networks}
     # A batch of one size is in memory twice while it is joined.
     pixels = 2 * PREDICTED * sum(3 * size**2 for size in sizes) / 1e6
-    decoded = DECODED * pixel_limit * threads + ROW * images
+    decoded = DECODED_MEMORY * pixel_limit * threads + ROW * images
     return attempt * math.ceil(NETWORK + decoded + pixels + 1.25 * (weights + SCORED * outputs))
 
 

@@ -16,7 +16,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa
 from retinaflow.networks.optimizers import build_optimizer
-from retinaflow.networks.weights import EXPECTED, SET, weights_fault
+from retinaflow.networks.weights import EXPECTED_WEIGHTS, SET, weights_fault
 from retinaflow.settings.train import TrainingSettings
 
 # Mean and standard deviation of each channel, in values 0 to 255.
@@ -264,7 +264,7 @@ def _load_weights(network: keras.Model, backbone: str, weights: str | os.PathLik
     except Exception as error:  # A file that does not fit, or is damaged, fails anywhere in Keras and h5py.
         cause = " ".join(str(error).split())[:400]
         raise RetinaflowError(
-            f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED}. {SET}"
+            f"{weights}: these weights do not fit {backbone} without its top ({cause}); {EXPECTED_WEIGHTS}. {SET}"
         ) from error
 
 

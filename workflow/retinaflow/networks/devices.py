@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 DETERMINISTIC = " --xla_gpu_deterministic_ops=true"
 
 
-def prepare(seed: int, threads: int, compiled: bool = False) -> None:
+def prepare_process(seed: int, threads: int, compiled: bool = False) -> None:
     """Seed Keras, set the number of CPU threads and let GPU memory grow as needed. Call before any tensor is made.
 
     On one machine, the same seed and number of threads give the same result to the last bit, on any number of cores.
@@ -76,7 +76,7 @@ def compiles(jit: bool | str = "auto") -> bool:
 
 
 def resolve(settings: TrainingSettings) -> dict[str, Any]:
-    """Resolve ``auto`` in training settings for the devices of this job. Call after ``prepare``.
+    """Resolve ``auto`` in training settings for the devices of this job. Call after ``prepare_process``.
 
     The precision is mixed_bfloat16 on GPUs with tensor cores for it (compute capability 8.0 or higher), mixed_float16
     on those of 7.x, else float32 (https://docs.nvidia.com/deeplearning/performance/mixed-precision-training). If the
@@ -266,7 +266,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return backend, device, machine and the versions of packages that decide a result."""
     packages = ("keras", keras.backend.backend(), "numpy", "opencv-python-headless", "scikit-learn")
     return {

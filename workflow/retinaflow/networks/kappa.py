@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 
-def argmax_grades(objective: str, values: keras.KerasTensor, grade_count: int) -> keras.KerasTensor:
+def argmax_tensor(objective: str, values: keras.KerasTensor, grade_count: int) -> keras.KerasTensor:
     """Return the argmax grades, int32 (n,), of outputs or targets (n, width), as ``objectives.argmax_grades`` does."""
     if objective == "softmax":
         return ops.argmax(values, axis=-1)
@@ -28,7 +28,7 @@ class Accuracy(keras.metrics.Mean):
         self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor, sample_weight: keras.KerasTensor | None = None
     ) -> None:
         """Count a batch: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
-        actual, predicted = (argmax_grades(self.objective, values, self.grade_count) for values in (y_true, y_pred))
+        actual, predicted = (argmax_tensor(self.objective, values, self.grade_count) for values in (y_true, y_pred))
         super().update_state(ops.cast(ops.equal(actual, predicted), "float32"), sample_weight)
 
 
@@ -55,7 +55,7 @@ class QuadraticWeightedKappa(keras.metrics.Metric):
         """Count a batch: ``y_true`` targets and ``y_pred`` outputs, both (n, width)."""
         del sample_weight
         actual, predicted = (
-            ops.one_hot(argmax_grades(self.objective, values, self.grade_count), self.grade_count, dtype="float32")
+            ops.one_hot(argmax_tensor(self.objective, values, self.grade_count), self.grade_count, dtype="float32")
             for values in (y_true, y_pred)
         )
         self.counts.assign_add(ops.matmul(ops.transpose(actual), predicted))

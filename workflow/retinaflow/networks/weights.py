@@ -11,10 +11,10 @@ from retinaflow.storage.files import whole_file
 
 # HDF5 file format specification, version 3.0, section II.A: the signature at the start of a file, and the offset of the
 # end-of-file address by the version of the superblock. Keras writes addresses of 8 bytes.
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_ADDRESS = {0: 40, 1: 44, 2: 28, 3: 28}
 SET = "Set `weights` to one, or to 'imagenet' or 'random'."
-EXPECTED = "expected a .h5 or .weights.h5 file that Keras saved for this backbone without its top"
+EXPECTED_WEIGHTS = "expected a .h5 or .weights.h5 file that Keras saved for this backbone without its top"
 
 
 def weights_fault(path: str | os.PathLike[str]) -> str:
@@ -24,15 +24,15 @@ def weights_fault(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as file:
             start = file.read(512)
     except OSError as error:
-        return f"cannot be read ({error.strerror}); {EXPECTED}"
+        return f"cannot be read ({error.strerror}); {EXPECTED_WEIGHTS}"
     if not os.fspath(path).endswith(".h5"):
-        return f"has another extension than .h5; {EXPECTED}"
-    if not start.startswith(SIGNATURE):
-        return f"found {_kind(start)}; {EXPECTED}"
+        return f"has another extension than .h5; {EXPECTED_WEIGHTS}"
+    if not start.startswith(HDF5_SIGNATURE):
+        return f"found {_kind(start)}; {EXPECTED_WEIGHTS}"
     place = END_ADDRESS.get(start[8] if len(start) > 8 else 0, 0)
     end = int.from_bytes(start[place : place + 8], "little")
     if place and size < max(end, place + 8):
-        return f"is cut off after {size} of {end} bytes; {EXPECTED}"
+        return f"is cut off after {size} of {end} bytes; {EXPECTED_WEIGHTS}"
     return ""
 
 

@@ -5,7 +5,7 @@ import ctypes
 # Numbers of these parameters in malloc.h of glibc.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT = 128 << 20  # Bytes that may be free at the end of a heap.
-LARGEST = 32 << 20  # Bytes of the largest block on a heap. glibc accepts no more.
+LARGEST_BLOCK = 32 << 20  # Bytes of the largest block on a heap. glibc accepts no more.
 
 
 def keep_freed_memory() -> None:
@@ -17,4 +17,4 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(TRIM_THRESHOLD, KEPT)
-        library.mallopt(MMAP_THRESHOLD, LARGEST)
+        library.mallopt(MMAP_THRESHOLD, LARGEST_BLOCK)

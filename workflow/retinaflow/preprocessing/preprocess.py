@@ -32,7 +32,7 @@ CROP_SHARE = 0.1
 # Pixel value around the retina after each enhancement. The padding has the same value.
 SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 
-CHUNK = 16  # Images that a thread decodes in one task.
+IMAGES_PER_TASK = 16  # Images that a thread decodes in one task.
 
 Key = tuple[str, str]  # image and digest
 
@@ -258,7 +258,9 @@ def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.nda
                     _write_at(file.fileno(), start + position * image_bytes, pixels)
             return failures
 
-        chunks = [range(first, min(first + CHUNK, len(wanted))) for first in range(0, len(wanted), CHUNK)]
+        chunks = [
+            range(first, min(first + IMAGES_PER_TASK, len(wanted))) for first in range(0, len(wanted), IMAGES_PER_TASK)
+        ]
         with ThreadPoolExecutor(job.threads) as pool:
             failures = list(itertools.chain.from_iterable(pool.map(write, chunks)))
     if failures:

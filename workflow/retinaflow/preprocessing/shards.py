@@ -51,10 +51,10 @@ def read_shard(pixels: Path, rows: Path) -> tuple[np.memmap, list[str]]:
     expected = array.offset + array.nbytes
     if (size := pixels.stat().st_size) != expected:
         raise RetinaflowError(f"{pixels}: {size} bytes, expected {expected} for uint8 {array.shape}. {REBUILD}")
-    return array, read_images(rows, pixels, len(array))
+    return array, read_image_names(rows, pixels, len(array))
 
 
-def read_images(rows: Path, array: Path, count: int) -> list[str]:
+def read_image_names(rows: Path, array: Path, count: int) -> list[str]:
     """Read the names of the images of a file.
 
     Args:

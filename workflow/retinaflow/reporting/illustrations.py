@@ -17,7 +17,7 @@ from retinaflow.evaluation.calibration import Reliability
 from retinaflow.reporting.figures import DARK, LIGHT, save
 
 # Panels side by side; they fit a screen.
-COLUMNS = 6
+FIGURE_COLUMNS = 6
 # Metrics by image quality, each with its line.
 BY_QUALITY = {
     "quadratic_weighted_kappa": ("quadratic weighted kappa", DARK, "s-"),
@@ -169,7 +169,7 @@ def captioned_figure(
     *,
     title: str,
     empty: str,
-    columns: int = COLUMNS,
+    columns: int = FIGURE_COLUMNS,
 ) -> None:
     """Draw images, each below its text.
 
@@ -182,8 +182,8 @@ def captioned_figure(
     """
     rows = max(1, math.ceil(len(captioned) / columns))
     height, width = captioned[0][0].shape[:2] if captioned else (1, 1)
-    side = 2 * COLUMNS / columns
-    figure = Figure(figsize=(2 * COLUMNS, (side * height / width + 0.6) * rows + 0.5), layout="constrained")
+    side = 2 * FIGURE_COLUMNS / columns
+    figure = Figure(figsize=(2 * FIGURE_COLUMNS, (side * height / width + 0.6) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
@@ -213,7 +213,7 @@ def grades_figure(
         grade_names: Name of each grade.
     """
     panels = len(counts) + len(weights)
-    columns = min(panels, COLUMNS)
+    columns = min(panels, FIGURE_COLUMNS)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(2.3 * columns + 1, (0.75 + 0.24 * len(grade_names)) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)

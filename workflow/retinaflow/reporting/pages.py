@@ -27,7 +27,7 @@ def write_page(path: Path, title: str, body: str) -> None:
         part.write_text(text, encoding="utf-8", errors="replace")
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+def html_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return an HTML table. Its cells are text and escaped."""
     return render("table.html", header=header, rows=rows)
 

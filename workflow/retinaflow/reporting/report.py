@@ -26,7 +26,7 @@ from retinaflow.reporting.illustrations import (
     samples_figure,
     shortened,
 )
-from retinaflow.reporting.pages import from_markdown, table, write_page
+from retinaflow.reporting.pages import from_markdown, html_table, write_page
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.documents import read_own
@@ -258,9 +258,9 @@ def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: 
     ]
     body = render(
         "provenance.html",
-        settings=table(("setting", "value", "default"), [(key, *map(_text, both)) for key, *both in changed]),
-        common=table(("of all", ""), [(key, _text(facts[0][key])) for key in common]),
-        own=table(("training_run", *own), rows) if own else "",
+        settings=html_table(("setting", "value", "default"), [(key, *map(_text, both)) for key, *both in changed]),
+        common=html_table(("of all", ""), [(key, _text(facts[0][key])) for key in common]),
+        own=html_table(("training_run", *own), rows) if own else "",
     )
     write_page(page, "Provenance", body)
 

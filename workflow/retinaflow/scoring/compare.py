@@ -14,7 +14,7 @@ from retinaflow.data.frames import write_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
 from retinaflow.evaluation.selection import correct_for_selection
-from retinaflow.scoring.summary import SUMMARISED, summarise
+from retinaflow.scoring.summary import SUMMARISED, summarise_comparison
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
 
@@ -72,7 +72,7 @@ _INTERVAL = {"type": ["array", "null"], "items": {"type": "number"}, "minItems":
 _COUNT = {"type": "integer", "minimum": 0}
 
 # Part of a metrics file that the comparison reads.
-SCHEMA = _object(
+METRICS_SCHEMA = _object(
     model=_NAME,
     network=_NAME,
     split={"type": "string", "pattern": f"^({SPLITS})$"},
@@ -98,9 +98,9 @@ SCHEMA = _object(
 )
 
 # Part of the record of a training run that the comparison reads.
-RECORD = _object(best_epoch={**_COUNT, "minimum": 1}, settings=_object(head_epochs=_COUNT))
+RUN_RECORD = _object(best_epoch={**_COUNT, "minimum": 1}, settings=_object(head_epochs=_COUNT))
 
-Row = dict[str, Any]
+ComparisonRow = dict[str, Any]
 
 
 class Comparison(NamedTuple):
@@ -112,7 +112,7 @@ class Comparison(NamedTuple):
     """
 
     text: str
-    ranked: list[Row]
+    ranked: list[ComparisonRow]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def compare(
     found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
     by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
     spreads = {split: _repeats(ranked, repeats or {}) for split, ranked in by_split.items()}
-    text = summarise(
+    text = summarise_comparison(
         by_split,
         found,
         folds={split: _folds(rows, split) for split in by_split if is_test(split)},
@@ -197,7 +197,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> Non
     write_frame(path, pd.DataFrame(rows, columns=list(columns), dtype=object))
 
 
-def _by_split(ordered: Sequence[Row], ranked_on: str) -> dict[str, list[Row]]:
+def _by_split(ordered: Sequence[ComparisonRow], ranked_on: str) -> dict[str, list[ComparisonRow]]:
     """Rows of the ranked models on each split. The split of the ranking is first."""
     tests = sorted({row["split"] for row in ordered if is_test(row["split"])})
     by_split = {
@@ -221,7 +221,7 @@ def kept_phases(records: Mapping[str, Path], runs: Mapping[str, Sequence[str]]) 
     """
     phases = {}
     for run, path in records.items():
-        record = read_document(path, RECORD, kind="a record of a training run", again="Delete it and train again.")
+        record = read_document(path, RUN_RECORD, kind="a record of a training run", again="Delete it and train again.")
         phases[run] = "head" if record["best_epoch"] <= record["settings"]["head_epochs"] else "network"
     for network, of_network in runs.items():
         kept = {phases[run] for run in of_network}
@@ -229,7 +229,7 @@ def kept_phases(records: Mapping[str, Path], runs: Mapping[str, Sequence[str]]) 
     return phases
 
 
-def read_metrics(path: str | os.PathLike[str]) -> Row:
+def read_metrics(path: str | os.PathLike[str]) -> ComparisonRow:
     """Read a metrics file.
 
     Returns:
@@ -238,7 +238,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
     Raises:
         RetinaflowError: The file is no metrics file of a model or fold.
     """
-    content = read_document(path, SCHEMA, kind="a metrics file", again="Delete it and score the model again.")
+    content = read_document(path, METRICS_SCHEMA, kind="a metrics file", again="Delete it and score the model again.")
     referable, baseline, grade_names = content["referable"], content["baseline"], content["grade_names"]
     if referable["grade"] >= len(grade_names):
         raise RetinaflowError(
@@ -273,14 +273,14 @@ def read_metrics(path: str | os.PathLike[str]) -> Row:
     }
 
 
-def _check_together(rows: Sequence[Row]) -> str:
+def _check_together(rows: Sequence[ComparisonRow]) -> str:
     """Return the split that ranks models, or raise an error unless the files belong to one workflow run.
 
     Either all models have folds or none has. All have the same grades and, split by split, the same images. No model
     is on a split twice.
     """
     ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
-    seen: dict[tuple[str, str], Row] = {}
+    seen: dict[tuple[str, str], ComparisonRow] = {}
     for row in rows:
         here = f"{row['file']}: {row['model']} on {row['split']}"
         is_fold, test = row["fold"] != 0, is_test(row["split"])
@@ -298,7 +298,7 @@ def _check_together(rows: Sequence[Row]) -> str:
     return ranked_on
 
 
-def _check_equal(row: Row, other: Row, names: Iterable[str]) -> None:
+def _check_equal(row: ComparisonRow, other: ComparisonRow, names: Iterable[str]) -> None:
     for name in names:
         if row[name] != other[name]:
             raise RetinaflowError(
@@ -307,7 +307,7 @@ def _check_equal(row: Row, other: Row, names: Iterable[str]) -> None:
             )
 
 
-def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
+def _ranked(rows: Sequence[ComparisonRow], ranked_on: str) -> list[str]:
     """Names of the ranked models, best first."""
     kappas = {row["network"]: row["quadratic_weighted_kappa"] for row in rows if row["split"] == ranked_on}
     for row in rows:
@@ -319,7 +319,7 @@ def _ranked(rows: Sequence[Row], ranked_on: str) -> list[str]:
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _ordered(rows: Iterable[Row], models: Sequence[str], phases: Mapping[str, str]) -> list[Row]:
+def _ordered(rows: Iterable[ComparisonRow], models: Sequence[str], phases: Mapping[str, str]) -> list[ComparisonRow]:
     """Rows by rank, fold and split, with ``rank`` (None of a fold), ``kept_phase`` and empty ``CORRECTED_COLUMNS``."""
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
     # Test sets come last.
@@ -341,9 +341,9 @@ def _corrected(grades: PredictedGrades, options: Mapping[str, Any]) -> dict[str,
     return dict(zip(CORRECTED_COLUMNS, (best.corrected, best.low, best.high), strict=True))
 
 
-def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, float] | None]]:
+def _folds(rows: Sequence[ComparisonRow], split: str) -> dict[str, dict[str, tuple[float, float] | None]]:
     """Mean and sample standard deviation of the ``SUMMARISED`` metrics over the folds of each network on a split."""
-    folds: dict[str, list[Row]] = {}
+    folds: dict[str, list[ComparisonRow]] = {}
     for row in rows:
         if row["fold"] and row["split"] == split:
             folds.setdefault(row["network"], []).append(row)
@@ -353,7 +353,7 @@ def _folds(rows: Sequence[Row], split: str) -> dict[str, dict[str, tuple[float, 
     }
 
 
-def _repeats(ranked: Sequence[Row], repeats: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[Any]]]:
+def _repeats(ranked: Sequence[ComparisonRow], repeats: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[Any]]]:
     """Values of each ``SUMMARISED`` metric of the repeats of each model on one split."""
     rows = {row["model"]: row for row in ranked}
     return {

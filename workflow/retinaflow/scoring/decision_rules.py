@@ -28,7 +28,7 @@ TEMPERATURES = (0.05, 20.0)
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _COUNT = {"type": "integer", "minimum": 1}
-SCHEMA: dict[str, Any] = {
+DECISION_RULE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
@@ -44,7 +44,7 @@ SCHEMA: dict[str, Any] = {
         "patients": _COUNT,
     },
 }
-SCHEMA["required"] = list(SCHEMA["properties"])
+DECISION_RULE_SCHEMA["required"] = list(DECISION_RULE_SCHEMA["properties"])
 
 
 class DecisionRule(NamedTuple):
@@ -412,7 +412,7 @@ def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
         RetinaflowError: The file cannot be read, or is not a decision rule.
     """
     again = "Delete it and grade the model again."
-    rule = DecisionRule(**read_document(path, SCHEMA, kind="a decision rule", again=again))
+    rule = DecisionRule(**read_document(path, DECISION_RULE_SCHEMA, kind="a decision rule", again=again))
     k = len(rule.grade_names)
     for name, values in (("thresholds", rule.thresholds), ("cutpoints", rule.cutpoints or [0.0] * (k - 1))):
         if len(values) != k - 1 or not all(math.isfinite(value) for value in values) or sorted(values) != values:

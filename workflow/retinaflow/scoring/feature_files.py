@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.preprocessing.shards import read_images
+from retinaflow.preprocessing.shards import read_image_names
 from retinaflow.storage.tables import REBUILD
 
 
@@ -30,4 +30,4 @@ def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
         raise RetinaflowError(
             f"{features}: found {array.dtype} {array.shape}; expected finite float16 (n, 2 d). {REBUILD}"
         )
-    return array, read_images(rows, features, len(array))
+    return array, read_image_names(rows, features, len(array))

@@ -62,7 +62,7 @@ def frozen_backbone(
     Raises:
         RetinaflowError: The weights do not fit, or there is no such layer.
     """
-    devices.prepare(seed, threads)
+    devices.prepare_process(seed, threads)
     devices.full_float32()
     network = up_to(load_backbone(backbone, size, weights), layers)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")

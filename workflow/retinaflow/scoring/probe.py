@@ -25,7 +25,7 @@ from retinaflow.storage.tables import REBUILD
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
+PROBE_COLUMNS = (
     "rank",
     "network",
     "layer",
@@ -44,13 +44,13 @@ RESULTS = {
     "type": "array",
     "items": {
         "type": "object",
-        "required": list(COLUMNS[1:]),
+        "required": list(PROBE_COLUMNS[1:]),
         "properties": {
             **{name: {"type": "string", "minLength": 1} for name in ("network", "layer")},
             "eyes": {"enum": ["one", "both"]},
             "images": {"type": "integer", "minimum": 1},
             "paired": {"type": "integer", "minimum": 0},
-            **dict.fromkeys(COLUMNS[6:], _NUMBER),
+            **dict.fromkeys(PROBE_COLUMNS[6:], _NUMBER),
         },
     },
 }
@@ -225,7 +225,7 @@ def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
     results = sorted((row for path in probes for row in _read(path)), key=_sort_key)
     rows = [{"rank": number, **row} for number, row in enumerate(results, start=1)]
     # Objects keep the numbers of the JSON files, and None for an undefined kappa.
-    write_frame(table, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
+    write_frame(table, pd.DataFrame(rows, columns=list(PROBE_COLUMNS), dtype=object))
     text = _markdown(rows)
     with whole_file(markdown) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

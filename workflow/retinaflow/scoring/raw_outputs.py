@@ -14,7 +14,7 @@ from retinaflow.networks import objectives
 from retinaflow.storage.tables import REBUILD
 
 OUTPUT_COLUMNS = ("image", "filename", "patient", "eye", "grade")
-SUM_TOLERANCE = 1e-6
+OUTPUT_SUM_TOLERANCE = 1e-6
 
 
 class RawOutputs(NamedTuple):
@@ -82,7 +82,7 @@ def read_raw_outputs(path: Path, objective: str, *, grade_count: int, kind: str 
     outputs = np.ascontiguousarray(frame[columns].to_numpy(np.float64))
     wrong = objectives.impossible_rows(objective, outputs)
     if objective == "softmax":
-        wrong |= np.abs(outputs.sum(axis=1) - 1) > SUM_TOLERANCE
+        wrong |= np.abs(outputs.sum(axis=1) - 1) > OUTPUT_SUM_TOLERANCE
     if wrong.any():
         first = wrong.argmax()
         raise RetinaflowError(

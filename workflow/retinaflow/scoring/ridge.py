@@ -23,7 +23,7 @@ THREADS = 2
 COMPONENTS = 1024
 
 
-class Fit(NamedTuple):
+class RidgeFit(NamedTuple):
     """A fitted ridge regression.
 
     Attributes:
@@ -42,7 +42,9 @@ class Fit(NamedTuple):
         return self.regression.predict(features).astype(np.float64)
 
 
-def fit(features: np.ndarray, target: np.ndarray, *, grades: np.ndarray, patients: Sequence[str], seed: int) -> Fit:
+def fit(
+    features: np.ndarray, target: np.ndarray, *, grades: np.ndarray, patients: Sequence[str], seed: int
+) -> RidgeFit:
     """Fit a ridge regression of a target on features.
 
     Features are scaled to deviation 1 and turned into principal components. Up to ``COMPONENTS``, these only save time.
@@ -70,7 +72,7 @@ def fit(features: np.ndarray, target: np.ndarray, *, grades: np.ndarray, patient
     predicted = cross_val_predict(Ridge(STRENGTHS), reduced, targets, cv=folds)
     best = int(np.mean((predicted - targets) ** 2, axis=0).argmin())
     regression = make_pipeline(scaled, Ridge(STRENGTHS[best]).fit(reduced, target))
-    return Fit(regression, STRENGTHS[best], predicted[:, best].astype(np.float64))
+    return RidgeFit(regression, STRENGTHS[best], predicted[:, best].astype(np.float64))
 
 
 def patient_folds(grades: np.ndarray, patients: Sequence[str], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

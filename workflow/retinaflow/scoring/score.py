@@ -31,7 +31,7 @@ def load_model(
         RetinaflowError: The file is no Keras model, or its model does not map uint8 RGB (n, size, size, 3) to raw
             outputs of this objective.
     """
-    devices.prepare(seed, threads)
+    devices.prepare_process(seed, threads)
     devices.full_float32()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -74,17 +74,17 @@ def predict_tta(
         Mean raw outputs over the views, float64 (n, width); and those of the first view, None if it is the only one.
 
     Raises:
-        RetinaflowError: As ``predict``.
+        RetinaflowError: As ``predict_outputs``.
     """
     # All images in one view, then in the next: as fast as all views of a few images at a time.
-    no_tta = predict(model, images, objective=objective, threads=threads, tta_views=tta_views)
+    no_tta = predict_outputs(model, images, objective=objective, threads=threads, tta_views=tta_views)
     total = no_tta.copy()
     for view in range(1, tta_views):
-        total += predict(model, images, objective=objective, threads=threads, view=view, tta_views=tta_views)
+        total += predict_outputs(model, images, objective=objective, threads=threads, view=view, tta_views=tta_views)
     return total / tta_views, no_tta if tta_views > 1 else None
 
 
-def predict(
+def predict_outputs(
     model: keras.Model,
     images: ImageSource,
     *,

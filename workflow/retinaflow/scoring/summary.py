@@ -21,12 +21,12 @@ NONE = "–"
 # The model that is the mean of all networks.
 ENSEMBLE = "ensemble"
 
-Row = Mapping[str, Any]
+SummaryRow = Mapping[str, Any]
 Spreads = Mapping[str, Mapping[str, tuple[float, float] | None]]
 
 
-def summarise(
-    by_split: Mapping[str, Sequence[Row]],
+def summarise_comparison(
+    by_split: Mapping[str, Sequence[SummaryRow]],
     pairs: Mapping[str, Sequence[Pair]],
     *,
     folds: Mapping[str, Spreads],
@@ -71,7 +71,7 @@ def summarise(
     return "\n".join(lines) + "\n"
 
 
-def _introduction(ranked_on: str, row: Row, bootstrap_samples: int, over_folds: bool) -> str:
+def _introduction(ranked_on: str, row: SummaryRow, bootstrap_samples: int, over_folds: bool) -> str:
     text = [
         f"Ranked by quadratic weighted kappa on {ranked_on}, never on test.",
         "Argmax kappa is the kappa of the argmax predictions, without fitted thresholds.",
@@ -87,7 +87,7 @@ def _introduction(ranked_on: str, row: Row, bootstrap_samples: int, over_folds: 
     return " ".join(text)
 
 
-def _selection(ranked_on: str, best: Row, models: int) -> str:
+def _selection(ranked_on: str, best: SummaryRow, models: int) -> str:
     """Return the sentence on the kappa of the best model, corrected for the choice."""
     name = "selection_corrected_kappa"
     corrected = _metric(best[name], best[f"{name}_low"], best[f"{name}_high"])
@@ -96,7 +96,7 @@ def _selection(ranked_on: str, best: Row, models: int) -> str:
     return f"{chosen}; corrected for the choice: {corrected}."
 
 
-def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Spreads) -> list[list[str]]:
+def _split_rows(rows: Sequence[SummaryRow], best: str, pairs: Sequence[Pair], folds: Spreads) -> list[list[str]]:
     """Cells of the table of a split, with the baselines at its end."""
     behind = {pair.other_model: pair for pair in _both_ways(pairs) if pair.model == best}
     cells = []
@@ -107,7 +107,7 @@ def _split_rows(rows: Sequence[Row], best: str, pairs: Sequence[Pair], folds: Sp
     return [*cells, *_baselines(rows[0])]
 
 
-def _across(by_split: Mapping[str, Sequence[Row]], tests: Sequence[str]) -> list[list[str]]:
+def _across(by_split: Mapping[str, Sequence[SummaryRow]], tests: Sequence[str]) -> list[list[str]]:
     """Cells of the table with a column for each test set."""
     rows = {(split, row["model"]): row for split in tests for row in by_split[split]}
     return [
@@ -120,7 +120,7 @@ def _across(by_split: Mapping[str, Sequence[Row]], tests: Sequence[str]) -> list
     ]
 
 
-def _interval_of(row: Row | None, name: str) -> str:
+def _interval_of(row: SummaryRow | None, name: str) -> str:
     return NONE if row is None else _metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
@@ -136,7 +136,7 @@ def _spread(pair: tuple[float, float] | None) -> str:
     return NONE if pair is None else "{:.4f} ± {:.4f}".format(*pair)
 
 
-def _model(row: Row, behind: Pair | None) -> list[str]:
+def _model(row: SummaryRow, behind: Pair | None) -> list[str]:
     below = row["accuracy"] < row["baseline_accuracy"]
     remarks = [f"**below always {row['baseline_grade_name']}**"] if below else []
     if row.get("kept_phase") == "head":
@@ -161,7 +161,7 @@ def _single_folds(model: str, metrics: Mapping[str, tuple[float, float] | None])
     ]
 
 
-def _baselines(row: Row) -> list[list[str]]:
+def _baselines(row: SummaryRow) -> list[list[str]]:
     """Cells of a constant prediction, and of the grade of the fellow eye. They have no probabilities, so no AUC."""
     always = ["", f"always {row['baseline_grade_name']}", _metric(0.0), NONE, _metric(row["baseline_accuracy"])]
     fellow_eye = [
@@ -174,7 +174,7 @@ def _baselines(row: Row) -> list[list[str]]:
     return [[*cells, NONE, NONE, "", ""] for cells in (always, fellow_eye)]
 
 
-def _steps(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _steps(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:
     """Pairs of a model with a further step and the model without it.
 
     The name of a model with a further step is that of the model without it, ``+``, and the step. The ensemble is

@@ -48,7 +48,7 @@ _MODEL = _object(
     eye_average={**_NAME, "type": ["string", "null"]},
     networks=_list(_NETWORK),
 )
-SCHEMA = _object(
+BUNDLE_SCHEMA = _object(
     grade_names=_list(_NAME, 2),
     patient_pattern=_NAME,
     pixel_limit=_COUNT,
@@ -140,7 +140,7 @@ def write_bundle(path: Path, content: Mapping[str, Any], comparison: Path, inven
 
     Args:
         path: The file. Paths in ``content`` are relative to its folder.
-        content: All keys of ``SCHEMA`` but ``best``, ``quality_share`` and ``quality_threshold``.
+        content: All keys of ``BUNDLE_SCHEMA`` but ``best``, ``quality_share`` and ``quality_threshold``.
         comparison: Table that ranks the models. The rank of ``X+eye_average`` counts for ``X``.
         inventory: Inventory of the training images, for their quality.
     """
@@ -159,7 +159,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         RetinaflowError: The file cannot be read or is no bundle, or one of its paths leads out of its folder.
     """
-    content = read_document(path, SCHEMA, kind="the bundle of a finished run", again=RUN_AGAIN)
+    content = read_document(path, BUNDLE_SCHEMA, kind="the bundle of a finished run", again=RUN_AGAIN)
     folder = Path(path).parent
 
     def below(name: str) -> Path:

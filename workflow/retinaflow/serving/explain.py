@@ -31,7 +31,7 @@ RIGHT, WRONG = 2, 2
 # Even in lightness, and the same to all kinds of colour vision.
 COLOURS = "cividis"
 OPACITY = 0.8
-COLUMNS = ("image", "filename", "grade_name", "predicted_grade_name", "probability", "right")
+EXPLAIN_COLUMNS = ("image", "filename", "grade_name", "predicted_grade_name", "probability", "right")
 
 
 class Explained(NamedTuple):
@@ -181,7 +181,9 @@ def explain(job: ExplainJob) -> None:
         empty="there is no image",
         columns=RIGHT + WRONG,
     )
-    write_table(job.table, COLUMNS, [_line(answer, name) for answer, name in zip(explained, names, strict=True)])
+    write_table(
+        job.table, EXPLAIN_COLUMNS, [_line(answer, name) for answer, name in zip(explained, names, strict=True)]
+    )
     log.info("%s: %d images explained", job.training_run, len(panels))
 
 
@@ -197,4 +199,4 @@ def _caption(answer: Explained) -> str:
 def _line(answer: Explained, image: str) -> dict[str, Any]:
     row = answer.row
     values = (row["filename"], row["grade_name"], row["predicted_grade_name"], f"{answer.probability:.9g}")
-    return dict(zip(COLUMNS, (image, *values, int(answer.right)), strict=True))
+    return dict(zip(EXPLAIN_COLUMNS, (image, *values, int(answer.right)), strict=True))

@@ -33,7 +33,7 @@ from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
 from retinaflow.scoring.score import BATCH, predict_tta
 from retinaflow.serving.bundle import NOTICE
-from retinaflow.serving.exported import COLUMNS
+from retinaflow.serving.exported import DIFFERENCE_COLUMNS
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import write_table
 
@@ -45,7 +45,7 @@ CALIBRATED = 200
 METADATA = "retinaflow.json"
 KERAS = "keras"
 
-Answer = Callable[[np.ndarray], np.ndarray]  # uint8 RGB (n, size, size, 3) to float32 (n, width)
+Predictor = Callable[[np.ndarray], np.ndarray]  # uint8 RGB (n, size, size, 3) to float32 (n, width)
 
 
 class Exported(NamedTuple):
@@ -72,7 +72,7 @@ class ExportJob:
         seed: Seed that draws the training images.
         threads: Number of threads.
         files: File of each format.
-        differences: Table of ``COLUMNS``, a row for each file.
+        differences: Table of ``DIFFERENCE_COLUMNS``, a row for each file.
     """
 
     training_run: str
@@ -104,9 +104,9 @@ def export(job: ExportJob) -> None:
     for kind, path in job.files.items():
         found.append(Exported(kind, path, _write_format(job, known, kind, path)))
     rows = [compared(job.training_run, other, found[0], job.validation.grades, rule) for other in found]
-    write_table(job.differences, COLUMNS, rows)
+    write_table(job.differences, DIFFERENCE_COLUMNS, rows)
     for row in rows[1:]:
-        log.info("%s", ", ".join(f"{name} {row[name]}" for name in COLUMNS[1:]))
+        log.info("%s", ", ".join(f"{name} {row[name]}" for name in DIFFERENCE_COLUMNS[1:]))
 
 
 def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> np.ndarray:
@@ -174,7 +174,7 @@ def compared(
         decision_rule: Decision rule of both.
 
     Returns:
-        A row of ``COLUMNS``. Differences of calibrated probabilities are over images and grades.
+        A row of ``DIFFERENCE_COLUMNS``. Differences of calibrated probabilities are over images and grades.
     """
     own, other = (
         apply_decision_rule(decision_rule, exported.outputs),
@@ -202,7 +202,7 @@ def _written(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def answers(answer: Answer, images: ImageSource, threads: int, tta_views: int) -> np.ndarray:
+def answers(answer: Predictor, images: ImageSource, threads: int, tta_views: int) -> np.ndarray:
     """Return the mean raw outputs of images over TTA views, float64 (n, width)."""
     total: np.ndarray | float = 0.0
     for view in range(tta_views):
@@ -277,7 +277,7 @@ def _write_litert_int8(model: keras.Model, path: Path, images: Iterator[np.ndarr
 _BUILTINS = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
-def run_onnx(path: Path, threads: int) -> Answer:
+def run_onnx(path: Path, threads: int) -> Predictor:
     """Load an ONNX file for the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -286,7 +286,7 @@ def run_onnx(path: Path, threads: int) -> Answer:
     return lambda batch: session.run(None, {pixels.name: batch})[0]
 
 
-def run_litert(path: Path, threads: int) -> Answer:
+def run_litert(path: Path, threads: int) -> Predictor:
     """Load a LiteRT file for the CPU."""
     interpreter = Interpreter(str(path), num_threads=threads)
     (pixels,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()

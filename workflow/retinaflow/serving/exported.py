@@ -7,16 +7,16 @@ from retinaflow.storage.files import whole_file
 from retinaflow.storage.markdown import table
 from retinaflow.storage.tables import read_table, write_table
 
-COLUMNS = (
+DIFFERENCE_COLUMNS = (
     *("training_run", "format", "file", "bytes", "images", "quadratic_weighted_kappa", "kappa_difference"),
     *("grades_changed", "mean_probability_difference", "largest_probability_difference"),
 )
 
 
-def summarise(differences: Sequence[Path], summary: Path, page: Path) -> None:
+def summarise_differences(differences: Sequence[Path], summary: Path, page: Path) -> None:
     """Join the tables of several training runs to one table and one Markdown page."""
-    rows = [row for path in differences for row in read_table(path, COLUMNS)]
-    write_table(summary, COLUMNS, rows)
+    rows = [row for path in differences for row in read_table(path, DIFFERENCE_COLUMNS)]
+    write_table(summary, DIFFERENCE_COLUMNS, rows)
     header = [
         "training_run",
         "format",

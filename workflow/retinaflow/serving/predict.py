@@ -16,7 +16,7 @@ import numpy as np
 from retinaflow.data.headers import Header, examine_files
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, is_image_file, is_thumbnail, other_file
 from retinaflow.data.labels import image_name, name_parser
-from retinaflow.data.sources import EXPECTED, files_of
+from retinaflow.data.sources import EXPECTED_SOURCE, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.jobs.resources import PREDICTED
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 5  # problems that a message names
 
-PROBLEM_COLUMNS = ("image", "problem", "found")
+PREDICT_PROBLEM_COLUMNS = ("image", "problem", "found")
 PATIENT_COLUMNS = ("patient_grade_name", "patient_grade", "patient_severity", "patient_referable")
 
 Answer = dict[str, Any]  # a value for each of ``columns``
-Problem = dict[str, str]  # a value for each of ``PROBLEM_COLUMNS``
+ProblemRow = dict[str, str]  # a value for each of ``PREDICT_PROBLEM_COLUMNS``
 Found = tuple[str, str]  # a kind of problem, and a text
 
 
@@ -61,7 +61,7 @@ def columns(grade_names: Sequence[str]) -> list[str]:
 
 
 class Decoded:
-    """Images in memory, as ``score.predict`` needs them. Their grades are not known, and 0."""
+    """Images in memory, as ``score.predict_outputs`` needs them. Their grades are not known, and 0."""
 
     def __init__(self, images: Sequence[str], pixels: np.ndarray) -> None:
         """Keep the names of n ``images`` and their ``pixels``, uint8 RGB (n, size, size, 3)."""
@@ -144,8 +144,8 @@ def predict(job: PredictJob) -> None:
     with files_of(job.source, job.predictions.parent / ".unpacked", job.max_bytes) as files:
         answers, problems = grade_files(files, loaded, job.threads)
         if not answers:
-            raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED}.")
-    write_table(job.problems, PROBLEM_COLUMNS, problems)
+            raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED_SOURCE}.")
+    write_table(job.problems, PREDICT_PROBLEM_COLUMNS, problems)
     names = columns(job.bundle.grade_names)
     write_table(job.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
     kinds = Counter(problem["problem"] for problem in problems)
@@ -153,7 +153,7 @@ def predict(job: PredictJob) -> None:
     log.info("%s graded %d of %d files of %s; problems: %s", job.model, len(answers), len(files), job.source, counts)
 
 
-def none_graded(problems: Sequence[Problem]) -> str:
+def none_graded(problems: Sequence[ProblemRow]) -> str:
     """Message for a source of which no image can be graded."""
     some = "; ".join(f"{problem['image']}: {problem['problem']}, {problem['found']}" for problem in problems[:EXAMPLES])
     return f"none of {len(problems)} files can be graded{f', first {some}' if some else ''}."
@@ -188,7 +188,7 @@ def load_bundled_model(bundle: Bundle, name: str) -> LoadedModel:
     return LoadedModel(bundle, model, networks, *rules)
 
 
-def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> tuple[list[Answer], list[Problem]]:
+def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> tuple[list[Answer], list[ProblemRow]]:
     """Grade files.
 
     Args:
@@ -215,7 +215,7 @@ def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
     parse_name = name_parser(loaded.bundle.patient_pattern)
     eyes = [_patient_and_eye(image, parse_name) for image in graded]
     answers = answers_of(graded, eyes, np.concatenate(outputs), loaded) if graded else []
-    return answers, [dict(zip(PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
+    return answers, [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
 
 
 def _patient_and_eye(image: NewImage, parse_name: Callable[[str], tuple[str, str]]) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from retinaflow.serving.explain import overlay, relevance, scaled
 from retinaflow.serving.predict import Decoded, LoadedModel, answers_of, raw_outputs, read_images
 
 LOOPBACK = "127.0.0.1"
-EYES = ("right", "left")
+EYE_ORDER = ("right", "left")
 # An uncompressed image of 20 megapixels has 60 MB.
 MOST_BYTES = 64_000_000
 # Bytes of a request beside its images.
@@ -103,8 +103,8 @@ def application(loaded: LoadedModel, name: str, threads: int) -> FastAPI:
 
     @app.post("/grade")
     async def grade(request: Request) -> dict[str, Any]:
-        async with request.form(max_files=len(EYES), max_fields=0) as form:
-            sent = {eye: each for eye in EYES if isinstance(each := form.get(eye), UploadFile)}
+        async with request.form(max_files=len(EYE_ORDER), max_fields=0) as form:
+            sent = {eye: each for eye in EYE_ORDER if isinstance(each := form.get(eye), UploadFile)}
             if not sent or len(sent) != len(form):
                 raise HTTPException(400, "expected an image as the file 'right', as the file 'left', or both")
             with tempfile.TemporaryDirectory(prefix="retinaflow-") as folder:
@@ -150,7 +150,7 @@ def _refusal(request: Request) -> JSONResponse | None:
     # A chunked request has no length, even if a header names one.
     if not length.isdecimal() or "transfer-encoding" in request.headers:
         return JSONResponse({"error": "expected a Content-Length"}, 411)
-    if int(length) > len(EYES) * MOST_BYTES + FORM_OVERHEAD:
+    if int(length) > len(EYE_ORDER) * MOST_BYTES + FORM_OVERHEAD:
         text = f"{int(length) / 1e6:.0f} MB, expected {MOST_BYTES / 1e6:.0f} MB an image at most"
         return JSONResponse({"error": text}, 413)
     return None

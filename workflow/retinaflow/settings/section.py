@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 WHOLE = re.compile(r"[-+]?[0-9]{1,300}")
-NUMBER = re.compile(r"[-+]?([0-9]{1,300}([.][0-9]{0,300})?|[.][0-9]{1,300})([eE][-+]?[0-9]{1,9})?")
+NUMBER_TEXT = re.compile(r"[-+]?([0-9]{1,300}([.][0-9]{0,300})?|[.][0-9]{1,300})([eE][-+]?[0-9]{1,9})?")
 WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -86,7 +86,7 @@ def from_text(value: Any, annotation: Any) -> Any:
         return value
     if int in expected and WHOLE.fullmatch(value):
         return int(value)
-    if float in expected and NUMBER.fullmatch(value):
+    if float in expected and NUMBER_TEXT.fullmatch(value):
         return int(value) if WHOLE.fullmatch(value) else float(value)
     return value
 

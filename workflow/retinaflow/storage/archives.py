@@ -15,7 +15,7 @@ from retinaflow.errors import RetinaflowError
 
 # Exceptions of zipfile and its decompressors for a damaged, encrypted or unusual archive.
 UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error)
-CHUNK = 1 << 20
+BYTES_AT_ONCE = 1 << 20
 TABLE_BYTES = 2**26  # A label table of three million images.
 
 Parts = tuple[str, ...]
@@ -279,7 +279,7 @@ def _write(archive: ZipFile, member: ZipInfo, *, target: Path, max_bytes: int) -
 def _chunks(path: Path, archive: ZipFile, member: ZipInfo) -> Iterator[bytes]:
     try:
         with archive.open(member) as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(BYTES_AT_ONCE):
                 yield chunk
     except UNREADABLE as error:
         raise RetinaflowError(

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 SCHEME = "s3://"
 # Objects that are fetched at the same time. boto3 keeps ten connections.
-THREADS = 8
-SIGNATURE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it.
-LONGEST_NAME = 255 - len(".part-")  # Bytes of a file name, without the prefix of an incomplete file.
+FETCH_THREADS = 8
+SIGNATURE_VARIABLE = "RETINAFLOW_S3_SIGNATURE_VERSION"  # boto3 has no variable for it.
+LONGEST_FILE_NAME = 255 - len(".part-")  # Bytes of a file name, without the prefix of an incomplete file.
 NO_NAME = {"\\", "\0"}
 
 
@@ -44,7 +44,7 @@ VARIABLES = {
     "secret_key": "AWS_SECRET_ACCESS_KEY",
     "token": "AWS_SESSION_TOKEN",
     "retries": "AWS_MAX_ATTEMPTS",
-    "signature_version": SIGNATURE,
+    "signature_version": SIGNATURE_VARIABLE,
 }
 
 
@@ -59,7 +59,9 @@ def client() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client("s3", config=Config(signature_version=os.environ.get(SIGNATURE), retries={"mode": "standard"}))
+    return boto3.client(
+        "s3", config=Config(signature_version=os.environ.get(SIGNATURE_VARIABLE), retries={"mode": "standard"})
+    )
 
 
 def is_remote(path: str) -> bool:
@@ -80,7 +82,7 @@ def fault(url: str) -> str:
     return ""
 
 
-def split_archive(url: str) -> tuple[str, str] | None:
+def split_archive_url(url: str) -> tuple[str, str] | None:
     """Split an address into an archive and a place inside it: ``s3://b/a.zip/train`` is ``("s3://b/a.zip", "train")``.
 
     None for an address without an archive.
@@ -166,7 +168,7 @@ def fetch_folder(client: Any, url: str, *, target: Path, max_bytes: int) -> int:
     wanted = {digest(f"{item.key}\0{item.etag}".encode()): item for item in stored}
     missing = {name: item for name, item in wanted.items() if not (cache / name).exists()}
     log.info("%s: %d objects of %.3f GB, %d of them to fetch", url, len(stored), total / 1e9, len(missing))
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(FETCH_THREADS)
     try:
         for _ in pool.map(lambda name: _fetch(client, missing[name], target=cache / name, parallel=False), missing):
             pass
@@ -224,7 +226,7 @@ def _nothing_below(url: str) -> RetinaflowError:
 def _check_names(url: str, stored: list[Stored]) -> None:
     for item in stored:
         steps = item.name.split("/")
-        odd = any(step in ("", ".", "..") or len(step.encode()) > LONGEST_NAME for step in steps)
+        odd = any(step in ("", ".", "..") or len(step.encode()) > LONGEST_FILE_NAME for step in steps)
         if odd or NO_NAME & set(item.name):
             raise RetinaflowError(
                 f"{url}: the object {item.key[:200]!r} has an empty or very long step, '.', '..', a backslash or NUL "

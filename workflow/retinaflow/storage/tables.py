@@ -11,7 +11,7 @@ from retinaflow.storage.files import whole_file
 Row = dict[str, str]
 
 REBUILD = "Delete the file and run again to rebuild it."
-SHOWN = 20
+COLUMNS_SHOWN = 20
 
 # File names are bytes on disk. Bytes that are not UTF-8 pass through a table unchanged.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -48,7 +48,7 @@ def _checked(path: str | os.PathLike[str], lines: Iterator[list[str]], columns: 
     header = next(lines, [])
     if wrong := [column for column in columns if header.count(column) != 1]:
         fault = "is there twice" if wrong[0] in header else "is missing"
-        found = ", ".join(header[:SHOWN])[:200] or "an empty file"
+        found = ", ".join(header[:COLUMNS_SHOWN])[:200] or "an empty file"
         raise RetinaflowError(f"{path}: column {wrong[0]!r} {fault}; found {found}. {REBUILD}")
     yield header
     for number, row in enumerate(filter(None, lines), start=1):

@@ -220,7 +220,7 @@ def _fit_in_memory(fit: Fit) -> keras.Model:
 def _fit_phases(fit: Fit, batch_size: int) -> keras.Model:
     """Build the network, train its head, then all of it."""
     settings, training = fit.settings, fit.data.training
-    devices.prepare(fit.seed, settings.cpu_threads, bool(settings.jit))
+    devices.prepare_process(fit.seed, settings.cpu_threads, bool(settings.jit))
     batches = fit.batches(batch_size)
     with devices.parallel(settings.gpus):
         model = build(

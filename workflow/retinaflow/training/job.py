@@ -127,7 +127,7 @@ class TrainingJob:
                 "validation_index": digest_files(self.validation.indices),
                 "weights": None if self.weights is None else digest_files([self.weights]),
             },
-            "environment": devices.describe(),
+            "environment": devices.describe_environment(),
             "computed": dict(resolved),
         }
 
@@ -163,7 +163,7 @@ def train_job(job: TrainingJob) -> None:
         OutOfTimeError: The time limit would pass before the end of the next epoch.
     """
     settings = job.settings
-    devices.prepare(job.seed, settings.cpu_threads, devices.compiles(settings.jit))
+    devices.prepare_process(job.seed, settings.cpu_threads, devices.compiles(settings.jit))
     resolved = devices.resolve(settings)
     names = job.grade_names
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))

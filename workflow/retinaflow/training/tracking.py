@@ -24,7 +24,7 @@ _KEY = "retinaflow.training"
 # Longest value of a setting that servers of MLflow accept.
 _LONGEST = 500
 
-Row = Mapping[str, Any]
+HistoryRow = Mapping[str, Any]
 
 
 def trackers(settings: TrackingSettings, run: str, folder: Path) -> list["Guarded"]:
@@ -44,11 +44,11 @@ class Guarded:
         self._tracker = tracker
         self._works = True
 
-    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[HistoryRow]) -> None:
         """Training with the digest ``key`` and the description ``about`` begins, or resumes after epochs ``rows``."""
         self._try(lambda: self._tracker.start(key, about, rows))
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         """An epoch is saved."""
         self._try(lambda: self._tracker.epoch(row))
 
@@ -85,7 +85,7 @@ class TensorBoard:
         """The files replace those of an earlier training run in ``folder``."""
         self._folder = folder
 
-    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:  # noqa: ARG002
+    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[HistoryRow]) -> None:  # noqa: ARG002
         """Begin with the epochs so far."""
         # With TensorFlow's own writer, another backend would share the GPU with TensorFlow.
         from tensorboard.summary import DirectoryOutput, Writer
@@ -96,7 +96,7 @@ class TensorBoard:
         for row in rows:
             self.epoch(row)
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         """Write metrics of training and validation under one name, so that one chart has both."""
         for name, value in _metrics(row).items():
             metric = name.removeprefix("val_")
@@ -122,7 +122,7 @@ class MLflow:
         self._address, self._experiment, self._name = address, experiment, run
         self._run = ""
 
-    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    def start(self, key: str, about: Mapping[str, Any], rows: Sequence[HistoryRow]) -> None:
         """Resume the unfinished run of ``key`` if there are ``rows``, or begin a new one."""
         # A server that does not answer must not block a GPU for minutes. MLflow sends no telemetry.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -169,7 +169,7 @@ class MLflow:
                     raise
                 return str(known.experiment_id)
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         """Log all metrics at once, under the names of the history."""
         from mlflow.entities import Metric
 
@@ -197,5 +197,5 @@ def _folder(address: str) -> Path | None:
     return None if "://" in address else Path(address)
 
 
-def _metrics(row: Row) -> dict[str, float]:
+def _metrics(row: HistoryRow) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name not in _OTHER}
