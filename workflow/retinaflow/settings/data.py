@@ -23,7 +23,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-GradeMap = Annotated[
+GradeMapSetting = Annotated[
     dict[Text, Text | Annotated[list[Text], Field(min_length=1)]], Field(min_length=1), BeforeValidator(_as_texts)
 ]
 DataSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
@@ -56,7 +56,7 @@ class DataSetSettings(Section):
     """Column of the label table with the patient. Without it, that of `data`."""
     eye_column: Text | None = None
     """Column of the label table with the eye. Without it, that of `data`."""
-    grade_map: GradeMap | None = None
+    grade_map: GradeMapSetting | None = None
     """Grades of the values in the label table. Without it, that of `data`."""
 
 
@@ -142,7 +142,7 @@ class DataSettings(Section):
     eye_column: Text | None = None
     """Column of the label table with the eye: left or right, L or R, OS or OD, or 1 for right and 2 for left. Case does
     not count, and an empty value is an unknown eye. It replaces the eye of `patient_pattern`."""
-    grade_map: GradeMap | None = None
+    grade_map: GradeMapSetting | None = None
     """Grades of the values in the label table. Each entry is a value with its grade (`{R0: 0, R1: mild}`), or a grade
     with a list of its values (`{referable: [2, 3, 4], not_referable: [0, 1]}`). A grade is a number or one of
     `grade_names`. A value that is not in the map is the problem `bad_grade`."""
