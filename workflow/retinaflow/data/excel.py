@@ -16,7 +16,7 @@ UNPACKED_BYTES = 2**27
 ROWS = 2**20  # of a sheet of Excel
 CELLS = 10**7
 
-Rows = list[tuple[int, list[str]]]
+SheetRows = list[tuple[int, list[str]]]
 
 
 def is_workbook(content: bytes) -> bool:
@@ -30,7 +30,7 @@ def is_workbook(content: bytes) -> bool:
         return False
 
 
-def read_sheets(path: str, content: bytes) -> list[tuple[str, Rows]]:
+def read_sheets(path: str, content: bytes) -> list[tuple[str, SheetRows]]:
     """Read all sheets of a workbook.
 
     A formula has the value that the workbook stores for it. Formulas are not evaluated.
