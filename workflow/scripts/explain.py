@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.data.frames import read_frame
 from retinaflow.jobs import gpus
 from retinaflow.jobs.logs import job_log
 from retinaflow.networks.backend import choose

@@ -117,7 +117,7 @@ def _data_sets(images: pd.DataFrame, unit: str) -> list[str]:
     return [name.partition("/")[0] if "/" in patient else "" for name, patient in rows]
 
 
-def _given_pair(images: pd.DataFrame, job: SplitJob, given: Mapping[str, str]) -> Pair:
+def _given_pair(images: pd.DataFrame, job: SplitJob, given: Mapping[str, str]) -> Sides:
     """Training and validation as the label tables prescribe them."""
     sides = pd.Series([given.get(composed(image)) for image in images["image"]], images.index, dtype=object)
     train, validation = images[sides == "train"], images[sides == "validation"]
