@@ -77,11 +77,8 @@ def write(folder: Path, order: np.ndarray, splits: int) -> tuple[list[Path], lis
         indices.append(folder / f"index{split}.csv")
         write_table(
             indices[-1],
-            ("image", "grade_name", "patient", "eye"),
-            (
-                {"image": names[row], "grade_name": CLASSES[grades[row]], "patient": patients[row], "eye": eyes[row]}
-                for row in rows
-            ),
+            ("image", "grade", "patient", "eye"),
+            ({"image": names[row], "grade": grades[row], "patient": patients[row], "eye": eyes[row]} for row in rows),
         )
         pair = folder / f"{split}.npy", folder / f"{split}.csv"
         np.save(pair[0], features[rows[::-1]])

@@ -180,7 +180,8 @@ def probe_job(job: ProbeJob) -> None:
     Raises:
         RetinaflowError: An image of an index has no features.
     """
-    labels = pd.concat([read_frame(index, ("image", "grade_name", "patient", "eye")) for index in job.indices])
+    columns = ("image", "grade", "patient", "eye")
+    labels = pd.concat([read_frame(index, columns, types={"grade": int}) for index in job.indices])
     # The order of the names is the same for any number of splits.
     labels = labels.drop_duplicates("image", keep="last").sort_values("image", kind="stable")
     read = [read_features(*pair) for pair in job.features]
@@ -191,13 +192,12 @@ def probe_job(job: ProbeJob) -> None:
             f"{len(missing)} images of {', '.join(map(str, job.indices))} have no features, first {missing[0]!r}. "
             "Delete the features of this backbone and run again."
         )
-    grades = {name: grade for grade, name in enumerate(job.grade_names)}
     results = probe(
         np.concatenate([array for array, _ in read])[[places[image] for image in labels["image"]]],
-        labels["grade_name"].map(grades).to_numpy(np.int64),
+        labels["grade"].to_numpy(np.int64),
         patients=labels["patient"].tolist(),
         eyes=labels["eye"].tolist(),
-        grade_count=len(grades),
+        grade_count=len(job.grade_names),
         bootstrap_samples=job.bootstrap_samples,
         seed=job.seed,
     )
