@@ -297,6 +297,10 @@ def test_grade_map_replaces_numbers_and_names(grade_map: dict, grades: dict[str,
 def test_faults_of_a_grade_map_are_named() -> None:
     names = ["a", "b"]
     assert not list(map_faults({"x": "0", "b": ["y", "Y "]}, names))
+    assert list(map_faults({"a": "0", "b": ["1", "2"]}, names)) == [
+        "a: 0 has two meanings; write a: [0] if 0 stands in the table, or a: a if 'a' stands there"
+    ]
+    assert not list(map_faults({"a": "a", "b": ["1", "2"]}, names))
     assert list(map_faults({"x": "2"}, names)) == ["'2' is no grade; expected 0 to 1 or one of a, b"]
     assert list(map_faults({"a": ["1"], "b": ["1.0"]}, names)) == ["'1.0' has two grades; leave one of them"]
 

@@ -61,6 +61,12 @@ def map_entries(grade_map: GradeMap) -> Iterator[tuple[str, str]]:
 def map_faults(grade_map: GradeMap, grade_names: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with a grade map."""
     grades: dict[str, int | None] = {}
+    for key, single in grade_map.items():
+        if isinstance(single, str) and NUMBER.fullmatch(single) and _named(key, grade_names) is not None:
+            yield (
+                f"{key}: {single} has two meanings; write {key}: [{single}] if {single} stands in the table, or "
+                f"{key}: {key} if {key!r} stands there"
+            )
     for value, name in map_entries(grade_map):
         grade = parse_grade(name, grade_names)
         if grade is None:

@@ -31,6 +31,8 @@ from retinaflow.serving.bundle import Bundle, BundledModel, BundledNetwork
 from retinaflow.storage.tables import write_table
 
 log = logging.getLogger(__name__)
+# The screen has a handler for the progress of jobs.
+progress = logging.getLogger("retinaflow.progress")
 
 EXAMPLES = 5  # problems that a message names
 
@@ -151,6 +153,8 @@ def predict(job: PredictJob) -> None:
     kinds = Counter(problem["problem"] for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     log.info("%s graded %d of %d files of %s; problems: %s", job.model, len(answers), len(files), job.source, counts)
+    result = f"{len(answers)} images graded by {job.model}, problems: {counts}; see {job.predictions}"
+    progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
 def none_graded(problems: Sequence[ProblemRow]) -> str:
