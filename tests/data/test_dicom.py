@@ -34,6 +34,7 @@ from fuzz import mutated
 from retinaflow.data import dicom_pixels
 from retinaflow.data.decoding import decode_image
 from retinaflow.data.dicom import MISSING, Dicom, DicomError, read_dicom
+from retinaflow.data.dicom_process import decode_apart
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.preprocess import prepare
@@ -470,3 +471,10 @@ def test_preprocessing_decodes_dicom_like_png() -> None:
     variant = Variant(64, "trim", "keep", "none")
     stored = io.BytesIO(dicom_file()).getvalue()
     assert (prepare(stored, 128, 96, variant) == prepare(encoded("png"), 128, 96, variant)).all()
+
+
+def test_process_that_ends_is_an_error() -> None:
+    """GDCM ends its process on some damaged frames."""
+    options = {"rows": 8, "columns": 8, "number_of_frames": 1, "samples_per_pixel": 1}
+    with pytest.raises(ValueError, match="GDCM cannot decode the frame"):
+        decode_apart("1.2.840.10008.1.2.4.70", b"\0" * 100, options)

@@ -7,7 +7,7 @@ def new_images():
     if CONFIG.images is None:
         raise WorkflowError(
             "images: none, so there is nothing to predict. Name the images: `snakemake predict --config "
-            f"images=FOLDER`, with {sources.EXPECTED}."
+            f"images=FOLDER`, with {sources.EXPECTED_SOURCE}."
         )
     try:
         return sources.source_states(CONFIG.images)

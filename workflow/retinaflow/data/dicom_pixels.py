@@ -10,6 +10,7 @@ import numpy as np
 
 from retinaflow.data.codestreams import ends, jpeg_fault, read_codestream
 from retinaflow.data.dicom import BIG_ENDIAN, MISSING, NATIVE, Dicom, DicomError
+from retinaflow.data.dicom_process import decode_apart
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
@@ -179,6 +180,8 @@ def _decoded(dicom: Dicom) -> np.ndarray:
     reasons = []
     for plugin in plugins:
         try:
+            if plugin == "gdcm":
+                return decode_apart(dicom.syntax, source, options)
             return decoder.as_array(source, index=0, decoding_plugin=plugin, **options)[0]
         except BaseException as error:
             # A panic of a plugin in Rust is no Exception. It leaves memory intact.
@@ -197,11 +200,6 @@ def _decoder(syntax: str) -> tuple["Decoder", tuple[str, ...]]:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
     decoder = pydicom.pixels.get_decoder(syntax)
-    if find_spec("gdcm"):
-        import gdcm
-
-        for switch in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
-            switch()
     return decoder, tuple(name for name in PLUGINS if name in decoder.available_plugins)
 
 
