@@ -53,7 +53,7 @@ def decode_apart(syntax: str, frame: bytes, options: Mapping[str, Any]) -> np.nd
     return pixels
 
 
-def main() -> None:
+def _main() -> None:
     """Decode the frame of standard input."""
     import gdcm
     import pydicom.pixels
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()
