@@ -25,10 +25,12 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# Files whose tests train, load or convert networks, draw many images, or check all files. `make test-unit` skips them.
+# Files whose tests train, load or convert networks, draw or damage many images, or check all files. `make test-unit`
+# skips them.
 TRAINS = {
     "benchmarks/test_methods.py",
     "data/test_demo.py",
+    "data/test_dicom.py",
     "jobs/test_resources.py",
     "networks/test_backends.py",
     "networks/test_building.py",
