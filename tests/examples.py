@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
 from retinaflow.scoring.raw_outputs import RawOutputs
@@ -25,6 +26,16 @@ def of(count, seed=0):
     outputs = (grades + rng.normal(0, 0.6, count))[:, None]
     return RawOutputs(names, [f"{name}.jpeg" for name in names], patients, eyes, grades, outputs)
 
+
+Grades = dict[str, list[int]]  # By patient.
+
+patients = st.dictionaries(
+    # "/" stands only after the name of a data set.
+    st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    min_size=1,
+    max_size=40,
+)
 
 Tables = tuple[Path, Path]
 

@@ -5,16 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import Grades, patients
 from retinaflow.data.folds import assign_folds
-
-Grades = dict[str, list[int]]  # By patient.
-
-patients = st.dictionaries(
-    st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4),
-    st.lists(st.integers(0, 2), min_size=1, max_size=3),
-    min_size=1,
-    max_size=40,
-)
 
 
 def folds_of(grades: Grades, folds: int, seed: int) -> dict[str, set[int]]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import Grades, patients
 from retinaflow.data.given_split import given_sides
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import LabelRow, read_labels
@@ -19,15 +20,6 @@ from retinaflow.storage.tables import read_table, write_table
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
 GRADE_NAMES = ["none", "mild", "moderate"]
-Grades = dict[str, list[int]]  # By patient.
-
-patients = st.dictionaries(
-    # "/" stands only after the name of a data set.
-    st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4),
-    st.lists(st.integers(0, 2), min_size=1, max_size=3),
-    min_size=1,
-    max_size=40,
-)
 shares = st.integers(1, 99).map(lambda percent: percent / 100)
 
 

@@ -10,27 +10,17 @@ from retinaflow.storage.file_cache import FileCache
 from retinaflow.storage.tables import read_table
 from retinaflow.training import head as head_module
 from retinaflow.training.job import train_job
-from small import THREE, planted, register, small_job, typed
+from small import small_job, typed
 
 WITH_HEAD = {"head_epochs": 3, "epochs": 2, "batch_norm": "inference", "augment": {"flip_horizontal": True}}
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    register(monkeypatch)
-
-
 @pytest.fixture
-def parts(make_part):
-    return make_part("train", *planted(12), classes=THREE), make_part("validation", *planted(6, seed=1), classes=THREE)
-
-
-@pytest.fixture
-def run(tmp_path, parts):
+def run(tmp_path, few_parts):
     """Train with some settings, in a folder of its own, and return weights, history without times, and record."""
 
     def train(name, shared=None, **changes):
-        job = small_job(tmp_path / name, parts, typed(**{**WITH_HEAD, **changes}), shared=shared)
+        job = small_job(tmp_path / name, few_parts, typed(**{**WITH_HEAD, **changes}), shared=shared)
         train_job(job)
         weights = [np.array(weight) for weight in keras.saving.load_model(job.outputs.model).get_weights()]
         rows = [{**row, "seconds": ""} for row in read_table(job.outputs.history)]

@@ -9,17 +9,7 @@ from retinaflow.storage.file_cache import FileCache
 from retinaflow.storage.tables import read_table
 from retinaflow.training import job as job_module
 from retinaflow.training.job import train_job
-from small import THREE, planted, register, small_job, typed
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    register(monkeypatch)
-
-
-@pytest.fixture
-def parts(make_part):
-    return make_part("train", *planted(12), classes=THREE), make_part("validation", *planted(6, seed=1), classes=THREE)
+from small import THREE, planted, small_job, typed
 
 
 @pytest.fixture
@@ -28,9 +18,9 @@ def cache(tmp_path):
 
 
 @pytest.fixture
-def first(tmp_path, parts, cache):
+def first(tmp_path, few_parts, cache):
     """A network that was trained, as job."""
-    job = small_job(tmp_path / "first", parts, typed(epochs=1), trained=cache)
+    job = small_job(tmp_path / "first", few_parts, typed(epochs=1), trained=cache)
     train_job(job)
     return job
 
@@ -48,8 +38,8 @@ def record(job):
     return json.loads(job.outputs.record.read_text())
 
 
-def test_renamed_model_is_copied(tmp_path, parts, cache, first, trainings):
-    job = small_job(tmp_path / "b", parts, typed(epochs=1), trained=cache, training_run="Renamed")
+def test_renamed_model_is_copied(tmp_path, few_parts, cache, first, trainings):
+    job = small_job(tmp_path / "b", few_parts, typed(epochs=1), trained=cache, training_run="Renamed")
     train_job(job)
     assert not trainings
     assert job.outputs.model.read_bytes() == first.outputs.model.read_bytes()
@@ -58,10 +48,10 @@ def test_renamed_model_is_copied(tmp_path, parts, cache, first, trainings):
     assert json.loads(job.outputs.grade_names.read_text()) == {name: grade for grade, name in enumerate(THREE)}
 
 
-def test_copy_is_newer_than_its_source(tmp_path, parts, cache, first):
+def test_copy_is_newer_than_its_source(tmp_path, few_parts, cache, first):
     """Snakemake compares times of outputs and inputs."""
     os.utime(first.outputs.model, (1, 1))
-    job = small_job(tmp_path / "b", parts, typed(epochs=1), trained=cache)
+    job = small_job(tmp_path / "b", few_parts, typed(epochs=1), trained=cache)
     train_job(job)
     assert job.outputs.model.stat().st_mtime > 1
     assert first.outputs.model.stat().st_mtime == 1
@@ -69,33 +59,33 @@ def test_copy_is_newer_than_its_source(tmp_path, parts, cache, first):
 
 @pytest.mark.usefixtures("first")
 @pytest.mark.parametrize("change", [{"epochs": 2}, {"dropout": 0.25}])
-def test_other_setting_is_trained(tmp_path, parts, cache, trainings, change):
-    train_job(small_job(tmp_path / "b", parts, typed(**{"epochs": 1, **change}), trained=cache))
+def test_other_setting_is_trained(tmp_path, few_parts, cache, trainings, change):
+    train_job(small_job(tmp_path / "b", few_parts, typed(**{"epochs": 1, **change}), trained=cache))
     assert trainings
 
 
 @pytest.mark.usefixtures("first")
 @pytest.mark.parametrize("field", [{"seed": 2}, {"code": "other"}])
-def test_other_seed_or_code_is_trained(tmp_path, parts, cache, trainings, field):
-    train_job(small_job(tmp_path / "b", parts, typed(epochs=1), trained=cache, **field))
+def test_other_seed_or_code_is_trained(tmp_path, few_parts, cache, trainings, field):
+    train_job(small_job(tmp_path / "b", few_parts, typed(epochs=1), trained=cache, **field))
     assert trainings
 
 
 @pytest.mark.usefixtures("first")
-def test_other_image_is_trained(tmp_path, parts, make_part, cache, trainings):
+def test_other_image_is_trained(tmp_path, few_parts, make_part, cache, trainings):
     pixels, grades = planted(6, seed=1)
     other = make_part("other", pixels, [*grades[:-1], 2], classes=THREE)
-    train_job(small_job(tmp_path / "b", (parts[0], other), typed(epochs=1), trained=cache))
+    train_job(small_job(tmp_path / "b", (few_parts[0], other), typed(epochs=1), trained=cache))
     assert trainings
 
 
 @pytest.mark.parametrize("name", ["model.keras", "history.csv", "training_run.json", "content.json"])
-def test_damaged_network_is_trained_again(tmp_path, parts, cache, first, trainings, name):
+def test_damaged_network_is_trained_again(tmp_path, few_parts, cache, first, trainings, name):
     (path,) = cache.folder.glob(f"*/{name}")
     content = path.read_bytes()
     path.unlink()  # the output of the first job is the same file
     path.write_bytes(content[:-9] + b"?" + content[-8:] if name != "content.json" else b"[")
-    train_job(small_job(tmp_path / "b", parts, typed(epochs=1), trained=cache))
+    train_job(small_job(tmp_path / "b", few_parts, typed(epochs=1), trained=cache))
     assert trainings
     assert cache.find(record(first)["key"])
 

@@ -70,6 +70,5 @@ rule compare:
         bundle=bundle_content(),
         repeats=lookups.repeats(CONFIG),
         runs={network: MODELS.runs_of(network) for network in CONFIG.models},
-        training_runs=MODELS.training_runs,
     script:
         "../scripts/compare.py"

@@ -1,5 +1,6 @@
 """Rank all models, draw the comparison, and describe the models that grade new images."""
 
+from itertools import chain
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
@@ -8,7 +9,8 @@ from retinaflow.scoring.compare import ComparisonFiles, compare, kept_phases
 from retinaflow.serving.bundle import write_bundle
 
 with job_log(snakemake.log[0]):
-    records = dict(zip(snakemake.params.training_runs, map(Path, snakemake.input.records), strict=True))
+    runs = chain.from_iterable(snakemake.params.runs.values())
+    records = dict(zip(runs, map(Path, snakemake.input.records), strict=True))
     comparison = compare(
         [Path(file) for file in snakemake.input.scores],
         [Path(table) for table in snakemake.input.predictions],

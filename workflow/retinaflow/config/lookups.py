@@ -1,6 +1,7 @@
 """Facts that follow from a configuration: data sets, splits, models, numbers of images and shards."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,7 +119,10 @@ def eye_models(config: Configuration) -> list[str]:
 
 
 def _has_both_eyes(source: DataSetSettings, grade_names: Sequence[str]) -> bool:
-    parse_name = name_parser(str(source.patient_pattern))
+    pattern = str(source.patient_pattern)
+    if not source.eye_column and "eye" not in re.compile(pattern).groupindex:
+        return False
+    parse_name = name_parser(pattern)
     eyes: dict[str, str] = {}
     labels = label_rows(source, grade_names)
     for label in with_paths(labels) if needs_paths(labels) else labels:

@@ -5,6 +5,7 @@ pandas itself pads short rows and shifts long ones without a message, so it read
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +56,11 @@ def _number(path: str | os.PathLike[str], column: object, row: int, text: str, k
         raise RetinaflowError(
             f"{path}: row {row} has {text!r} in column {column!r}, expected a number. {REBUILD}"
         ) from error
+
+
+def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Any]) -> None:
+    """Write rows, as mappings or in the order of ``columns``, as ``write_frame`` writes a data frame."""
+    write_frame(path, pd.DataFrame(rows, columns=list(columns), dtype=object))
 
 
 def write_frame(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:

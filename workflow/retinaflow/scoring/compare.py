@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from retinaflow.data.frames import write_frame
+from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
 from retinaflow.evaluation.selection import correct_for_selection
@@ -185,16 +183,12 @@ def compare(
         repeats={split: _summarised(spread) for split, spread in spreads.items()},
         bootstrap_samples=bootstrap_samples,
     )
-    _write_table(files.table, COLUMNS, ordered)
-    _write_table(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in found for pair in found[split]])
-    _write_table(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
+    write_rows(files.table, COLUMNS, ordered)
+    write_rows(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in found for pair in found[split]])
+    write_rows(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
     with whole_file(files.markdown) as part:
         part.write_text(text, encoding="utf-8")
     return Comparison(text, [row for ranked in by_split.values() for row in ranked])
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
-    write_frame(path, pd.DataFrame(rows, columns=list(columns), dtype=object))
 
 
 def _by_split(ordered: Sequence[ComparisonRow], ranked_on: str) -> dict[str, list[ComparisonRow]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from retinaflow.data.frames import read_frame, write_frame
+from retinaflow.data.frames import read_frame, write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, interval, kappa
 from retinaflow.scoring import eyes as eye_pairs
@@ -225,7 +225,7 @@ def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
     results = sorted((row for path in probes for row in _read(path)), key=_sort_key)
     rows = [{"rank": number, **row} for number, row in enumerate(results, start=1)]
     # Objects keep the numbers of the JSON files, and None for an undefined kappa.
-    write_frame(table, pd.DataFrame(rows, columns=list(PROBE_COLUMNS), dtype=object))
+    write_rows(table, PROBE_COLUMNS, rows)
     text = _markdown(rows)
     with whole_file(markdown) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

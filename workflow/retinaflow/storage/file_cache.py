@@ -19,9 +19,10 @@ CONTENT = "content.json"
 
 
 class CachedFiles(NamedTuple):
-    """Files of one key by name, and what was kept with them."""
+    """Files of one key by name, their digests (``files.digest_files``), and what was kept with them."""
 
     files: dict[str, Path]
+    digests: dict[str, str]
     about: Any
 
 
@@ -70,7 +71,7 @@ class FileCache:
             log.warning("%s: %s is damaged; this is computed again", place, ", ".join(damaged))
             shutil.rmtree(place)
             return None
-        return CachedFiles({name: place / name for name in digests}, about)
+        return CachedFiles({name: place / name for name in digests}, digests, about)
 
 
 def link(source: Path, target: Path) -> None:

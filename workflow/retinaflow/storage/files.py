@@ -37,6 +37,11 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
+def digest_json(content: object) -> str:
+    """Return one digest of what JSON can hold. The order of keys does not count."""
+    return digest(json.dumps(content, sort_keys=True).encode())
+
+
 def digest_files(paths: Iterable[str | os.PathLike[str]]) -> str:
     """One digest of the contents of several files, in their given order."""
     total = hashlib.sha256()

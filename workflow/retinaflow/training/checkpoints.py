@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from retinaflow.storage.file_cache import link
+from retinaflow.storage.file_cache import CachedFiles, link
 from retinaflow.storage.files import digest_files, whole_file, write_json
 from retinaflow.storage.lock import LOCK
 
@@ -80,10 +80,10 @@ class Checkpoint:
         """Return the weights files of the last and of the best epoch by name."""
         return {name: self.folder / name for name in self._files if not name.endswith(ARRAY.format(""))}
 
-    def adopt(self, files: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]) -> None:
+    def adopt(self, weights: CachedFiles, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the epochs ``rows`` of another checkpoint with its ``weights_files``."""
-        for name, path in files.items():
-            self._link(path, name)
+        for name, path in weights.files.items():
+            self._link(path, name, weights.digests[name])
         self.finished = False
         for number in range(1, len(rows) + 1):
             self.rows = [dict(row) for row in rows[:number]]
@@ -91,10 +91,10 @@ class Checkpoint:
                 self.follow(self.rows)
         self._write()
 
-    def _link(self, source: Path, name: str) -> None:
+    def _link(self, source: Path, name: str, digest: str) -> None:
         with whole_file(self.folder / name) as part:
             link(source, part)
-        self._files[name] = digest_files([self.folder / name])
+        self._files[name] = digest
 
     def has_array(self, name: str) -> bool:
         """Return whether there is an array called ``name``."""
@@ -108,9 +108,9 @@ class Checkpoint:
         self._files[path.name] = digest_files([path])
         self._write()
 
-    def adopt_array(self, name: str, path: Path) -> None:
-        """Take over an array of another checkpoint as the array ``name``."""
-        self._link(path, ARRAY.format(name))
+    def adopt_array(self, name: str, path: Path, digest: str) -> None:
+        """Take over an array of another checkpoint, with its digest, as the array ``name``."""
+        self._link(path, ARRAY.format(name), digest)
         self._write()
 
     def array_file(self, name: str) -> Path:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from retinaflow.data.frames import write_frame
+from retinaflow.data.frames import write_rows
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.schedule import HEAD, phase
 
@@ -41,7 +40,7 @@ def history_row(
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``rows``, one for each epoch, as a CSV table."""
-    write_frame(path, pd.DataFrame(rows, columns=list(HISTORY_COLUMNS), dtype=object))
+    write_rows(path, HISTORY_COLUMNS, rows)
 
 
 def monitored(rows: Sequence[Mapping[str, Any]], settings: TrainingSettings) -> list[float]:

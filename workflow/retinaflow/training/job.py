@@ -15,7 +15,7 @@ from retinaflow.networks import devices
 from retinaflow.preprocessing.batches import Images
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
-from retinaflow.storage.files import digest, digest_files, whole_file, write_json
+from retinaflow.storage.files import digest_files, digest_json, whole_file, write_json
 from retinaflow.storage.lock import lock
 from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.checkpoints import Checkpoint
@@ -168,9 +168,9 @@ def train_job(job: TrainingJob) -> None:
     names = job.grade_names
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
     description = job.description(resolved)
-    # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
     decisive = job.decisive(description, training, validation)
-    key = digest(json.dumps(decisive, sort_keys=True).encode())
+    key = digest_json(decisive)
+    # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
     with lock(job.checkpoints):
         if job.trained and (found := job.trained.find(key)):
             _copy(job, found, description)

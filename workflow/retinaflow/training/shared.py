@@ -4,14 +4,13 @@ Variants of a model often differ only in settings that act later, such as ``free
 these steps, and the others copy them. The result is the same as without sharing.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from retinaflow.storage.file_cache import FileCache
-from retinaflow.storage.files import digest
+from retinaflow.storage.files import digest_json
 from retinaflow.training.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -58,8 +57,8 @@ class Shared:
         head = {key: value for key, value in settings.items() if key not in AFTER_HEAD}
         return cls(
             cache,
-            _digest("features", {**decisive, "settings": features}),
-            _digest("head", {**decisive, "settings": head}),
+            f"features-{digest_json({**decisive, 'settings': features})}",
+            f"head-{digest_json({**decisive, 'settings': head})}",
             settings["batch_size"],
         )
 
@@ -68,7 +67,7 @@ class Shared:
         found = self.cache.find(self.head_key) if self._usable(checkpoint) else None
         if not found:
             return False
-        checkpoint.adopt(found.files, found.about)
+        checkpoint.adopt(found, found.about)
         log.info("the %d epochs of the head are those of another model", len(found.about))
         return True
 
@@ -82,7 +81,7 @@ class Shared:
         found = self.cache.find(f"{self.features_key}-{name}") if self._usable(checkpoint) else None
         if not found:
             return False
-        checkpoint.adopt_array(name, found.files[ARRAY_FILE])
+        checkpoint.adopt_array(name, found.files[ARRAY_FILE], found.digests[ARRAY_FILE])
         log.info("the features of %s are those of another model", name)
         return True
 
@@ -94,7 +93,3 @@ class Shared:
     def _usable(self, checkpoint: Checkpoint) -> bool:
         """Whether anything is shared: sums of other batches, which memory may require, are rounded differently."""
         return checkpoint.batch_size == self.batch_size
-
-
-def _digest(kind: str, decisive: Mapping[str, Any]) -> str:
-    return f"{kind}-{digest(json.dumps(decisive, sort_keys=True).encode())}"
