@@ -79,3 +79,12 @@ def test_images_of_one_patient_are_an_error() -> None:
     features, grades, _ = planted(5, 1.0)
     with pytest.raises(RetinaflowError, match=r"found 1 patients with 10 images.*check data\.patient_pattern"):
         fit(features, grades, grades=grades, patients=["a"] * 10, seed=1)
+
+
+def test_affine_map_equals_pipeline():
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(60, 7)) * [1, 10, 0.1, 1, 1, 5, 0] + 3).astype(np.float32)
+    grades = rng.integers(0, 5, 60)
+    fitted = fit(features, grades, grades=grades, patients=[str(n // 2) for n in range(60)], seed=1)
+    weights, intercept = fitted.affine()
+    np.testing.assert_allclose(features @ weights + intercept, fitted.predict(features), atol=1e-4)

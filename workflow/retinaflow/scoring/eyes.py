@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
+from retinaflow.scoring.linear_model import join_eyes
+
 
 def fellow_eye_weights(patients: Sequence[str], eyes: Sequence[str]) -> csr_array:
     """Return a matrix that averages values over the images of each image's fellow eye.
@@ -75,6 +77,5 @@ def both_eyes(features: np.ndarray, patients: Sequence[str], eyes: Sequence[str]
         float32 (n, 2 d + 1): its own features, those of the fellow eye, and whether there is a fellow eye.
     """
     weights = fellow_eye_weights(patients, eyes)
-    paired = have_fellow_eye(weights)[:, np.newaxis]
     own = features.astype(np.float32)
-    return np.concatenate([own, np.where(paired, weights @ own, own), paired], axis=1, dtype=np.float32)
+    return join_eyes(own, weights @ own, have_fellow_eye(weights))

@@ -41,6 +41,14 @@ class RidgeFit(NamedTuple):
         """Return predictions for images, float64 (m,), from their ``features`` (m, d)."""
         return self.regression.predict(features).astype(np.float64)
 
+    def affine(self) -> tuple[np.ndarray, float]:
+        """Return the weight of each feature, float64 (d,), and the intercept. Scaling and components are in them."""
+        scaled, line = self.regression[0], self.regression[1]
+        scaler, components = scaled[0], scaled[1]
+        turned = line.coef_.astype(np.float64) @ components.components_.astype(np.float64)
+        weights = turned / scaler.scale_
+        return weights, float(line.intercept_ - weights @ scaler.mean_ - turned @ components.mean_.astype(np.float64))
+
 
 def fit(
     features: np.ndarray, target: np.ndarray, *, grades: np.ndarray, patients: Sequence[str], seed: int
