@@ -115,6 +115,17 @@ def test_both_eyes_of_the_columns_or_paths_count(tmp_path):
         assert eye_models(completed(written(data={"train": {"a": one}}))) == kinds
 
 
+def test_test_sets_without_fellow_eyes_are_known(tmp_path):
+    sets = {}
+    for name, images in (("single", ["1", "2_left"]), ("paired", ["1_left", "1_right"])):
+        table = tmp_path / f"{name}.csv"
+        table.write_text("image,level\n" + "".join(f"{image},0\n" for image in images))
+        sets[name] = {"images": "x", "labels": str(table)}
+    made = Models.of(completed(written(data={"train": sets["paired"], "test": sets})))
+    assert made.splits_of("VGG16+eye_average") == ["validation", "test-paired"]
+    assert made.splits_of("VGG16") == ["validation", "test-single", "test-paired"]
+
+
 def test_eye_column_allows_models_of_both_eyes():
     one = {**ONE, "patient_pattern": "(?P<patient>.+)", "patient_column": "p", "eye_column": "e"}
     values = written(data={"train": one}, models={"VGG16": {}}, eyes={"models": ["average"]})

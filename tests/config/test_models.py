@@ -86,3 +86,10 @@ def test_ensembles_of_repeats_and_of_all():
     assert made.objective("A+ensemble") == "softmax"
     assert made.records_of("A+ensemble") == ["A", "A-repeat-2"]
     assert made.splits_of("A+ensemble") == ["validation", "test"]
+
+
+def test_models_of_both_eyes_are_not_scored_without_pairs():
+    made = models(tests=["test-x", "test-y"], eye_kinds=("eye_average",), unpaired=["test-x"])
+    assert made.splits_of("A+eye_average") == ["validation", "test-y"]
+    assert made.splits_of("A") == made.splits_of("ensemble") == ["validation", "test-x", "test-y"]
+    assert made.scored_pairs == ["validation", "test-y"]

@@ -181,6 +181,7 @@ def test_table_has_all_digits(comparison: Compare) -> None:
         "fellow_eye_accuracy": "0.87",
         "fellow_eye_quadratic_weighted_kappa": "0.855",
         "kept_phase": "",
+        "remark": "",
         **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
         "quadratic_weighted_kappa_low": "0.25",
         "quadratic_weighted_kappa_high": repr(2 / 3),
@@ -538,3 +539,48 @@ def test_phase_of_the_kept_epoch_is_in_the_record(tmp_path: Path) -> None:
     (tmp_path / "A/run.json").write_text("{}")
     with pytest.raises(RetinaflowError, match="best_epoch"):
         kept_phases(records, runs)
+
+
+UNPAIRED = {"fellow_eye": {"images": 0, "accuracy": None, "quadratic_weighted_kappa": None}}
+SOME = {"fellow_eye": {"images": 620, "accuracy": 0.8, "quadratic_weighted_kappa": 0.8}}
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_model_of_pairs_has_no_metrics_without_fellow_eyes(comparison: Compare, scored: bool) -> None:
+    """Neither where it was scored, nor where it was not offered."""
+    of_pairs = [scores("A+eye_average", split, 0.9) for split in ("validation", "test-x")]
+    made = comparison(
+        scores("A", "validation", 0.5),
+        scores("A", "test-x", 0.4),
+        scores("A", "test-y", 0.3, **UNPAIRED),
+        *of_pairs,
+        *([scores("A+eye_average", "test-y", 0.9, **UNPAIRED)] if scored else []),
+    )
+    assert made.column("test-y", "model") == ["A"]
+    (row,) = [row for row in made.table("test-y") if row["model"] == "A+eye_average"]
+    assert (row["rank"], row["kappa"], row["remark"]) == ("", "–", "no fellow eyes")
+    across = {row["model"]: row for row in made.table("All test sets")}
+    assert across["A+eye_average"]["test-y: kappa"] == "no fellow eyes"
+    assert across["A+eye_average"]["test-x: kappa"] == "0.9000"
+    (row,) = [row for row in made.rows if (row["model"], row["split"]) == ("A+eye_average", "test-y")]
+    assert (row["rank"], row["quadratic_weighted_kappa"], row["remark"]) == ("", "", "no fellow eyes")
+    assert {pair["split"] for pair in made.pairs} == {"validation", "test-x"}
+
+
+def test_model_of_pairs_is_not_ranked_on_validation_without_them(comparison: Compare) -> None:
+    made = comparison(
+        scores("A", "validation", 0.5, **UNPAIRED),
+        scores("A", "test", 0.4),
+        scores("A+eye_stacking", "validation", 0.9, **UNPAIRED),
+        scores("A+eye_stacking", "test", 0.9),
+    )
+    assert [row["model"] for row in made.rows if row["rank"]] == ["A", "A"]
+    assert {row["remark"] for row in made.rows if row["model"] == "A+eye_stacking"} == {"no fellow eyes"}
+    assert made.column("test", "model") == ["A"]
+    assert not made.pairs
+
+
+def test_share_of_images_with_a_fellow_eye_is_stated(comparison: Compare) -> None:
+    names = ("A", "A+eye_average")
+    made = comparison(*(scores(name, "validation", 0.5, **SOME) for name in names))
+    assert made.column("validation", "remark") == ["", "fellow eye of 62% of the images"]

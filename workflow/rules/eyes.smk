@@ -37,13 +37,16 @@ rule eye_average:
 # Features of images by a trained network that was not trained on them.
 rule run_features:
     input:
-        **{f"{split}_indices": indices(split) for split in MODELS.scored},
-        **{f"{split}_pixels": shards(split, "npy") for split in MODELS.scored},
-        **{f"{split}_rows": shards(split, "csv") for split in MODELS.scored},
+        **{f"{split}_indices": indices(split) for split in MODELS.scored_pairs},
+        **{f"{split}_pixels": shards(split, "npy") for split in MODELS.scored_pairs},
+        **{f"{split}_rows": shards(split, "csv") for split in MODELS.scored_pairs},
         model=path("models", "{training_run}", "model.keras"),
     output:
-        **{f"{split}_features": path("scores", "{training_run}", split, "features.npy") for split in MODELS.scored},
-        **{f"{split}_images": path("scores", "{training_run}", split, "features.csv") for split in MODELS.scored},
+        **{
+            f"{split}_features": path("scores", "{training_run}", split, "features.npy")
+            for split in MODELS.scored_pairs
+        },
+        **{f"{split}_images": path("scores", "{training_run}", split, "features.csv") for split in MODELS.scored_pairs},
     log:
         path("logs", "features", "{training_run}.log"),
     conda:
@@ -55,7 +58,7 @@ rule run_features:
         runtime=scheduled(run_features_runtime),
     params:
         code=code_of("run_features.py"),
-        splits=MODELS.scored,
+        splits=MODELS.scored_pairs,
         grade_names=GRADE_NAMES,
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         augment=lambda wildcards: (
@@ -73,7 +76,7 @@ rule eye_stacking:
     input:
         **{
             f"{split}_{kind}": training_run_files(split, file)
-            for split in MODELS.scored
+            for split in MODELS.scored_pairs
             for kind, file in (
                 ("outputs", "raw_outputs.csv"),
                 ("features", "features.npy"),
@@ -83,7 +86,7 @@ rule eye_stacking:
     output:
         **{
             split: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
-            for split, folder in zip(MODELS.scored, MODELS.splits_of("eye_stacking"))
+            for split, folder in zip(MODELS.scored_pairs, MODELS.splits_of("eye_stacking"))
         },
     log:
         path("logs", "eye_stacking", "{network}.log"),
@@ -95,7 +98,7 @@ rule eye_stacking:
         runtime=scheduled(eye_stacking_runtime),
     params:
         code=code_of("eye_stacking.py"),
-        splits=MODELS.scored,
+        splits=MODELS.scored_pairs,
         objective=lambda wildcards: MODELS.objective(wildcards.network),
         grade_count=len(GRADE_NAMES),
         seed=CONFIG.seed,

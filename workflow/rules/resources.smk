@@ -106,7 +106,8 @@ def features_runtime(wildcards, input, threads, attempt):
 
 
 def run_features_runtime(wildcards, input, threads, attempt):
-    views = CONFIG.features.views * sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored)
+    count = sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored_pairs)
+    views = CONFIG.features.views * count
     return resources.scoring_minutes(network_settings(wildcards), views, attempt)
 
 

@@ -23,10 +23,10 @@ def output_kind(wildcards):
     return "no_tta" if wildcards.model.endswith(f"+{NO_TTA}") and not FOLDS else "output"
 
 
-def graded_files(held_out):
-    """Files of a model whose decision rule is fitted on the split `held_out`."""
+def graded_files(splits):
+    """Files of a model that is graded on some splits. Its decision rule is fitted on the first."""
     files = {}
-    for split in [held_out, *MODELS.scored[1:]]:
+    for split in splits:
         files[f"{split}_predictions"] = path("scores", "{model}", split, "predictions.csv")
         files[f"{split}_metrics"] = path("scores", "{model}", split, "metrics.json")
         files[f"{split}_figure"] = report(
@@ -37,6 +37,11 @@ def graded_files(held_out):
             labels=figure_labels("confusion matrix", split),
         )
     return files
+
+
+def graded_models(splits):
+    """Models that are graded on these splits."""
+    return [model for model in MODELS.names if MODELS.splits_of(model) == splits]
 
 
 rule score:
@@ -85,12 +90,12 @@ rule grade:
         ],
         inventories=[path("inventory", f"{data_set}.csv") for data_set in INVENTORIES],
     output:
-        **graded_files("validation"),
+        **graded_files(MODELS.scored),
         decision_rule=path("models", "{model}", "decision_rule.json"),
     log:
         path("logs", "grade", "{model}.log"),
     wildcard_constraints:
-        model=any_of(model for model in MODELS.names if MODELS.splits_of(model)[0] == "validation"),
+        model=any_of(graded_models(MODELS.scored)),
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
@@ -108,6 +113,19 @@ rule grade:
         "../scripts/grade.py"
 
 
+if MODELS.eye_kinds and MODELS.unpaired:
+
+    localrules:
+        grade_eyes,
+
+    use rule grade as grade_eyes with:
+        output:
+            **graded_files(MODELS.splits_of("eye_average")),
+            decision_rule=path("models", "{model}", "decision_rule.json"),
+        wildcard_constraints:
+            model=any_of(graded_models(MODELS.splits_of("eye_average"))),
+
+
 if FOLDS:
 
     localrules:
@@ -117,10 +135,10 @@ if FOLDS:
 
     use rule grade as grade_combined with:
         output:
-            **graded_files("out-of-fold"),
+            **graded_files(MODELS.splits_of("pooled")),
             decision_rule=path("models", "{model}", "decision_rule.json"),
         wildcard_constraints:
-            model=any_of(model for model in MODELS.names if MODELS.splits_of(model)[0] == "out-of-fold"),
+            model=any_of(graded_models(MODELS.splits_of("pooled"))),
 
     rule pool:
         input:

@@ -43,7 +43,7 @@ def final_output():
             [
                 path("scores", training_run, split, "features.npy")
                 for training_run in MODELS.training_runs
-                for split in MODELS.scored
+                for split in MODELS.scored_pairs
             ]
             if "eye_stacking" in MODELS.eye_kinds
             else []

@@ -40,7 +40,7 @@ def lines(table: str | Path) -> list[str]:
 def _kappa(row: dict[str, str], column: str = _KAPPA) -> str:
     value = row[column]
     if not value:
-        return "undefined"
+        return row.get("remark") or "undefined"
     ends = [row.get(f"{column}_{end}") for end in ("low", "high")]
     interval = f" ({float(ends[0]):.2f} to {float(ends[1]):.2f})" if ends[0] and ends[1] else ""
     return f"{float(value):.3f}{interval}"

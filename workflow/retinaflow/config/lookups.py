@@ -118,6 +118,14 @@ def eye_models(config: Configuration) -> list[str]:
     return ["average", "stacking"] if both else []
 
 
+def unpaired_sets(config: Configuration) -> list[str]:
+    """Test sets whose labels have no patient with both eyes. Models of both eyes are not scored on them."""
+    if config.demo:
+        return []
+    sources = data_sets(config)
+    return [name for name in scored_sets(config) if not _has_both_eyes(sources[name], config.data.grade_names)]
+
+
 def _has_both_eyes(source: DataSetSettings, grade_names: Sequence[str]) -> bool:
     pattern = str(source.patient_pattern)
     if not source.eye_column and "eye" not in re.compile(pattern).groupindex:

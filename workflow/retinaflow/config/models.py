@@ -11,7 +11,7 @@ from retinaflow.config import lookups
 from retinaflow.settings.root import Configuration
 
 NO_TTA = "no_tta"  # a network without test-time augmentation, to measure its gain
-EYE_STACKING = "eye_stacking"
+EYE_AVERAGE, EYE_STACKING = "eye_average", "eye_stacking"
 OUT_OF_FOLD = "out-of-fold"
 REGRESSION = "regression"
 
@@ -19,6 +19,11 @@ REGRESSION = "regression"
 def network_of(model: str) -> str:
     """Name of the network that a training run, or a model of one network, belongs to."""
     return model.split("/")[0].split("+")[0]
+
+
+def needs_pairs(model: str) -> bool:
+    """Whether a model needs the fellow eye of each image. It has no scores on images without fellow eyes."""
+    return model.rpartition("+")[2] in (EYE_AVERAGE, EYE_STACKING)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Models:
         tta: Whether raw outputs are means over several TTA views.
         eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
         ensembles: Networks of each ensemble by its name.
+        unpaired: Test sets without fellow eyes. Models of both eyes are not scored on them.
     """
 
     networks: Mapping[str, str]
@@ -40,23 +46,31 @@ class Models:
     tta: bool
     eye_kinds: tuple[str, ...]
     ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unpaired: Sequence[str] = ()
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
-        """The models of ``config``. Its label table is read if ``eyes.models`` is ``auto``."""
+        """The models of ``config``. Its label tables are read if it has models of both eyes or may have some."""
+        eye_kinds = tuple(f"eye_{kind}" for kind in lookups.eye_models(config))
         return cls(
             networks={name: settings.objective for name, settings in config.models.items()},
             folds=config.split.folds,
             tests=lookups.scored_sets(config),
             tta=config.score.tta_views > 1,
-            eye_kinds=tuple(f"eye_{kind}" for kind in lookups.eye_models(config)),
+            eye_kinds=eye_kinds,
             ensembles=lookups.ensembles(config),
+            unpaired=lookups.unpaired_sets(config) if eye_kinds else (),
         )
 
     @property
     def scored(self) -> list[str]:
         """Splits that a training run is scored on: its validation split and the test sets."""
         return ["validation", *self.tests]
+
+    @property
+    def scored_pairs(self) -> list[str]:
+        """Splits of ``scored`` with fellow eyes."""
+        return [split for split in self.scored if split not in self.unpaired]
 
     @property
     def training_runs(self) -> list[str]:
@@ -83,7 +97,8 @@ class Models:
     def splits_of(self, model: str) -> list[str]:
         """Splits that a model is scored on. Its decision rule is fitted on the first."""
         pooled = self.folds and model not in self.training_runs
-        return [OUT_OF_FOLD if pooled else "validation", *self.scored[1:]]
+        tests = self.scored_pairs[1:] if needs_pairs(model) else self.tests
+        return [OUT_OF_FOLD if pooled else "validation", *tests]
 
     def objective(self, model: str) -> str:
         """Kind of the raw outputs of a model: ``softmax``, ``regression`` or ``ordinal``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinaflow.config.models import needs_pairs
 from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
@@ -50,9 +51,12 @@ COLUMNS = (
     "fellow_eye_accuracy",
     "fellow_eye_quadratic_weighted_kappa",
     "kept_phase",
+    "remark",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
     *CORRECTED_COLUMNS,
 )
+# Remark on a model of both eyes. Its row has no metrics.
+NO_FELLOW_EYES = "no fellow eyes"
 SPLITS = r"out-of-fold|validation|test(-.+)?"
 REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
 
@@ -144,7 +148,8 @@ def compare(
 
     Models are ranked by quadratic weighted kappa on the validation split or, with folds, on the ``out-of-fold`` split;
     never on a test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
-    follow its own row, without a rank. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
+    follow its own row, without a rank. A model of both eyes has no metrics on a split without fellow eyes, and no rank
+    if the split of the ranking has none. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
     The first model has its kappa corrected for the choice on the split of the ranking (``evaluation.selection``).
 
     Args:
@@ -166,13 +171,11 @@ def compare(
         raise RetinaflowError("metrics: found no file to compare, expected at least one. Score a model first.")
     rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
     ranked_on = _check_together(rows)
-    ordered = _ordered(rows, _ranked(rows, ranked_on), phases or {})
+    rows, unpaired = _paired(rows, ranked_on)
+    ordered = _ordered([*rows, *unpaired], _ranked(rows, ranked_on), phases or {})
     by_split = _by_split(ordered, ranked_on)
     options = {"grade_count": len(rows[0]["grade_names"]), "samples": bootstrap_samples, "seed": seed}
-    grades = {
-        split: read_predicted_grades({row["model"]: row["predictions"] for row in ranked}, options["grade_count"])
-        for split, ranked in by_split.items()
-    }
+    grades = {split: _predicted_grades(ranked) for split, ranked in by_split.items()}
     found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
     by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
     spreads = {split: _repeats(ranked, repeats or {}) for split, ranked in by_split.items()}
@@ -181,6 +184,7 @@ def compare(
         found,
         folds={split: _folds(rows, split) for split in by_split if is_test(split)},
         repeats={split: _summarised(spread) for split, spread in spreads.items()},
+        unpaired=[row for row in ordered if row["remark"]],
         bootstrap_samples=bootstrap_samples,
     )
     write_rows(files.table, COLUMNS, ordered)
@@ -191,11 +195,44 @@ def compare(
     return Comparison(text, [row for ranked in by_split.values() for row in ranked])
 
 
+def _predicted_grades(ranked: Sequence[ComparisonRow]) -> PredictedGrades:
+    """Predicted grades of the ranked models on one split."""
+    return read_predicted_grades({row["model"]: row["predictions"] for row in ranked}, len(ranked[0]["grade_names"]))
+
+
+def _paired(rows: Sequence[ComparisonRow], ranked_on: str) -> tuple[list[ComparisonRow], list[ComparisonRow]]:
+    """Rows of models that have what they need, and those of models of both eyes on splits without fellow eyes.
+
+    The latter have no metrics. They include splits for which such a model has no file. If the split of the ranking has
+    no fellow eyes, the models have metrics on no split: their decision rules have seen no pairs.
+    """
+    of_split = {row["split"]: row for row in rows if not row["fold"]}
+    models = {row["model"] for row in rows if needs_pairs(row["model"])}
+    scored = {(row["model"], row["split"]) for row in rows if row["fellow_eye_images"]}
+    missing = [
+        (model, split)
+        for model in models
+        for split in of_split
+        if (model, split) not in scored or (model, ranked_on) not in scored
+    ]
+    blank = [
+        {
+            **dict.fromkeys(COLUMNS),
+            **{"model": model, "network": model, "split": split, "remark": NO_FELLOW_EYES},
+            **{name: of_split[split][name] for name in ("images", "patients", "fellow_eye_images")},
+            "fold": 0,
+        }
+        for model, split in sorted(missing)
+    ]
+    return [row for row in rows if (row["model"], row["split"]) not in missing], blank
+
+
 def _by_split(ordered: Sequence[ComparisonRow], ranked_on: str) -> dict[str, list[ComparisonRow]]:
     """Rows of the ranked models on each split. The split of the ranking is first."""
     tests = sorted({row["split"] for row in ordered if is_test(row["split"])})
     by_split = {
-        split: [row for row in ordered if row["rank"] and row["split"] == split] for split in (ranked_on, *tests)
+        split: [row for row in ordered if row["rank"] and not row["remark"] and row["split"] == split]
+        for split in (ranked_on, *tests)
     }
     return {split: ranked for split, ranked in by_split.items() if ranked}
 
@@ -259,6 +296,7 @@ def read_metrics(path: str | os.PathLike[str]) -> ComparisonRow:
             for name in INTERVALS
             for end, value in zip(("low", "high"), intervals.get(name) or (None, None), strict=True)
         },
+        "remark": "",
         "file": path,
         "fold": int(fold[1] or 0),
         "grade_names": grade_names,
@@ -316,12 +354,17 @@ def _ranked(rows: Sequence[ComparisonRow], ranked_on: str) -> list[str]:
 def _ordered(rows: Iterable[ComparisonRow], models: Sequence[str], phases: Mapping[str, str]) -> list[ComparisonRow]:
     """Rows by rank, fold and split, with ``rank`` (None of a fold), ``kept_phase`` and empty ``CORRECTED_COLUMNS``."""
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
-    # Test sets come last.
-    ordered = sorted(rows, key=lambda row: (ranks[row["network"]], row["fold"], is_test(row["split"]), row["split"]))
+
+    def order(row: ComparisonRow) -> tuple[Any, ...]:
+        # Test sets come last. Models without a rank come after all others.
+        place = ranks.get(row["network"], len(ranks) + 1), row["network"]
+        return *place, row["fold"], is_test(row["split"]), row["split"]
+
+    ordered = sorted(rows, key=order)
     return [
         {
             **row,
-            "rank": None if row["fold"] else ranks[row["network"]],
+            "rank": None if row["fold"] or row["remark"] else ranks[row["network"]],
             "kept_phase": phases.get(row["model"], ""),
             **dict.fromkeys(CORRECTED_COLUMNS),
         }

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from retinaflow.config.models import needs_pairs
 from retinaflow.evaluation.pairs import Pair
 from retinaflow.storage.markdown import table
 
@@ -31,6 +32,7 @@ def summarise_comparison(
     *,
     folds: Mapping[str, Spreads],
     repeats: Mapping[str, Spreads],
+    unpaired: Sequence[SummaryRow] = (),
     bootstrap_samples: int,
 ) -> str:
     """Return the Markdown summary of a comparison.
@@ -40,6 +42,7 @@ def summarise_comparison(
         pairs: Pairs of the models of each split.
         folds: Mean and deviation of each metric in ``SUMMARISED`` over the folds of a model, by test set and model.
         repeats: Mean and deviation of these metrics over the repeats of a model, by split and model.
+        unpaired: Rows of models of both eyes on splits without fellow eyes. They have no metrics.
         bootstrap_samples: Number of bootstrap samples.
     """
     ranked_on = next(iter(by_split))
@@ -48,15 +51,18 @@ def summarise_comparison(
     if best["selection_corrected_kappa"] is not None:
         lines += ["", _selection(ranked_on, best, len(by_split[ranked_on]))]
     tests = [split for split in by_split if split != ranked_on]
+    remarks = {(row["split"], row["model"]): row["remark"] for row in unpaired}
     if len(tests) > 1:
         lines += ["", "## All test sets", ""]
         lines += table(
             ["rank", "model", *(f"{split}: {name}" for split in tests for name in ACROSS.values())],
-            _across(by_split, tests),
+            _across(by_split, tests, remarks),
         )
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
-        lines += table(HEADER, _split_rows(rows, best["model"], pairs[split], folds.get(split, {})))
+        cells = _split_rows(rows, best["model"], pairs[split], folds.get(split, {}))
+        cells += [_without_metrics(model, remark) for (of, model), remark in remarks.items() if of == split]
+        lines += table(HEADER, [*cells, *_baselines(rows[0])])
     if any(repeats.values()):
         lines += ["", "## Repeats: mean ± standard deviation", ""]
         lines += table(["split", "model", *SUMMARISED.values()], _repeat_rows(repeats))
@@ -97,31 +103,42 @@ def _selection(ranked_on: str, best: SummaryRow, models: int) -> str:
 
 
 def _split_rows(rows: Sequence[SummaryRow], best: str, pairs: Sequence[Pair], folds: Spreads) -> list[list[str]]:
-    """Cells of the table of a split, with the baselines at its end."""
+    """Cells of the table of a split."""
     behind = {pair.other_model: pair for pair in _both_ways(pairs) if pair.model == best}
     cells = []
     for row in rows:
         cells.append(_model(row, behind.get(row["model"])))
         if row["model"] in folds:
             cells.append(_single_folds(row["model"], folds[row["model"]]))
-    return [*cells, *_baselines(rows[0])]
+    return cells
 
 
-def _across(by_split: Mapping[str, Sequence[SummaryRow]], tests: Sequence[str]) -> list[list[str]]:
-    """Cells of the table with a column for each test set."""
+def _across(
+    by_split: Mapping[str, Sequence[SummaryRow]], tests: Sequence[str], remarks: Mapping[tuple[str, str], str]
+) -> list[list[str]]:
+    """Cells of the table with a column for each test set. ``remarks`` stand in the place of missing metrics."""
     rows = {(split, row["model"]): row for split in tests for row in by_split[split]}
+
+    def cell(split: str, model: str, name: str) -> str:
+        row = rows.get((split, model))
+        return remarks.get((split, model), NONE) if row is None else _interval_of(row, name)
+
     return [
         [
             str(best["rank"]),
             best["model"],
-            *(_interval_of(rows.get((split, best["model"])), name) for split in tests for name in ACROSS),
+            *(cell(split, best["model"], name) for split in tests for name in ACROSS),
         ]
         for best in by_split[next(iter(by_split))]
     ]
 
 
-def _interval_of(row: SummaryRow | None, name: str) -> str:
-    return NONE if row is None else _metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+def _without_metrics(model: str, remark: str) -> list[str]:
+    return ["", model, *[NONE] * len(SUMMARISED), "", remark]
+
+
+def _interval_of(row: SummaryRow, name: str) -> str:
+    return _metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
 def _repeat_rows(repeats: Mapping[str, Spreads]) -> list[list[str]]:
@@ -141,6 +158,8 @@ def _model(row: SummaryRow, behind: Pair | None) -> list[str]:
     remarks = [f"**below always {row['baseline_grade_name']}**"] if below else []
     if row.get("kept_phase") == "head":
         remarks.append("an epoch of the head was kept: settings of later epochs had no effect")
+    if needs_pairs(row["model"]) and row["fellow_eye_images"] < row["images"]:
+        remarks.append(f"fellow eye of {row['fellow_eye_images'] / row['images']:.0%} of the images")
     return [
         str(row["rank"]),
         row["model"],
