@@ -28,7 +28,12 @@ BOUNDS = {
     "less_than": ("lt", "is greater than or equal to the maximum of"),
     "less_than_equal": ("le", "is greater than the maximum of"),
 }
-SIZES = {"too_short": "is too short", "too_long": "is too long", "string_too_short": "is too short"}
+SIZES = {
+    "too_short": "is too short",
+    "too_long": "is too long",
+    "string_too_short": "is too short",
+    "string_too_long": "is too long",
+}
 
 
 def raise_problems(problems: Iterable[str]) -> None:

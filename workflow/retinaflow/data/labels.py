@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
 from retinaflow.data.label_tables import open_table, read_text
 from retinaflow.errors import RetinaflowError
+from retinaflow.storage.patterns import BoundedPattern
 
 DRIVE = re.compile(r"\s*[A-Za-z]:")
 
@@ -65,22 +66,18 @@ def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
         pattern: Regular expression with the group ``patient`` and, optionally, the group ``eye``.
 
     Raises:
-        RetinaflowError: ``pattern`` is no regular expression or has no group ``patient``.
+        RetinaflowError: ``pattern`` is no regular expression or has no group ``patient``. The function raises it if
+            a name takes too long.
     """
-    try:
-        # A name may have any character, and `.` should match each of them.
-        compiled = re.compile(pattern, re.DOTALL)
-    except re.error as error:
-        raise RetinaflowError(f"data.patient_pattern: {pattern!r} is no regular expression ({error}).") from error
-    if "patient" not in compiled.groupindex:
+    bounded = BoundedPattern(pattern, where="data.patient_pattern")
+    if "patient" not in bounded.groups:
         raise RetinaflowError(
             f"data.patient_pattern: {pattern!r} has no group named 'patient', expected one as in "
             "'(?P<patient>.+)_(?P<eye>left|right)'."
         )
 
     def parse(image: str) -> tuple[str, str]:
-        match = compiled.fullmatch(image)
-        groups = match.groupdict() if match else {}
+        groups = bounded.groups_of(image) or {}
         return groups.get("patient") or image, groups.get("eye") or ""
 
     return parse
@@ -88,8 +85,8 @@ def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
 
 def matches_none(pattern: str, images: Sequence[str]) -> bool:
     """Return whether ``pattern`` matches no whole name of ``images``."""
-    compiled = re.compile(pattern, re.DOTALL)
-    return not any(map(compiled.fullmatch, images))
+    bounded = BoundedPattern(pattern, where="data.patient_pattern")
+    return all(bounded.groups_of(image) is None for image in images)
 
 
 def read_labels(
