@@ -136,7 +136,7 @@ def test_grade_map_may_have_numbers():
     merged = {**ONE, "grade_map": {"referable": [2, 3, 4], "not_referable": [0, 1]}}
     renamed = {**OTHER, "grade_map": {0: 0, "R1": "referable"}}
     values = configuration({"a": merged, "b": renamed}, grade_names=["not_referable", "referable"])
-    full = load({**values, "score": {"referable_grade": 1}})
+    full = load(values)
     maps = {name: source.grade_map for name, source in data_sets(full).items()}
     assert maps == {
         "train-a": {"referable": ["2", "3", "4"], "not_referable": ["0", "1"]},

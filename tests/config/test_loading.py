@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from common import ROOT
 from configurations import DATA, completed, configured, written
 from retinaflow.config.loading import load
+from retinaflow.config.lookups import screened_grade
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.settings.augment import AugmentSettings
@@ -142,7 +143,10 @@ def message(wrong):
             "models.InceptionV3.image_size: 74 px; InceptionV3 needs at least 75",
         ),
         (written(train__image_size=64), "models.InceptionV3.image_size: 64 px; InceptionV3 needs at least 75"),
-        (written(score__referable_grade=5), "score.referable_grade: 5 is no grade of the 5 grades"),
+        (written(endpoints={"referable": [4, 5]}), "endpoints.referable: 5 is no grade of the 5 grades"),
+        (written(endpoints={"referable": [0, 1, 2, 3, 4]}), "endpoints.referable: has all 5 grades"),
+        (written(screening__endpoint="referabel"), "no endpoint 'referabel'; did you mean 'referable'?"),
+        (written(endpoints={"referable": [2, 4]}), "screening.endpoint: 'referable' has the grades 2, 4; expected all"),
         (
             written(train__objective="ordinal", train__label_smoothing=0.1),
             "label_smoothing: 0.1 with objective ordinal",
@@ -230,13 +234,26 @@ def message(wrong):
         (written(train__augment__flip_vertical="yes"), "train.augment.flip_vertical: 'yes' is not of type 'boolean'"),
         (written(train__augment__rotation=360), "train.augment.rotation: 360 is greater than the maximum of 180"),
         (written(train__augment=True), "train.augment: True is not of type 'object'"),
-        (written(score__referable_grade=0), "score.referable_grade: 0 is less than the minimum of 1"),
-        (written(score__referable_sensitivity=90), "score.referable_sensitivity: 90 is greater than the maximum of 1"),
+        (written(endpoints={"referable": [-1]}), "endpoints.referable[0]: -1 is less than the minimum of 0"),
+        (written(endpoints={"referable": [3, 3]}), "endpoints.referable: [3, 3] has non-unique elements"),
+        *(
+            (written(screening__operating_point=point), f"screening.operating_point: {point!r} is no operating point")
+            for point in ("sensitivity 90", "sensitivity 0", "0.9", "sensitivity 1.2", "specificity")
+        ),
         (written(train__objective="coral"), "train.objective: 'coral' is not one of"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):
     assert expected in message(wrong)
+
+
+def test_grades_from_the_third_on_are_referable():
+    for count, grades in ((2, [1]), (3, [2]), (5, [2, 3, 4]), (6, [2, 3, 4, 5])):
+        config = load(written(data__grade_names=[f"grade{number}" for number in range(count)]))
+        assert config.endpoints == {"referable": grades}
+        assert screened_grade(config) == grades[0]
+    chosen = load(written(endpoints={"sight": [4, 3], "any": [1, 2, 3, 4]}, screening__endpoint="sight"))
+    assert screened_grade(chosen) == 3
 
 
 def test_a_long_value_does_not_bury_the_message():
@@ -260,7 +277,9 @@ def test_all_mistakes_are_named_at_once():
         (written(data__on_problem__bad_level="exclude"), "bad_level: this key is now `data.on_problem.bad_grade`"),
         (written(eyes__systems=["blend"]), "eyes.systems: this key is now `eyes.models`"),
         (written(eyes__blend_weight=0.4), "eyes.blend_weight: this key is now `eyes.fellow_eye_weight`"),
-        (written(score__referable_level=2), "score.referable_level: this key is now `score.referable_grade`"),
+        (written(score__referable_level=2), "score.referable_level: this key is now `endpoints: {"),
+        (written(score__referable_grade=2), "score.referable_grade: this key is now `endpoints: {"),
+        (written(score__referable_sensitivity=0.9), "this key is now `screening: {operating_point: sensitivity 0.90}`"),
         (written(score__views=2), "score.views: this key is now `score.tta_views`"),
         (written(score__bootstrap=10), "score.bootstrap: this key is now `score.bootstrap_samples`"),
         (written(demo={"photograph_size": 384}), "demo.photograph_size: this key is now `demo.image_size`"),

@@ -187,6 +187,17 @@ def test_grades_of_a_patient_do_not_change_own_predictions():
     assert not np.array_equal(before.probabilities, after.probabilities)
 
 
+def test_of_two_grades_the_predicted_one_is_the_decision():
+    many = labelled(200)
+    outputs = np.stack([many.outputs[:, :2].sum(axis=1), many.outputs[:, 2:].sum(axis=1)], axis=1)
+    known = many._replace(grade_names=["no", "yes"], outputs=outputs, grades=(many.grades >= 2).astype(np.int64))
+    rule = fit_decision_rule(known, 1, referable_sensitivity=0.95, seed=1)
+    graded = apply_decision_rule(rule, known.outputs)
+    assert np.array_equal(graded.predicted, graded.referable)
+    assert graded.predicted.dtype == np.int64
+    assert not np.array_equal(graded.predicted, np.searchsorted(rule.thresholds, graded.severity, side="left"))
+
+
 def test_two_grades_and_two_patients_are_enough():
     known = LabelledOutputs(
         "ordinal", ["no", "yes"], np.array([[0.1], [0.2], [0.8], [0.9]]), np.array([0, 0, 1, 1]), list("aabb")

@@ -533,7 +533,7 @@ def folds(bare, drawn, start):
         },
         split={"folds": 3},
         organize={"mode": "copy"},
-        score={"referable_grade": 1},
+        endpoints={"referable": [1, 2]},
         train={**DISTINCT, "epochs": 1},
         models={"VGG16": {}},
     )

@@ -101,9 +101,16 @@ def test_removed_network_repeats_the_comparison(finished):
     assert finished.planned() == jobs("compare")
 
 
-@pytest.mark.parametrize("change", [{"referable_grade": 3}, {"referable_sensitivity": 0.8}, {"bootstrap_samples": 50}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"endpoints": {"referable": [3, 4]}},
+        {"screening": {"operating_point": "sensitivity 0.8"}},
+        {"score": {"bootstrap_samples": 50}},
+    ],
+)
 def test_metric_option_repeats_grading(finished, change):
-    finished.config["score"] = change
+    finished.config |= change
     assert finished.planned() == jobs(*[f"grade {model}" for model in (*NETWORKS, "ensemble")], "compare")
 
 

@@ -26,6 +26,7 @@ from retinaflow.storage.files import digest
 from retinaflow.storage.former_layout import check_layout
 from retinaflow.storage.lock import lock
 from retinaflow.jobs.logs import PARENT
+from retinaflow.settings.screening import required_sensitivity
 
 # Jobs end with this process, since the next run starts them again.
 os.environ[PARENT] = str(os.getpid())

@@ -62,7 +62,7 @@ rule illustrate:
         kind=output_kind,
         objective=lambda wildcards: MODELS.objective(wildcards.model),
         grade_names=GRADE_NAMES,
-        referable_grade=CONFIG.score.referable_grade,
+        referable_grade=lookups.screened_grade(CONFIG),
     script:
         "../scripts/illustrate.py"
 

@@ -105,8 +105,8 @@ rule grade:
         kind=output_kind,
         objective=lambda wildcards: MODELS.objective(wildcards.model),
         grade_names=GRADE_NAMES,
-        referable_grade=CONFIG.score.referable_grade,
-        referable_sensitivity=CONFIG.score.referable_sensitivity,
+        referable_grade=lookups.screened_grade(CONFIG),
+        referable_sensitivity=required_sensitivity(CONFIG.screening.operating_point),
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
     script:

@@ -43,7 +43,6 @@ def combination_problems(config: Configuration) -> Iterable[str]:
 
 
 def _choice_problems(config: Configuration) -> Iterable[str]:
-    grades = len(config.data.grade_names)
     if config.model is not None and config.model not in grading_models(config):
         present = present_value("model", config.model)
         renamed = f" ({config.model} is now called {present})" if present else ""
@@ -55,10 +54,29 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
         yield from _given_split_problems(config)
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
-    if config.score.referable_grade >= grades:
+    yield from _endpoint_problems(config)
+
+
+def _endpoint_problems(config: Configuration) -> Iterable[str]:
+    count = len(config.data.grade_names)
+    for name, grades in config.endpoints.items():
+        for grade in grades:
+            if grade >= count:
+                yield (
+                    f"endpoints.{name}: {grade} is no grade of the {count} grades of data.grade_names; expected 0 to "
+                    f"{count - 1}"
+                )
+        if len(grades) == count and max(grades) < count:
+            yield f"endpoints.{name}: has all {count} grades; leave out at least one"
+    screened = config.screening.endpoint
+    if screened not in config.endpoints:
+        yield f"screening.endpoint: there is no endpoint {screened!r}; {unknown_name(screened, config.endpoints)}"
+    elif sorted(set(range(count)) & {*config.endpoints[screened]}) not in [
+        [*range(low, count)] for low in range(count)
+    ]:
         yield (
-            f"score.referable_grade: {config.score.referable_grade} is no grade of the {grades} grades of "
-            f"data.grade_names; expected 1 to {grades - 1}"
+            f"screening.endpoint: {screened!r} has the grades {', '.join(map(str, config.endpoints[screened]))}; "
+            f"expected all grades from one grade on, to {count - 1}, since a higher grade is referred, too"
         )
 
 

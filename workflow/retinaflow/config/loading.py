@@ -66,7 +66,14 @@ def complete(written: ConfigurationFile) -> Configuration:
     sections = expand(written.models)
     models = {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}
     others = {name: getattr(written, name) for name in Configuration.model_fields}
+    if "endpoints" not in written.model_fields_set:
+        others["endpoints"] = {"referable": _referable_grades(len(written.data.grade_names))}
     return Configuration.model_validate({**others, "models": repeated(models, written.repeats)})
+
+
+def _referable_grades(grade_count: int) -> list[int]:
+    """The grades of the endpoint ``referable`` if none are configured: from the third on, or the second of two."""
+    return list(range(min(2, grade_count - 1), grade_count))
 
 
 def _complete_model(name: str, shared: Mapping[str, Any], own: ModelSection) -> TrainingSettings:

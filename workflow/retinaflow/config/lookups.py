@@ -43,6 +43,11 @@ def data_key(data_set: str) -> str:
     return f"data.{data_set.replace('-', '.', 1)}"
 
 
+def screened_grade(config: Configuration) -> int:
+    """Lowest grade of the endpoint that is screened for."""
+    return min(config.endpoints[config.screening.endpoint])
+
+
 def training_sets(config: Configuration) -> list[str]:
     """Names of the data sets that are trained and validated on."""
     return [name for name in data_sets(config) if name.split("-")[0] == "train"]

@@ -149,7 +149,7 @@ def _line(one: _Field) -> str:
 
 def _unknown_key(one: _Field) -> str:
     if present := present_key(one.path):
-        return f"this key is now `{present}`; rename it"
+        return f"this key is now `{present}`; {'write it so' if ' ' in present else 'rename it'}"
     return f"unknown key; {unknown_name(one.path.rpartition('.')[2], one.annotation.model_fields)}"
 
 

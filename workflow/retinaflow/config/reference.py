@@ -18,6 +18,7 @@ from retinaflow.settings.organize import OrganizeSettings
 from retinaflow.settings.preprocess import PreprocessSettings
 from retinaflow.settings.root import ConfigurationFile
 from retinaflow.settings.score import ScoreSettings
+from retinaflow.settings.screening import ScreeningSettings
 from retinaflow.settings.section import Section
 from retinaflow.settings.split import SplitSettings
 from retinaflow.settings.tracking import TrackingSettings
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type[Section]] = {
     "`train.augment`": AugmentSettings,
     "`features`": FeatureSettings,
     "`eyes`": EyeSettings,
+    "`screening`": ScreeningSettings,
     "`score`": ScoreSettings,
     "`tracking`": TrackingSettings,
     "`export`": ExportSettings,

@@ -53,7 +53,8 @@ class DecisionRule(NamedTuple):
     Attributes:
         objective: Objective of the model (module ``objectives``).
         grade_names: Names of the k grades.
-        thresholds: k - 1, ascending. The predicted grade is the number of thresholds below the severity.
+        thresholds: k - 1, ascending. The predicted grade is the number of thresholds below the severity. Of two grades,
+            the predicted one is the screening decision instead.
         temperature: Temperature of ``objectives.grade_probabilities``; for a regression, the standard deviation of
             ``ordered_probit``.
         cutpoints: k - 1, ascending, for ``objectives.grade_probabilities`` of a regression; None otherwise.
@@ -141,12 +142,14 @@ def apply_decision_rule(rule: DecisionRule, outputs: np.ndarray) -> Grades:
     cutpoints = None if rule.cutpoints is None else np.array(rule.cutpoints)
     severity = objectives.severity(rule.objective, outputs, k)
     probabilities = objectives.grade_probabilities(rule.objective, outputs, k, rule.temperature, cutpoints)
+    referable = probabilities[:, rule.referable_grade :].sum(axis=1) >= rule.referable_cut
+    predicted = referable if k == 2 else np.searchsorted(rule.thresholds, severity, side="left")
     return Grades(
         severity=severity,
         probabilities=probabilities,
         argmax=objectives.argmax_grades(rule.objective, outputs, k),
-        predicted=np.searchsorted(rule.thresholds, severity, side="left").astype(np.int64),
-        referable=probabilities[:, rule.referable_grade :].sum(axis=1) >= rule.referable_cut,
+        predicted=predicted.astype(np.int64),
+        referable=referable,
     )
 
 

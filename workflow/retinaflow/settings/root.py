@@ -12,6 +12,7 @@ from retinaflow.settings.features import FeatureSettings
 from retinaflow.settings.organize import OrganizeSettings
 from retinaflow.settings.preprocess import PreprocessSettings
 from retinaflow.settings.score import ScoreSettings
+from retinaflow.settings.screening import GradeSet, ScreeningSettings
 from retinaflow.settings.section import Place, Section, Text
 from retinaflow.settings.split import SplitSettings
 from retinaflow.settings.tracking import TrackingSettings
@@ -56,6 +57,11 @@ class _Sections(Section):
     """Features of images, for `snakemake probe` and for eye stacking."""
     eyes: EyeSettings = EyeSettings()
     """Models that use both eyes of a patient, made of each trained network."""
+    endpoints: Annotated[dict[Text, GradeSet], Field(min_length=1)] = {"referable": [2, 3, 4]}
+    """Endpoints by name, each with the list of its grades, counted from 0. Without this key, `referable` has all grades
+    of `data.grade_names` from the third on, or the second of two."""
+    screening: ScreeningSettings = ScreeningSettings()
+    """The screening decision: for which endpoint, and at which operating point."""
     score: ScoreSettings = ScoreSettings()
     """How predictions are scored."""
 
