@@ -43,6 +43,11 @@ def test_data_set_has_columns_of_its_own_or_those_of_all():
     assert columns == {"train-a": ("image", "grade"), "train-b": ("id_code", "diagnosis")}
 
 
+def test_data_set_may_have_no_subgroups():
+    full = load(configuration({"a": ONE, "b": {**OTHER, "subgroups": []}}, subgroups=["camera"]))
+    assert [source.subgroups for source in data_sets(full).values()] == [["camera"], []]
+
+
 def test_patients_are_shared_by_name_or_where_configured():
     sets = ({"a": ONE, "b": OTHER}, {"b": OTHER, "c": ONE, "d": ONE})
     full = load(configuration(*sets, shared_patients=[["a", "d"]]))

@@ -786,3 +786,12 @@ def test_patients_have_no_slash_of_their_own(setup: Setup) -> None:
         setup.add(f"{name}.jpg")
     setup.take(labels=table(setup, "image,level\nP0/OD.jpg,1\nP1/OD.jpg,0\n"), patient_group="a")
     assert [row["patient"] for row in setup.rows().values()] == ["a/P0_OD", "a/P1_OD"]
+
+
+def test_inventory_has_a_column_of_each_subgroup(setup: Setup) -> None:
+    for name in ("a", "b", "c"):
+        setup.add(f"{name}.png")
+    labels = [LabelRow("a", "0", 2, subgroups=("Canon", "north")), LabelRow("b", "1", 3, subgroups=("", "south"))]
+    setup.take(labels=labels, subgroups=["camera", "site"])
+    rows = [(row["image"], row["subgroup_camera"], row["subgroup_site"]) for row in read_table(setup.inventory)]
+    assert rows == [("a", "Canon", "north"), ("b", "", "south"), ("c", "", "")]

@@ -65,3 +65,14 @@ def test_names_that_are_not_utf8_pass(join):
     name = b"ret\xedna".decode("utf-8", "surrogateescape")
     images, _ = join(a=[(name, "0", "x", "")], b=[("2", "0", "y", "")])
     assert images[0]["image"] == f"a/{name}"
+
+
+def test_subgroups_of_one_set_are_empty_in_the_others(tmp_path):
+    tables = {}
+    for name, columns in (("a", ["subgroup_camera"]), ("b", [])):
+        tables[name] = (tmp_path / f"{name}.csv", tmp_path / f"{name}-problems.csv")
+        row = {**dict.fromkeys([*INVENTORY_COLUMNS, *columns], ""), "image": "1", "path": name, "digest": name}
+        write_table(tables[name][0], [*INVENTORY_COLUMNS, *columns], [{**row, **dict.fromkeys(columns, "Canon")}])
+        write_table(tables[name][1], PROBLEM_COLUMNS, [])
+    join_inventories(JoinJob(tables, tmp_path / "train.csv", tmp_path / "problems.csv"))
+    assert [row["subgroup_camera"] for row in read_table(tmp_path / "train.csv")] == ["Canon", ""]

@@ -367,3 +367,28 @@ def test_kaggle_tables_are_read_fast() -> None:
     start = time.perf_counter()
     read_labels(str(DATA / "testLabels15.csv"), "image", "level")
     assert time.perf_counter() - start < 2  # Each dry run reads it.
+
+
+def test_subgroups_are_read_from_their_columns(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("image,level,Camera ,site\na.png,1, Canon ,north\nb.png,2,,south\n")
+    rows = read_labels(str(table), "image", "level", subgroups=["camera", "site"])
+    assert [row.subgroups for row in rows] == [("Canon", "north"), ("", "south")]
+
+
+def test_row_of_a_patient_has_the_images_of_both_eyes(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("ID,left,right,l,r\n7,7_left.jpg,7_right.jpg,0,3\n8,8_left.jpg,,1,\n")
+    rows = read_labels(str(table), ["left", "right"], ["l", "r"], patient_column="ID")
+    assert [(row.image, row.grade_text, row.patient, row.row) for row in rows] == [
+        ("7_left", "0", "7", 2),
+        ("7_right", "3", "7", 2),
+        ("8_left", "1", "8", 3),
+    ]
+
+
+def test_grade_is_in_the_column_that_is_not_empty(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("image,l,r\n1_l1,2,\n1_r1,,4\n1_r2,1,1\n1_l2,1,2\n")
+    rows = read_labels(str(table), "image", ["l", "r"])
+    assert [row.grade_text for row in rows] == ["2", "4", "1", "1/2"]

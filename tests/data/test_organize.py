@@ -221,3 +221,11 @@ def test_images_of_joined_sets_have_the_set_in_their_file_name(images: Path, tmp
     assert [row["image"] for row in index] == ["set0/same", "set1/same"]
     assert [row["filename"] for row in index] == ["set0@1_left.jpeg", "set1@a b.jpeg"]
     assert all((tree / "class0" / row["filename"]).is_file() for row in index)
+
+
+def test_index_has_the_subgroups(images: Path, tmp_path: Path) -> None:
+    table = table_of(images, [0, 1])
+    rows = [{**row, "subgroup_site": site} for row, site in zip(read_table(table), ("north", ""), strict=True)]
+    write_table(table, [*SPLIT_COLUMNS, "subgroup_site"], rows)
+    organize(table, GRADE_NAMES, mode="symlink", tree=tmp_path / "tree", index=tmp_path / "index.csv")
+    assert [row["subgroup_site"] for row in read_table(tmp_path / "index.csv")] == ["north", ""]

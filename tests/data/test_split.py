@@ -129,6 +129,15 @@ def test_written_split_has_the_usable_images(tmp_path: Path) -> None:
     assert "problem" not in read_table(pair[0])[0]
 
 
+def test_split_tables_have_the_subgroups(tmp_path: Path) -> None:
+    pair = (tmp_path / "train.csv", tmp_path / "validation.csv")
+    job = job_of(tmp_path, {str(patient): [patient % 3, 0] for patient in range(30)}, 0, [pair])
+    rows = [{**row, "subgroup_site": row["patient"]} for row in read_table(job.inventory)]
+    write_table(job.inventory, [*INVENTORY_COLUMNS, "subgroup_site"], rows)
+    write_split(job)
+    assert all(row["subgroup_site"] == row["patient"] for path in pair for row in read_table(path))
+
+
 def test_each_written_fold_validates_once(tmp_path: Path) -> None:
     grades = {str(patient): [patient % 3, 0] for patient in range(30)}
     pairs = [(tmp_path / f"fold-{fold}/train.csv", tmp_path / f"fold-{fold}/validation.csv") for fold in range(1, 5)]

@@ -33,6 +33,7 @@ with job_log(snakemake.log[0]):
             grade_names=params.grade_names,
             grade_map=params.grade_map,
             other_labels=others,
+            subgroups=params.columns["subgroups"] if params.labels else [],
             patient_pattern=params.patient_pattern,
             patient_group=params.patient_group,
             exclude=params.exclude,

@@ -10,7 +10,7 @@ from retinaflow.data.image_files import has_image_extension
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser, read_labels
 from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.settings.data import DataSetSettings
+from retinaflow.settings.data import DataSetSettings, DataSettings
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.archives import listed_names
 
@@ -18,7 +18,10 @@ CLASS_FOLDERS = "class_folders"
 ENSEMBLE = "ensemble"  # the mean of several networks
 
 
-OWN_COLUMNS = ("image_column", "grade_column", "patient_pattern", "patient_column", "eye_column", "grade_map")
+OWN_COLUMNS = (
+    *("image_column", "grade_column", "patient_pattern", "patient_column", "eye_column", "grade_map"),
+    "subgroups",
+)
 
 
 def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
@@ -33,9 +36,15 @@ def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
         elif source:
             found.update({f"{use}-{name}": one for name, one in source.items()})
     return {
-        name: source.model_copy(update={key: getattr(source, key) or getattr(config.data, key) for key in OWN_COLUMNS})
+        name: source.model_copy(update={key: _own(source, config.data, key) for key in OWN_COLUMNS})
         for name, source in found.items()
     }
+
+
+def _own(source: DataSetSettings, data: DataSettings, key: str) -> Any:
+    """Setting of a data set, or that of all of them."""
+    value = getattr(source, key)
+    return getattr(data, key) if value is None else value
 
 
 def data_key(data_set: str) -> str:
@@ -191,7 +200,7 @@ def label_tables(source: DataSetSettings) -> list[str]:
 
 def label_columns(source: DataSetSettings) -> dict[str, Any]:
     """Names of the columns that ``read_labels`` takes."""
-    names = ("image_column", "grade_column", "patient_column", "eye_column")
+    names = ("image_column", "grade_column", "patient_column", "eye_column", "subgroups")
     return {name: getattr(source, name) for name in names}
 
 

@@ -26,6 +26,7 @@ INVENTORY_COLUMNS = (
     *("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest"),
     *("focus", "exposure", "field", "quality", "camera", "problem"),
 )
+SUBGROUP = "subgroup_"  # Before the name of a column of subgroups.
 PROBLEM_COLUMNS = ("data_set", "image", "path", "problem", "found")
 NAMED = "named in exclude"
 EXAMPLES = 5
@@ -51,6 +52,7 @@ class Label(NamedTuple):
         found: Content of the label table.
         patient: The patient, empty if the table has none.
         eye: The eye, empty if the table has none.
+        subgroups: Value of each column of subgroups.
     """
 
     grade: str
@@ -58,6 +60,7 @@ class Label(NamedTuple):
     found: str
     patient: str
     eye: str
+    subgroups: tuple[str, ...] = ()
 
 
 UNLABELLED = Label("", "", "", "", "")
@@ -78,7 +81,7 @@ class InventoryJob:
         megapixels: Largest size of an image that is decoded.
         train: Inventory of the training set if this is the test set. Images that would leak from one set to the other
             are problems of the test set.
-        inventory: Output table, a row for each image (``INVENTORY_COLUMNS``).
+        inventory: Output table, a row for each image (``INVENTORY_COLUMNS`` and ``subgroup_columns``).
         problems: Output table, a row for each problem (``PROBLEM_COLUMNS``).
         cache: File of the cached headers.
         code: Stands for the code that reads the images. Headers that other code read are not reused.
@@ -87,6 +90,7 @@ class InventoryJob:
             sets differ. Empty for none.
         grade_map: Grades of the values in the label table, see ``grade_texts.grade_parser``.
         other_labels: Rows of other data sets that have images in the same folders. Their images are left out.
+        subgroups: Names of the columns of subgroups in the label table.
     """
 
     data_set: str
@@ -105,6 +109,7 @@ class InventoryJob:
     patient_group: str = ""
     grade_map: GradeMap | None = None
     other_labels: Sequence[LabelRow] = ()
+    subgroups: Sequence[str] = ()
 
 
 def take_inventory(job: InventoryJob) -> InventoryReport:
@@ -132,6 +137,9 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
     headers = read_headers(list(paths), job.megapixels, cache=job.cache, code=job.code, threads=job.threads)
     _check_dicom(job.data_set, paths, headers)
     images = _join(paths, headers, labels=labels, parse_name=parse_name)
+    for place, name in enumerate(job.subgroups):
+        values = [labels[image].subgroups[place] if image in labels else "" for image in images["image"]]
+        images[f"{SUBGROUP}{name.strip()}"] = pd.Series(values, dtype=object)
     if job.patient_group:
         patients = [f"{job.patient_group}/{patient}" for patient in images["patient"]]
         images["patient"] = pd.Series(patients, dtype=object)
@@ -168,6 +176,11 @@ def report_of(images: pd.DataFrame, problems: pd.DataFrame) -> InventoryReport:
 def usable(images: pd.DataFrame) -> pd.DataFrame:
     """Rows of an inventory, or of a table made from one, whose image has no problem."""
     return images[images["problem"] == ""] if "problem" in images else images
+
+
+def subgroup_columns(images: pd.DataFrame) -> list[str]:
+    """Return the columns of subgroups of an inventory, or of a table made from one: ``subgroup_`` and a name."""
+    return [name for name in images.columns if name.startswith(SUBGROUP)]
 
 
 def read_usable(path: str | os.PathLike[str], columns: Sequence[str] = INVENTORY_COLUMNS) -> pd.DataFrame:
@@ -299,20 +312,21 @@ def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[s
     by_image: dict[str, list[LabelRow]] = defaultdict(list)
     for label in labels:
         by_image[label.image].append(label)
-    checked, repeated = {}, {}
+    checked: dict[str, Label] = {}
+    repeated = {}
     for image, rows in by_image.items():
         found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {_where(rows)}"
         meanings = {(parse(label.grade_text), label.patient, label.eye) for label in rows}
         grade, patient, eye = meanings.pop()
+        one = Label("" if grade is None else str(grade), "", found, patient, eye, rows[0].subgroups)
         if meanings:
             others = {(patient, eye), *(meaning[1:] for meaning in meanings)}
             if len(others) > 1:
                 found += ", of different patients or eyes"
-            checked[image] = Label("", "duplicate_label", found, patient, eye)
+            one = one._replace(grade="", problem="duplicate_label", found=found)
         elif grade is None:
-            checked[image] = Label("", "bad_grade", f"{found}, expected {expected}", patient, eye)
-        else:
-            checked[image] = Label(str(grade), "", found, patient, eye)
+            one = one._replace(problem="bad_grade", found=f"{found}, expected {expected}")
+        checked[image] = one
         if len(rows) > 1 and not meanings:
             repeated[image] = found
     return checked, repeated

@@ -37,7 +37,8 @@ def join_inventories(job: JoinJob) -> None:
         images["image"] = pd.Series([f"{name}/{image}" for image in images["image"]], dtype=object)
         inventories.append(images)
         problems.append(read_frame(table, PROBLEM_COLUMNS))
-    images = pd.concat(inventories, ignore_index=True)
+    # A data set may lack a column of subgroups.
+    images = pd.concat(inventories, ignore_index=True).fillna("")
     copies = find_copies(usable(images))
     is_copy = images["path"].isin(copies.keys())
     found = [copies[path] for path in images.loc[is_copy, "path"]]

@@ -1,7 +1,7 @@
 """Rows of label tables, and the meaning of the image names, patients and eyes in them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
@@ -30,6 +30,7 @@ class LabelRow:
         eye: ``left``, ``right``, or ``""`` if unknown.
         folder: Folder that the table has before the name of the image, or ``""``.
         table: The table, if there are several.
+        subgroups: Value of each column of subgroups.
     """
 
     image: str
@@ -39,6 +40,7 @@ class LabelRow:
     eye: str = ""
     folder: str = field(default="", compare=False)
     table: str = field(default="", compare=False)
+    subgroups: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def relative_path(self) -> str:
@@ -91,13 +93,14 @@ def matches_none(pattern: str, images: Sequence[str]) -> bool:
 
 def read_labels(
     path: str | Sequence[str],
-    image_column: str,
-    grade_column: str,
+    image_column: str | Sequence[str],
+    grade_column: str | Sequence[str],
     *,
     patient_column: str | None = None,
     eye_column: str | None = None,
+    subgroups: Sequence[str] = (),
 ) -> list[LabelRow]:
-    """Read image names, grades, patients and eyes from a label table.
+    """Read image names, grades, patients, eyes and subgroups from a label table.
 
     The delimiter is a comma, semicolon, tab or blank. The encoding is UTF-8, or UTF-16 with a byte order mark ("Unicode
     text" in Excel). The table may be a workbook of Excel. Other columns and blank rows are ignored. Grades stay text,
@@ -105,24 +108,22 @@ def read_labels(
 
     Args:
         path: The table, ``x.zip`` with one inside, or a list of these.
-        image_column: Column of the image names. The last component of a relative path names the image.
+        image_column: Column of the image names. The last component of a relative path names the image. Several columns
+            are several images a row; an empty cell is no image.
         grade_column: Column of the grades. If no column has the exact name, upper and lower case count as equal, and
-            blanks around the name do not count. This holds for all columns.
+            blanks around the name do not count. This holds for all columns. Several columns are the grades of as many
+            images, or those of one image, whose grade is in the one that is not empty.
         patient_column: Column of the patients, if there is one.
         eye_column: Column of the eyes, if there is one.
+        subgroups: Columns of subgroups.
 
     Raises:
         RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice. An image
             name is missing, an absolute path or one that leads upwards. A patient is missing, or an eye is unknown.
     """
     tables = [path] if isinstance(path, str) else path
-    return [
-        row
-        for table in tables
-        for row in _read_table(
-            table, (image_column, grade_column), patient_column, eye_column, where=table if len(tables) > 1 else ""
-        )
-    ]
+    columns = _Columns(_as_list(image_column), _as_list(grade_column), patient_column, eye_column, list(subgroups))
+    return [row for table in tables for row in _read_table(table, columns, where=table if len(tables) > 1 else "")]
 
 
 def folder_labels(files: Sequence[str], parse_grade: Callable[[str], int | None]) -> list[LabelRow]:
@@ -143,16 +144,42 @@ def folder_labels(files: Sequence[str], parse_grade: Callable[[str], int | None]
     return labels
 
 
-def _read_table(
-    path: str, columns: tuple[str, str], patient_column: str | None, eye_column: str | None, *, where: str
-) -> list[LabelRow]:
+@dataclass(frozen=True)
+class _Columns:
+    """Names of the columns of a label table."""
+
+    images: list[str]
+    grades: list[str]
+    patient: str | None
+    eye: str | None
+    subgroups: list[str]
+
+    def names(self) -> list[str]:
+        """Return all names, each once."""
+        others = [name for name in (self.patient, self.eye) if name]
+        return list(dict.fromkeys([*self.images, *self.grades, *others, *self.subgroups]))
+
+    def images_of(self, row: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the cell of each image in a row, and its grade."""
+        cells = [row[name] for name in self.images]
+        grades = [row[name].strip() for name in self.grades]
+        if len(cells) == 1:
+            return [(cells[0], "/".join(dict.fromkeys(filter(None, grades))))]
+        return [(cell, grade) for cell, grade in zip(cells, grades, strict=True) if cell.strip()]
+
+
+def _as_list(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _read_table(path: str, columns: _Columns, *, where: str) -> list[LabelRow]:
     cure = "add it if the table has none, or set data.image_column and data.grade_column"
-    if patient_column or eye_column:
+    if columns.patient or columns.eye:
         cure += ", data.patient_column and data.eye_column"
-    table = open_table(path, [*columns, *filter(None, (patient_column, eye_column))], cure=cure, may_lack_header=True)
-    image, grade, *others = table.places
-    patient = others.pop(0) if patient_column else None
-    eye = others.pop(0) if eye_column else None
+    if columns.subgroups:
+        cure += ", and subgroups"
+    names = columns.names()
+    table = open_table(path, names, cure=cure, may_lack_header=True)
     labels = []
     for number, cells in table.rows:
         if len(cells) != table.width:
@@ -162,10 +189,13 @@ def _read_table(
                     "value that contains the delimiter in quotes."
                 )
             cells += [""] * (table.width - len(cells))
-        folder, name = _checked_name(path, number, cells[image])
-        known = "" if patient is None else _checked_patient(path, number, cells[patient])
-        side = "" if eye is None else _checked_eye(path, number, cells[eye])
-        labels.append(LabelRow(name, cells[grade].strip(), number, known, side, folder=folder, table=where))
+        row = {name: cells[place] for name, place in zip(names, table.places, strict=True)}
+        known = _checked_patient(path, number, row[columns.patient]) if columns.patient else ""
+        side = _checked_eye(path, number, row[columns.eye]) if columns.eye else ""
+        groups = tuple(row[name].strip() for name in columns.subgroups)
+        for image, grade in columns.images_of(row):
+            folder, name = _checked_name(path, number, image)
+            labels.append(LabelRow(name, grade, number, known, side, folder=folder, table=where, subgroups=groups))
     if not labels:
         raise RetinaflowError(f"{path}: no row below the header, expected one for each image. Add them.")
     return labels

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from retinaflow.data.frames import write_frame
-from retinaflow.data.inventory import read_usable
+from retinaflow.data.inventory import read_usable, subgroup_columns
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import whole_file
 
@@ -26,7 +26,8 @@ def organize(table: Path, grade_names: Sequence[str], *, mode: str, tree: Path, 
         grade_names: Names of the grades, in their order.
         mode: ``symlink`` (relative links), ``hardlink`` or ``copy``.
         tree: Folder of the grade folders.
-        index: Output table (``INDEX_COLUMNS``), a row for each image in the order of ``table``. It is written last.
+        index: Output table (``INDEX_COLUMNS`` and subgroups), a row for each image in the order of ``table``. It is
+            written last.
 
     Raises:
         RetinaflowError: An image is gone, lies inside ``tree`` or cannot be hard-linked. A grade name cannot be the
@@ -49,7 +50,7 @@ def organize(table: Path, grade_names: Sequence[str], *, mode: str, tree: Path, 
         ("grade_name", [grade_names[grade] for grade in images["grade"]]),
     ):
         images[column] = pd.Series(values, images.index, dtype=object)
-    write_frame(index, images[list(INDEX_COLUMNS)])
+    write_frame(index, images[[*INDEX_COLUMNS, *subgroup_columns(images)]])
 
 
 # Snakemake leaves this file in each folder that a job made, such as the folder of a grade that has since been renamed.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from retinaflow.data.folds import assign_folds, strata
 from retinaflow.data.frames import write_frame
-from retinaflow.data.inventory import read_usable
+from retinaflow.data.inventory import read_usable, subgroup_columns
 from retinaflow.data.matching import composed
 from retinaflow.errors import RetinaflowError
 
@@ -80,7 +80,8 @@ def write_split(job: SplitJob) -> None:
     Raises:
         RetinaflowError: A side has no image of a grade. No table is written.
     """
-    images = read_usable(job.inventory)[list(SPLIT_COLUMNS)]
+    images = read_usable(job.inventory)
+    images = images[[*SPLIT_COLUMNS, *subgroup_columns(images)]]
     pairs = _pairs(images, job)
     _require_all_grades(job, "the inventory", images, images)
     for name, pair in pairs.items():

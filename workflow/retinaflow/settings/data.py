@@ -58,6 +58,8 @@ class DataSetSettings(Section):
     """Column of the label table with the eye. Without it, that of `data`."""
     grade_map: GradeMapSetting | None = None
     """Grades of the values in the label table. Without it, that of `data`."""
+    subgroups: Annotated[list[Text], Unique()] | None = None
+    """Columns of the label table that name subgroups, such as `[camera, site]`. Without it, those of `data`."""
 
 
 def _form(value: Any) -> str:
@@ -146,6 +148,9 @@ class DataSettings(Section):
     """Grades of the values in the label table. Each entry is a value with its grade (`{R0: 0, R1: mild}`), or a grade
     with a list of its values (`{referable: [2, 3, 4], not_referable: [0, 1]}`). A grade is a number or one of
     `grade_names`. A value that is not in the map is the problem `bad_grade`."""
+    subgroups: Annotated[list[Text], Unique()] = []
+    """Columns of the label table that name subgroups, such as `[camera, site]`. The inventory and the index of each
+    split have them as `subgroup_camera` and `subgroup_site`. They decide nothing of the training."""
     on_problem: ProblemSettings = ProblemSettings()
     """Policy for each kind of problem that the inventory finds: `error`, or `exclude` the image or label."""
     exclude_limit: Annotated[float, Field(ge=0, le=1)] = 0.05
