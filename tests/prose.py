@@ -29,7 +29,6 @@ WORDS = [
     (r"\bto be had\b", "available"),
     (r"\bphotographs?\b", "image"),
     (r"(?<!human )(?<!expert )(?<!certified )\bgraders?\b", "model (a grader is a person: human grader)"),
-    (r"\bverdicts?\b", "problem policy"),
     (r"\bjudg(e|es|ed|ing)\b", "check, rate"),
     (r"\bfellows?\b(?! eyes?\b)", "fellow eye"),
     (r"\bother eye\b", "fellow eye"),
@@ -41,7 +40,7 @@ WORDS = [
 # A question may begin so. Nothing else does.
 OPENERS = re.compile(r"(what|whoever|whatever|whichever|where|wherever|who|that which|whose)\b", re.IGNORECASE)
 # Parts of names in code that the vocabulary replaces.
-NAMES = {"photograph", "photographs", "grader", "graders", "told", "said", "anew", "verdict", "whoever"}
+NAMES = {"photograph", "photographs", "grader", "graders", "told", "said", "anew", "whoever"}
 COMPILED = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS]
 ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et al|vs|cf|Fig|Eq|No|pp|approx)\.(?=\s)")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')*_\]]))\s+(?=[\"'(*_\[]*[A-Z0-9])")

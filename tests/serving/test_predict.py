@@ -1,6 +1,8 @@
 """New images: the pixels that networks get, the answers made of their raw outputs, and images that cannot be graded."""
 
+import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from retinaflow.scoring.raw_outputs import RawOutputs, average, read_raw_outputs
 from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving import predict
 from retinaflow.serving.bundle import NOTICE, Bundle, BundledModel, BundledNetwork, read_bundle
+from retinaflow.serving.verdict import VERDICT_COLUMNS
 from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import read_table, write_table
 
@@ -136,9 +139,9 @@ NAMES = ["1_left.jpeg", "1_right.png", "2_left.tif", "3_left.bmp", "more/2_right
 
 
 def run(source: Path, bundle: Bundle, model: str, folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    tables = folder / "predictions.csv", folder / "problems.csv"
+    tables = folder / "predictions.csv", folder / "patients.csv", folder / "problems.csv"
     predict.predict(predict.PredictJob(str(source), bundle, model, LIMIT, 2, *tables))
-    return read_table(tables[0]), read_table(tables[1])
+    return read_table(tables[0]), read_table(tables[2])
 
 
 def stored(folder: Path, names: Sequence[str], variant: str, target: Path) -> Images:
@@ -244,14 +247,16 @@ def test_answers_are_equal_to_those_of_scoring(images, bundle, tmp_path, model, 
     for row in rows:
         place = outputs.images.index(Path(row["image"]).stem)
         assert (row["patient"], row["eye"]) == (outputs.patients[place], outputs.eyes[place])
-        for of_grade, of_rest, grades in (("predicted_", "", own), ("patient_", "patient_", both)):
+        for of_grade, of_rest, grades in (("predicted_", "", own), ("eye_average_", "eye_average_", both)):
             if of_rest and row["patient"] == "3":
-                assert [row[name] for name in predict.PATIENT_COLUMNS] == [""] * 4
+                assert [row[name] for name in predict.EYE_AVERAGE_COLUMNS] == [""] * 3
                 continue
             assert float(row[f"{of_rest}severity"]) == pytest.approx(grades.severity[place], abs=1e-6)
             assert int(row[f"{of_grade}grade"]) == grades.predicted[place]
             assert row[f"{of_grade}grade_name"] == THREE[grades.predicted[place]]
-            assert int(row[f"{of_rest}referable"]) == grades.referable[place]
+        assert row["decision"] == ("refer" if own.referable[place] else "do_not_refer")
+        assert int(row["referable"]) == own.referable[place]
+        assert (float(row["risk"]) >= float(row["risk_threshold"])) == bool(own.referable[place])
         probabilities = [float(row[f"probability_{name}"]) for name in THREE]
         assert probabilities == pytest.approx(own.probabilities[place].tolist(), abs=1e-6)
         assert float(row["uncertainty"]) == pytest.approx(1 - max(probabilities), abs=1e-6)
@@ -280,6 +285,12 @@ def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, c
         ("notes.txt", "other_file"),
     ]
     assert all(row["found"] for row in problems)
+    patients = {row["patient"]: row for row in read_table(tmp_path / "out/patients.csv", VERDICT_COLUMNS)}
+    verdicts = {name: row["verdict"] for name, row in patients.items() if name in set("45678")}
+    assert verdicts == dict.fromkeys("45678", "ungradable_refer")
+    assert patients["4"]["ungradable_images"].startswith("4_left.jpeg: truncated, ")
+    assert patients["4"]["missing_eyes"] == "right"
+    assert all(row["complete"] == ("1" if row["eyes_graded"] == "2" else "0") for row in patients.values())
     counts = "A graded 4 of 12 files"
     assert any(counts in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
 
@@ -297,7 +308,9 @@ def test_patient_and_eye_of_dicom_files_are_of_their_tags(bundle, tmp_path):
         ("1.2.840.7", "P17", "left"),
         ("scan.dcm", "P17", "right"),
     ]
-    assert all(row["patient_grade"] for row in rows)
+    assert all(row["eye_average_grade"] for row in rows)
+    (patient,) = read_table(tmp_path / "out/patients.csv", VERDICT_COLUMNS)
+    assert (patient["patient"], patient["complete"], patient["images"]) == ("P17", "1", "2")
     assert [(row["image"], row["problem"]) for row in problems] == [("@eaDir/scan.jpg", "other_file")]
     assert "Sommerfeld" not in (tmp_path / "out/predictions.csv").read_text()
 
@@ -359,8 +372,14 @@ def command(results, images, monkeypatch, capsys):
 def test_one_image_is_graded(command):
     status, printed, errors = command("1_left.jpeg")
     assert (status, errors) == (0, "")
-    assert printed.startswith("1_left.jpeg: ")
-    assert "both eyes" not in printed
+    lines = printed.splitlines()
+    assert lines[0].startswith("patient 1: ")
+    assert "(incomplete: one eye graded)" in lines[0]
+    assert "  The right eye has no image." in lines
+    (image,) = (line for line in lines if line.startswith("1_left.jpeg: "))
+    # The decision of the image is that of the patient.
+    assert ("do not refer, risk" in image) == ("Do not refer" in lines[0])
+    assert "with the fellow eye" not in printed
     assert printed.endswith(f"A. {NOTICE}\n")
 
 
@@ -381,7 +400,7 @@ def test_bad_file_is_one_line_and_others_are_graded(command):
     status, printed, errors = command("1_left.jpeg", "bad.jpeg", "1_right.png")
     assert status == 1
     assert errors == "error: bad.jpeg: empty, 0 bytes\n"
-    assert printed.count("mean of both eyes of 1: ") == 2
+    assert printed.count("with the fellow eye: grade ") == 2
 
 
 def test_names_of_any_bytes_are_escaped(command):
@@ -390,11 +409,23 @@ def test_names_of_any_bytes_are_escaped(command):
     Path(bad).write_bytes(b"")
     status, printed, errors = command(name, bad)
     assert status == 1
-    assert printed.startswith(r"\x1b[31m\u202e\udcff_left.jpeg: ")
+    assert printed.startswith(r"patient \x1b[31m\u202e\udcff: ")
+    assert r"\x1b[31m\u202e\udcff_left.jpeg: " in printed
+    assert "\x1b" not in printed
     assert errors.startswith(r"error: \x1b]0;title\x07.jpeg: empty")
     _, printed, _ = command(name, "--json")
     assert printed.isascii()
     assert json.loads(printed)["images"][0]["image"] == name
+
+
+def test_terminal_of_another_encoding_loses_no_answer(command, monkeypatch):
+    name = "é_left.jpeg"
+    Path(name).write_bytes(Path("1_left.jpeg").read_bytes())
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="ascii", errors="strict"))
+    assert command(name)[0] == 0
+    sys.stdout.flush()
+    assert rb"\xe9_left.jpeg: " in screen.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from retinaflow.serving.verdict import (
     DO_NOT_REFER,
-    EYES,
+    EYE_ORDER,
     REFER,
     UNGRADABLE,
     UNGRADABLE_REFER,
@@ -34,7 +34,7 @@ def result(decision: str, eye: str, number: int = 0, patient: str = "7") -> Imag
     )
 
 
-STATES = [(decision, eye) for decision in RISKS for eye in (*EYES, "")]
+STATES = [(decision, eye) for decision in RISKS for eye in (*EYE_ORDER, "")]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -53,11 +53,11 @@ def test_verdict_of_every_combination_of_images(count):
             assert found.worse_eye == max(graded, key=lambda one: one.risk).eye
             # The decision and the numbers beside it never contradict each other.
             assert (found.risk >= found.risk_threshold) == (found.verdict == REFER)
-        assert found.complete == ({one.eye for one in graded} >= set(EYES))
+        assert found.complete == ({one.eye for one in graded} >= set(EYE_ORDER))
         assert found.images == [one.image for one in results]
         assert [image for image, _ in found.ungradable] == [one.image for one in results if one not in graded]
         there = {one.eye for one in results}
-        assert found.missing_eyes == ([] if "" in there else [eye for eye in EYES if eye not in there])
+        assert found.missing_eyes == ([] if "" in there else [eye for eye in EYE_ORDER if eye not in there])
         lines = verdict_lines(found, GRADE_NAMES)
         assert ("incomplete" in lines[0]) == (found.eyes_graded == 1)
         assert all(any(image in line for line in lines) for image, _ in found.ungradable)

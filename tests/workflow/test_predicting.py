@@ -72,7 +72,7 @@ def test_new_images_are_graded_like_the_test_set(finished):
     assert best == ranked[0]["model"]
     same_as_scored(finished, best, rows)
     # Both eyes of two patients, and one eye of a third.
-    assert Counter(bool(row["patient_grade_name"]) for row in rows.values()) == {True: 4, False: 1}
+    assert Counter(bool(row["eye_average_grade_name"]) for row in rows.values()) == {True: 4, False: 1}
 
     assert not finished.planned(*PREDICT)
     assert not finished.planned()

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaflow.errors import RetinaflowError
+from retinaflow.serving.verdict import SENTENCES
+from retinaflow.storage.texts import printable
 
 if TYPE_CHECKING:
     from retinaflow.serving.bundle import Bundle
@@ -31,6 +34,9 @@ NEEDED = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if it fails, or if one of the images cannot be graded."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # A name that the terminal cannot show must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     asked, further = parser.parse_known_args(arguments)
     if further and asked.command != "plan":
@@ -175,42 +181,48 @@ def _load(bundle: "Bundle", name: str, backend: str) -> "LoadedModel":
 def _predict(images: Sequence[str], bundle: "Bundle", name: str, *, as_json: bool) -> int:
     loaded = _load(bundle, name, bundle.model(name).networks[0].backend)
     from retinaflow.serving.bundle import NOTICE
-    from retinaflow.serving.predict import grade_files
+    from retinaflow.serving.predict import grade_files, patient_verdicts
+    from retinaflow.serving.verdict import verdict_object
 
     answers, problems = grade_files({image: image for image in images}, loaded, READ_THREADS)
+    verdicts = patient_verdicts(answers, problems, bundle.patient_pattern)
+    patients = [verdict_object(verdict, bundle.grade_names) for verdict in verdicts]
     if as_json:
-        content = {"model": name, "notice": NOTICE, "images": answers, "problems": problems}
+        content = {"model": name, "notice": NOTICE, "patients": patients, "images": answers, "problems": problems}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
     else:
-        print("\n".join([*(line for answer in answers for line in _lines(answer, bundle)), f"{name}. {NOTICE}"]))
+        verdict_text = [line for patient in patients for line in _patient_lines(patient)]
+        image_text = [line for answer in answers for line in _lines(answer, bundle)]
+        print("\n".join([*verdict_text, *image_text, f"{name}. {NOTICE}"]))
     for problem in problems:
-        print(f"error: {_shown(problem['image'])}: {problem['problem']}, {_shown(problem['found'])}", file=sys.stderr)
+        print(
+            f"error: {printable(problem['image'])}: {problem['problem']}, {printable(problem['found'])}",
+            file=sys.stderr,
+        )
     return int(bool(problems))
 
 
-def _shown(text: str) -> str:
-    """Text for a terminal: control characters, marks of direction and bytes that are no UTF-8 are escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+def _patient_lines(patient: dict[str, Any]) -> Iterator[str]:
+    """Text of the verdict of a patient: a dictionary of ``verdict_object``."""
+    first, *others = map(printable, patient["lines"])
+    name = patient["patient"] or ", ".join(patient["images"])
+    yield f"patient {printable(name)}: {first}"
+    yield from (f"  {line}" for line in others)
 
 
 def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
-    """Text of one graded image."""
-    yield f"{_shown(answer['image'])}: {_grade(answer, '', bundle)}, uncertainty {answer['uncertainty']:.2f}"
+    """Text of one graded image: the decision with the risk and its threshold, then the grade."""
+    decision = SENTENCES[answer["decision"]].lower()
+    risk, threshold = f"{answer['risk']:.3f}", f"{answer['risk_threshold']:.3f}"
+    yield f"{printable(answer['image'])}: {decision}, risk {risk}, referred from {threshold}"
+    grade, severity = answer["predicted_grade_name"], f"{answer['severity']:.2f} of {len(bundle.grade_names) - 1}"
+    yield f"  most likely grade {grade}, severity {severity}, uncertainty {answer['uncertainty']:.2f}"
     yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in bundle.grade_names)
     if answer["low_quality"]:
         yield (
             f"  low quality: {answer['quality']:.2f}; {1 - bundle.quality_share:.0%} of the training images have "
             f"{bundle.quality_threshold:.2f} or more"
         )
-    if answer["patient_grade_name"] is not None:
-        yield f"  mean of both eyes of {_shown(answer['patient'])}: {_grade(answer, 'patient_', bundle)}"
-
-
-def _grade(answer: dict[str, Any], prefix: str, bundle: "Bundle") -> str:
-    """Grade, severity and referral; ``prefix``: empty, or ``patient_`` for both eyes."""
-    severity = f"severity {answer[f'{prefix}severity']:.2f} of {len(bundle.grade_names) - 1}"
-    referral = "refer" if answer[f"{prefix}referable"] else "do not refer"
-    name = answer[f"{prefix or 'predicted_'}grade_name"]
-    return f"{name}, {severity}, {referral}"
+    if answer["eye_average_grade_name"] is not None:
+        severity = f"{answer['eye_average_severity']:.2f} of {len(bundle.grade_names) - 1}"
+        yield f"  with the fellow eye: grade {answer['eye_average_grade_name']}, severity {severity}"

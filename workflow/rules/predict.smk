@@ -28,6 +28,7 @@ rule predict:
         decision_rule_files=decision_rule_files(),
     output:
         predictions=path("predictions", PREDICTED, "predictions.csv"),
+        patients=path("predictions", PREDICTED, "patients.csv"),
         problems=path("predictions", PREDICTED, "problems.csv"),
     log:
         path("logs", "predict", f"{PREDICTED}.log"),

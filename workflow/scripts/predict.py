@@ -23,6 +23,7 @@ with job_log(snakemake.log[0]):
             max_bytes=snakemake.params.limit * 2**30,
             threads=snakemake.threads,
             predictions=Path(snakemake.output.predictions),
+            patients=Path(snakemake.output.patients),
             problems=Path(snakemake.output.problems),
         )
     )

@@ -28,7 +28,18 @@ from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule,
 from retinaflow.scoring.eyes import average_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving.bundle import Bundle, BundledModel, BundledNetwork
+from retinaflow.serving.verdict import (
+    DO_NOT_REFER,
+    REFER,
+    VERDICT_COLUMNS,
+    Verdict,
+    image_result,
+    problem_result,
+    verdict_row,
+    verdicts,
+)
 from retinaflow.storage.tables import write_table
+from retinaflow.storage.texts import printable
 
 log = logging.getLogger(__name__)
 # The screen has a handler for the progress of jobs.
@@ -37,7 +48,7 @@ progress = logging.getLogger("retinaflow.progress")
 EXAMPLES = 5  # problems that a message names
 
 PREDICT_PROBLEM_COLUMNS = ("image", "problem", "found")
-PATIENT_COLUMNS = ("patient_grade_name", "patient_grade", "patient_severity", "patient_referable")
+EYE_AVERAGE_COLUMNS = ("eye_average_grade_name", "eye_average_grade", "eye_average_severity")
 
 Answer = dict[str, Any]  # a value for each of ``columns``
 ProblemRow = dict[str, str]  # a value for each of ``PREDICT_PROBLEM_COLUMNS``
@@ -48,17 +59,19 @@ def columns(grade_names: Sequence[str]) -> list[str]:
     """Columns of the table of graded images.
 
     - ``image``: its name in the folder, archive or list. ``patient``, ``eye``: read from that name.
+    - ``decision``: the screening decision, ``refer`` or ``do_not_refer``. ``referable``: the same as 1 or 0.
+    - ``risk``: calibrated probability of the endpoint. The image is referred if it is at least ``risk_threshold``.
     - ``predicted_grade``: number of thresholds below the ``severity``, which is 0 to k - 1.
-    - ``probability_NAME``: calibrated. ``referable``: 0 or 1, by the operating point.
-    - ``uncertainty``: 1 minus the highest probability.
+    - ``probability_NAME``: calibrated. ``uncertainty``: 1 minus the highest probability.
     - ``quality``: 0 to 1. ``low_quality``: 1 if it is below the ``quality_threshold`` of the bundle.
-    - ``patient_...``: the same for the eye average; empty if the fellow eye is missing.
+    - ``eye_average_...``: the grade of the eye average; empty if the fellow eye is missing.
     """
     return [
-        *("image", "patient", "eye", "predicted_grade_name", "predicted_grade", "severity"),
+        *("image", "patient", "eye", "decision", "risk", "risk_threshold"),
+        *("predicted_grade_name", "predicted_grade", "severity"),
         *(f"probability_{name}" for name in grade_names),
         *("referable", "uncertainty", "quality", "low_quality"),
-        *PATIENT_COLUMNS,
+        *EYE_AVERAGE_COLUMNS,
     ]
 
 
@@ -124,6 +137,7 @@ class PredictJob:
         max_bytes: Largest size of an unpacked archive.
         threads: Threads that read and decode.
         predictions: Table of the graded images.
+        patients: Table of the verdict of each patient.
         problems: Table of the images that cannot be graded.
     """
 
@@ -133,6 +147,7 @@ class PredictJob:
     max_bytes: int
     threads: int
     predictions: Path
+    patients: Path
     problems: Path
 
 
@@ -150,6 +165,9 @@ def predict(job: PredictJob) -> None:
     write_table(job.problems, PREDICT_PROBLEM_COLUMNS, problems)
     names = columns(job.bundle.grade_names)
     write_table(job.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
+    found = patient_verdicts(answers, problems, job.bundle.patient_pattern)
+    rows = [verdict_row(verdict, job.bundle.grade_names) for verdict in found]
+    write_table(job.patients, VERDICT_COLUMNS, ({name: _cell(row[name]) for name in VERDICT_COLUMNS} for row in rows))
     kinds = Counter(problem["problem"] for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     log.info("%s graded %d of %d files of %s; problems: %s", job.model, len(answers), len(files), job.source, counts)
@@ -157,9 +175,25 @@ def predict(job: PredictJob) -> None:
     progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
+def patient_verdicts(answers: Sequence[Answer], problems: Sequence[ProblemRow], patient_pattern: str) -> list[Verdict]:
+    """Return the verdict of each patient. Image files with problems are ungradable images of their patients.
+
+    Args:
+        answers: Answers of ``grade_files``.
+        problems: Its problems.
+        patient_pattern: Regular expression for patient and eye in the name of a file with a problem.
+    """
+    parse_name = name_parser(patient_pattern)
+    results = [image_result(answer) for answer in answers]
+    for problem in problems:
+        if problem["problem"] != "other_file":
+            results.append(problem_result(problem, *parse_name(image_name(Path(problem["image"]).name))))
+    return verdicts(results)
+
+
 def none_graded(problems: Sequence[ProblemRow]) -> str:
     """Message for a source of which no image can be graded."""
-    some = "; ".join(f"{problem['image']}: {problem['problem']}, {problem['found']}" for problem in problems[:EXAMPLES])
+    some = printable("; ".join(f"{one['image']}: {one['problem']}, {one['found']}" for one in problems[:EXAMPLES]))
     return f"none of {len(problems)} files can be graded{f', first {some}' if some else ''}."
 
 
@@ -337,7 +371,9 @@ def answers_of(
     """
     names = loaded.bundle.grade_names
     patients, eyes = [patient for patient, _ in eyes_of], [eye for _, eye in eyes_of]
-    own = apply_decision_rule(loaded.decision_rule, outputs)
+    rule = loaded.decision_rule
+    own = apply_decision_rule(rule, outputs)
+    risks = own.probabilities[:, rule.referable_grade :].sum(axis=1)
     both = apply_decision_rule(
         loaded.eye_average,
         average_eyes(outputs, patients, eyes=eyes, fellow_eye_weight=loaded.bundle.fellow_eye_weight),
@@ -348,6 +384,10 @@ def answers_of(
             "image": image.name,
             "patient": patients[number],
             "eye": eyes[number],
+            "decision": REFER if own.referable[number] else DO_NOT_REFER,
+            "referable": int(own.referable[number]),
+            "risk": float(risks[number]),
+            "risk_threshold": float(rule.referable_cut),
             **_graded(own, number, names, "predicted_", ""),
             **{
                 f"probability_{name}": float(value)
@@ -357,9 +397,9 @@ def answers_of(
             "quality": float(image.header.quality),
             "low_quality": int(float(image.header.quality) < loaded.bundle.quality_threshold),
             **(
-                _graded(both, number, names, "patient_", "patient_")
+                _graded(both, number, names, "eye_average_", "eye_average_")
                 if has_both[number]
-                else dict.fromkeys(PATIENT_COLUMNS)
+                else dict.fromkeys(EYE_AVERAGE_COLUMNS)
             ),
         }
         for number, image in enumerate(images)
@@ -367,13 +407,12 @@ def answers_of(
 
 
 def _graded(grades: Grades, number: int, grade_names: Sequence[str], of_grade: str, of_rest: str) -> Answer:
-    """Grade, severity and referral of one image; ``of_grade`` and ``of_rest`` are prefixes of the columns."""
+    """Grade and severity of one image; ``of_grade`` and ``of_rest`` are prefixes of the columns."""
     predicted = int(grades.predicted[number])
     return {
         f"{of_grade}grade_name": grade_names[predicted],
         f"{of_grade}grade": predicted,
         f"{of_rest}severity": float(grades.severity[number]),
-        f"{of_rest}referable": int(grades.referable[number]),
     }
 
 

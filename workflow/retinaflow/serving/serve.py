@@ -28,9 +28,9 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.serving.bundle import NOTICE
 from retinaflow.serving.explain import overlay, relevance, scaled
 from retinaflow.serving.predict import Decoded, LoadedModel, answers_of, raw_outputs, read_images
+from retinaflow.serving.verdict import EYE_ORDER
 
 LOOPBACK = "127.0.0.1"
-EYE_ORDER = ("right", "left")
 # An uncompressed image of 20 megapixels has 60 MB.
 MOST_BYTES = 64_000_000
 # Bytes of a request beside its images.

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-EYES = ("right", "left")
+EYE_ORDER = ("right", "left")
 REFER, DO_NOT_REFER, UNGRADABLE = "refer", "do_not_refer", "ungradable"
 UNGRADABLE_REFER = "ungradable_refer"
 SENTENCES = {
@@ -92,7 +92,7 @@ def verdict_of(results: Sequence[ImageResult]) -> Verdict:
     return Verdict(
         patient=results[0].patient,
         verdict=(REFER if refer else DO_NOT_REFER) if graded else UNGRADABLE_REFER,
-        complete=eyes >= set(EYES),
+        complete=eyes >= set(EYE_ORDER),
         eyes_graded=min(2, len(eyes)),
         worse_eye=worst.eye if worst else "",
         risk=worst.risk if worst else None,
@@ -112,7 +112,7 @@ def _order(result: ImageResult) -> tuple[bool, float, int]:
 
 def _missing(results: Iterable[ImageResult]) -> list[str]:
     there = {result.eye for result in results}
-    return [eye for eye in EYES if eye not in there]
+    return [eye for eye in EYE_ORDER if eye not in there]
 
 
 def verdicts(results: Iterable[ImageResult]) -> list[Verdict]:

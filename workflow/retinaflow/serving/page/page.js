@@ -73,9 +73,13 @@ function clear() {
 }
 
 function graded(answer, prefix) {
-  const severity = answer[`${prefix}severity`].toFixed(2);
-  const most = about.grade_names.length - 1;
-  return `${answer[`${prefix || "predicted_"}grade_name`]}, severity ${severity} of ${most}, ${answer[`${prefix}referable`] ? "refer" : "do not refer"}`;
+  const severity = answer[`${prefix === "predicted_" ? "" : prefix}severity`].toFixed(2);
+  return `grade ${answer[`${prefix}grade_name`]}, severity ${severity} of ${about.grade_names.length - 1}`;
+}
+
+function decided(answer) {
+  const decision = answer.decision === "refer" ? "Refer" : "Do not refer";
+  return `${decision}, risk ${answer.risk.toFixed(3)}, referred from ${answer.risk_threshold.toFixed(3)}`;
 }
 
 function result(answer) {
@@ -83,10 +87,12 @@ function result(answer) {
   const find = (selector) => article.querySelector(selector);
   article.dataset.eye = answer.eye;
   find("h2").textContent = `${answer.eye === "right" ? "Right" : "Left"} eye`;
-  find(".grade").textContent = graded(answer, "");
+  find(".grade").textContent = decided(answer);
   find(".grade").classList.toggle("refer", Boolean(answer.referable));
-  find(".detail").textContent = `Uncertainty ${answer.uncertainty.toFixed(2)}: 1 minus the highest probability`;
-  if (answer.patient_grade_name !== null) find(".both").textContent = `Mean of both eyes: ${graded(answer, "patient_")}`;
+  find(".detail").textContent = `Most likely ${graded(answer, "predicted_")}, uncertainty ${answer.uncertainty.toFixed(2)}`;
+  if (answer.eye_average_grade_name !== null) {
+    find(".both").textContent = `With the fellow eye: ${graded(answer, "eye_average_")}`;
+  }
   if (answer.low_quality) {
     find(".quality").textContent = `Low quality (${answer.quality.toFixed(2)}): lower than nearly all training images`;
   }
