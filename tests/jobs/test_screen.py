@@ -133,6 +133,14 @@ def test_snakemake_finds_the_plugin():
         (change("'it\\'s, 1'", "'a, b'"), "parameter changed: it's, 1 -> a, b"),
         (change("1,'x'", "2,'y'"), "parameter changed: 1 -> 2, x -> y"),
         (change("['0a1b2c3d4e']", "['ffffffffff']"), "input changed"),
+        (
+            change(f"'{'a' * 40}/one/{'b' * 40}'", f"'{'a' * 40}/two/{'b' * 40}'"),
+            f"parameter changed: …{'a' * 9}/one/{'b' * 14}… -> …{'a' * 9}/two/{'b' * 14}…",
+        ),
+        (
+            change("['validation', 'test-a', 'test-b']", "['validation', 'test-a', 'test-b', 'test-c']"),
+            "parameter changed: + test-c",
+        ),
         (change("{'image_size': 224, 'n': 2}", "{'image_size': 299, 'n': 2}"), SIZE),
         (
             change("{'augment': {'zoom': [1, 1]}}", "{'augment': {'zoom': [1, 2]}}"),
@@ -194,6 +202,46 @@ def test_two_variants_of_one_size_keep_their_names(make):
     jobs = [("preprocess", [name], "", {"variant": name, "shard": "0"}) for name in ("96-trim", "96-keep")]
     lines = dry_run(make(dryrun=True), jobs)
     assert [line.split()[1] for line in lines[:-1]] == ["96-keep", "96-trim"]
+
+
+def study_jobs(networks):
+    """Jobs of a study: each network is trained, scored and graded, alone and with both eyes."""
+    jobs = []
+    for number in range(networks):
+        name = f"net-{number}"
+        jobs.append(("train", [f"{name}.keras"], "Missing output files: x", {"training_run": name}))
+        after = f"Input files updated by another job: {name}.keras"
+        jobs.append(("score", [f"{name}.csv"], after, {"training_run": name}))
+        for model in (name, f"{name}+eye_average"):
+            graded = f"Input files updated by another job: {name}.csv"
+            jobs.append(("grade", [f"{model}.json"], graded, {"model": model}))
+    return jobs
+
+
+def test_many_models_of_one_rule_and_reason_are_one_line(make):
+    lines = dry_run(make(dryrun=True), study_jobs(16))
+    assert [" ".join(line.split()) for line in lines[16:-1]] == [
+        "score 16 jobs after train",
+        "grade 32 jobs after score",
+    ]
+    assert [line.split() for line in lines[:2]] == [["train", "net-0", "new"], ["train", "net-1", "new"]]
+    assert lines[-1].startswith("64 jobs. Nothing was run")
+    assert len(dry_run(make(dryrun=True), study_jobs(30))) == 4
+    each = dry_run(make(dryrun=True, list_jobs=True), study_jobs(16))
+    assert len(each) == 65
+
+
+def test_few_models_of_one_reason_are_listed(make):
+    jobs = study_jobs(3)[:-1]
+    jobs[5] = ("score", ["net-1.csv"], "Forced execution", {"training_run": "net-1"})
+    lines = [" ".join(line.split()) for line in dry_run(make(dryrun=True), jobs)]
+    assert "score net-0 after train net-0" in lines
+    assert "score net-1 forced" in lines
+
+
+def test_one_job_is_not_jobs(make):
+    lines = dry_run(make(dryrun=True), [("train", ["model"], "Forced execution", {})])
+    assert lines[-1] == "1 job. Nothing was run: this was a dry run."
 
 
 def test_a_long_reason_is_cut(make):

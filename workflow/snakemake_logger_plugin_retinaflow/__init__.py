@@ -52,6 +52,10 @@ class LogHandlerSettings(LogHandlerSettingsBase):
     )
 
 
+def _jobs(count: int) -> str:
+    return f"{count} job{'' if count == 1 else 's'}"
+
+
 class _Filter(DefaultFilter):
     """The filter that Snakemake's own output has, except that failed jobs and the totals of a dry run are shown."""
 
@@ -175,7 +179,7 @@ class LogHandler(LogHandlerBase):
             if Quietness.RULES in self.quiet or self.jobs:
                 self._plan(total)
         else:
-            self.screen.write(f"{total} jobs{self.cores}")
+            self.screen.write(f"{_jobs(total)}{self.cores}")
             self.screen.begin(total)
 
     def _plan(self, total: int) -> None:
@@ -192,7 +196,7 @@ class LogHandler(LogHandlerBase):
             widest = max((len(name) for name, _ in rules), default=0)
             lines = [f"{name.replace('_', ' '):<{widest}}  {count:>6}" for name, count in rules]
         hint = "" if each or not self.jobs or len(lines) == total else " --logger-retinaflow-list-jobs lists each."
-        self.screen.write("\n".join([*lines, f"{total} jobs. Nothing was run: this was a dry run.{hint}"]))
+        self.screen.write("\n".join([*lines, f"{_jobs(total)}. Nothing was run: this was a dry run.{hint}"]))
 
     def _job_info(self, record: logging.LogRecord) -> None:
         fields = record.__dict__
@@ -305,7 +309,8 @@ class LogHandler(LogHandlerBase):
             names = ", ".join(dict.fromkeys(self.failed))
             self.screen.write(f"Failed after {spent}: {names}. Run again to go on; what is finished stays.", "error")
             return
-        self.screen.write(f"All {self.counts.get('total', 0)} jobs done in {spent}.", "done")
+        total = self.counts.get("total", 0)
+        self.screen.write(f"{'All ' if total > 1 else ''}{_jobs(total)} done in {spent}.", "done")
         if self.comparison is not None:
             lines: list[Any] = ranking.lines(self.comparison)
             self.screen.write("\n".join(["", *lines, f"All metrics: {os.path.relpath(self.comparison.parent)}"]))

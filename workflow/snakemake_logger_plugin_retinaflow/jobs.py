@@ -12,6 +12,9 @@ COUNTED = "shard"
 # Of a counted job, the wildcards that are not shown either.
 PARTS = ("split", "part")
 VARIANTS = ("variant", "recipe")
+# Lines of one rule and reason; more of them are one line with their number. People look for the names of trainings.
+_MOST_ALIKE = 5
+_MOST_LISTED = {"train": 20}
 _SIZE = re.compile(r"(\d+)-")
 
 
@@ -57,32 +60,63 @@ def short_variants(jobs: Sequence[Job]) -> dict[str, str]:
 def table(jobs: Sequence[Job], *, each: bool, with_reasons: bool, width: int) -> list[str]:
     """Lines for the jobs of a dry run: what runs, how often, and why.
 
-    Jobs of one rule, model and reason are one line, or one line ``each``. The rules keep their order.
+    Jobs of one rule, model and reason are one line, or one line ``each``. Many models of one rule and reason are one
+    line. The rules keep their order.
     """
     variants = short_variants(jobs)
     order = list(dict.fromkeys(job.rule for job in jobs))
     jobs = sorted(jobs, key=lambda job: (order.index(job.rule), _natural(job.name(variants, single=True))))
     makers = {output: job for job in jobs for output in job.outputs}
 
-    def label(files: Sequence[str]) -> str:
+    def makers_of(files: Sequence[str]) -> list[Job]:
         found = {makers[file].number for file in files if file in makers}
-        return _makers([job for job in jobs if job.number in found], variants)
+        return [job for job in jobs if job.number in found]
 
-    rows: dict[tuple[str, str], list[Job]] = {}
+    rows: dict[tuple[str, str], _Row] = {}
     for number, job in enumerate(jobs):
+        causes = reasons.parse(job.reason)
         # A rule without outputs only gathers what others make.
-        why = "target" if not job.outputs else reasons.describe(reasons.parse(job.reason), label, reasons.exists)
-        key = (f"{number}", "") if each else (job.name(variants), why if with_reasons else "")
-        rows.setdefault(key, []).append(job)
-        job.reason = why
-    names = [group[0].name(variants, single=each) for group in rows.values()]
-    counts = [_count(group) for group in rows.values()]
-    columns = [max(map(len, column), default=0) for column in (names, counts)]
-    lines = []
-    for name, count, group in zip(names, counts, rows.values(), strict=True):
-        why = group[0].reason if with_reasons else ""
-        lines.append(cut(f"{name:<{columns[0]}}  {count:>{columns[1]}}  {why}".rstrip(), width))
-    return lines
+        why, alike = (
+            reasons.describe(causes, label, reasons.exists) if job.outputs else "target"
+            for label in (lambda files: _makers(makers_of(files), variants), lambda files: _rules(makers_of(files)))
+        )
+        name = job.name(variants, single=each)
+        key = (f"{number}", "") if each else (name, why if with_reasons else "")
+        rows.setdefault(key, _Row(name, why if with_reasons else "", alike if with_reasons else "")).jobs.append(job)
+    return _lines(list(rows.values()) if each else _together(list(rows.values())), width)
+
+
+@dataclass
+class _Row:
+    """A line of the table: its name and reason, the reason with rules in the place of jobs, and its jobs."""
+
+    name: str
+    why: str
+    alike: str
+    jobs: list[Job] = field(default_factory=list)
+
+
+def _together(rows: list[_Row]) -> list[_Row]:
+    """``rows`` with one row in the place of many that are alike."""
+    groups: dict[tuple[str, str, bool], list[_Row]] = {}
+    for row in rows:
+        groups.setdefault((row.jobs[0].rule, row.alike, row.jobs[0].counted), []).append(row)
+    shown = []
+    for (rule, alike, counted), group in groups.items():
+        if counted or len(group) <= _MOST_LISTED.get(rule, _MOST_ALIKE):
+            shown += group
+        else:
+            shown.append(_Row(rule.replace("_", " "), alike, alike, [job for row in group for job in row.jobs]))
+    return shown
+
+
+def _lines(rows: Sequence[_Row], width: int) -> list[str]:
+    counts = [_count(row.jobs) for row in rows]
+    columns = [max(map(len, column), default=0) for column in ([row.name for row in rows], counts)]
+    return [
+        cut(f"{row.name:<{columns[0]}}  {count:>{columns[1]}}  {row.why}".rstrip(), width)
+        for row, count in zip(rows, counts, strict=True)
+    ]
 
 
 def cut(text: str, width: int) -> str:
@@ -102,11 +136,14 @@ def _count(group: Sequence[Job]) -> str:
     return f"{len(group)} {noun}{'' if len(group) == 1 else 's'}"
 
 
+def _rules(jobs: Sequence[Job]) -> str:
+    return ", ".join(dict.fromkeys(job.rule.replace("_", " ") for job in jobs)) or "another job"
+
+
 def _makers(jobs: Sequence[Job], variants: Mapping[str, str]) -> str:
     names = list(dict.fromkeys(job.name(variants) for job in jobs))
     if not names:
         return "another job"
     if len(names) <= 2:
         return " and ".join(names)
-    rules = dict.fromkeys(job.rule.replace("_", " ") for job in jobs)
-    return f"{len(jobs)} jobs ({', '.join(rules)})"
+    return f"{len(jobs)} jobs ({_rules(jobs)})"

@@ -102,7 +102,7 @@ def changed_parameters(text: str) -> list[str]:
         elif _is_digest(value):
             data = True
         elif other is not None:
-            changes.append(f"{_short(other)} -> {_short(value)}")
+            changes.append(_change(other, value))
     found = [f"code of {', '.join(sorted(code))} changed"] if code else []
     if data:
         found.append("input changed")
@@ -190,8 +190,23 @@ def _named_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             changes += _named_changes(old, new)
         else:
-            changes.append(f"{key} {_short(old)} -> {_short(new)}")
+            changes.append(f"{key} {_change(old, new)}")
     return changes
+
+
+def _change(before: Any, now: Any) -> str:
+    """Both values, or the part that differs if they are long."""
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple) and len(f"{before}{now}") > _LONGEST:
+        gone = [f"- {_short(value)}" for value in before if value not in now]
+        added = [f"+ {_short(value)}" for value in now if value not in before]
+        if gone or added:
+            return _shortened([*gone, *added], _MOST)
+    old, new = (" ".join(str(value).split()) for value in (before, now))
+    if max(len(old), len(new)) > _LONGEST:
+        alike = next((place for place, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
+        start = max(0, min(alike - _LONGEST // 3, len(new) - _LONGEST))
+        old, new = (f"…{text[start:]}" if start else text for text in (old, new))
+    return f"{_short(old)} -> {_short(new)}"
 
 
 def _short(value: Any) -> str:
