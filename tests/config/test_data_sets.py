@@ -4,9 +4,19 @@ import pytest
 
 from configurations import completed, written
 from retinaflow.config.loading import load
-from retinaflow.config.lookups import data_key, data_sets, eye_models, patient_group, scored_sets, training_sets
+from retinaflow.config.lookups import (
+    data_key,
+    data_sets,
+    eye_models,
+    grade_names,
+    grade_scale,
+    patient_group,
+    scored_sets,
+    training_sets,
+)
 from retinaflow.config.models import Models
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.grades import GradeScale
 
 ONE = {"images": "a", "labels": "a.csv"}
 OTHER = {"images": "b", "labels": "b.csv", "image_column": "id_code", "grade_column": "diagnosis"}
@@ -165,6 +175,49 @@ def test_grade_map_may_have_numbers():
 )
 def test_mistake_in_a_grade_map_is_named(grade_map, expected):
     assert expected in message({"a": {**ONE, "grade_map": grade_map}})
+
+
+def test_scale_of_a_test_set_joins_grades():
+    """In any order and spelling. The grade map of all data sets is not for it."""
+    scales = {
+        "a": {"referable": [2, 3, "Proliferative DR"], "not_referable": [0, "mild"]},
+        "b": {"R3": [3, 4], "R0": 0, "R1": 1, "R2": 2},
+    }
+    test = {name: {**ONE, "scale": scale} for name, scale in scales.items()}
+    full = load(configuration(OTHER, {**test, "c": ONE}, grade_map={"X0": 0, "X1": 1}))
+    assert grade_names(full, "test-a") == ["not_referable", "referable"]
+    assert grade_scale(full, "test-a").of_grade == [0, 0, 1, 1, 1]
+    assert grade_scale(full, "test-b") == GradeScale(["R0", "R1", "R2", "R3"], [0, 1, 2, 3, 3])
+    assert grade_scale(full, "test-c") is None
+    assert grade_names(full, "validation") == full.data.grade_names
+    maps = {name: source.grade_map for name, source in data_sets(full).items()}
+    assert (maps["test-a"], maps["test-c"]) == (None, {"X0": "0", "X1": "1"})
+    assert load(full.model_dump()) == full
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ({"a": [0, 1], "b": [2, 3]}, "grade 4 (proliferative) is in none of a, b; expected each grade of the training"),
+        ({"a": [0, 1, 2], "b": [2, 3, 4]}, "grade 2 (moderate) is in a and b; expected it in one of them"),
+        ({"a": [0, 2], "b": [1, 3, 4]}, "a joins [0, 2]; expected grades that follow each other"),
+        ({"a": [0, 1], "b": [2, 3, 5]}, "b: '5' is no grade; expected 0 to 4 or one of no_dr, mild"),
+        ({"a": [0, 1, 2, 3, 4]}, "data.test.x.scale"),
+        ({"A": [0, 1], "a": [2, 3, 4]}, "'A' and 'a' differ in case only"),
+        ({"a/b": [0, 1], "c": [2, 3, 4]}, "data.test.x.scale"),
+    ],
+)
+def test_mistake_in_a_scale_is_named(scale, expected):
+    found = message(OTHER, {"x": {**ONE, "scale": scale}})
+    assert "data.test.x.scale" in found
+    assert expected in found
+
+
+def test_scale_of_a_training_set_is_a_mistake():
+    scale = {"a": [0, 1], "b": [2, 3, 4]}
+    assert "data.train.a.scale: training sets have the grades" in message({"a": {**ONE, "scale": scale}})
+    found = message(OTHER, {"x": {**ONE, "scale": scale, "grade_map": {"0": 0, "1": 2}}})
+    assert "data.test.x.grade_map: '2' is no grade; expected 0 to 1 or one of a, b" in found
 
 
 @pytest.mark.parametrize(

@@ -437,6 +437,16 @@ def test_every_kind_of_problem(setup: Setup, tmp_path: Path, kind: str, setting:
         assert check.reasons == []
 
 
+def test_image_of_the_training_set_has_no_other_grade_in_a_scale(setup: Setup, tmp_path: Path) -> None:
+    """Grade 2 of the training set is grade 1 of this set."""
+    setup.add("5_left.jpeg")
+    content = setup.add("2_left.jpeg").read_bytes()
+    train = train_table(tmp_path, p_7_right=("2", content))
+    for grade, kind in (("1", "identical"), ("0", "identical_conflict")):
+        setup.take(("5_left", "0"), ("2_left", grade), train=train, train_grades=[0, 0, 1])
+        assert [found for _, _, found in setup.listed()] == [kind]
+
+
 def test_other_files_are_noted(setup: Setup) -> None:
     setup.add("1_left.jpeg")
     setup.add("Thumbs.db", b"x")

@@ -43,7 +43,7 @@ def answers(mistakes: float, seed: int) -> np.ndarray:
 def compare(tables: dict[str, Path], *, grade_count: int, samples: int, seed: int) -> list[Pair]:
     """Return the pairs of models from their tables."""
     grades = read_predicted_grades(tables, grade_count)
-    return compare_pairs(grades, grade_count=grade_count, samples=samples, seed=seed)
+    return compare_pairs(grades, samples=samples, seed=seed)
 
 
 def test_difference_interval_and_share(tmp_path: Path) -> None:

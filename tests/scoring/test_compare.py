@@ -584,3 +584,26 @@ def test_share_of_images_with_a_fellow_eye_is_stated(comparison: Compare) -> Non
     names = ("A", "A+eye_average")
     made = comparison(*(scores(name, "validation", 0.5, **SOME) for name in names))
     assert made.column("validation", "remark") == ["", "fellow eye of 62% of the images"]
+
+
+def test_test_set_with_a_scale_has_its_own_grades(comparison: Compare) -> None:
+    binary = {
+        "grade_names": ["not_referable", "referable"],
+        "joined_grades": {"not_referable": GRADE_NAMES[:2], "referable": GRADE_NAMES[2:]},
+        "referable": {**GOOD["referable"], "grade": 1},
+        "baseline": {**GOOD["baseline"], "grade_name": "not_referable"},
+    }
+    unknown = {**binary, "referable": {**GOOD["referable"], "grade": None, "auc": None}}
+    made = comparison(
+        *(scores(name, "test-x", 0.5, **binary) for name in "AB"),
+        *(scores(name, "test-y", 0.5, **unknown) for name in "AB"),
+        *(scores(name, "validation", 0.5) for name in "AB"),
+    )
+    assert "Scored on the grades of this set: not_referable (class0, class1), referable (class2, class3" in made.text
+    assert made.text.count("None of them starts at class2, so that referable is not defined.") == 1
+    assert made.table("All test sets")[0]["test-y: referable AUC"] == "–"
+    assert made.table("test-x")[2]["model"] == "always not_referable"
+    assert "Referable is class2 or worse." in made.text
+    wrong = scores("B", "test-x", 0.5, **{**binary, "grade_names": ["no", "yes"]})
+    with pytest.raises(RetinaflowError, match=r"grade_names is \['no', 'yes'\], expected"):
+        comparison(scores("A", "validation", 0.5), scores("A", "test-x", 0.5, **binary), wrong)

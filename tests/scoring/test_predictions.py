@@ -5,7 +5,7 @@ import pytest
 
 from examples import OUTPUTS, SOFTMAX, of
 from retinaflow.evaluation.calibration import reliability
-from retinaflow.evaluation.grades import Grades
+from retinaflow.evaluation.grades import Grades, GradeScale
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.scoring.decision_rules import (
     LabelledOutputs,
@@ -37,7 +37,7 @@ def test_columns_and_values_of_predictions(tmp_path):
     ]
 
 
-def graded(folder, splits):
+def graded(folder, splits, **options):
     """Grade a model. Return the files of each split, and the rule rule."""
     tables = {split: folder / f"{split}/raw_outputs.csv" for split in splits}
     for split, of_split in splits.items():
@@ -59,6 +59,7 @@ def graded(folder, splits):
         decision_rule=folder / "decision_rule.json",
         predictions={split: folder / split / "predictions.csv" for split in splits},
         metrics={split: folder / split / "metrics.json" for split in splits},
+        **options,
     )
     matrices = grade_model(job)
     written = {split: (job.predictions[split], job.metrics[split], matrices[split]) for split in splits}
@@ -134,3 +135,45 @@ def test_labels_of_the_test_set_change_its_metrics_only(tmp_path):
         outcomes.append((rule, predicted, written["validation"][1].read_bytes(), written["test"][1].read_bytes()))
     assert outcomes[0][:3] == outcomes[1][:3]
     assert outcomes[0][3] != outcomes[1][3]
+
+
+def metrics_of(written, split):
+    return json.loads(written[split][1].read_text())
+
+
+def test_test_set_with_a_scale_is_scored_on_its_grades(tmp_path):
+    """As if predictions and labels were merged by hand. The decision rule is the same."""
+    held_out, test = of(60), of(30, seed=1)
+    scale = GradeScale(["not_referable", "referable"], [0, 0, 1])
+    merged = test._replace(grades=(test.grades == 2).astype(np.int64))
+    whole, rule = graded(tmp_path / "whole", {"validation": held_out, "test": test})
+    written, same_rule = graded(tmp_path / "own", {"validation": held_out, "test": merged}, scales={"test": scale})
+    assert same_rule == rule
+    assert written["validation"][1].read_bytes() == whole["validation"][1].read_bytes()
+    rows, all_rows = read_table(written["test"][0]), read_table(whole["test"][0])
+    for row, of_all in zip(rows, all_rows, strict=True):
+        assert int(row["predicted_grade"]) == (of_all["predicted_grade"] == "2")
+        assert row["predicted_grade_name"] == scale.names[int(row["predicted_grade"])]
+        assert float(row["probability_referable"]) == pytest.approx(float(of_all["probability_severe"]), abs=1e-8)
+        assert (row["severity"], row["referable"]) == (of_all["severity"], of_all["referable"])
+    found, of_all = metrics_of(written, "test"), metrics_of(whole, "test")
+    matrix = np.array(of_all["confusion_matrix"])
+    sums = [[matrix[:2, :2].sum(), matrix[:2, 2].sum()], [matrix[2, :2].sum(), matrix[2, 2]]]
+    assert found["confusion_matrix"] == np.array(sums).tolist()
+    assert found["referable"]["auc"] == pytest.approx(of_all["referable"]["auc"])
+    assert found["referable"]["operating_point"] == of_all["referable"]["operating_point"]
+    assert found["grade_names"] == scale.names
+    assert found["joined_grades"] == {"not_referable": ["no DR", "mild"], "referable": ["severe"]}
+
+
+def test_scale_without_the_referable_boundary_has_no_referable_metrics(tmp_path):
+    test = of(30, seed=1)
+    scale = GradeScale(["none", "any"], [0, 1, 1])
+    merged = test._replace(grades=(test.grades > 0).astype(np.int64))
+    written, _ = graded(tmp_path, {"validation": of(60), "test": merged}, scales={"test": scale})
+    found = metrics_of(written, "test")
+    assert found["quadratic_weighted_kappa"] is not None
+    unknown = {"sensitivity": None, "specificity": None}
+    assert found["referable"] == {"grade": None, "images": None, "auc": None, **unknown, "operating_point": unknown}
+    assert found["intervals"]["referable_auc"] is None
+    assert found["intervals"]["quadratic_weighted_kappa"] is not None

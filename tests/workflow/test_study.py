@@ -46,12 +46,17 @@ def drawn_set(folder, seed, *, patients=15, first_patient=1):
     return {"images": images, "labels": labels}
 
 
+MERGED = {"not_referable": [0, 1], "referable": [2, 3, 4]}
+
+
 @pytest.fixture(scope="module")
 def study(bare):
     """A project of several data sets, after its run. Three of them number their patients alike."""
     project = bare(models={"small": {"backbone": "MobileNetV3Small", "feature_layers": ["expanded_conv_project_bn"]}})
     train = {"one": drawn_set(project.folder, 1, patients=20), "two": drawn_set(project.folder, 2)}
     test = {"two": drawn_set(project.folder, 3, first_patient=12), "three": drawn_set(project.folder, 4)}
+    # A set with two grades.
+    test["three"] |= {"scale": {"referable": [2, 3, 4], "not_referable": [0, 1]}, "grade_map": MERGED}
     # The test set of the name of a training set has the same patients: some of these were trained on.
     policy = {"on_problem": {"patient_in_both": "exclude"}, "exclude_limit": 1}
     project.config["data"].update(train=train, test=test, **policy)
@@ -89,6 +94,21 @@ def test_each_test_set_has_its_own_scores(study):
     counts = {row["split"]: int(row["images"]) for row in rows}
     assert counts["test-two"] == 2 * 11
     assert counts["test-three"] == 2 * 15
+
+
+def test_set_with_fewer_grades_is_scored_on_them(study):
+    drawn = {row["image"]: int(row["level"]) for row in read_table(study.folder / "4.csv")}
+    rows = rows_of(study, "scores/small/test-three/predictions.csv")
+    assert {row["image"]: row["grade_name"] for row in rows} == {
+        image: "referable" if grade > 1 else "not_referable" for image, grade in drawn.items()
+    }
+    assert {row["predicted_grade_name"] for row in rows} <= MERGED.keys()
+    folders = study.folder / "results/organized/test-three"
+    assert {folder.name for folder in folders.iterdir() if folder.is_dir()} == MERGED.keys()
+    (auc,) = [
+        row["referable_auc"] for row in rows_of(study, "comparison/comparison.csv") if row["split"] == "test-three"
+    ]
+    assert 0 <= float(auc) <= 1
 
 
 def test_new_test_set_trains_nothing(study):

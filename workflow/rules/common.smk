@@ -80,6 +80,8 @@ FOLDS = CONFIG.split.folds
 DATA_SETS = lookups.data_sets(CONFIG)
 TRAINING_SETS = lookups.training_sets(CONFIG)
 MODELS = Models.of(CONFIG)
+# Scales of test sets that have other grades than the training sets.
+SCALES = {split: scale for split in MODELS.tests if (scale := lookups.grade_scale(CONFIG, split))}
 # Inventories that later stages read. That of the training set is joined of those of several data sets.
 INVENTORIES = ["train", *MODELS.tests]
 # Splits of the training set.

@@ -1,22 +1,25 @@
 # Heat maps of the image regions that support answers. `all` does not ask for them.
 
+# The last split that is labelled with the grades of the networks.
+EXPLAINED = [split for split in MODELS.scored if split not in SCALES][-1]
+
 
 rule explain_run:
     input:
         model=path("models", "{training_run}", "model.keras"),
-        predictions=path("scores", "{training_run}", MODELS.scored[-1], "predictions.csv"),
-        outputs=path("scores", "{training_run}", MODELS.scored[-1], "raw_outputs.csv"),
-        pixels=shards(MODELS.scored[-1], "npy"),
-        rows=shards(MODELS.scored[-1], "csv"),
+        predictions=path("scores", "{training_run}", EXPLAINED, "predictions.csv"),
+        outputs=path("scores", "{training_run}", EXPLAINED, "raw_outputs.csv"),
+        pixels=shards(EXPLAINED, "npy"),
+        rows=shards(EXPLAINED, "csv"),
     output:
         figure=report(
-            path("explain", "{training_run}", f"{MODELS.scored[-1]}.png"),
+            path("explain", "{training_run}", f"{EXPLAINED}.png"),
             caption="../report/explain.rst",
             category="Models",
             subcategory=lambda wildcards: network_of(wildcards.training_run),
-            labels=figure_labels("heat maps of answers", MODELS.scored[-1]),
+            labels=figure_labels("heat maps of answers", EXPLAINED),
         ),
-        table=path("explain", "{training_run}", f"{MODELS.scored[-1]}.csv"),
+        table=path("explain", "{training_run}", f"{EXPLAINED}.csv"),
     log:
         path("logs", "explain", "{training_run}.log"),
     conda:

@@ -62,6 +62,12 @@ def train_inventory(wildcards):
     return [path("inventory", "train.csv")] if wildcards.data_set in MODELS.tests else []
 
 
+def train_grades(wildcards):
+    """Parameter function: grade of a test set for each grade of the training sets, if it has a scale of its own."""
+    scale = lookups.grade_scale(CONFIG, wildcards.data_set)
+    return scale.of_grade if scale else []
+
+
 rule inventory:
     input:
         labels=ancient(label_files),
@@ -90,7 +96,8 @@ rule inventory:
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
         columns=lambda wildcards: lookups.label_columns(DATA_SETS[wildcards.data_set]),
         grade_map=lambda wildcards: DATA_SETS[wildcards.data_set].grade_map,
-        grade_names=GRADE_NAMES,
+        grade_names=lambda wildcards: lookups.grade_names(CONFIG, wildcards.data_set),
+        train_grades=train_grades,
         patient_pattern=lambda wildcards: DATA_SETS[wildcards.data_set].patient_pattern,
         patient_group=lambda wildcards: lookups.patient_group(CONFIG, wildcards.data_set),
         pixel_limit=CONFIG.data.pixel_limit,

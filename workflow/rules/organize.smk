@@ -23,6 +23,8 @@ rule organize:
         index=path("organized", "{split}", "index.csv"),
     log:
         path("logs", "organize", "{split}.log"),
+    wildcard_constraints:
+        split=any_of(split for split in SHARDS if split not in SCALES),
     conda:
         "../../envs/retinaflow.yaml"
     resources:
@@ -30,7 +32,17 @@ rule organize:
         runtime=scheduled(organize_runtime),
     params:
         code=code_of("organize.py"),
-        grade_names=GRADE_NAMES,
+        grade_names=lambda wildcards: lookups.grade_names(CONFIG, wildcards.split),
         mode=CONFIG.organize.mode,
     script:
         "../scripts/organize.py"
+
+
+if SCALES:
+
+    # The folders have other names in each of these splits, so that they are no outputs.
+    use rule organize as organize_scale with:
+        output:
+            index=path("organized", "{split}", "index.csv"),
+        wildcard_constraints:
+            split=any_of(SCALES),

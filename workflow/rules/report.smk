@@ -63,13 +63,18 @@ rule illustrate:
         objective=lambda wildcards: MODELS.objective(wildcards.model),
         grade_names=GRADE_NAMES,
         referable_grade=lookups.screened_grade(CONFIG),
+        scale=lambda wildcards: asdict(SCALES[wildcards.split]) if wildcards.split in SCALES else None,
     script:
         "../scripts/illustrate.py"
 
 
+# Splits of the figure of grades: those that are labelled with the grades of the networks.
+DRAWN = [split for split in SHARDS if split not in SCALES]
+
+
 rule illustrate_data:
     input:
-        indices=[path("organized", split, "index.csv") for split in SHARDS],
+        indices=[path("organized", split, "index.csv") for split in DRAWN],
         pixels=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "npy"),
         rows=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "csv"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
@@ -93,7 +98,7 @@ rule illustrate_data:
         "../../envs/retinaflow.yaml"
     params:
         code=code_of("illustrate_data.py"),
-        splits=list(SHARDS),
+        splits=DRAWN,
         grade_names=GRADE_NAMES,
     script:
         "../scripts/illustrate_data.py"

@@ -1,5 +1,7 @@
 # Stage 5: raw outputs of each network on images that it was not trained on, and grades of each model.
 
+from dataclasses import asdict
+
 
 def figure_labels(figure, split):
     """Labels function: those of a figure of a model or training run in the report."""
@@ -109,6 +111,7 @@ rule grade:
         referable_sensitivity=required_sensitivity(CONFIG.screening.operating_point),
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
+        scales={split: asdict(scale) for split, scale in SCALES.items()},
     script:
         "../scripts/grade.py"
 

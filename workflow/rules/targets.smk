@@ -65,7 +65,7 @@ def probe_output():
 
 def explained():
     """Files of `snakemake explain`."""
-    return [path("explain", training_run, f"{MODELS.scored[-1]}.png") for training_run in MODELS.training_runs]
+    return [path("explain", training_run, f"{EXPLAINED}.png") for training_run in MODELS.training_runs]
 
 
 def exported():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import confusion_matrix_figure
 from retinaflow.scoring.predictions import GradingJob, grade_model
@@ -22,7 +23,8 @@ with job_log(snakemake.log[0]):
         predictions={split: Path(output[f"{split}_predictions"]) for split in splits},
         metrics={split: Path(output[f"{split}_metrics"]) for split in splits},
         kind=params.kind,
+        scales={split: GradeScale(**scale) for split, scale in params.scales.items()},
     )
     for split, matrix in grade_model(job).items():
         title = f"{job.model} on {split}"
-        confusion_matrix_figure(Path(output[f"{split}_figure"]), matrix, job.grade_names, title)
+        confusion_matrix_figure(Path(output[f"{split}_figure"]), matrix, job.names_of(split), title)

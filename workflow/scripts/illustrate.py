@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.report import IllustrateJob, illustrate
 
@@ -18,6 +19,7 @@ with job_log(snakemake.log[0]):
             shards=[(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],
             grade_names=params.grade_names,
             referable_grade=params.referable_grade,
+            scale=GradeScale(**params.scale) if params.scale else None,
             figures={name: Path(figure) for name, figure in snakemake.output.items()},
         )
     )

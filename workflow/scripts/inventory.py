@@ -32,6 +32,7 @@ with job_log(snakemake.log[0]):
             labels=read_labels(params.labels, **params.columns) if params.labels else None,
             grade_names=params.grade_names,
             grade_map=params.grade_map,
+            train_grades=params.train_grades,
             other_labels=others,
             subgroups=params.columns["subgroups"] if params.labels else [],
             patient_pattern=params.patient_pattern,

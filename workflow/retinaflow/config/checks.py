@@ -3,14 +3,14 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models, label_tables, training_sets
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
-from retinaflow.data.grade_texts import map_faults
+from retinaflow.data.grade_texts import map_faults, scale_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
 from retinaflow.settings.data import DataSetSettings, DataSettings
@@ -93,11 +93,15 @@ def _given_split_problems(config: Configuration) -> Iterable[str]:
 def _data_problems(data: DataSettings) -> Iterable[str]:
     if "patient" not in re.compile(data.patient_pattern).groupindex:
         yield f"data.patient_pattern: {data.patient_pattern!r} has no group (?P<patient>...)"
-    for name in data.grade_names:
+    yield from _long_names("data.grade_names", data.grade_names)
+    yield from _case_problems("data.grade_names", data.grade_names, "folders")
+
+
+def _long_names(key: str, names: Iterable[str]) -> Iterable[str]:
+    for name in names:
         if len(name) > LONGEST_NAME:
             found = f"{name[:20] + '...'!r} has {len(name)} characters"
-            yield f"data.grade_names: {found}, expected at most {LONGEST_NAME}"
-    yield from _case_problems("data.grade_names", data.grade_names, "folders")
+            yield f"{key}: {found}, expected at most {LONGEST_NAME}"
 
 
 def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> Iterable[str]:
@@ -110,9 +114,22 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
         own = source.grade_column != data.grade_column or source.image_column != data.image_column
         where = key if own else "data"
         yield f"{where}.grade_column: {source.grade_column!r} is {where}.image_column, too; expected another column"
+    if source.scale:
+        yield from _scale_problems(name, source.scale, data.grade_names)
     if source.grade_map:
-        where = key if source.grade_map != data.grade_map else "data"
-        yield from (f"{where}.grade_map: {fault}" for fault in map_faults(source.grade_map, data.grade_names))
+        where = key if source.scale or source.grade_map != data.grade_map else "data"
+        names = list(source.scale or data.grade_names)
+        yield from (f"{where}.grade_map: {fault}" for fault in map_faults(source.grade_map, names))
+
+
+def _scale_problems(name: str, scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> Iterable[str]:
+    key = f"{data_key(name)}.scale"
+    if name.split("-")[0] == "train":
+        yield f"{key}: training sets have the grades of data.grade_names; join other grades with grade_map"
+        return
+    yield from (f"{key}: {fault}" for fault in scale_faults(scale, grade_names))
+    yield from _long_names(key, scale)
+    yield from _case_problems(key, scale, "folders")
 
 
 def _sharing_problems(config: Configuration) -> Iterable[str]:
@@ -157,8 +174,14 @@ def _demo_problems(config: Configuration) -> Iterable[str]:
         return
     if len(config.data.grade_names) != 5:
         yield f"data.grade_names: the demo draws 5 grades, found {len(config.data.grade_names)} names"
+    yield from _demo_places(config)
+
+
+def _demo_places(config: Configuration) -> Iterable[str]:
     results = Path(config.results).resolve()
     for data_set, source in data_sets(config).items():
+        if source.scale:
+            yield f"data.{data_set}.scale: the demo draws all grades; leave it out"
         if not isinstance(source.labels, str) or not label_tables(source):
             yield f"data.{data_set}.labels: the demo draws one table; name it"
         if len(source.images) > 1:

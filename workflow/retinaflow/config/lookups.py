@@ -5,10 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from retinaflow.data.grade_texts import grade_parser
+from retinaflow.data.grade_texts import grade_parser, scale_grades
 from retinaflow.data.image_files import has_image_extension
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser, read_labels
 from retinaflow.data.matching import needs_paths, with_paths
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import DataSetSettings, DataSettings
 from retinaflow.settings.root import Configuration
@@ -35,10 +36,28 @@ def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
             found[use] = source
         elif source:
             found.update({f"{use}-{name}": one for name, one in source.items()})
-    return {
-        name: source.model_copy(update={key: _own(source, config.data, key) for key in OWN_COLUMNS})
-        for name, source in found.items()
-    }
+    return {name: _with_columns(source, config) for name, source in found.items()}
+
+
+def _with_columns(source: DataSetSettings, config: Configuration) -> DataSetSettings:
+    # A grade map of all sets leads to the grades of the training sets.
+    own = [key for key in OWN_COLUMNS if key != "grade_map" or not source.scale]
+    return source.model_copy(update={key: _own(source, config.data, key) for key in own})
+
+
+def grade_scale(config: Configuration, split: str) -> GradeScale | None:
+    """Scale of the grades of a test set; None if it, or another split, has the grades of the training sets."""
+    source = data_sets(config).get(split)
+    if source is None or not source.scale:
+        return None
+    joined = scale_grades(source.scale, config.data.grade_names)
+    return GradeScale(list(joined), [number for number, grades in enumerate(joined.values()) for _ in set(grades)])
+
+
+def grade_names(config: Configuration, split: str) -> list[str]:
+    """Names of the grades that the images of a split or data set are labelled with."""
+    scale = grade_scale(config, split)
+    return list(scale.names) if scale else config.data.grade_names
 
 
 def _own(source: DataSetSettings, data: DataSettings, key: str) -> Any:
@@ -137,16 +156,16 @@ def unpaired_sets(config: Configuration) -> list[str]:
     if config.demo:
         return []
     sources = data_sets(config)
-    return [name for name in scored_sets(config) if not _has_both_eyes(sources[name], config.data.grade_names)]
+    return [name for name in scored_sets(config) if not _has_both_eyes(sources[name], grade_names(config, name))]
 
 
-def _has_both_eyes(source: DataSetSettings, grade_names: Sequence[str]) -> bool:
+def _has_both_eyes(source: DataSetSettings, names: Sequence[str]) -> bool:
     pattern = str(source.patient_pattern)
     if not source.eye_column and "eye" not in re.compile(pattern).groupindex:
         return False
     parse_name = name_parser(pattern)
     eyes: dict[str, str] = {}
-    labels = label_rows(source, grade_names)
+    labels = label_rows(source, names)
     for label in with_paths(labels) if needs_paths(labels) else labels:
         patient, eye = parse_name(label.image)
         patient, eye = label.patient or patient, label.eye or eye
@@ -180,15 +199,15 @@ def image_counts(config: Configuration) -> dict[str, float]:
 def _labels(config: Configuration, data_set: str) -> int:
     if config.demo:
         return 2 * {"train": config.demo.train_patients, "test": config.demo.test_patients}[data_set]
-    return len(label_rows(data_sets(config)[data_set], config.data.grade_names))
+    return len(label_rows(data_sets(config)[data_set], grade_names(config, data_set)))
 
 
-def label_rows(source: DataSetSettings, grade_names: Sequence[str]) -> list[LabelRow]:
-    """Labels of a data set, as ``data_sets`` describes it."""
+def label_rows(source: DataSetSettings, names: Sequence[str]) -> list[LabelRow]:
+    """Labels of a data set, as ``data_sets`` describes it, with these names of grades."""
     if tables := label_tables(source):
         return read_labels(tables, **label_columns(source))
-    names = [image_name(name) for images in source.images for name in listed_names(images) if has_image_extension(name)]
-    return folder_labels(names, grade_parser(grade_names, source.grade_map))
+    images = [image_name(name) for place in source.images for name in listed_names(place) if has_image_extension(name)]
+    return folder_labels(images, grade_parser(names, source.grade_map))
 
 
 def label_tables(source: DataSetSettings) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 # A value in the table and its grade, or a grade and its values in the table.
 GradeMap = Mapping[str, str | Sequence[str]]
@@ -73,6 +74,43 @@ def map_faults(grade_map: GradeMap, grade_names: Sequence[str]) -> Iterator[str]
             yield f"{name!r} is no grade; expected 0 to {len(grade_names) - 1} or one of {', '.join(grade_names)}"
         elif grades.setdefault(_plain(value), grade) != grade:
             yield f"{value!r} has two grades; leave one of them"
+
+
+def scale_grades(scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the training grades of each grade of a scale without faults, in order of severity."""
+    found = {name: sorted(parsed) for name, parsed in _parsed_scale(scale, grade_names).items()}
+    return dict(sorted(found.items(), key=lambda entry: entry[1]))
+
+
+def scale_faults(scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the scale of a test set."""
+    expected = f"expected 0 to {len(grade_names) - 1} or one of {', '.join(grade_names)}"
+    parsed = _parsed_scale(scale, grade_names)
+    for name, grades in parsed.items():
+        texts = [scale[name]] if isinstance(scale[name], str) else scale[name]
+        yield from (
+            f"{name}: {text!r} is no grade; {expected}"
+            for text, grade in zip(texts, grades, strict=True)
+            if grade is None
+        )
+    if any(None in grades for grades in parsed.values()):
+        return
+    for grade, title in enumerate(grade_names):
+        users = [name for name, grades in parsed.items() if grade in grades]
+        if not users:
+            yield f"grade {grade} ({title}) is in none of {', '.join(scale)}; expected each grade of the training sets"
+        elif len(users) > 1:
+            yield f"grade {grade} ({title}) is in {' and '.join(users)}; expected it in one of them"
+    for name, grades in parsed.items():
+        if max(grades) - min(grades) >= len(set(grades)):
+            yield f"{name} joins {sorted(set(grades))}; expected grades that follow each other"
+
+
+def _parsed_scale(scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> dict[str, list[Any]]:
+    return {
+        name: [parse_grade(text, grade_names) for text in ([texts] if isinstance(texts, str) else texts)]
+        for name, texts in scale.items()
+    }
 
 
 def _named(text: str, grade_names: Sequence[str]) -> int | None:

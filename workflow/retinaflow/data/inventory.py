@@ -89,6 +89,7 @@ class InventoryJob:
         patient_group: Name that patients have before their own, as in ``eyepacs/17``, so that patients of other data
             sets differ. Empty for none.
         grade_map: Grades of the values in the label table, see ``grade_texts.grade_parser``.
+        train_grades: Grade of this set for each grade of the training set; empty if both have the same grades.
         other_labels: Rows of other data sets that have images in the same folders. Their images are left out.
         subgroups: Names of the columns of subgroups in the label table.
     """
@@ -108,6 +109,7 @@ class InventoryJob:
     threads: int = 1
     patient_group: str = ""
     grade_map: GradeMap | None = None
+    train_grades: Sequence[int] = ()
     other_labels: Sequence[LabelRow] = ()
     subgroups: Sequence[str] = ()
 
@@ -148,6 +150,8 @@ def take_inventory(job: InventoryJob) -> InventoryReport:
     problems |= find_copies(_without(images, problems))
     if job.train:
         train = usable(read_frame(job.train, INVENTORY_COLUMNS))
+        if job.train_grades:
+            train = train.assign(grade=[str(job.train_grades[int(grade)]) for grade in train["grade"]])
         problems |= _find_leaks(_without(images, problems), train)
     images["problem"] = pd.Series([problems.get(path, ("", ""))[0] for path in paths], dtype=object)
 

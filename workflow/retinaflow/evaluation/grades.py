@@ -1,7 +1,8 @@
 """Predictions for images, made from the raw outputs of a model; and grades as tables have them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,38 @@ class Grades(NamedTuple):
     argmax: np.ndarray
     predicted: np.ndarray
     referable: np.ndarray
+
+
+@dataclass(frozen=True)
+class GradeScale:
+    """Grades of a test set, each of which joins grades of the models that follow each other.
+
+    Attributes:
+        names: Names of the m grades, in order of severity.
+        of_grade: Grade of the scale, 0 to m - 1, for each of the k grades of the models; ascending.
+    """
+
+    names: Sequence[str]
+    of_grade: Sequence[int]
+
+    def merge(self, grades: Grades) -> Grades:
+        """Return the predictions in grades of the scale. Severity and referral stay as they are."""
+        of_grade = np.array(self.of_grade, np.int64)
+        return grades._replace(
+            probabilities=self.merge_probabilities(grades.probabilities),
+            argmax=of_grade[grades.argmax],
+            predicted=of_grade[grades.predicted],
+        )
+
+    def merge_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the sums of probabilities, float (n, k), over the joined grades: float64 (n, m)."""
+        member = np.arange(len(self.names)) == np.array(self.of_grade)[:, np.newaxis]
+        return probabilities.astype(np.float64) @ member
+
+    def referable_grade(self, grade: int) -> int | None:
+        """Return the grade of the scale that starts at a grade of the models, or None if none does."""
+        found = self.of_grade[grade]
+        return None if self.of_grade[grade - 1] == found else found
 
 
 def parse_grades(path: str | os.PathLike[str], texts: Iterable[str], grade_count: int) -> np.ndarray:

@@ -15,7 +15,8 @@
   Recognition Letters 27(8), 861-874. None if all images have the same grade.
 - ``referable``: grade; images with this grade or a worse one; auc of the summed probability of these grades. Their
   sensitivity and specificity are those of the predicted grades, and under ``operating_point`` of ``grades.referable``.
-  Sensitivity is None without referable images, specificity without others, auc without either.
+  Sensitivity is None without referable images, specificity without others, auc without either. All of it is None if
+  no grade of the labels starts at the lowest referable one (``without_referable``).
 - ``argmax``: accuracy, quadratic_weighted_kappa, sensitivity, specificity, per_class and confusion_matrix of
   ``grades.argmax``.
 - ``intervals``: confidence, bootstrap_samples and, as [low, high], the percentile intervals over patients that are
@@ -114,6 +115,22 @@ def evaluate(
         "by_quality": None if quality is None else _by_quality(actual, grades, referable_grade, quality),
         "per_class": predicted["per_class"],
         "confusion_matrix": predicted["confusion_matrix"],
+    }
+
+
+def without_referable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metrics`` for images of unknown referability: all that depends on it is None."""
+    unknown = {"sensitivity": None, "specificity": None}
+    intervals = metrics["intervals"] and {
+        name: None if name.startswith(("referable", "operating_point")) else values
+        for name, values in metrics["intervals"].items()
+    }
+    return {
+        **metrics,
+        "intervals": intervals,
+        "referable": {"grade": None, "images": None, "auc": None, **unknown, "operating_point": unknown},
+        "argmax": {**metrics["argmax"], **unknown},
+        "by_quality": metrics["by_quality"] and [{**third, **unknown} for third in metrics["by_quality"]],
     }
 
 

@@ -52,11 +52,13 @@ class PredictedGrades(NamedTuple):
         patients: Names of the patients (n,).
         actual: True grades, int64 (n,), 0 to k - 1.
         predicted: Predicted grades of each model, int64 (n,), in the order of the models.
+        grade_count: Number k of grades.
     """
 
     patients: list[str]
     actual: np.ndarray
     predicted: dict[str, np.ndarray]
+    grade_count: int
 
 
 def read_predicted_grades(predictions: Mapping[str, Path], grade_count: int) -> PredictedGrades:
@@ -79,27 +81,26 @@ def read_predicted_grades(predictions: Mapping[str, Path], grade_count: int) -> 
         read = _read(table, grade_count)
         _check_same(table, read, path, first)
         predicted[other] = read.predicted
-    return PredictedGrades(first.patients, first.actual, predicted)
+    return PredictedGrades(first.patients, first.actual, predicted, grade_count)
 
 
-def compare_pairs(grades: PredictedGrades, *, grade_count: int, samples: int, seed: int) -> list[Pair]:
+def compare_pairs(grades: PredictedGrades, *, samples: int, seed: int) -> list[Pair]:
     """Compare each model with all that come after it.
 
     Args:
         grades: Predicted grades of all models.
-        grade_count: Number k of grades.
         samples: Number of bootstrap samples of the patients (module ``bootstrap``), the same for all models.
         seed: Seed of the bootstrap.
 
     Returns:
         The pairs, in the order of the models.
     """
-    kappas = [_kappa(grades.actual, predicted, grade_count) for predicted in grades.predicted.values()]
+    kappas = [_kappa(grades.actual, predicted, grades.grade_count) for predicted in grades.predicted.values()]
     # With a single patient, all bootstrap samples are the same.
     drawn = bootstrap_kappas(
         grades.actual,
         list(grades.predicted.values()),
-        grade_count=grade_count,
+        grade_count=grades.grade_count,
         patients=grades.patients,
         samples=samples if len(set(grades.patients)) > 1 else 0,
         seed=seed,

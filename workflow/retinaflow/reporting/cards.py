@@ -41,6 +41,7 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
     runs = [read_own(path) for path in records]
     rule = read_decision_rule(decision_rule)
     last = of_splits[-1]
+    alike = [of_split for of_split in of_splits if of_split["grade_names"] == rule.grade_names]
     text = render(
         "model_card.md",
         model=model,
@@ -48,7 +49,7 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
         data=_table(
             ("split", "images", "patients", *rule.grade_names),
             (
-                (of_split["split"], f"{of_split['images']:,}", f"{of_split['patients']:,}", *_counts(of_split))
+                (of_split["split"], f"{of_split['images']:,}", f"{of_split['patients']:,}", *_counts(of_split, rule))
                 for of_split in of_splits
             ),
         ),
@@ -59,9 +60,9 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
         grades=_table(
             (
                 "grade",
-                *(f"{metric}, {of_split['split']}" for of_split in of_splits for metric in ("recall", "precision")),
+                *(f"{metric}, {of_split['split']}" for of_split in alike for metric in ("recall", "precision")),
             ),
-            _grade_rows(of_splits),
+            _grade_rows(alike),
         ),
         quality=_quality_table(last),
         quality_split=last["split"],
@@ -89,14 +90,16 @@ def data_card(
     Returns:
         The text.
     """
+    # Test sets with a scale of their own have other names.
     counts = {split: Counter(read_frame(index, ("grade_name",))["grade_name"]) for split, index in indices.items()}
+    names = list(dict.fromkeys([*grade_names, *(name for count in counts.values() for name in sorted(count))]))
     text = render(
         "data_card.md",
         data_sets=[_data_set(name, inventory, problems[name]) for name, inventory in inventories.items()],
         splits=_table(
-            ("split", "images", *grade_names),
+            ("split", "images", *names),
             (
-                (split, f"{sum(count.values()):,}", *(f"{count[name]:,}" for name in grade_names))
+                (split, f"{sum(count.values()):,}", *(f"{count[name]:,}" for name in names))
                 for split, count in counts.items()
             ),
         ),
@@ -136,8 +139,10 @@ def _range(numbers: Iterable[int]) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _counts(of_split: Metrics) -> list[str]:
-    """Number of images of each grade."""
+def _counts(of_split: Metrics, rule: DecisionRule) -> list[str]:
+    """Number of images of each grade; unknown for a test set with a scale of its own."""
+    if of_split["grade_names"] != rule.grade_names:
+        return [UNKNOWN] * len(rule.grade_names)
     return [str(sum(row)) for row in of_split["confusion_matrix"]]
 
 

@@ -15,6 +15,7 @@ from retinaflow.data.decoding import decode_image
 from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.calibration import reliability
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.networks import objectives
 from retinaflow.preprocessing.shards import read_shard
 from retinaflow.reporting.illustrations import (
@@ -59,6 +60,7 @@ class IllustrateJob:
         grade_names: Name of each grade.
         referable_grade: Lowest grade to refer.
         figures: Files of ``roc``, ``reliability``, ``quality`` and ``mistakes``.
+        scale: Scale of the split if its labels have other grades; the predictions have its grades.
     """
 
     title: str
@@ -71,6 +73,18 @@ class IllustrateJob:
     grade_names: Sequence[str]
     referable_grade: int
     figures: Mapping[str, Path]
+    scale: GradeScale | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the grades of the split."""
+        return self.scale.names if self.scale else self.grade_names
+
+    @property
+    def lowest_referable(self) -> int:
+        """Lowest referable grade of the split; one above the highest if no grade is known to be referable."""
+        found = self.scale.referable_grade(self.referable_grade) if self.scale else self.referable_grade
+        return len(self.names) if found is None else found
 
 
 def illustrate(job: IllustrateJob) -> None:
@@ -79,8 +93,8 @@ def illustrate(job: IllustrateJob) -> None:
     Raises:
         RetinaflowError: The two tables have different images, or an image is in no shard.
     """
-    names, title = job.grade_names, job.title
-    raw = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(names), kind=job.kind)
+    names, title, lowest = job.names, job.title, job.lowest_referable
+    raw = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(job.grade_names), kind=job.kind)
     numbers = ["grade", "predicted_grade", "referable"]
     columns = [*numbers, *(f"probability_{name}" for name in names)]
     types = {**dict.fromkeys(numbers, int), **dict.fromkeys(columns[len(numbers) :], float)}
@@ -90,11 +104,12 @@ def illustrate(job: IllustrateJob) -> None:
     actual, predicted, referred = (graded[name].to_numpy() for name in numbers)
     probabilities = graded[columns[len(numbers) :]].to_numpy()
 
-    positive, risk = actual >= job.referable_grade, probabilities[:, job.referable_grade :].sum(axis=1)
+    positive, risk = actual >= lowest, probabilities[:, lowest:].sum(axis=1)
     operating_curves(job.figures["roc"], positive, risk, referred=referred == 1, title=title)
     before = None
     if job.objective != "regression":
-        before = reliability(actual, objectives.grade_probabilities(job.objective, raw.outputs, len(names), 1.0))
+        uncalibrated = objectives.grade_probabilities(job.objective, raw.outputs, len(job.grade_names), 1.0)
+        before = reliability(actual, job.scale.merge_probabilities(uncalibrated) if job.scale else uncalibrated)
     reliability_diagram(job.figures["reliability"], reliability(actual, probabilities), before=before, title=title)
     quality_figure(job.figures["quality"], read_own(job.metrics)["by_quality"], title)
     _draw_mistakes(job, raw, actual, predicted, probabilities)
@@ -103,7 +118,8 @@ def illustrate(job: IllustrateJob) -> None:
 def _draw_mistakes(
     job: IllustrateJob, raw: RawOutputs, actual: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
 ) -> None:
-    names, positive = job.grade_names, actual >= job.referable_grade
+    names, lowest = job.names, job.lowest_referable
+    positive = actual >= lowest
     worst = worst_mistakes(actual, predicted, probabilities)[:MISTAKES]
     pixels = stored_pixels(job.shards, [raw.images[place] for place in worst])
     texts = [
@@ -112,11 +128,16 @@ def _draw_mistakes(
         for place in worst
     ]
     missed = int((predicted[positive] == 0).sum())
+    counted = ""
+    if lowest < len(names):
+        counted = (
+            f"\nof {positive.sum():,} images of {shortened(names[lowest])} or worse, {missed:,} predicted as "
+            f"{shortened(names[0])}"
+        )
     captioned_figure(
         job.figures["mistakes"],
         list(zip(pixels, texts, strict=True)),
-        title=f"{job.title}\nof {positive.sum():,} images of {shortened(names[job.referable_grade])} or worse, "
-        f"{missed:,} predicted as {shortened(names[0])}",
+        title=f"{job.title}{counted}",
         empty="no image is graded wrongly",
     )
 

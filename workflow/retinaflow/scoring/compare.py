@@ -58,6 +58,8 @@ COLUMNS = (
 # Remark on a model of both eyes. Its row has no metrics.
 NO_FELLOW_EYES = "no fellow eyes"
 SPLITS = r"out-of-fold|validation|test(-.+)?"
+# Values of a row that follow from its grades.
+GRADE_VALUES = ("grade_names", "baseline_grade_name", "referable_grade_name")
 REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
 
 _NAME = {"type": "string", "minLength": 1}
@@ -86,7 +88,7 @@ METRICS_SCHEMA = _object(
     macro_auc=_SHARE_OR_NULL,
     log_loss={"type": "number", "minimum": 0},
     referable=_object(
-        grade={"type": "integer", "minimum": 1},
+        grade={"type": ["integer", "null"], "minimum": 1},
         auc=_SHARE_OR_NULL,
         sensitivity=_SHARE_OR_NULL,
         specificity=_SHARE_OR_NULL,
@@ -174,7 +176,7 @@ def compare(
     rows, unpaired = _paired(rows, ranked_on)
     ordered = _ordered([*rows, *unpaired], _ranked(rows, ranked_on), phases or {})
     by_split = _by_split(ordered, ranked_on)
-    options = {"grade_count": len(rows[0]["grade_names"]), "samples": bootstrap_samples, "seed": seed}
+    options = {"samples": bootstrap_samples, "seed": seed}
     grades = {split: _predicted_grades(ranked) for split, ranked in by_split.items()}
     found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
     by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
@@ -271,7 +273,7 @@ def read_metrics(path: str | os.PathLike[str]) -> ComparisonRow:
     """
     content = read_document(path, METRICS_SCHEMA, kind="a metrics file", again="Delete it and score the model again.")
     referable, baseline, grade_names = content["referable"], content["baseline"], content["grade_names"]
-    if referable["grade"] >= len(grade_names):
+    if (referable["grade"] or 0) >= len(grade_names):
         raise RetinaflowError(
             f"{path}: referable.grade is {referable['grade']}, expected at most {len(grade_names) - 1} for "
             f"{len(grade_names)} grades. Delete it and score the model again."
@@ -301,15 +303,16 @@ def read_metrics(path: str | os.PathLike[str]) -> ComparisonRow:
         "fold": int(fold[1] or 0),
         "grade_names": grade_names,
         "baseline_grade_name": baseline["grade_name"],
-        "referable_grade_name": grade_names[referable["grade"]],
+        "referable_grade_name": referable["grade"] and grade_names[referable["grade"]],
+        "joined_grades": content.get("joined_grades"),
     }
 
 
 def _check_together(rows: Sequence[ComparisonRow]) -> str:
     """Return the split that ranks models, or raise an error unless the files belong to one workflow run.
 
-    Either all models have folds or none has. All have the same grades and, split by split, the same images. No model
-    is on a split twice.
+    Either all models have folds or none has. All have, split by split, the same images and grades. All splits but test
+    sets with a scale of their own have the same grades. No model is on a split twice.
     """
     ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     seen: dict[tuple[str, str], ComparisonRow] = {}
@@ -324,9 +327,11 @@ def _check_together(rows: Sequence[ComparisonRow]) -> str:
         twin = seen.setdefault((row["model"], row["split"]), row)
         if twin is not row:
             raise RetinaflowError(f"{here} is also in {twin['file']}; expected it once. Leave one out.")
-        _check_equal(row, rows[0], ("grade_names", "baseline_grade_name", "referable_grade_name"))
+        if not row["joined_grades"]:
+            like = next(other for other in rows if not other["joined_grades"])
+            _check_equal(row, like, GRADE_VALUES)
         like = next(other for other in rows if (other["split"], other["fold"]) == (row["split"], row["fold"]))
-        _check_equal(row, like, ("images", "patients", "baseline_accuracy"))
+        _check_equal(row, like, (*GRADE_VALUES, "joined_grades", "images", "patients", "baseline_accuracy"))
     return ranked_on
 
 
@@ -374,7 +379,9 @@ def _ordered(rows: Iterable[ComparisonRow], models: Sequence[str], phases: Mappi
 
 def _corrected(grades: PredictedGrades, options: Mapping[str, Any]) -> dict[str, float | None]:
     """Kappa of the best model, corrected for the choice, as ``CORRECTED_COLUMNS``."""
-    best = correct_for_selection(grades.actual, grades.predicted, patients=grades.patients, **options)
+    best = correct_for_selection(
+        grades.actual, grades.predicted, grade_count=grades.grade_count, patients=grades.patients, **options
+    )
     return dict(zip(CORRECTED_COLUMNS, (best.corrected, best.low, best.high), strict=True))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from retinaflow.data.frames import read_frame, write_frame
-from retinaflow.evaluation.grades import Grades
-from retinaflow.evaluation.metrics import evaluate
+from retinaflow.evaluation.grades import Grades, GradeScale
+from retinaflow.evaluation.metrics import evaluate, without_referable
 from retinaflow.networks import objectives
 from retinaflow.scoring.decision_rules import (
     LabelledOutputs,
@@ -48,6 +48,8 @@ class GradingJob:
         predictions: Table of predictions of each split.
         metrics: Metrics file of each split.
         kind: Columns of the raw outputs: ``output``, or ``no_tta``.
+        scales: Scale of each test set whose labels have other grades. Predictions and metrics have its grades. No
+            decision rule is fitted on it.
     """
 
     model: str
@@ -63,6 +65,11 @@ class GradingJob:
     predictions: Mapping[str, Path]
     metrics: Mapping[str, Path]
     kind: str = "output"
+    scales: Mapping[str, GradeScale] = field(default_factory=dict)
+
+    def names_of(self, split: str) -> Sequence[str]:
+        """Names of the grades of a split."""
+        return self.scales[split].names if split in self.scales else self.grade_names
 
 
 def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
@@ -74,7 +81,7 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         job: Inputs, settings and outputs.
 
     Returns:
-        Confusion matrix of each split, int64 (k, k), rows actual.
+        Confusion matrix of each split, int64 (k, k), rows actual. With a scale, k is its number of grades.
     """
     raw_outputs = {
         split: read_raw_outputs(path, job.objective, grade_count=len(job.grade_names), kind=job.kind)
@@ -89,10 +96,20 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
     matrices = {}
     for split, of_split in raw_outputs.items():
         grades = cross_fitted if split == held_out else apply_decision_rule(rule, of_split.outputs)
-        write_predictions(job.predictions[split], of_split, grades, job.grade_names)
-        metrics = _metrics(job, of_split, grades)
+        scale = job.scales.get(split)
+        if scale is not None:
+            grades = scale.merge(grades)
+        write_predictions(job.predictions[split], of_split, grades, job.names_of(split))
+        metrics = _metrics(job, split, of_split, grades)
         network = job.model.split("/")[0]
-        header = {"model": job.model, "network": network, "split": split, "grade_names": list(job.grade_names)}
+        header: dict[str, Any] = {
+            "model": job.model,
+            "network": network,
+            "split": split,
+            "grade_names": list(job.names_of(split)),
+        }
+        if scale is not None:
+            header["joined_grades"] = _joined(scale, job.grade_names)
         write_json(job.metrics[split], {**header, **metrics})
         _log_metrics(job.model, split, metrics)
         matrices[split] = np.array(metrics["confusion_matrix"])
@@ -138,17 +155,27 @@ def _nine_digits(values: np.ndarray) -> list[str]:
     return [f"{value:.9g}" for value in values.tolist()]
 
 
-def _metrics(job: GradingJob, raw_outputs: RawOutputs, grades: Grades) -> dict[str, Any]:
+def _joined(scale: GradeScale, grade_names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the grades that each grade of a scale joins."""
+    joined: dict[str, list[str]] = {name: [] for name in scale.names}
+    for name, number in zip(grade_names, scale.of_grade, strict=True):
+        joined[scale.names[number]].append(name)
+    return joined
+
+
+def _metrics(job: GradingJob, split: str, raw_outputs: RawOutputs, grades: Grades) -> dict[str, Any]:
     """Metrics of the predictions for one split."""
-    uncalibrated = None
+    scale, uncalibrated = job.scales.get(split), None
+    referable = scale.referable_grade(job.referable_grade) if scale else job.referable_grade
     # A regression has no probabilities before its standard deviation is fitted.
     if job.objective != "regression":
         uncalibrated = objectives.grade_probabilities(job.objective, raw_outputs.outputs, len(job.grade_names), 1.0)
-    return evaluate(
+        uncalibrated = scale.merge_probabilities(uncalibrated) if scale else uncalibrated
+    metrics = evaluate(
         raw_outputs.grades,
         grades,
-        grade_names=job.grade_names,
-        referable_grade=job.referable_grade,
+        grade_names=job.names_of(split),
+        referable_grade=referable or 1,
         patients=raw_outputs.patients,
         eyes=raw_outputs.eyes,
         bootstrap_samples=job.bootstrap_samples,
@@ -156,6 +183,7 @@ def _metrics(job: GradingJob, raw_outputs: RawOutputs, grades: Grades) -> dict[s
         uncalibrated=uncalibrated,
         quality=read_quality(job.inventories, raw_outputs.images) if job.inventories else None,
     )
+    return without_referable(metrics) if referable is None else metrics
 
 
 def _log_metrics(model: str, split: str, metrics: Mapping[str, Any]) -> None:

@@ -60,6 +60,7 @@ def summarise_comparison(
         )
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
+        lines += _scale(rows[0], best)
         cells = _split_rows(rows, best["model"], pairs[split], folds.get(split, {}))
         cells += [_without_metrics(model, remark) for (of, model), remark in remarks.items() if of == split]
         lines += table(HEADER, [*cells, *_baselines(rows[0])])
@@ -91,6 +92,17 @@ def _introduction(ranked_on: str, row: SummaryRow, bootstrap_samples: int, over_
     if over_folds:
         text.append("Single folds: mean ± standard deviation over the folds.")
     return " ".join(text)
+
+
+def _scale(row: SummaryRow, best: SummaryRow) -> list[str]:
+    """Lines on the grades of a test set with a scale of its own."""
+    if not row.get("joined_grades"):
+        return []
+    grades = ", ".join(f"{name} ({', '.join(joined)})" for name, joined in row["joined_grades"].items())
+    text = f"Scored on the grades of this set: {grades}."
+    if row["referable_grade_name"] is None:
+        text += f" None of them starts at {best['referable_grade_name']}, so that referable is not defined."
+    return [text, ""]
 
 
 def _selection(ranked_on: str, best: SummaryRow, models: int) -> str:

@@ -26,6 +26,9 @@ def _as_text(value: Any) -> Any:
 GradeMapSetting = Annotated[
     dict[Text, Text | Annotated[list[Text], Field(min_length=1)]], Field(min_length=1), BeforeValidator(_as_texts)
 ]
+ScaleSetting = Annotated[
+    dict[GradeName, Text | Annotated[list[Text], Field(min_length=1)]], Field(min_length=2), BeforeValidator(_as_texts)
+]
 DataSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
 
 
@@ -60,6 +63,11 @@ class DataSetSettings(Section):
     """Grades of the values in the label table. Without it, that of `data`."""
     subgroups: Annotated[list[Text], Unique()] | None = None
     """Columns of the label table that name subgroups, such as `[camera, site]`. Without it, those of `data`."""
+    scale: ScaleSetting | None = None
+    """Grades of a test set that has fewer than the training sets. Each has the grades of `data.grade_names` that it
+    joins: `{not_referable: [0, 1], referable: [2, 3, 4]}`, or `{R0: 0, R1: 1, R2: 2, R3: [3, 4]}`. The label table has
+    these grades, by name or numbered from 0. `grade_map` of `data` does not apply. All models are scored on these
+    grades there."""
 
 
 def _form(value: Any) -> str:
