@@ -45,8 +45,8 @@ def bootstrap_metrics(
     predicted = confusion_by_patient(members, actual, grades.predicted, k)
     argmax = confusion_by_patient(members, actual, grades.argmax, k)
     operating = confusion_by_patient(members, positive, grades.referable, 2)
-    one_against_rest = [_weighted_auc(actual == grade, grades.probabilities[:, grade]) for grade in range(k)]
-    referable_auc = _weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
+    one_against_rest = [weighted_auc(actual == grade, grades.probabilities[:, grade]) for grade in range(k)]
+    referable_auc = weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
     blocks = []
     for draws in draw_patients(members, samples, seed, len(actual)):
         counts, flagged = drawn_confusion(draws, predicted), drawn_confusion(draws, operating)
@@ -161,27 +161,52 @@ def drawn_confusion(draws: np.ndarray, tables: csr_array) -> np.ndarray:
     return (draws @ tables).reshape(len(draws), k, k)
 
 
-def _weighted_auc(positive: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def weighted_auc(
+    positive: np.ndarray, scores: np.ndarray, strata: np.ndarray | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from weights of images, float64 (r, n), to areas under the ROC curve, float64 (r,).
 
     The area is the share of pairs of a positive and a negative image that ``scores`` put in order, ties half: Hanley,
     J. A. and McNeil, B. J. (1982), The meaning and use of the area under a receiver operating characteristic (ROC)
     curve, Radiology 143(1), 29-36. It is NaN where undefined. The scores are sorted once for all weights; scikit-learn
     sorts them for each.
+
+    Args:
+        positive: Truth of each image, bool (n,).
+        scores: Score of each image, float (n,).
+        strata: Stratum of each image, int (n,). Only pairs within a stratum count. Scores of different networks, such
+            as those of folds, have no common scale: Forman, G. and Scholz, M. (2010), Apples-to-apples in
+            cross-validation studies, ACM SIGKDD Explorations 12(1), 49-57.
     """
-    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+    numbers = (
+        [np.arange(len(scores))] if strata is None else [np.flatnonzero(strata == one) for one in np.unique(strata)]
+    )
+    of_strata = [_ordered_pairs(positive, scores, of_stratum) for of_stratum in numbers]
+
+    def auc(weights: np.ndarray) -> np.ndarray:
+        ordered, pairs = np.sum([count(weights) for count in of_strata], axis=0)
+        with np.errstate(invalid="ignore"):
+            return ordered / pairs
+
+    return auc
+
+
+def _ordered_pairs(
+    positive: np.ndarray, scores: np.ndarray, chosen: np.ndarray
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from weights of images to the ordered and all pairs of the ``chosen`` images, each (r,)."""
+    positives, negatives = chosen[positive[chosen]], chosen[~positive[chosen]]
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
     places = [np.searchsorted(scores[negatives], scores[positives], side) for side in ("left", "right")]
 
-    def auc(weights: np.ndarray) -> np.ndarray:
+    def count(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         below = np.zeros((len(weights), len(negatives) + 1))
         np.cumsum(weights[:, negatives], axis=1, out=below[:, 1:])
-        chosen = weights[:, positives]
-        ordered = np.einsum("rp,rp->r", chosen, below[:, places[0]] + below[:, places[1]]) / 2
-        with np.errstate(invalid="ignore"):
-            return ordered / (chosen.sum(axis=1) * below[:, -1])
+        of_positives = weights[:, positives]
+        ordered = np.einsum("rp,rp->r", of_positives, below[:, places[0]] + below[:, places[1]]) / 2
+        return ordered, of_positives.sum(axis=1) * below[:, -1]
 
-    return auc
+    return count
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,161 @@
+"""Images of a study with their truth, their probabilities and what the inventory knows about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from retinaflow.data.frames import read_frame
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.units import UnitImages
+from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
+from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
+from retinaflow.storage.tables import REBUILD
+
+# Problems of an inventory that leave an image without a result, although it belongs to the study.
+UNGRADABLE = ("empty", "not_an_image", "unreadable", "truncated", "blank", "oversized")
+SUBGROUP = "subgroup_"
+NEGATIVE = ("", "0", "0.0", "no", "false")
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """Files of a model on a split.
+
+    Attributes:
+        split: Name of the split.
+        raw_outputs: Table of raw outputs.
+        predictions: Table of predictions.
+        inventory: Inventory of the data set that the images are from.
+        is_test: Whether the split is the whole data set. Ungradable images of the inventory belong to it then.
+        folds: Index tables of the folds, if each was scored by its own network.
+    """
+
+    split: str
+    raw_outputs: Path
+    predictions: Path
+    inventory: Path
+    is_test: bool
+    folds: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class StudyImages:
+    """Images of a model on a split.
+
+    Attributes:
+        split: Name of the split.
+        grades: True grades, int64 (n,).
+        probabilities: Probabilities by one decision rule for all images, float64 (n, k); NaN of ungradable images. They
+            have one scale, for areas and thresholds.
+        calibrated: Probabilities by decision rules that do not know the patient, float64 (n, k); NaN likewise.
+        patients: Names of the patients (n,).
+        eyes: Names of the eyes (n,), "" for an unknown eye.
+        strata: Fold of each image, int64 (n,); None if one network scored all.
+        columns: Columns of the inventory, (n,) rows.
+        raw: Raw outputs of the images that have some, the first rows of all.
+    """
+
+    split: str
+    grades: np.ndarray
+    probabilities: np.ndarray
+    calibrated: np.ndarray
+    patients: list[str]
+    eyes: list[str]
+    strata: np.ndarray | None
+    columns: pd.DataFrame
+    raw: RawOutputs = field(repr=False)
+
+    def positive(self, grades: Sequence[int], columns: Sequence[str] = ()) -> np.ndarray:
+        """Whether each image has one of the ``grades``, or a value in one of the ``columns``: bool (n,)."""
+        found = np.isin(self.grades, list(grades))
+        for column in columns:
+            name = f"{SUBGROUP}{column}"
+            if name not in self.columns:
+                raise RetinaflowError(
+                    f"evidence.also_positive: {self.split} has no column {column!r}; found "
+                    f"{', '.join(subgroup_columns(self.columns)) or 'none'}. Name it in `subgroups` of the data set."
+                )
+            found |= ~self.columns[name].str.strip().str.lower().isin(NEGATIVE).to_numpy()
+        return found
+
+    def units_of(self, positive: np.ndarray, grades: Sequence[int], *, calibrated: bool = False) -> UnitImages:
+        """Images with their risk of the ``grades``, to be grouped; ``positive``: their truth, bool (n,)."""
+        probabilities = self.calibrated if calibrated else self.probabilities
+        return UnitImages(positive, probabilities[:, list(grades)].sum(axis=1), self.patients, self.eyes)
+
+    def without(self, chosen: np.ndarray) -> "StudyImages":
+        """The images that ``chosen``, bool (n,), does not select, without their raw outputs."""
+        kept = np.flatnonzero(~chosen)
+        return StudyImages(
+            split=self.split,
+            grades=self.grades[kept],
+            probabilities=self.probabilities[kept],
+            calibrated=self.calibrated[kept],
+            patients=[self.patients[place] for place in kept],
+            eyes=[self.eyes[place] for place in kept],
+            strata=None if self.strata is None else self.strata[kept],
+            columns=self.columns.iloc[kept].reset_index(drop=True),
+            raw=self.raw,
+        )
+
+
+def subgroup_columns(columns: pd.DataFrame) -> list[str]:
+    """Names of the subgroup columns of an inventory, without their prefix."""
+    return [name.removeprefix(SUBGROUP) for name in map(str, columns) if name.startswith(SUBGROUP)]
+
+
+def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_quality: float) -> StudyImages:
+    """Read the images of a split.
+
+    Args:
+        files: Files of the split.
+        rule: Decision rule of the model.
+        kind: Columns of the raw outputs: ``output`` or ``no_tta``.
+        ungradable_quality: Quality below which an image is ungradable.
+
+    Raises:
+        RetinaflowError: A table cannot be read, or tables have different images.
+    """
+    names = rule.grade_names
+    raw = read_raw_outputs(files.raw_outputs, rule.objective, grade_count=len(names), kind=kind)
+    columns = [f"probability_{name}" for name in names]
+    graded = read_frame(files.predictions, ("image", *columns), types=dict.fromkeys(columns, float))
+    if graded["image"].tolist() != list(raw.images):
+        raise RetinaflowError(f"{files.predictions}: other images than in {files.raw_outputs}. {REBUILD}")
+    inventory = read_frame(files.inventory, ("image", "grade", "patient", "eye", "quality", "problem"))
+    known = inventory[inventory["problem"] == ""].set_index("image", drop=False)
+    if missing := [image for image in raw.images if image not in known.index]:
+        raise RetinaflowError(f"{files.inventory}: image {missing[0]!r} of {files.raw_outputs} is missing. {REBUILD}")
+    # Their grade is known, but they have no result.
+    lost = inventory[inventory["problem"].isin(UNGRADABLE) & inventory["grade"].isin(list(map(str, range(len(names)))))]
+    lost = lost if files.is_test else lost.iloc[:0]
+    rows = pd.concat([known.loc[list(raw.images)], lost]).reset_index(drop=True)
+    poor = np.array([bool(text) and float(text) < ungradable_quality for text in rows["quality"]])
+    no_result = poor | (np.arange(len(rows)) >= len(raw.images))
+    empty = np.full((len(lost), len(names)), np.nan)
+    scored = [apply_decision_rule(rule, raw.outputs).probabilities, graded[columns].to_numpy(np.float64)]
+    probabilities, calibrated = (
+        np.where(no_result[:, np.newaxis], np.nan, np.vstack([part, empty])) for part in scored
+    )
+    return StudyImages(
+        split=files.split,
+        grades=np.concatenate([raw.grades, lost["grade"].astype(int).to_numpy(np.int64)]),
+        probabilities=probabilities,
+        calibrated=calibrated,
+        patients=[*raw.patients, *lost["patient"]],
+        eyes=[*raw.eyes, *lost["eye"]],
+        strata=fold_strata(files.folds, rows["image"].tolist()) if files.folds else None,
+        columns=rows,
+        raw=raw,
+    )
+
+
+def fold_strata(indices: Sequence[Path], images: Sequence[str]) -> np.ndarray:
+    """Return the fold of each image by the index tables of the folds: int64 (n,), 0 if it is in none."""
+    fold_of: Mapping[str, int] = {
+        image: number for number, path in enumerate(indices, start=1) for image in read_frame(path, ("image",))["image"]
+    }
+    return np.array([fold_of.get(image, 0) for image in images], dtype=np.int64)
