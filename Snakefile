@@ -46,6 +46,7 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/evidence.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/targets.smk"
@@ -89,6 +90,13 @@ rule explain:
 rule export:
     input:
         exported(),
+    localrule: True
+
+
+rule evidence:
+    input:
+        final_output(),
+        *evidence_output().values(),
     localrule: True
 
 

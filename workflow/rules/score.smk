@@ -20,9 +20,14 @@ def raw_outputs_of(models, split):
     return [path("scores", model, split, "raw_outputs.csv") for model in own]
 
 
-def output_kind(wildcards):
+def model_output_kind(model):
     """Columns of the raw outputs that a model is graded by."""
-    return "no_tta" if wildcards.model.endswith(f"+{NO_TTA}") and not FOLDS else "output"
+    return "no_tta" if model.endswith(f"+{NO_TTA}") and not FOLDS else "output"
+
+
+def output_kind(wildcards):
+    """Parameter function: `model_output_kind` of the model."""
+    return model_output_kind(wildcards.model)
 
 
 def graded_files(splits):

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.data import DataSetSettings, DataSettings, ProblemSettings
 from retinaflow.settings.demo import DemoSettings
+from retinaflow.settings.evidence import EvidenceSettings, TargetSettings
 from retinaflow.settings.export import ExportSettings
 from retinaflow.settings.eyes import EyeSettings
 from retinaflow.settings.features import FeatureSettings
@@ -39,6 +40,8 @@ SECTIONS: dict[str, type[Section]] = {
     "`eyes`": EyeSettings,
     "`screening`": ScreeningSettings,
     "`score`": ScoreSettings,
+    "`evidence`": EvidenceSettings,
+    "`evidence.targets`": TargetSettings,
     "`tracking`": TrackingSettings,
     "`export`": ExportSettings,
 }

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from retinaflow.settings.data import DataSettings
 from retinaflow.settings.demo import DemoSettings
+from retinaflow.settings.evidence import EvidenceSettings
 from retinaflow.settings.export import ExportSettings
 from retinaflow.settings.eyes import EyeSettings
 from retinaflow.settings.features import FeatureSettings
@@ -64,6 +65,8 @@ class _Sections(Section):
     """The screening decision: for which endpoint, and at which operating point."""
     score: ScoreSettings = ScoreSettings()
     """How predictions are scored."""
+    evidence: EvidenceSettings = EvidenceSettings()
+    """Evidence for a clinical review."""
 
 
 class ConfigurationFile(_Sections):

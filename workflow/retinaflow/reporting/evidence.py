@@ -1,0 +1,230 @@
+"""Evidence for a clinical review: all tables, figures and the page of one model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retinaflow.data.frames import read_frame, write_rows
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.binary_calibration import calibration_line, risk_bins
+from retinaflow.evaluation.units import LEFT_OUT
+from retinaflow.reporting import evidence_page
+from retinaflow.reporting.evidence_figures import calibration_figure, flow_figure, roc_figure, subgroup_figure
+from retinaflow.scoring.decision_rules import read_decision_rule
+from retinaflow.scoring.evidence import (
+    CALIBRATION_COLUMNS,
+    ENDPOINT_COLUMNS,
+    NET_BENEFIT_COLUMNS,
+    SIZE_COLUMNS,
+    SUBGROUP_COLUMNS,
+    EvidencePlan,
+    EvidenceRow,
+    calibration_rows,
+    endpoint_rows,
+    net_benefit_rows,
+    referred,
+    size_rows,
+    subgroup_rows,
+)
+from retinaflow.scoring.flow import FLOW_COLUMNS, FlowCount, inventory_flow, result_flow, split_flow
+from retinaflow.scoring.study_images import StudyFiles, StudyImages, read_study
+from retinaflow.storage.tables import REBUILD
+
+TABLE_COLUMNS = {
+    "endpoints": ENDPOINT_COLUMNS,
+    "calibration": CALIBRATION_COLUMNS,
+    "net_benefit": NET_BENEFIT_COLUMNS,
+    "subgroups": SUBGROUP_COLUMNS,
+    "sizes": SIZE_COLUMNS,
+}
+SPLIT_FIGURES = ("roc", "calibration", "subgroups")
+NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Files of a model.
+
+    Attributes:
+        decision_rule: Its decision rule.
+        kind: Columns of its raw outputs: ``output`` or ``no_tta``.
+        splits: Its files on each split. The first is the one that decision rules are fitted on.
+    """
+
+    decision_rule: Path
+    kind: str
+    splits: Sequence[StudyFiles]
+
+
+@dataclass(frozen=True)
+class FlowFiles:
+    """Files of a data set.
+
+    Attributes:
+        inventory: Table of images.
+        problems: Table of problems.
+        is_test: Whether it is a test set.
+        indices: Index tables of its splits by name; none of a test set.
+    """
+
+    inventory: Path
+    problems: Path
+    is_test: bool
+    indices: Mapping[str, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class EvidenceJob:
+    """Inputs, decisions and outputs of the evidence.
+
+    Attributes:
+        model: Name of the model.
+        files: Its files.
+        data_sets: Files of each data set by name.
+        plan: Decisions that were fixed before.
+        screened: Endpoint of the flow diagrams.
+        ungradable_quality: Quality below which an image is ungradable.
+        folder: Folder of all outputs.
+    """
+
+    model: str
+    files: ModelFiles
+    data_sets: Mapping[str, FlowFiles]
+    plan: EvidencePlan
+    screened: str
+    ungradable_quality: float
+    folder: Path
+
+
+def chosen_model(comparison: Path, model: str | None, models: Sequence[str]) -> str:
+    """Return the ``model`` or, without one, the first of ``models`` in the table of the comparison."""
+    if model:
+        return model
+    frame = read_frame(comparison, ("rank", "model"))
+    ranks = {name: int(rank) for name, rank in zip(frame["model"], frame["rank"], strict=True) if rank}
+    known = [name for name in models if name in ranks]
+    if not known:
+        raise RetinaflowError(f"{comparison}: none of {', '.join(models)} has a rank. {REBUILD}")
+    return min(known, key=lambda name: ranks[name])
+
+
+def write_evidence(job: EvidenceJob) -> None:
+    """Write all tables, figures and the page.
+
+    Raises:
+        RetinaflowError: A table cannot be read, or tables do not belong together.
+    """
+    rule = read_decision_rule(job.files.decision_rule)
+    studies = [
+        read_study(files, rule, kind=job.files.kind, ungradable_quality=job.ungradable_quality)
+        for files in job.files.splits
+    ]
+    tables = study_tables(job.plan, studies)
+    for name, columns in TABLE_COLUMNS.items():
+        write_rows(job.folder / f"{name}.csv", columns, [{**dict.fromkeys(columns), **row} for row in tables[name]])
+    for study in studies:
+        _draw_split(job, study, tables)
+    flows = {name: _flow(job, name, studies) for name in job.data_sets}
+    write_rows(job.folder / "flow.csv", FLOW_COLUMNS, [(name, *row) for name, rows in flows.items() for row in rows])
+    for name, rows in flows.items():
+        test = f"{job.model}, {job.plan.operating_points[0]}\ntarget condition: {job.screened}"
+        flow_figure(job.folder / name / "flow.png", rows, title=f"Flow of {name}", test=test)
+    _write_pages(job, studies, tables)
+
+
+def study_tables(plan: EvidencePlan, studies: Sequence[StudyImages]) -> dict[str, list[EvidenceRow]]:
+    """Rows of the tables ``TABLE_COLUMNS`` of all splits. Operating points are fitted on the first."""
+    known = studies[0]
+    return {
+        "endpoints": [row for study in studies for row in endpoint_rows(plan, known, study)],
+        "calibration": [row for study in studies for row in calibration_rows(plan, study)],
+        "net_benefit": [row for study in studies for row in net_benefit_rows(plan, study)],
+        "subgroups": [row for study in studies for row in subgroup_rows(plan, known, study)],
+        "sizes": [row for study in studies for row in size_rows(plan, known, study)],
+    }
+
+
+def _draw_split(job: EvidenceJob, study: StudyImages, tables: Mapping[str, Sequence[EvidenceRow]]) -> None:
+    title, folder = f"{job.model} on {study.split}", job.folder / study.split
+    of_split = {name: [row for row in rows if row["split"] == study.split] for name, rows in tables.items()}
+    curves, bins, benefits = {}, {}, {}
+    for endpoint in job.plan.endpoints:
+        units = job.plan.units(study, endpoint, "patient")
+        usable = units.gradable
+        rows = [
+            row
+            for row in of_split["endpoints"]
+            if (row["endpoint"], row["unit"], row.get("counting")) == (endpoint, "patient", LEFT_OUT)
+        ]
+        curves[endpoint] = units.gradable_positive[usable], units.risk[usable], rows
+        images = job.plan.units(study, endpoint, "image", calibrated=True)
+        usable = images.gradable
+        found = images.gradable_positive[usable], images.risk[usable], images.members[usable]
+        bins[endpoint] = risk_bins(*found), calibration_line(*found)
+        benefits[endpoint] = [row for row in of_split["net_benefit"] if row["endpoint"] == endpoint]
+    roc_figure(folder / "roc.png", curves, targets=job.plan.targets, title=title)
+    calibration_figure(folder / "calibration.png", bins, benefits, title=title)
+    point = job.plan.operating_points[0]
+    subgroup_figure(folder / "subgroups.png", of_split["subgroups"], title=f"{title}, {point}")
+
+
+def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[FlowCount]:
+    files = job.data_sets[name]
+    rows = inventory_flow(files.inventory, files.problems, is_test=files.is_test)
+    if not files.is_test:
+        return [*rows, *split_flow(files.indices)]
+    known = studies[0]
+    study = next(study for study in studies if study.split == name)
+    fitted, units = (job.plan.units(images, job.screened, "patient") for images in (known, study))
+    flagged, _ = referred(fitted, units, job.plan.operating_points[0], seed=job.plan.seed, patients=known.patients)
+    return [*rows, *result_flow(units, flagged)]
+
+
+def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mapping[str, Sequence[EvidenceRow]]) -> None:
+    shown = [
+        evidence_page.accuracy_table(tables["endpoints"]),
+        evidence_page.target_table(tables["endpoints"]),
+        evidence_page.discrimination_table(tables["endpoints"]),
+        evidence_page.counting_table(tables["endpoints"]),
+        evidence_page.prevalence_table(tables["endpoints"], job.plan.prevalences),
+        evidence_page.calibration_table(tables["calibration"]),
+        evidence_page.subgroup_table(tables["subgroups"]),
+        evidence_page.size_table(tables["sizes"]),
+    ]
+    names = {
+        "roc": "ROC curves of patients, with operating points",
+        "calibration": "calibration and decision curves of images",
+        "subgroups": "subgroups",
+    }
+    figures = {f"{study.split}: {names[name]}": f"{study.split}/{name}.png" for study in studies for name in names}
+    figures |= {f"{name}: flow of images and patients": f"{name}/flow.png" for name in job.data_sets}
+    evidence_page.write_evidence_page(
+        job.folder / "evidence.html",
+        f"Evidence for {job.model}",
+        paragraphs=[NOTICE, *_methods(job, studies)],
+        tables=shown,
+        figures=figures,
+    )
+    evidence_page.write_latex(job.folder / "evidence.tex", shown)
+
+
+def _methods(job: EvidenceJob, studies: Sequence[StudyImages]) -> list[str]:
+    plan = job.plan
+    sizes = ", ".join(
+        f"{study.split} ({np.isfinite(study.probabilities[:, 0]).sum():,} of {len(study.grades):,} images gradable, "
+        f"{len(set(study.patients)):,} patients)"
+        for study in studies
+    )
+    endpoints = "; ".join(
+        f"{name}: grades {', '.join(map(str, grades))}"
+        + "".join(f" or {column}" for column in plan.also_positive.get(name, ()))
+        for name, grades in plan.endpoints.items()
+    )
+    return [
+        f"Images: {sizes}.",
+        f"Endpoints: {endpoints}. A patient is positive if at least one gradable eye is.",
+        f"Operating points, fitted on {studies[0].split} alone: {', '.join(plan.operating_points)}.",
+        f"Intervals are 95 % intervals over {plan.samples:,} bootstrap samples of the patients (seed {plan.seed}).",
+    ]

@@ -1,0 +1,279 @@
+"""Figures of the evidence: ROC curves, calibration, decision curves, subgroups and the flow diagram."""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from retinaflow.evaluation.binary_calibration import CalibrationLine, RiskBin, line_band
+from retinaflow.reporting.figures import DARK, LIGHT, save
+from retinaflow.reporting.illustrations import shortened
+from retinaflow.scoring.flow import FlowCount
+
+MARKERS = "DsP^vXo"
+BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
+GROUP_FIGURE = ("sensitivity", "specificity", "auc")
+
+PathLike = str | os.PathLike[str]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def roc_figure(
+    path: PathLike,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, Rows]],
+    *,
+    targets: Mapping[str, float],
+    title: str,
+) -> None:
+    """Draw the ROC curve of each endpoint with its operating points and their intervals.
+
+    Args:
+        path: The file.
+        curves: Truth, bool (n,), and risk, float (n,), of each patient by endpoint; and rows of sensitivity and
+            specificity of its operating points (``evidence.ENDPOINT_COLUMNS``).
+        targets: Sensitivity and specificity to exceed.
+        title: Title of the figure.
+    """
+    figure = Figure(figsize=(5.2 * len(curves) + 0.4, 6.4), layout="constrained")
+    for axes, (endpoint, (positive, risk, rows)) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+    ):
+        axes.set_title(f"{shortened(endpoint)}\n{positive.sum():,} of {len(positive):,} patients", fontsize=10)
+        axes.set_xlabel("1 - specificity")
+        axes.set_ylabel("Sensitivity")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_aspect("equal")
+        axes.grid(color="0.9")
+        if not 0 < positive.sum() < len(positive):
+            axes.text(0.5, 0.5, "undefined: all patients agree", ha="center")
+            continue
+        false, true, _ = roc_curve(positive, risk, drop_intermediate=False)
+        axes.plot(false, true, color=DARK)
+        axes.plot([0, 1], [0, 1], ":", color="0.35", label="by chance")
+        corner = 1 - targets["specificity"], targets["sensitivity"]
+        axes.plot(
+            [0, corner[0], corner[0]],
+            [corner[1], corner[1], 1],
+            color="0.35",
+            linestyle="--",
+            label="targets exceeded above and left",
+        )
+        _draw_points(axes, rows)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)
+
+
+def _draw_points(axes: Axes, rows: Rows) -> None:
+    points = dict.fromkeys(row["operating_point"] for row in rows)
+    for marker, point in zip(MARKERS, points, strict=False):
+        of_point = {row["metric"]: row for row in rows if row["operating_point"] == point}
+        sensitivity, specificity = of_point["sensitivity"], of_point["specificity"]
+        if sensitivity["value"] is None or specificity["value"] is None:
+            continue
+        at = 1 - specificity["value"], sensitivity["value"]
+        axes.errorbar(
+            [at[0]],
+            [at[1]],
+            xerr=[[at[0] - 1 + specificity["wilson_high"]], [1 - specificity["wilson_low"] - at[0]]],
+            yerr=[[at[1] - sensitivity["wilson_low"]], [sensitivity["wilson_high"] - at[1]]],
+            fmt=marker,
+            color=LIGHT,
+            markeredgecolor="black",
+            ecolor="0.3",
+            capsize=3,
+            markersize=8,
+            label=f"{point}: {at[1]:.3f}, specificity {1 - at[0]:.3f}",
+        )
+
+
+def calibration_figure(
+    path: PathLike,
+    found: Mapping[str, tuple[Sequence[RiskBin], CalibrationLine]],
+    curves: Mapping[str, Rows],
+    *,
+    title: str,
+) -> None:
+    """Draw reliability and net benefit of each endpoint.
+
+    Args:
+        path: The file.
+        found: Bins of the risk and calibration line of each endpoint.
+        curves: Rows of ``evidence.NET_BENEFIT_COLUMNS`` of each endpoint.
+        title: Title of the figure.
+    """
+    figure = Figure(figsize=(9.6, 4.4 * len(found) + 0.4), layout="constrained")
+    for (left, right), (endpoint, (bins, line)) in zip(
+        figure.subplots(len(found), 2, squeeze=False), found.items(), strict=True
+    ):
+        _draw_reliability(left, bins, line)
+        left.set_title(f"{shortened(endpoint)}: calibration", fontsize=10)
+        _draw_net_benefit(right, curves[endpoint])
+        right.set_title(f"{shortened(endpoint)}: decision curve", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[RiskBin], line: CalibrationLine) -> None:
+    axes.plot([0, 1], [0, 1], ":", color="0.35", label="perfect calibration")
+    grid = np.linspace(max(0.001, min(one.risk for one in bins)), min(0.999, max(one.risk for one in bins)), 200)
+    band = line_band(line, grid)
+    if band is not None:
+        axes.plot(grid, band[0], color=DARK, label="calibration line, 95 % band")
+        axes.fill_between(grid, band[1], band[2], color=DARK, **BAND)
+    known = [one for one in bins if one.positive.value is not None]
+    shares = np.array([(one.positive.value, one.positive.low, one.positive.high) for one in known], dtype=np.float64)
+    axes.errorbar(
+        [one.risk for one in known],
+        shares[:, 0],
+        yerr=np.abs(shares[:, 1:] - shares[:, :1]).T,
+        fmt="s",
+        color=LIGHT,
+        markeredgecolor="black",
+        ecolor="0.3",
+        capsize=3,
+        label="bins of about equal size, 95 % interval",
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.grid(color="0.9")
+    axes.set_xlabel("Risk by the model")
+    axes.set_ylabel("Share of positive images")
+    axes.legend(loc="upper left", fontsize=8)
+
+
+def _draw_net_benefit(axes: Axes, rows: Rows) -> None:
+    thresholds = [row["threshold"] for row in rows]
+    values = np.array(
+        [
+            [row[name] if row[name] is not None else np.nan for row in rows]
+            for name in ("net_benefit", "low", "high", "refer_all")
+        ],
+        dtype=np.float64,
+    )
+    axes.plot(thresholds, values[0], color=DARK, label="model, 95 % band")
+    axes.fill_between(thresholds, values[1], values[2], color=DARK, **BAND)
+    axes.plot(thresholds, values[3], "--", color="black", label="refer everybody")
+    axes.axhline(0, color="0.5", linestyle=":", label="refer nobody")
+    highest = np.nanmax(values[:3], initial=0.01)
+    axes.set_ylim(-0.25 * highest, 1.15 * highest)
+    axes.set_xlim(0, thresholds[-1])
+    axes.grid(color="0.9")
+    axes.set_xlabel("Threshold of the risk")
+    axes.set_ylabel("Net benefit per image")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def subgroup_figure(path: PathLike, rows: Rows, *, title: str) -> None:
+    """Draw sensitivity, specificity and area of each subgroup with intervals, beside all others.
+
+    Args:
+        path: The file.
+        rows: Rows of ``evidence.SUBGROUP_COLUMNS`` of one split.
+        title: Title of the figure.
+    """
+    places = list(dict.fromkeys((row["endpoint"], row["column"], row["group"]) for row in rows))
+    figure = Figure(figsize=(10.5, 1.6 + 0.32 * max(1, len(places))), layout="constrained")
+    panels = figure.subplots(1, len(GROUP_FIGURE), sharey=True)
+    several = len({endpoint for endpoint, _, _ in places}) > 1
+    for axes, metric in zip(panels, GROUP_FIGURE, strict=True):
+        for row in (row for row in rows if row["metric"] == metric):
+            _draw_group(axes, row, places.index((row["endpoint"], row["column"], row["group"])))
+        axes.set_xlim(-0.02, 1.02)
+        axes.grid(axis="x", color="0.9")
+        axes.set_title("area under the ROC curve" if metric == "auc" else metric, fontsize=10)
+        for before, (one, other) in enumerate(pairwise(places)):
+            if one[:2] != other[:2]:
+                axes.axhline(before + 0.5, color="0.7", linewidth=0.8)
+    sizes = {(row["endpoint"], row["column"], row["group"]): row["patients"] for row in rows}
+    names = [
+        f"{endpoint + ': ' if several else ''}{column} {shortened(group)} (n = {sizes[endpoint, column, group]:,})"
+        for endpoint, column, group in places
+    ]
+    panels[0].set_yticks(range(len(places)), names, fontsize=8)
+    panels[0].set_ylim(max(1, len(places)) - 0.5, -0.5)
+    if not places:
+        panels[1].text(0.5, 0, "no column has two or more groups", ha="center")
+    note = "n: patients. Filled: differs from all others after correction (p < 0.05). ×: group too small."
+    figure.suptitle(f"{title}\n{note}", fontsize=10)
+    save(figure, path)
+
+
+def _draw_group(axes: Axes, row: Mapping[str, Any], place: int) -> None:
+    if row["guarded"] or row["value"] is None:
+        axes.plot(0.5, place, "x", color="0.5", markersize=5)
+        return
+    differs = row["corrected_p_value"] is not None and row["corrected_p_value"] < 0.05
+    if row["low"] is not None:
+        axes.plot([row["low"], row["high"]], [place, place], "-", color="0.3", linewidth=1.2)
+    axes.plot(row["value"], place, "o", color=DARK if differs else "white", markeredgecolor=DARK, markersize=6)
+    if row["difference"] is not None:
+        axes.plot(row["value"] - row["difference"], place, "|", color="black", markersize=9)
+
+
+def flow_figure(path: PathLike, rows: Sequence[FlowCount], *, title: str, test: str) -> None:
+    """Draw the flow diagram of a data set.
+
+    Args:
+        path: The file.
+        rows: Counts of the steps (module ``flow``).
+        title: Title of the figure.
+        test: Name of the index test and of its target condition.
+    """
+    steps = {row.step: row for row in rows if not row.reason}
+    excluded = [row for row in rows if row.step == "excluded"]
+    results = [row for row in rows if row.reason.startswith("condition")]
+    last = [f"{row.step}\n{_size(row)}" for row in rows if row.step not in _STEPS and not row.reason]
+    figure = Figure(figsize=(9, 6.4 + 0.17 * len(excluded)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.text(0.5, 0.97, title, ha="center", va="top", fontsize=11)
+    _box(axes, (0.36, 0.86), f"Image files found\n{_size(steps['images found'])}")
+    lines = [f"{row.reason}: {_size(row)}" for row in excluded] or ["none"]
+    without = steps["labels without an image"].images
+    _box(axes, (0.8, 0.72), "\n".join(["Excluded", *lines, f"labels without an image: {without:,}"]))
+    _box(axes, (0.36, 0.58), f"Eligible\n{_size(steps['eligible'])}")
+    _arrow(axes, (0.36, 0.82), (0.36, 0.62))
+    _arrow(axes, (0.36, 0.72), (0.62, 0.72))
+    places = np.linspace(0.17, 0.83, 3)
+    if results:
+        _box(axes, (0.36, 0.42), f"Index test: {test}")
+        _arrow(axes, (0.36, 0.54), (0.36, 0.46))
+        for place, step in zip(places, dict.fromkeys(row.step for row in results), strict=True):
+            of_step = [row for row in results if row.step == step]
+            _arrow(axes, (0.36, 0.38), (place, 0.295))
+            _box(axes, (place, 0.25), f"{step.capitalize()}\n{sum(row.patients or 0 for row in of_step):,} patients")
+            _arrow(axes, (place, 0.21), (place, 0.135))
+            _box(
+                axes,
+                (place, 0.08),
+                "Reference standard\n" + "\n".join(f"{row.reason}: {row.patients:,}" for row in of_step),
+            )
+    for place, text in zip(np.linspace(0.2, 0.8, max(2, len(last))), last, strict=False):
+        _arrow(axes, (0.36, 0.54), (place, 0.39))
+        _box(axes, (place, 0.34), text)
+    save(figure, path)
+
+
+_STEPS = ("labels without an image", "images found", "excluded", "eligible")
+
+
+def _size(row: FlowCount) -> str:
+    return f"{row.images:,} images" + ("" if row.patients is None else f" of {row.patients:,} patients")
+
+
+def _box(axes: Axes, at: tuple[float, float], text: str) -> None:
+    style = {"boxstyle": "square,pad=0.6", "facecolor": "white", "edgecolor": "black"}
+    axes.text(*at, text, ha="center", va="center", fontsize=8.5, bbox=style, parse_math=False, zorder=3)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0})

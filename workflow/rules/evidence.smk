@@ -1,0 +1,61 @@
+# Evidence for a clinical review of one model, from tables of other stages. No other stage needs any of it.
+
+# Models that have scores on every split.
+REVIEWED = [model for model in MODELS.ranked if MODELS.splits_of(model) == MODELS.splits_of(MODELS.ranked[0])]
+REVIEWED_SPLITS = MODELS.splits_of(MODELS.ranked[0])
+REVIEWED_SETS = list(dict.fromkeys([*DATA_SETS, *INVENTORIES]))
+
+
+def evidence_output():
+    """Files of `snakemake evidence`."""
+    return {
+        **{
+            name: path("evidence", f"{name}.csv")
+            for name in ("endpoints", "calibration", "net_benefit", "subgroups", "sizes", "flow")
+        },
+        "page": path("evidence", "evidence.html"),
+        "latex": path("evidence", "evidence.tex"),
+        "figures": [
+            path("evidence", split, f"{name}.png")
+            for split in REVIEWED_SPLITS
+            for name in ("roc", "calibration", "subgroups")
+        ],
+        "flows": [path("evidence", data_set, "flow.png") for data_set in REVIEWED_SETS],
+    }
+
+
+rule write_evidence:
+    input:
+        comparison=path("comparison", "comparison.csv"),
+        decision_rules=[path("models", model, "decision_rule.json") for model in REVIEWED],
+        raw_outputs=[
+            table for model in REVIEWED for split in REVIEWED_SPLITS for table in raw_outputs_of([model], split)
+        ],
+        predictions=[path("scores", model, split, "predictions.csv") for model in REVIEWED for split in REVIEWED_SPLITS],
+        inventories=[path("inventory", f"{data_set}.csv") for data_set in REVIEWED_SETS],
+        problems=[path("inventory", f"{data_set}-problems.csv") for data_set in REVIEWED_SETS],
+        indices=[path("organized", split, "index.csv") for split in TRAINING_SPLITS],
+    output:
+        **evidence_output(),
+    log:
+        path("logs", "evidence.log"),
+    localrule: True
+    conda:
+        "../../envs/retinaflow.yaml"
+    params:
+        code=code_of("evidence.py"),
+        templates=template_digests("page.html", "table.html"),
+        model=CONFIG.model,
+        models=REVIEWED,
+        kinds=[model_output_kind(model) for model in REVIEWED],
+        splits=REVIEWED_SPLITS,
+        tests=MODELS.tests,
+        training_splits=TRAINING_SPLITS,
+        data_sets=REVIEWED_SETS,
+        endpoints=CONFIG.endpoints,
+        screened=CONFIG.screening.endpoint,
+        settings=CONFIG.evidence.model_dump(),
+        bootstrap_samples=CONFIG.score.bootstrap_samples,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/evidence.py"
