@@ -89,7 +89,8 @@ def wilson(value: float, effective: float, confidence: float = CONFIDENCE) -> tu
     z = float(norm.ppf((1 + confidence) / 2))
     middle = (value + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * math.sqrt(value * (1 - value) / effective + z**2 / (4 * effective**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exact at the ends, where rounding would leave a small distance.
+    return 0.0 if value == 0 else max(0.0, middle - half), 1.0 if value == 1 else min(1.0, middle + half)
 
 
 def p_value_above(estimate: Proportion, reference: float) -> float | None:

@@ -82,7 +82,7 @@ def compare_groups(units: GroupedUnits, sampling: Sampling, guard: Guard) -> lis
     names = np.array(units.groups, dtype=object)
     _, members = np.unique(sampling.members, return_inverse=True)
     found = []
-    for name in sorted(set(units.groups)):
+    for name in sorted(set(units.groups), key=_order):
         inside = names == name
         drawn = [_metrics(units, inside, members, draws) for draws in sampled(members, sampling)]
         once = _metrics(units, inside, members, np.ones((1, int(members.max()) + 1)))
@@ -166,6 +166,14 @@ def bands(values: Sequence[str], edges: Sequence[float] | None = None) -> list[s
         known = np.array([number for value in values if (number := numbers.get(value)) is not None])
         edges = sorted({float(f"{edge:.3g}") for edge in np.quantile(known, [1 / 3, 2 / 3])})
     return [UNKNOWN if (number := numbers.get(value)) is None else _band(number, edges) for value in values]
+
+
+def _order(name: str) -> tuple[float, str]:
+    """Key that sorts bands by their numbers, and other names by the alphabet."""
+    if name.startswith("below "):
+        return -np.inf, name
+    number = _number(name.split(" ")[0])
+    return (np.inf if number is None else number), name
 
 
 def _number(value: str) -> float | None:

@@ -39,7 +39,8 @@ def roc_figure(
         targets: Sensitivity and specificity to exceed.
         title: Title of the figure.
     """
-    figure = Figure(figsize=(5.2 * len(curves) + 0.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(curves) + 0.4, 7.4))
+    figure.subplots_adjust(bottom=0.32, top=0.86, wspace=0.3)
     for axes, (endpoint, (positive, risk, rows)) in zip(
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
     ):
@@ -65,7 +66,7 @@ def roc_figure(
             label="targets exceeded above and left",
         )
         _draw_points(axes, rows)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -140,8 +141,10 @@ def _draw_reliability(axes: Axes, bins: Sequence[RiskBin], line: CalibrationLine
         capsize=3,
         label="bins of about equal size, 95 % interval",
     )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
+    # Rare endpoints have small risks.
+    largest = min(1.0, 1.15 * max([0.1, *(one.risk for one in bins), *shares[:, 2]]))
+    axes.set_xlim(-0.02 * largest, largest)
+    axes.set_ylim(-0.02 * largest, 1.02 * largest)
     axes.grid(color="0.9")
     axes.set_xlabel("Risk by the model")
     axes.set_ylabel("Share of positive images")
@@ -185,7 +188,8 @@ def subgroup_figure(path: PathLike, rows: Rows, *, title: str) -> None:
     for axes, metric in zip(panels, GROUP_FIGURE, strict=True):
         for row in (row for row in rows if row["metric"] == metric):
             _draw_group(axes, row, places.index((row["endpoint"], row["column"], row["group"])))
-        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xticks(np.linspace(0, 1, 6))
         axes.grid(axis="x", color="0.9")
         axes.set_title("area under the ROC curve" if metric == "auc" else metric, fontsize=10)
         for before, (one, other) in enumerate(pairwise(places)):
@@ -200,7 +204,7 @@ def subgroup_figure(path: PathLike, rows: Rows, *, title: str) -> None:
     panels[0].set_ylim(max(1, len(places)) - 0.5, -0.5)
     if not places:
         panels[1].text(0.5, 0, "no column has two or more groups", ha="center")
-    note = "n: patients. Filled: differs from all others after correction (p < 0.05). ×: group too small."
+    note = "n: patients. Stroke: all others. Filled: differs from them after correction (p < 0.05). ×: too few."
     figure.suptitle(f"{title}\n{note}", fontsize=10)
     save(figure, path)
 
@@ -227,40 +231,49 @@ def flow_figure(path: PathLike, rows: Sequence[FlowCount], *, title: str, test: 
         test: Name of the index test and of its target condition.
     """
     steps = {row.step: row for row in rows if not row.reason}
-    excluded = [row for row in rows if row.step == "excluded"]
+    excluded = [f"{row.reason}: {_size(row)}" for row in rows if row.step == "excluded"]
     results = [row for row in rows if row.reason.startswith("condition")]
     last = [f"{row.step}\n{_size(row)}" for row in rows if row.step not in _STEPS and not row.reason]
-    figure = Figure(figsize=(9, 6.4 + 0.17 * len(excluded)))
+    # Heights in inches, from the bottom.
+    side = 0.9 + 0.17 * len(excluded)
+    below = 3.4 if results else 1.4 if last else 0.0
+    height = below + side + 2.1
+    figure = Figure(figsize=(9.5, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.text(0.5, 0.97, title, ha="center", va="top", fontsize=11)
-    _box(axes, (0.36, 0.86), f"Image files found\n{_size(steps['images found'])}")
-    lines = [f"{row.reason}: {_size(row)}" for row in excluded] or ["none"]
-    without = steps["labels without an image"].images
-    _box(axes, (0.8, 0.72), "\n".join(["Excluded", *lines, f"labels without an image: {without:,}"]))
-    _box(axes, (0.36, 0.58), f"Eligible\n{_size(steps['eligible'])}")
-    _arrow(axes, (0.36, 0.82), (0.36, 0.62))
-    _arrow(axes, (0.36, 0.72), (0.62, 0.72))
-    places = np.linspace(0.17, 0.83, 3)
+    axes.set_xlim(0, 9.5)
+    axes.set_ylim(0, height)
+    axes.text(4.75, height - 0.1, title, ha="center", va="top", fontsize=11, parse_math=False)
+    found, left_out, eligible = height - 0.8, below + 0.9 + side / 2, below + 0.5
+    _arrow(axes, (3.2, found), (3.2, eligible + 0.32))
+    _arrow(axes, (3.2, left_out), (5.4, left_out))
+    _box(axes, (3.2, found), f"Image files found\n{_size(steps['images found'])}")
+    without = f"labels without an image: {steps['labels without an image'].images:,}"
+    _box(axes, (5.5, left_out), "\n".join(["Excluded", *(excluded or ["none"]), without]), side="left")
     if results:
-        _box(axes, (0.36, 0.42), f"Index test: {test}")
-        _arrow(axes, (0.36, 0.54), (0.36, 0.46))
-        for place, step in zip(places, dict.fromkeys(row.step for row in results), strict=True):
-            of_step = [row for row in results if row.step == step]
-            _arrow(axes, (0.36, 0.38), (place, 0.295))
-            _box(axes, (place, 0.25), f"{step.capitalize()}\n{sum(row.patients or 0 for row in of_step):,} patients")
-            _arrow(axes, (place, 0.21), (place, 0.135))
-            _box(
-                axes,
-                (place, 0.08),
-                "Reference standard\n" + "\n".join(f"{row.reason}: {row.patients:,}" for row in of_step),
-            )
-    for place, text in zip(np.linspace(0.2, 0.8, max(2, len(last))), last, strict=False):
-        _arrow(axes, (0.36, 0.54), (place, 0.39))
-        _box(axes, (place, 0.34), text)
+        _arrow(axes, (3.2, eligible), (3.2, 2.95))
+        _draw_results(axes, results, test)
+    for place, text in zip(np.linspace(1.8, 7.2, max(2, len(last))), last, strict=False):
+        _arrow(axes, (3.2, eligible), (place, 0.85))
+        _box(axes, (place, 0.5), text)
+    _box(axes, (3.2, eligible), f"Eligible\n{_size(steps['eligible'])}")
     save(figure, path)
+
+
+def _draw_results(axes: Axes, results: Sequence[FlowCount], test: str) -> None:
+    """Boxes of the index test, its results and the reference standard below each."""
+    steps = list(dict.fromkeys(row.step for row in results))
+    for place, step in zip(np.linspace(1.4, 7.8, len(steps)), steps, strict=True):
+        of_step = [row for row in results if row.step == step]
+        _arrow(axes, (3.2, 2.6), (place, 1.92))
+        _arrow(axes, (place, 1.6), (place, 0.9))
+        _box(axes, (place, 1.6), f"{step.capitalize()}\n{sum(row.patients or 0 for row in of_step):,} patients")
+        _box(
+            axes,
+            (place, 0.5),
+            "\n".join(["Reference standard", *(f"{row.reason}: {row.patients:,}" for row in of_step)]),
+        )
+    _box(axes, (3.2, 2.6), f"Index test: {test}")
 
 
 _STEPS = ("labels without an image", "images found", "excluded", "eligible")
@@ -270,9 +283,9 @@ def _size(row: FlowCount) -> str:
     return f"{row.images:,} images" + ("" if row.patients is None else f" of {row.patients:,} patients")
 
 
-def _box(axes: Axes, at: tuple[float, float], text: str) -> None:
+def _box(axes: Axes, at: tuple[float, float], text: str, side: str = "center") -> None:
     style = {"boxstyle": "square,pad=0.6", "facecolor": "white", "edgecolor": "black"}
-    axes.text(*at, text, ha="center", va="center", fontsize=8.5, bbox=style, parse_math=False, zorder=3)
+    axes.text(*at, text, ha=side, va="center", fontsize=8.5, bbox=style, parse_math=False, zorder=3)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

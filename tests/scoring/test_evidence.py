@@ -1,0 +1,211 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.subgroups import Guard
+from retinaflow.reporting.evidence import (
+    EvidenceJob,
+    FlowFiles,
+    ModelFiles,
+    chosen_model,
+    write_evidence,
+)
+from retinaflow.scoring.decision_rules import read_decision_rule
+from retinaflow.scoring.evidence import EvidencePlan, endpoint_rows, fit_cut, subgroup_rows
+from retinaflow.scoring.predictions import GradingJob, grade_model
+from retinaflow.scoring.study_images import StudyFiles, read_study
+from retinaflow.storage.tables import write_table
+
+NAMES = ["none", "mild", "severe"]
+INVENTORY = ["image", "path", "grade", "patient", "eye", "quality", "camera", "subgroup_oedema", "problem"]
+
+
+def plan(**changes):
+    values = {
+        "endpoints": {"referable": [1, 2]},
+        "also_positive": {},
+        "operating_points": ["sensitivity 0.90", "threshold 0.50"],
+        "prevalences": [0.1],
+        "targets": {"sensitivity": 0.85, "specificity": 0.825},
+        "margin": 0.05,
+        "guard": Guard(20, 5),
+        "bands": {},
+        "samples": 50,
+        "seed": 1,
+    }
+    return EvidencePlan(**{**values, **changes})
+
+
+def draw(folder: Path, split: str, patients: int, seed: int):
+    """Write raw outputs of a good network, and the inventory, of patients with two eyes. Return the files."""
+    rng = np.random.default_rng(seed)
+    severity = np.repeat(rng.normal(0, 1, patients), 2) + rng.normal(0, 0.4, 2 * patients)
+    grades = (severity > 0.3).astype(int) + (severity > 1.2)
+    logits = -2 * (severity[:, None] + rng.normal(0, 0.5, (2 * patients, 1)) - [-0.5, 0.7, 1.7]) ** 2
+    outputs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    names = [f"{split}{number // 2}_{('left', 'right')[number % 2]}" for number in range(2 * patients)]
+    rows = [
+        {
+            "image": name,
+            "filename": f"{name}.png",
+            "grade": grade,
+            "patient": name.split("_")[0],
+            "eye": name.split("_")[1],
+            **{f"output_{place}": repr(float(value)) for place, value in enumerate(values)},
+        }
+        for name, grade, values in zip(names, grades.tolist(), outputs, strict=True)
+    ]
+    write_table(folder / f"{split}-raw.csv", list(rows[0]), rows)
+    described = [
+        {
+            **{name: row[name] for name in ("image", "grade", "patient", "eye")},
+            "quality": f"{rng.random():.4f}",
+            "camera": ("old", "new")[number % 3 == 0],
+            "subgroup_oedema": int(number % 10 == 0),
+        }
+        for number, row in enumerate(rows)
+    ]
+    lost = {"image": "lost_left", "grade": 2, "patient": "lost", "eye": "left", "problem": "truncated"}
+    other = {**lost, "image": "other_left", "patient": "other", "problem": "identical"}
+    write_table(folder / f"{split}-inventory.csv", INVENTORY, [*described, lost, other])
+    write_table(folder / f"{split}-problems.csv", ["data_set", "image", "path", "problem", "found"], [])
+    write_table(
+        folder / f"{split}-index.csv", ["image", "patient"], [{k: row[k] for k in ("image", "patient")} for row in rows]
+    )
+    return StudyFiles(
+        split=split,
+        raw_outputs=folder / f"{split}-raw.csv",
+        predictions=folder / f"{split}-predictions.csv",
+        inventory=folder / f"{split}-inventory.csv",
+        is_test=split == "test",
+    )
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """Return the files of a graded model on two splits, and its decision rule."""
+    folder = tmp_path_factory.mktemp("graded")
+    files = [draw(folder, "validation", 150, 1), draw(folder, "test", 150, 2)]
+    grade_model(
+        GradingJob(
+            model="A",
+            objective="softmax",
+            raw_outputs={one.split: one.raw_outputs for one in files},
+            inventories=[],
+            grade_names=NAMES,
+            referable_grade=1,
+            referable_sensitivity=0.9,
+            bootstrap_samples=0,
+            seed=1,
+            decision_rule=folder / "decision_rule.json",
+            predictions={one.split: one.predictions for one in files},
+            metrics={one.split: folder / f"{one.split}.json" for one in files},
+        )
+    )
+    return files, folder / "decision_rule.json"
+
+
+def studies(graded, quality=0.0):
+    files, rule = graded
+    return [read_study(one, read_decision_rule(rule), kind="output", ungradable_quality=quality) for one in files]
+
+
+def value(rows, metric, **chosen):
+    (found,) = [row for row in rows if row["metric"] == metric and all(row.get(k) == v for k, v in chosen.items())]
+    return found
+
+
+def test_cuts_are_fitted_on_validation_alone(graded):
+    known, test = studies(graded)
+    rows = endpoint_rows(plan(), known, test)
+    point = {"unit": "image", "operating_point": "sensitivity 0.90", "counting": "left out"}
+    risk, positive = known.probabilities[:, 1:].sum(axis=1), known.grades >= 1
+    cut = fit_cut(positive, risk, "sensitivity 0.90")
+    found = value(rows, "sensitivity", **point)
+    assert found["cut"] == cut
+    usable = np.isfinite(test.probabilities[:, 0])
+    flagged = test.probabilities[usable, 1:].sum(axis=1) >= cut
+    assert found["value"] == flagged[test.grades[usable] >= 1].mean()
+    assert found["p_non_inferiority"] < found["p_superiority"] < 0.025
+    assert value(rows, "sensitivity", **{**point, "operating_point": "threshold 0.50"})["cut"] == 0.5
+
+
+def test_fitted_points_reach_their_aim():
+    rng = np.random.default_rng(3)
+    positive, risk = rng.random(200) < 0.4, rng.random(200)
+    assert (risk[positive] >= fit_cut(positive, risk, "sensitivity 0.95")).mean() >= 0.95
+    assert (risk[~positive] < fit_cut(positive, risk, "specificity 0.90")).mean() >= 0.9
+
+
+def test_unreadable_test_images_have_no_result(graded):
+    known, test = studies(graded)
+    assert (len(known.grades), len(test.grades)) == (300, 301)
+    rows = endpoint_rows(plan(), known, test)
+    assert value(rows, "imageability", unit="patient")["value"] == 150 / 151
+    assert {row["counting"] for row in rows if row.get("counting")} == {"left out", "counted as positive", "worst case"}
+    point = {"unit": "patient", "operating_point": "threshold 0.50"}
+    ways = [value(rows, "sensitivity", counting=way, **point)["value"] for way in ("worst case", "counted as positive")]
+    assert ways[0] < ways[1]
+
+
+def test_poor_quality_is_ungradable(graded):
+    known, _ = studies(graded, quality=0.5)
+    share = value(endpoint_rows(plan(), known, known), "imageability", unit="image")["value"]
+    assert 0.3 < share < 0.7
+
+
+def test_a_column_makes_images_positive(graded):
+    known, _ = studies(graded)
+    with_oedema = plan(also_positive={"referable": ["oedema"]}).positive(known, "referable")
+    assert with_oedema.sum() > (known.grades >= 1).sum()
+    with pytest.raises(RetinaflowError, match="has no column 'sex'; found oedema"):
+        plan(also_positive={"referable": ["sex"]}).positive(known, "referable")
+
+
+def test_subgroups_have_camera_quality_and_columns(graded):
+    known, test = studies(graded)
+    rows = subgroup_rows(plan(), known, test)
+    assert {row["column"] for row in rows} == {"quality", "camera", "oedema"}
+    assert {row["unit"] for row in rows} == {"image"}
+
+
+def test_evidence_has_all_files(graded, tmp_path):
+    files, rule = graded
+    flows = {
+        ("train" if one.split == "validation" else one.split): FlowFiles(
+            inventory=one.inventory,
+            problems=one.inventory.with_name(f"{one.split}-problems.csv"),
+            is_test=one.is_test,
+            indices={} if one.is_test else {"validation": [one.inventory.with_name("validation-index.csv")]},
+        )
+        for one in files
+    }
+    job = EvidenceJob("A", ModelFiles(rule, "output", files), flows, plan(), "referable", 0.0, tmp_path)
+    write_evidence(job)
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    tables = {f"{name}.csv" for name in ("endpoints", "calibration", "net_benefit", "subgroups", "sizes", "flow")}
+    figures = {
+        f"{split}/{name}.png" for split in ("validation", "test") for name in ("roc", "calibration", "subgroups")
+    }
+    assert written == {*tables, *figures, "train/flow.png", "test/flow.png", "evidence.html", "evidence.tex"}
+    with open(tmp_path / "flow.csv", newline="") as file:
+        flow = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert ("test", "excluded", "identical", "1", "1") in flow
+    assert ("test", "no result", "condition present", "0", "1") in flow
+    assert ("train", "excluded", "truncated", "1", "1") in flow
+    page = (tmp_path / "evidence.html").read_text()
+    assert 'src="test/roc.png"' in page
+    assert "\\begin{longtable}" in (tmp_path / "evidence.tex").read_text()
+
+
+def test_model_is_the_first_of_those_on_all_splits(tmp_path):
+    table = tmp_path / "comparison.csv"
+    write_table(
+        table, ["rank", "model"], [{"rank": rank, "model": name} for rank, name in ((2, "A"), (1, "B"), ("", "C"))]
+    )
+    assert chosen_model(table, None, ["A", "B"]) == "B"
+    assert chosen_model(table, None, ["A"]) == "A"
+    assert chosen_model(table, "C", ["A"]) == "C"
