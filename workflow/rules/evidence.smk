@@ -52,6 +52,7 @@ rule write_evidence:
         tests=MODELS.tests,
         training_splits=TRAINING_SPLITS,
         data_sets=REVIEWED_SETS,
+        scales={split: asdict(scale) for split, scale in SCALES.items()},
         endpoints=CONFIG.endpoints,
         screened=CONFIG.screening.endpoint,
         settings=CONFIG.evidence.model_dump(),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.evaluation.subgroups import Guard
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.evidence import EvidenceJob, FlowFiles, ModelFiles, chosen_model, write_evidence
@@ -32,6 +33,7 @@ with job_log(snakemake.log[0]):
                         inventory=inventories[split if split in params.tests else "train"],
                         is_test=split in params.tests,
                         folds=list(indices.values()) if split == "out-of-fold" else [],
+                        scale=GradeScale(**params.scales[split]) if split in params.scales else None,
                     )
                     for split, raw_outputs, predictions in places
                 ],

@@ -17,7 +17,7 @@ from retinaflow.evaluation.bootstrap import (
     weighted_auc,
 )
 
-RATES = ("sensitivity", "specificity", "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio")
+RATE_NAMES = ("sensitivity", "specificity", "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio")
 
 
 class Estimate(NamedTuple):
@@ -50,7 +50,7 @@ def rates(confusion: np.ndarray, prevalences: Sequence[float] = ()) -> dict[str,
         prevalences: Shares of positive units for ``ppv_PREVALENCE`` and ``npv_PREVALENCE`` by Bayes' theorem.
 
     Returns:
-        ``RATES`` and the predictive values at the prevalences, each (...), NaN if undefined.
+        ``RATE_NAMES`` and the predictive values at the prevalences, each (...), NaN if undefined.
     """
     right, wrong = confusion[..., 1, 1], confusion[..., 0, 1]
     missed, spared = confusion[..., 1, 0], confusion[..., 0, 0]

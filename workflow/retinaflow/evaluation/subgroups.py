@@ -12,8 +12,8 @@ from retinaflow.evaluation.proportions import holm
 
 GROUP_METRICS = ("sensitivity", "specificity", "ppv", "npv", "auc")
 # A column of numbers with more values than this is cut into bands.
-MOST_VALUES = 6
-UNKNOWN = "unknown"
+MOST_GROUPS = 6
+NO_VALUE = "unknown"
 
 
 class Guard(NamedTuple):
@@ -156,16 +156,16 @@ def bands(values: Sequence[str], edges: Sequence[float] | None = None) -> list[s
 
     Args:
         values: Values of the column as text (n,). An empty one is unknown.
-        edges: Ascending lower ends of the bands after the first. Without them, a column of more than ``MOST_VALUES``
+        edges: Ascending lower ends of the bands after the first. Without them, a column of more than ``MOST_GROUPS``
             different numbers is cut at its thirds.
     """
     numbers = {value: _number(value) for value in set(values) if value}
-    if any(number is None for number in numbers.values()) or (edges is None and len(numbers) <= MOST_VALUES):
-        return [value or UNKNOWN for value in values]
+    if any(number is None for number in numbers.values()) or (edges is None and len(numbers) <= MOST_GROUPS):
+        return [value or NO_VALUE for value in values]
     if edges is None:
         known = np.array([number for value in values if (number := numbers.get(value)) is not None])
         edges = sorted({float(f"{edge:.3g}") for edge in np.quantile(known, [1 / 3, 2 / 3])})
-    return [UNKNOWN if (number := numbers.get(value)) is None else _band(number, edges) for value in values]
+    return [NO_VALUE if (number := numbers.get(value)) is None else _band(number, edges) for value in values]
 
 
 def _order(name: str) -> tuple[float, str]:

@@ -34,7 +34,7 @@ class UnitImages(NamedTuple):
     eyes: Sequence[str]
 
 
-class Units(NamedTuple):
+class StudyUnits(NamedTuple):
     """Units of a study.
 
     Attributes:
@@ -59,7 +59,7 @@ class Units(NamedTuple):
         return np.isfinite(self.risk)
 
 
-def group_units(images: UnitImages, unit: str) -> Units:
+def group_units(images: UnitImages, unit: str) -> StudyUnits:
     """Group images to units.
 
     Args:
@@ -83,7 +83,7 @@ def group_units(images: UnitImages, unit: str) -> Units:
     np.maximum.at(risk, of_image, np.where(gradable, images.risk, -np.inf))
     patient_of = np.zeros(count, dtype=np.int64)
     patient_of[of_image] = members
-    return Units(
+    return StudyUnits(
         positive=_any(images.positive, of_image, count),
         gradable_positive=_any(images.positive & gradable, of_image, count),
         risk=np.where(np.isfinite(risk), risk, np.nan),
@@ -93,7 +93,7 @@ def group_units(images: UnitImages, unit: str) -> Units:
     )
 
 
-def count_results(units: Units, flagged: np.ndarray, counting: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def count_results(units: StudyUnits, flagged: np.ndarray, counting: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return truth, result and patient of the units that count, bool, bool and int64 (m,).
 
     - ``left out``: units with a result, by their gradable images.

@@ -32,7 +32,7 @@ from retinaflow.scoring.flow import FLOW_COLUMNS, FlowCount, inventory_flow, res
 from retinaflow.scoring.study_images import StudyFiles, StudyImages, read_study
 from retinaflow.storage.tables import REBUILD
 
-TABLE_COLUMNS = {
+EVIDENCE_TABLES = {
     "endpoints": ENDPOINT_COLUMNS,
     "calibration": CALIBRATION_COLUMNS,
     "net_benefit": NET_BENEFIT_COLUMNS,
@@ -40,7 +40,7 @@ TABLE_COLUMNS = {
     "sizes": SIZE_COLUMNS,
 }
 SPLIT_FIGURES = ("roc", "calibration", "subgroups")
-NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
+RESEARCH_NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def write_evidence(job: EvidenceJob) -> None:
         for files in job.files.splits
     ]
     tables = study_tables(job.plan, studies)
-    for name, columns in TABLE_COLUMNS.items():
+    for name, columns in EVIDENCE_TABLES.items():
         write_rows(job.folder / f"{name}.csv", columns, [{**dict.fromkeys(columns), **row} for row in tables[name]])
     for study in studies:
         _draw_split(job, study, tables)
@@ -135,7 +135,7 @@ def write_evidence(job: EvidenceJob) -> None:
 
 
 def study_tables(plan: EvidencePlan, studies: Sequence[StudyImages]) -> dict[str, list[EvidenceRow]]:
-    """Rows of the tables ``TABLE_COLUMNS`` of all splits. Operating points are fitted on the first."""
+    """Rows of the tables ``EVIDENCE_TABLES`` of all splits. Operating points are fitted on the first."""
     known = studies[0]
     return {
         "endpoints": [row for study in studies for row in endpoint_rows(plan, known, study)],
@@ -150,7 +150,7 @@ def _draw_split(job: EvidenceJob, study: StudyImages, tables: Mapping[str, Seque
     title, folder = f"{job.model} on {study.split}", job.folder / study.split
     of_split = {name: [row for row in rows if row["split"] == study.split] for name, rows in tables.items()}
     curves, bins, benefits = {}, {}, {}
-    for endpoint in job.plan.endpoints:
+    for endpoint in job.plan.defined(study):
         units = job.plan.units(study, endpoint, "patient")
         usable = units.gradable
         rows = [
@@ -177,6 +177,8 @@ def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[F
         return [*rows, *split_flow(files.indices)]
     known = studies[0]
     study = next(study for study in studies if study.split == name)
+    if job.screened not in job.plan.defined(study):
+        return rows
     fitted, units = (job.plan.units(images, job.screened, "patient") for images in (known, study))
     flagged, _ = referred(fitted, units, job.plan.operating_points[0], seed=job.plan.seed, patients=known.patients)
     return [*rows, *result_flow(units, flagged)]
@@ -203,7 +205,7 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
     evidence_page.write_evidence_page(
         job.folder / "evidence.html",
         f"Evidence for {job.model}",
-        paragraphs=[NOTICE, *_methods(job, studies)],
+        paragraphs=[RESEARCH_NOTICE, *_methods(job, studies)],
         tables=shown,
         figures=figures,
     )

@@ -1,6 +1,5 @@
 """Figures of the evidence: ROC curves, calibration, decision curves, subgroups and the flow diagram."""
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,20 +11,20 @@ from sklearn.metrics import roc_curve
 
 from retinaflow.evaluation.binary_calibration import CalibrationLine, RiskBin, line_band
 from retinaflow.reporting.figures import DARK, LIGHT, save
-from retinaflow.reporting.illustrations import shortened
+from retinaflow.reporting.illustrations import PathLike, shortened
 from retinaflow.scoring.flow import FlowCount
 
 MARKERS = "DsP^vXo"
 BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
 GROUP_FIGURE = ("sensitivity", "specificity", "auc")
 
-PathLike = str | os.PathLike[str]
-Rows = Sequence[Mapping[str, Any]]
+
+MetricRows = Sequence[Mapping[str, Any]]
 
 
 def roc_figure(
     path: PathLike,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray, Rows]],
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, MetricRows]],
     *,
     targets: Mapping[str, float],
     title: str,
@@ -39,6 +38,9 @@ def roc_figure(
         targets: Sensitivity and specificity to exceed.
         title: Title of the figure.
     """
+    if not curves:
+        _save_text(path, title)
+        return
     figure = Figure(figsize=(5.2 * len(curves) + 0.4, 7.4))
     figure.subplots_adjust(bottom=0.32, top=0.86, wspace=0.3)
     for axes, (endpoint, (positive, risk, rows)) in zip(
@@ -71,7 +73,15 @@ def roc_figure(
     save(figure, path)
 
 
-def _draw_points(axes: Axes, rows: Rows) -> None:
+def _save_text(path: PathLike, title: str) -> None:
+    """Write a figure of a split whose grades define no endpoint."""
+    figure = Figure(figsize=(7, 2))
+    figure.text(0.5, 0.4, "The grades of these images define no endpoint.", ha="center", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)
+
+
+def _draw_points(axes: Axes, rows: MetricRows) -> None:
     points = dict.fromkeys(row["operating_point"] for row in rows)
     for marker, point in zip(MARKERS, points, strict=False):
         of_point = {row["metric"]: row for row in rows if row["operating_point"] == point}
@@ -97,7 +107,7 @@ def _draw_points(axes: Axes, rows: Rows) -> None:
 def calibration_figure(
     path: PathLike,
     found: Mapping[str, tuple[Sequence[RiskBin], CalibrationLine]],
-    curves: Mapping[str, Rows],
+    curves: Mapping[str, MetricRows],
     *,
     title: str,
 ) -> None:
@@ -106,9 +116,12 @@ def calibration_figure(
     Args:
         path: The file.
         found: Bins of the risk and calibration line of each endpoint.
-        curves: Rows of ``evidence.NET_BENEFIT_COLUMNS`` of each endpoint.
+        curves: MetricRows of ``evidence.NET_BENEFIT_COLUMNS`` of each endpoint.
         title: Title of the figure.
     """
+    if not found:
+        _save_text(path, title)
+        return
     figure = Figure(figsize=(9.6, 4.4 * len(found) + 0.4), layout="constrained")
     for (left, right), (endpoint, (bins, line)) in zip(
         figure.subplots(len(found), 2, squeeze=False), found.items(), strict=True
@@ -151,7 +164,7 @@ def _draw_reliability(axes: Axes, bins: Sequence[RiskBin], line: CalibrationLine
     axes.legend(loc="upper left", fontsize=8)
 
 
-def _draw_net_benefit(axes: Axes, rows: Rows) -> None:
+def _draw_net_benefit(axes: Axes, rows: MetricRows) -> None:
     thresholds = [row["threshold"] for row in rows]
     values = np.array(
         [
@@ -173,12 +186,12 @@ def _draw_net_benefit(axes: Axes, rows: Rows) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
-def subgroup_figure(path: PathLike, rows: Rows, *, title: str) -> None:
+def subgroup_figure(path: PathLike, rows: MetricRows, *, title: str) -> None:
     """Draw sensitivity, specificity and area of each subgroup with intervals, beside all others.
 
     Args:
         path: The file.
-        rows: Rows of ``evidence.SUBGROUP_COLUMNS`` of one split.
+        rows: MetricRows of ``evidence.SUBGROUP_COLUMNS`` of one split.
         title: Title of the figure.
     """
     places = list(dict.fromkeys((row["endpoint"], row["column"], row["group"]) for row in rows))

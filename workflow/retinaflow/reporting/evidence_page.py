@@ -10,9 +10,8 @@ import pandas as pd
 from retinaflow.evaluation.units import LEFT_OUT
 from retinaflow.reporting.pages import html_table, write_page
 from retinaflow.scoring.evidence import DEGENERATE, EvidenceRow
+from retinaflow.scoring.summary import NONE
 from retinaflow.storage.files import whole_file
-
-NONE = "–"
 
 
 class EvidenceTable(NamedTuple):
@@ -24,7 +23,7 @@ class EvidenceTable(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def shown(value: float | None, low: float | None = None, high: float | None = None, digits: int = 3) -> str:
+def with_interval(value: float | None, low: float | None = None, high: float | None = None, digits: int = 3) -> str:
     """Text of a value with its interval."""
     if value is None:
         return NONE
@@ -39,7 +38,7 @@ def accuracy_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
         cells.append(
             [
                 *key,
-                shown(one["cut"]),
+                with_interval(one["cut"]),
                 f"{one['positive']:,} / {one['units']:,}",
                 *(_wilson(metrics[name]) for name in ("sensitivity", "specificity", "ppv", "npv")),
                 *(
@@ -74,8 +73,8 @@ def target_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     for key, metrics in _by(rows, ("split", "endpoint", "operating_point"), counting=LEFT_OUT, unit="patient").items():
         for name in ("sensitivity", "specificity"):
             row = metrics[name]
-            p_values = [shown(row[f"p_{kind}"], digits=4) for kind in ("superiority", "non_inferiority")]
-            cells.append([*key, name, _wilson(row), shown(row["target"]), *p_values])
+            p_values = [with_interval(row[f"p_{kind}"], digits=4) for kind in ("superiority", "non_inferiority")]
+            cells.append([*key, name, _wilson(row), with_interval(row["target"]), *p_values])
     return EvidenceTable(
         "Tests against the targets, by patient",
         "One-sided score tests with the effective number of patients; significant below 0.025. A study with both "
@@ -146,7 +145,7 @@ def calibration_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
         [
             *key,
             *(_estimated(metrics[name], digits=2) for name in lines),
-            *(shown(metrics[name]["value"], digits=4) for name in parts),
+            *(with_interval(metrics[name]["value"], digits=4) for name in parts),
         ]
         for key, metrics in _by(rows, ("split", "endpoint", "unit")).items()
     ]
@@ -164,11 +163,13 @@ def subgroup_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     """Metrics of subgroups and their differences to all others."""
     cells = []
     for row in rows:
-        value = "too few" if row["guarded"] else shown(row["value"], row["low"], row["high"])
-        difference = shown(row["difference"], row["difference_low"], row["difference_high"])
+        value = "too few" if row["guarded"] else with_interval(row["value"], row["low"], row["high"])
+        difference = with_interval(row["difference"], row["difference_low"], row["difference_high"])
         identity = [str(row[name]) for name in ("split", "endpoint", "unit", "column", "group")]
         counts = [f"{row['patients']:,}", f"{row['events']:,}"]
-        cells.append([*identity, *counts, row["metric"], value, difference, shown(row["corrected_p_value"], digits=4)])
+        cells.append(
+            [*identity, *counts, row["metric"], value, difference, with_interval(row["corrected_p_value"], digits=4)]
+        )
     header = ["split", "endpoint", "unit", "column", "group", "patients", "events", "metric", "value", "difference"]
     return EvidenceTable(
         "Subgroups",
@@ -185,9 +186,16 @@ def size_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     for row in rows:
         identity = [str(row[name]) for name in ("split", "endpoint", "operating_point", "metric")]
         patients = NONE if row["patients"] is None else f"{row['patients']:,}"
-        width = shown(row["answer"]) if row["question"].startswith("width") else ""
+        width = with_interval(row["answer"]) if row["question"].startswith("width") else ""
         cells.append(
-            [*identity, shown(row["value"]), shown(row["design_effect"], digits=2), row["question"], patients, width]
+            [
+                *identity,
+                with_interval(row["value"]),
+                with_interval(row["design_effect"], digits=2),
+                row["question"],
+                patients,
+                width,
+            ]
         )
     header = [
         "split",
@@ -209,11 +217,11 @@ def size_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
 
 
 def _estimated(row: EvidenceRow, digits: int = 3) -> str:
-    return shown(row["value"], row["low"], row["high"], digits)
+    return with_interval(row["value"], row["low"], row["high"], digits)
 
 
 def _wilson(row: EvidenceRow) -> str:
-    return shown(row["value"], row.get("wilson_low"), row.get("wilson_high"))
+    return with_interval(row["value"], row.get("wilson_low"), row.get("wilson_high"))
 
 
 def _by(

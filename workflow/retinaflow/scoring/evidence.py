@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from retinaflow.data.folds import assign_folds
+from retinaflow.data.inventory import SUBGROUP
 from retinaflow.evaluation.accuracy import Estimate, Sampling, assess_results, assess_scores
 from retinaflow.evaluation.binary_calibration import brier, calibration_line, net_benefit
 from retinaflow.evaluation.proportions import (
@@ -18,9 +19,9 @@ from retinaflow.evaluation.proportions import (
     wilson,
 )
 from retinaflow.evaluation.subgroups import GroupedUnits, GroupMetric, Guard, bands, compare_groups, correct_together
-from retinaflow.evaluation.units import COUNTINGS, LEFT_OUT, UNITS, Units, count_results, group_units
+from retinaflow.evaluation.units import COUNTINGS, LEFT_OUT, UNITS, StudyUnits, count_results, group_units
 from retinaflow.scoring.decision_rules import GROUPS, operating_point
-from retinaflow.scoring.study_images import SUBGROUP, StudyImages, subgroup_columns
+from retinaflow.scoring.study_images import StudyImages, group_columns
 
 ENDPOINT_COLUMNS = (
     *("split", "endpoint", "unit", "operating_point", "cut", "counting"),
@@ -40,7 +41,7 @@ SIZE_COLUMNS = (
     *("question", "patients", "answer"),
 )
 THRESHOLDS = np.arange(1, 61) / 100
-SIZES = (100, 200, 500, 1000, 2000, 5000)
+STUDY_SIZES = (100, 200, 500, 1000, 2000, 5000)
 WIDTHS = (0.1, 0.05)
 POWERS = (0.8, 0.9)
 # The quality of an image in the inventory is a subgroup, too.
@@ -79,13 +80,18 @@ class EvidencePlan:
     samples: int
     seed: int
 
+    def defined(self, study: StudyImages) -> dict[str, list[int]]:
+        """Grades of each endpoint that the grades of ``study`` define."""
+        found = {name: study.own_grades(grades) for name, grades in self.endpoints.items()}
+        return {name: grades for name, grades in found.items() if grades is not None}
+
     def positive(self, study: StudyImages, endpoint: str) -> np.ndarray:
         """Truth of each image of ``study``, bool (n,)."""
-        return study.positive(self.endpoints[endpoint], self.also_positive.get(endpoint, ()))
+        return study.positive(self.defined(study)[endpoint], self.also_positive.get(endpoint, ()))
 
-    def units(self, study: StudyImages, endpoint: str, unit: str, *, calibrated: bool = False) -> Units:
+    def units(self, study: StudyImages, endpoint: str, unit: str, *, calibrated: bool = False) -> StudyUnits:
         """Units of ``study``."""
-        grades = self.endpoints[endpoint]
+        grades = self.defined(study)[endpoint]
         return group_units(study.units_of(self.positive(study, endpoint), grades, calibrated=calibrated), unit)
 
 
@@ -105,7 +111,9 @@ def fit_cut(positive: np.ndarray, risk: np.ndarray, point: str) -> float:
     return float(text)
 
 
-def referred(known: Units, units: Units, point: str, *, seed: int, patients: Sequence[str]) -> tuple[np.ndarray, float]:
+def referred(
+    known: StudyUnits, units: StudyUnits, point: str, *, seed: int, patients: Sequence[str]
+) -> tuple[np.ndarray, float]:
     """Return the result of each unit, bool (u,), and the cut.
 
     Args:
@@ -137,7 +145,7 @@ def _at_least(risk: np.ndarray, cut: float) -> np.ndarray:
 def endpoint_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) -> list[EvidenceRow]:
     """Rows of ``ENDPOINT_COLUMNS`` of a split, by operating points that were fitted on the split ``known``."""
     rows = []
-    for endpoint in plan.endpoints:
+    for endpoint in plan.defined(study):
         for unit in UNITS:
             fitted = plan.units(known, endpoint, unit)
             units = fitted if study is known else plan.units(study, endpoint, unit)
@@ -153,7 +161,7 @@ def endpoint_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) ->
     return rows
 
 
-def _score_rows(plan: EvidencePlan, study: StudyImages, units: Units) -> Iterator[EvidenceRow]:
+def _score_rows(plan: EvidencePlan, study: StudyImages, units: StudyUnits) -> Iterator[EvidenceRow]:
     """Rows of areas and of imageability, which need no operating point."""
     share = proportion(units.gradable, units.members)
     yield _proportion_row(share, Estimate(share.value, share.low, share.high), metric="imageability")
@@ -215,7 +223,7 @@ def _proportion_row(share: Proportion, value: Estimate, *, metric: str) -> Evide
 def calibration_rows(plan: EvidencePlan, study: StudyImages) -> list[EvidenceRow]:
     """Rows of ``CALIBRATION_COLUMNS`` of a split, of images, eyes and patients with a result."""
     rows = []
-    for endpoint in plan.endpoints:
+    for endpoint in plan.defined(study):
         for unit in UNITS:
             units = plan.units(study, endpoint, unit, calibrated=True)
             usable = units.gradable
@@ -236,7 +244,7 @@ def calibration_rows(plan: EvidencePlan, study: StudyImages) -> list[EvidenceRow
 def net_benefit_rows(plan: EvidencePlan, study: StudyImages) -> list[EvidenceRow]:
     """Rows of ``NET_BENEFIT_COLUMNS`` of a split, of its images with a result."""
     rows = []
-    for endpoint in plan.endpoints:
+    for endpoint in plan.defined(study):
         units = plan.units(study, endpoint, "image", calibrated=True)
         usable = units.gradable
         curve, refer_all = net_benefit(
@@ -268,7 +276,7 @@ def subgroup_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) ->
     corrected for all comparisons of the endpoint on the split.
     """
     point, rows = plan.operating_points[0], []
-    for endpoint in plan.endpoints:
+    for endpoint in plan.defined(study):
         found: list[GroupMetric] = []
         places = []
         for column, names in _groups(plan, study).items():
@@ -310,7 +318,7 @@ def _subgroup_row(metric: GroupMetric) -> EvidenceRow:
 def _groups(plan: EvidencePlan, study: StudyImages) -> dict[str, list[str]]:
     """Group of each image by each column that has at least two groups."""
     columns = {name: study.columns[name] for name in OWN_SUBGROUPS if name in study.columns}
-    columns |= {name: study.columns[f"{SUBGROUP}{name}"] for name in subgroup_columns(study.columns)}
+    columns |= {name: study.columns[f"{SUBGROUP}{name}"] for name in group_columns(study.columns)}
     found = {name: bands(values.tolist(), plan.bands.get(name)) for name, values in columns.items()}
     return {name: groups for name, groups in found.items() if len(set(groups)) > 1}
 
@@ -325,7 +333,7 @@ def size_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) -> lis
     The unit is the patient. Prevalence and design effect are those of this split.
     """
     rows = []
-    for endpoint in plan.endpoints:
+    for endpoint in plan.defined(study):
         fitted = plan.units(known, endpoint, "patient")
         units = fitted if study is known else plan.units(study, endpoint, "patient")
         for point in plan.operating_points:
@@ -352,7 +360,7 @@ def _sizes(share: Proportion, patients: int, target: float) -> Iterator[Evidence
         "units_per_patient": share.units / patients,
         "design_effect": design_effect,
     }
-    for count in SIZES:
+    for count in STUDY_SIZES:
         low, high = wilson(value, max(1.0, gain * count))
         yield {**row, "question": "width of the 95 % interval", "patients": count, "answer": high - low}
     for width in WIDTHS:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from retinaflow.data.frames import read_frame
-from retinaflow.evaluation.units import Units
+from retinaflow.evaluation.units import StudyUnits
 from retinaflow.scoring.study_images import UNGRADABLE
 
 FLOW_COLUMNS = ("data_set", "step", "reason", "images", "patients")
@@ -71,7 +71,7 @@ def split_flow(indices: Mapping[str, Sequence[Path]]) -> list[FlowCount]:
     ]
 
 
-def result_flow(units: Units, flagged: np.ndarray) -> list[FlowCount]:
+def result_flow(units: StudyUnits, flagged: np.ndarray) -> list[FlowCount]:
     """Count patients by result and truth.
 
     Args:

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from retinaflow.data.frames import read_frame
+from retinaflow.data.inventory import SUBGROUP, subgroup_columns
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.grades import GradeScale
 from retinaflow.evaluation.units import UnitImages
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
@@ -16,7 +18,6 @@ from retinaflow.storage.tables import REBUILD
 
 # Problems of an inventory that leave an image without a result, although it belongs to the study.
 UNGRADABLE = ("empty", "not_an_image", "unreadable", "truncated", "blank", "oversized")
-SUBGROUP = "subgroup_"
 NEGATIVE = ("", "0", "0.0", "no", "false")
 
 
@@ -31,6 +32,7 @@ class StudyFiles:
         inventory: Inventory of the data set that the images are from.
         is_test: Whether the split is the whole data set. Ungradable images of the inventory belong to it then.
         folds: Index tables of the folds, if each was scored by its own network.
+        scale: Scale of the labels, if they have other grades than the model.
     """
 
     split: str
@@ -39,6 +41,7 @@ class StudyFiles:
     inventory: Path
     is_test: bool
     folds: Sequence[Path] = ()
+    scale: GradeScale | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class StudyImages:
         strata: Fold of each image, int64 (n,); None if one network scored all.
         columns: Columns of the inventory, (n,) rows.
         raw: Raw outputs of the images that have some, the first rows of all.
+        scale: Scale of the grades, if the split has others than the model.
     """
 
     split: str
@@ -67,6 +71,15 @@ class StudyImages:
     strata: np.ndarray | None
     columns: pd.DataFrame
     raw: RawOutputs = field(repr=False)
+    scale: GradeScale | None = None
+
+    def own_grades(self, grades: Sequence[int]) -> list[int] | None:
+        """Grades of this split that are together the ``grades`` of the model; None if there are none."""
+        if self.scale is None:
+            return list(grades)
+        own = {self.scale.of_grade[grade] for grade in grades}
+        joined = {grade for grade, number in enumerate(self.scale.of_grade) if number in own}
+        return sorted(own) if joined == set(grades) else None
 
     def positive(self, grades: Sequence[int], columns: Sequence[str] = ()) -> np.ndarray:
         """Whether each image has one of the ``grades``, or a value in one of the ``columns``: bool (n,)."""
@@ -76,7 +89,7 @@ class StudyImages:
             if name not in self.columns:
                 raise RetinaflowError(
                     f"evidence.also_positive: {self.split} has no column {column!r}; found "
-                    f"{', '.join(subgroup_columns(self.columns)) or 'none'}. Name it in `subgroups` of the data set."
+                    f"{', '.join(group_columns(self.columns)) or 'none'}. Name it in `subgroups` of the data set."
                 )
             found |= ~self.columns[name].str.strip().str.lower().isin(NEGATIVE).to_numpy()
         return found
@@ -99,12 +112,13 @@ class StudyImages:
             strata=None if self.strata is None else self.strata[kept],
             columns=self.columns.iloc[kept].reset_index(drop=True),
             raw=self.raw,
+            scale=self.scale,
         )
 
 
-def subgroup_columns(columns: pd.DataFrame) -> list[str]:
+def group_columns(columns: pd.DataFrame) -> list[str]:
     """Names of the subgroup columns of an inventory, without their prefix."""
-    return [name.removeprefix(SUBGROUP) for name in map(str, columns) if name.startswith(SUBGROUP)]
+    return [name.removeprefix(SUBGROUP) for name in subgroup_columns(columns)]
 
 
 def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_quality: float) -> StudyImages:
@@ -119,8 +133,8 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
     Raises:
         RetinaflowError: A table cannot be read, or tables have different images.
     """
-    names = rule.grade_names
-    raw = read_raw_outputs(files.raw_outputs, rule.objective, grade_count=len(names), kind=kind)
+    names = files.scale.names if files.scale else rule.grade_names
+    raw = read_raw_outputs(files.raw_outputs, rule.objective, grade_count=len(rule.grade_names), kind=kind)
     columns = [f"probability_{name}" for name in names]
     graded = read_frame(files.predictions, ("image", *columns), types=dict.fromkeys(columns, float))
     if graded["image"].tolist() != list(raw.images):
@@ -136,7 +150,9 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
     poor = np.array([bool(text) and float(text) < ungradable_quality for text in rows["quality"]])
     no_result = poor | (np.arange(len(rows)) >= len(raw.images))
     empty = np.full((len(lost), len(names)), np.nan)
-    scored = [apply_decision_rule(rule, raw.outputs).probabilities, graded[columns].to_numpy(np.float64)]
+    by_rule = apply_decision_rule(rule, raw.outputs).probabilities
+    by_rule = files.scale.merge_probabilities(by_rule) if files.scale else by_rule
+    scored = [by_rule, graded[columns].to_numpy(np.float64)]
     probabilities, calibrated = (
         np.where(no_result[:, np.newaxis], np.nan, np.vstack([part, empty])) for part in scored
     )
@@ -150,6 +166,7 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
         strata=fold_strata(files.folds, rows["image"].tolist()) if files.folds else None,
         columns=rows,
         raw=raw,
+        scale=files.scale,
     )
 
 
