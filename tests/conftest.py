@@ -44,6 +44,7 @@ TRAINS = {
     "serving/test_predict.py",
     "serving/test_serve.py",
     "training/test_article_defects.py",
+    "training/test_earlier_model.py",
     "training/test_shared.py",
     "training/test_tracking.py",
     "training/test_train.py",

@@ -71,7 +71,7 @@ def typed(backbone: str = "Tiny", **changes: Any) -> TrainingSettings:
 
 # Augmentation that changes no pixel.
 STILL = AugmentSettings(flip_horizontal=False, flip_vertical=False, shift=0, zoom=[1, 1], rotation=0).model_dump()
-OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json")
+OUTPUTS = ("model.keras", "history.csv", "grade_names.json", "training_run.json", "trained_on.json")
 
 
 def tiny(include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> keras.Model:

@@ -6,8 +6,9 @@ import pytest
 
 from examples import Tables, tables
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS
-from retinaflow.data.preflight import SOLUTIONS, GradesNeeded, patient_notices, preflight
+from retinaflow.data.preflight import SOLUTIONS, EarlierModels, GradesNeeded, patient_notices, preflight
 from retinaflow.data.problem_policy import NOTES
+from retinaflow.data.trained_on import write_trained_on
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.tables import read_table, write_table
@@ -176,3 +177,22 @@ def test_two_images_of_one_patient_are_one_unit(tmp_path: Path) -> None:
     preflight({"train": found}, ProblemSettings(), **options, needed=GradesNeeded(["a", "b"], "image", 2))
     with pytest.raises(RetinaflowError, match="1 patient has usable images of grade 'a'"):
         preflight({"train": found}, ProblemSettings(), **options, needed=GradesNeeded(["a", "b"], "patient", 2))
+
+
+def test_images_that_an_earlier_model_was_trained_on_are_an_error(tmp_path: Path) -> None:
+    train, test = tables(tmp_path, good=2), tables(tmp_path, good=1, data_set="test")
+    write_trained_on(tmp_path / "trained_on.json", [test[0]], seed=1)
+    records = {"VGG16": tmp_path / "trained_on.json", "swept": tmp_path / "trained_on.json"}
+    table, summary = tmp_path / "problems.csv", tmp_path / "problems.md"
+    with pytest.raises(RetinaflowError) as caught:
+        preflight(
+            {"train": train, "test": test},
+            ProblemSettings(),
+            exclude_limit=1.0,
+            table=table,
+            summary=summary,
+            earlier=EarlierModels(records, ["test"]),
+        )
+    (line,) = [line for line in str(caught.value).splitlines() if "starts from" in line]
+    assert line.startswith("test: VGG16 starts from a model that was trained on 1 image (")
+    assert "VGG16 starts from a model" in summary.read_text(encoding="utf-8")

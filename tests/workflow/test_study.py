@@ -37,6 +37,19 @@ def test_repeats_train_only_new_seeds(finished):
     assert not finished.planned()
 
 
+def test_images_of_an_earlier_training_are_refused_before_any_training(finished):
+    section = finished.config["models"]["MobileNetV3Small"]
+    weights = "results/models/MobileNetV3Small"
+    data = finished.config["data"]
+    data["train"], data["test"] = data["test"], data["train"]
+    finished.config.update(
+        results="other", models={"small": {**section, "backbone": "MobileNetV3Small", "weights": weights}}
+    )
+    output = finished.snakemake("--cores", "2", "preflight", check=False)
+    assert "test: small starts from a model that was trained on" in " ".join(output.split())
+    assert "name these images in `exclude`" in " ".join(output.split())
+
+
 def drawn_set(folder, seed, *, patients=15, first_patient=1):
     """A data set, as the configuration describes it, of drawn images in ``folder``."""
     images, labels = f"images {seed}", f"{seed}.csv"

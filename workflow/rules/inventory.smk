@@ -129,12 +129,20 @@ if TRAINING_SETS != ["train"]:
             "../scripts/join.py"
 
 
+def earlier_models():
+    """Networks that start from a model of another workflow run, with the images that it was trained on."""
+    found = {network: earlier_images(network) for network in CONFIG.models}
+    own = [path("models", run, "trained_on.json") for run in MODELS.training_runs]
+    return {network: files[0] for network, files in found.items() if files and files[0] not in own}
+
+
 # All problems of all data sets. It runs again after a change of any data set, so no other stage waits for it. The rules
 # split and organize apply the same policy to their own inputs.
 rule check_problems:
     input:
         inventories=expand(path("inventory", "{data_set}.csv"), data_set=INVENTORIES),
         problems=expand(path("inventory", "{data_set}-problems.csv"), data_set=INVENTORIES),
+        earlier=lambda wildcards: list(earlier_models().values()),
     output:
         table=path("inventory", "problems.csv"),
         summary=path("inventory", "problems.md"),
@@ -158,5 +166,8 @@ rule check_problems:
         grade_names=GRADE_NAMES,
         unit=CONFIG.split.unit,
         sides=FOLDS or 2,
+        earlier=lambda wildcards: list(earlier_models()),
+        unseen=INVENTORIES if FOLDS else MODELS.tests,
+        shared_patients=CONFIG.data.shared_patients,
     script:
         "../scripts/preflight.py"

@@ -59,6 +59,7 @@ rule score:
         model=path("models", "{training_run}", "model.keras"),
         history=path("models", "{training_run}", "history.csv"),
         record=path("models", "{training_run}", "training_run.json"),
+        earlier=lambda wildcards: earlier_images(network_of(wildcards.training_run)),
     output:
         **{split: path("scores", "{training_run}", split, "raw_outputs.csv") for split in MODELS.scored},
         curves=report(
@@ -80,6 +81,8 @@ rule score:
     params:
         code=code_of("score.py"),
         splits=MODELS.scored,
+        # Scores on the validation split of a fold are scores on held-out images.
+        unseen=MODELS.scored if FOLDS else MODELS.tests,
         grade_names=GRADE_NAMES,
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),
         tta_views=CONFIG.score.tta_views,

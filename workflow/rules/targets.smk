@@ -32,7 +32,11 @@ def final_output():
         *[path("organized", split, "index.csv") for split in SHARDS],
         *[file for network in CONFIG.models for file in shard_files(network, SHARDS, "npy")],
         *remote_paths("weights"),
-        *[path("models", training_run, "model.keras") for training_run in MODELS.training_runs],
+        *[
+            path("models", training_run, file)
+            for training_run in MODELS.training_runs
+            for file in ("model.keras", "trained_on.json")
+        ],
         *[
             table
             for model in MODELS.names

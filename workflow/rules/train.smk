@@ -15,6 +15,7 @@ rule train:
         history=path("models", "{training_run}", "history.csv"),
         grade_names_file=path("models", "{training_run}", "grade_names.json"),
         record=path("models", "{training_run}", "training_run.json"),
+        trained_on=path("models", "{training_run}", "trained_on.json"),
     log:
         path("logs", "train", "{training_run}.log"),
     conda:
@@ -33,6 +34,7 @@ rule train:
         settings=training_settings,
         grade_names=GRADE_NAMES,
         seed=lambda wildcards: lookups.training_seed(CONFIG, network_of(wildcards.training_run)),
+        shared_patients=CONFIG.data.shared_patients,
         # No output: Snakemake deletes outputs before a job, and the checkpoints outlive an interrupted job.
         checkpoints=path("checkpoints", "{training_run}"),
         # No output either: it has networks of other names and settings.

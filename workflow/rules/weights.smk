@@ -1,12 +1,23 @@
-# ImageNet weights. The submit host fetches them, so that jobs need no internet.
+# Initial weights. The submit host fetches those of ImageNet, so that jobs need no internet.
+
+from retinaflow.networks import earlier_model
 
 
 def weights_of(network):
-    """File of the initial weights of a network. Empty for random weights."""
+    """File of the initial weights of a network, or files of the model that it starts from. Empty for random weights."""
     weights = CONFIG.models[network].weights
     if weights == "random":
         return []
+    earlier = earlier_model.earlier_model(weights)
+    if earlier:
+        return [file.as_posix() for file in earlier_model.needed_files(earlier)]
     return [path("weights", f"{network}.h5") if weights == "imagenet" else weights]
+
+
+def earlier_images(network):
+    """File of the images that the model which a network starts from was trained on. None for other weights."""
+    earlier = earlier_model.earlier_model(CONFIG.models[network].weights)
+    return [earlier.with_name(earlier_model.TRAINED_ON).as_posix()] if earlier else []
 
 
 def fetched_weights():

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from retinaflow.data.preflight import GradesNeeded, preflight
+from retinaflow.data.preflight import EarlierModels, GradesNeeded, preflight
 from retinaflow.jobs.logs import job_log
 from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import whole_file
@@ -16,6 +16,11 @@ with job_log(snakemake.log[0]):
         exclude_limit=snakemake.params.exclude_limit,
         patient_patterns=snakemake.params.patient_patterns,
         needed=GradesNeeded(snakemake.params.grade_names, snakemake.params.unit, snakemake.params.sides),
+        earlier=EarlierModels(
+            dict(zip(snakemake.params.earlier, map(Path, snakemake.input.earlier), strict=True)),
+            snakemake.params.unseen,
+            snakemake.params.shared_patients,
+        ),
         table=Path(snakemake.log.table),
         summary=Path(snakemake.log.summary),
     )

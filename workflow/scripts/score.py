@@ -12,12 +12,17 @@ with job_log(snakemake.log[0]):
     choose(snakemake.params.backend)
     # Imported here, so that the log has the error of a backend that cannot be imported.
     from retinaflow.data.frames import read_frame
+    from retinaflow.data.trained_on import require_unseen
     from retinaflow.preprocessing.batches import Images
     from retinaflow.reporting.figures import learning_curves
     from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
     from retinaflow.scoring.score import load_model, predict_tta
 
     files, output, params = snakemake.input, snakemake.output, snakemake.params
+    for record in map(Path, files.earlier):
+        tables = {split: list(map(Path, files[f"{split}_indices"])) for split in params.unseen}
+        shared_patients = snakemake.config["data"]["shared_patients"]
+        require_unseen(snakemake.wildcards.training_run, record, tables, shared_patients)
     model = load_model(
         Path(files.model),
         params.grade_names,

@@ -10,9 +10,11 @@ from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
 from retinaflow.errors import RetinaflowError
+from retinaflow.networks.earlier_model import earlier_model, faults
 from retinaflow.networks.weights import EXPECTED_WEIGHTS, weights_fault
 from retinaflow.settings.data import DataSetSettings
 from retinaflow.settings.root import Configuration
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage import object_storage
 from retinaflow.storage.archives import split_archive
 
@@ -33,7 +35,8 @@ def check_files(config: Configuration) -> None:
             problems += _source_problems(data_set, source, config.results)
     problems += _overlaps(data_sets(config))
     for name, settings in config.models.items():
-        problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings.weights)]
+        problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
+        problems += _own_start_problems(name, config)
     raise_problems(problems)
 
 
@@ -109,8 +112,19 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
         yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
 
 
-def _weights_problems(weights: str) -> Iterable[str]:
+def _own_start_problems(name: str, config: Configuration) -> Iterable[str]:
+    earlier = earlier_model(config.models[name].weights)
+    if earlier and _is_same(str(earlier), str(Path(config.results, "models", name))):
+        yield f"weights of {name}: {str(earlier)!r} is the model itself; name another model"
+
+
+def _weights_problems(settings: TrainingSettings) -> Iterable[str]:
+    weights = settings.weights
     if weights in ("imagenet", "random"):
+        return
+    earlier = None if object_storage.is_remote(weights) else earlier_model(weights)
+    if earlier:
+        yield from faults(earlier, settings)
         return
     if object_storage.is_remote(weights):
         if fault := object_storage.fault(weights):
@@ -118,7 +132,7 @@ def _weights_problems(weights: str) -> Iterable[str]:
         if not weights.endswith(".h5"):
             yield f"{weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}"
     elif not os.path.isfile(weights):
-        yield f"there is no file {weights!r}; expected 'imagenet', 'random' or a weights file"
+        yield f"there is no file {weights!r}; expected 'imagenet', 'random', a weights file or a trained model"
     elif fault := weights_fault(weights):
         yield f"{weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'"
 

@@ -12,6 +12,7 @@ from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS, PROBLEM_COLUM
 from retinaflow.data.labels import matches_none
 from retinaflow.data.matching import composed
 from retinaflow.data.problem_policy import Check, Reason, check_data_set
+from retinaflow.data.trained_on import Seen, find_seen, seen_reason
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings
 from retinaflow.storage.files import whole_file
@@ -56,6 +57,21 @@ class GradesNeeded:
     sides: int
 
 
+@dataclass(frozen=True)
+class EarlierModels:
+    """Models of earlier workflow runs that networks start from.
+
+    Args:
+        records: File of the images that the model was trained on, by the name of the network that starts from it.
+        data_sets: Names of the data sets that must have none of these images or of their patients.
+        shared_patients: Groups of names of data sets with the same patients.
+    """
+
+    records: Mapping[str, Path]
+    data_sets: Sequence[str]
+    shared_patients: Sequence[Sequence[str]] = ()
+
+
 def preflight(
     data_sets: Mapping[str, tuple[Path, Path]],
     on_problem: ProblemSettings,
@@ -65,6 +81,7 @@ def preflight(
     summary: Path,
     patient_patterns: Mapping[str, str] | None = None,
     needed: GradesNeeded | None = None,
+    earlier: EarlierModels | None = None,
 ) -> None:
     """Apply the problem policy to all data sets.
 
@@ -77,6 +94,7 @@ def preflight(
         patient_patterns: Pattern of the image names of each data set whose label table has no column of patients. A
             data set ``train-NAME`` is that part of the joined one, ``train``. There is a notice if no name matches.
         needed: Grades that a split of the training set needs.
+        earlier: Models that networks start from.
 
     Raises:
         RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
@@ -88,6 +106,8 @@ def preflight(
     }
     if needed and "train" in checks and checks["train"].report.usable:
         checks["train"].reasons.extend(_grade_reasons(data_sets["train"][0], needed))
+    for name, reasons in _seen_reasons(earlier, data_sets).items():
+        checks[name].reasons.extend(reasons)
     write_frame(table, pd.concat([check.problems for check in checks.values()]))
     patterns = patient_patterns or {}
     notices = [
@@ -128,6 +148,21 @@ def _grade_reasons(inventory: Path, needed: GradesNeeded) -> Iterator[Reason]:
                 f"at least {needed.sides}, one for each side of the split",
                 none,
             )
+
+
+def _seen_reasons(earlier: EarlierModels | None, data_sets: Mapping[str, tuple[Path, Path]]) -> dict[str, list[Reason]]:
+    """Reasons against data sets with images that a model at the start of a network was trained on."""
+    none = pd.DataFrame(columns=[*PROBLEM_COLUMNS, "action"])
+    reasons: dict[str, list[Reason]] = {}
+    found: dict[tuple[str, Path], Seen] = {}
+    for network, record in earlier.records.items() if earlier else ():
+        for name in earlier.data_sets if earlier else ():
+            # Models of a sweep start from one model.
+            if (name, record) not in found:
+                seen = found[name, record] = find_seen(record, [data_sets[name][0]], earlier.shared_patients)
+                if any(seen):
+                    reasons.setdefault(name, []).append(Reason(seen_reason(network, record, seen), none))
+    return reasons
 
 
 def patient_notices(data_set: str, inventory: Path, patterns: Mapping[str, str]) -> list[str]:

@@ -129,8 +129,9 @@ def _description(runs: Sequence[Metrics], rule: DecisionRule) -> Iterator[str]:
 
 
 def _weights(weights: str) -> str:
+    kind = "weights" if weights.endswith(".h5") else "model"
     return {"imagenet": "weights of ImageNet", "random": "random weights"}.get(
-        weights, f"the weights {Path(weights).name}"
+        weights, f"the {kind} {Path(weights).name}"
     )
 
 

@@ -14,6 +14,8 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.networks.building import load_backbone, normalise, pooled, up_to
+from retinaflow.networks.earlier_model import earlier_model, read_record
+from retinaflow.networks.earlier_weights import load_earlier, take_backbone
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.preprocessing.shards import ROW_COLUMNS
@@ -52,7 +54,8 @@ def frozen_backbone(
         backbone: Name of the backbone.
         size: Side of the images in pixels.
         layers: Names of the layers, as for ``building.up_to``.
-        weights: Weights file of the backbone without its top, or None for random weights.
+        weights: Weights file of the backbone without its top, Keras file of an earlier model, or None for random
+            weights.
         seed: Seed of random weights.
         threads: Number of threads on a CPU.
 
@@ -64,10 +67,17 @@ def frozen_backbone(
     """
     devices.prepare_process(seed, threads)
     devices.full_float32()
-    network = up_to(load_backbone(backbone, size, weights), layers)
+    earlier = earlier_model(weights) if weights else None
+    record = read_record(earlier) if earlier else {}
+    normalisation = record["settings"]["normalisation"] if earlier else "imagenet"
+    own = load_backbone(backbone, size, None if earlier else weights, normalised=normalisation == "imagenet")
+    network = up_to(own, layers)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    maps = network(normalise(pixels, "imagenet", BACKBONES[backbone].input_mode))
-    return keras.Model(pixels, pooled(maps), name=backbone)
+    maps = network(normalise(pixels, normalisation, BACKBONES[backbone].input_mode, record.get("channel_statistics")))
+    model = keras.Model(pixels, pooled(maps), name=backbone)
+    if earlier:
+        take_backbone(model, load_earlier(earlier), earlier)
+    return model
 
 
 def fine_tuned(model: keras.Model) -> keras.Model:

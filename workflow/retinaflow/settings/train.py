@@ -19,7 +19,9 @@ class TrainSection(Section):
     """Side in pixels of the square input of the network."""
     weights: Place = "imagenet"
     """Initial weights of the backbone: `imagenet` (fetched once, on the submit host), `random`, or the path of a
-    `.h5` or `.weights.h5` file made for this backbone without its top. The path may be an `s3://` address."""
+    `.h5` or `.weights.h5` file made for this backbone without its top. That path may be an `s3://` address. The folder
+    of a trained model (`other results/models/InceptionV3`) starts from that model, with the same backbone, feature
+    layers and normalisation. The head starts from it, too, if objective, `dense_units` and `grade_names` agree."""
     normalisation: Literal["imagenet", "dataset", "per_image"] = "imagenet"
     """`imagenet` is the normalisation that the backbone's weights were trained with. `dataset` uses means and
     deviations of each channel in the training split. `per_image` uses those of each image. The saved model includes

@@ -14,6 +14,8 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import Statistics, build, compile_model, in_float32
+from retinaflow.networks.earlier_model import earlier_model
+from retinaflow.networks.earlier_weights import take_weights
 from retinaflow.networks.optimizers import AveragedWeights, build_optimizer
 from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.settings.train import TrainingSettings
@@ -54,7 +56,7 @@ class Fit:
         seed: Seed of the training run.
         workers: Number of threads that read batches ahead.
         deadline: Latest end on the clock of ``time.monotonic``.
-        weights: Weights file of the backbone, or None for random weights.
+        weights: Weights file of the backbone, Keras file of an earlier model, or None for random weights.
         class_weights: Weight of each grade in the loss, or None for equal weights.
         statistics: Mean and deviation of each channel, for ``normalisation: dataset``.
         shared: Steps that other models have computed.
@@ -134,7 +136,7 @@ def train(
         data: Images of the training run.
         checkpoint: Checkpoint of the training run.
         seed: Seed of the training run.
-        weights: Weights file of the backbone, or None for random weights.
+        weights: Weights file of the backbone, Keras file of an earlier model, or None for random weights.
         workers: Number of threads that read batches ahead.
         deadline: Latest end on the clock of ``time.monotonic``.
         shared: Steps that other models have computed.
@@ -222,15 +224,18 @@ def _fit_phases(fit: Fit, batch_size: int) -> keras.Model:
     settings, training = fit.settings, fit.data.training
     devices.prepare_process(fit.seed, settings.cpu_threads, bool(settings.jit))
     batches = fit.batches(batch_size)
+    earlier = earlier_model(fit.weights) if fit.weights else None
     with devices.parallel(settings.gpus):
         model = build(
             settings,
             fit.grade_count,
-            weights=fit.weights,
+            weights=None if earlier else fit.weights,
             statistics=fit.statistics,
             precision=settings.precision,
             frequencies=np.bincount(training.grades, fit.image_weights, fit.grade_count),
         )
+        if earlier:
+            take_weights(model, earlier, settings, fit.data.grade_names)
         devices.adopt(model)
         pace = Pace(settings.head_epochs, settings.epochs, len(training), len(fit.data.validation))
         parameters = f"{model.count_params():,} parameters, {_trainable(model):,} trainable"

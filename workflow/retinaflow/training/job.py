@@ -1,4 +1,4 @@
-"""The training job: from the files of earlier stages to the four files of a trained network."""
+"""The training job: from the files of earlier stages to the files of a trained network."""
 
 import json
 import logging
@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import keras
 
+from retinaflow.data.trained_on import find_seen, write_trained_on
 from retinaflow.networks import devices
+from retinaflow.networks.earlier_model import MODEL, RECORD, TRAINED_ON, earlier_model, has_same_head, read_record
 from retinaflow.preprocessing.batches import Images
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
@@ -29,8 +31,7 @@ progress = logging.getLogger("retinaflow.progress")
 
 # Seconds for the time before the first epoch and after the last one, and for slower epochs.
 MARGIN = 120
-# Files of a network in the cache.
-MODEL, HISTORY, RECORD = "model.keras", "history.csv", "training_run.json"
+HISTORY = "history.csv"
 
 
 class Tracker(Protocol):
@@ -65,6 +66,7 @@ class TrainedFiles:
     history: Path
     grade_names: Path
     record: Path
+    trained_on: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ class TrainingJob:
         seed: Seed of the training run.
         training: Files of the training split.
         validation: Files of the validation split.
-        weights: Weights file of the backbone, or None for random weights.
+        weights: Weights file of the backbone, Keras file of an earlier model, or None for random weights.
+        shared_patients: Groups of names of data sets with the same patients.
         code: Digest of the code that training depends on.
         workers: Number of threads that read batches ahead.
         start: Start of the job on the clock of ``time.monotonic``.
@@ -100,6 +103,7 @@ class TrainingJob:
     outputs: TrainedFiles
     checkpoints: Path
     weights: Path | None = None
+    shared_patients: Sequence[Sequence[str]] = ()
     code: str = ""
     workers: int = 1
     start: float = 0.0
@@ -108,6 +112,11 @@ class TrainingJob:
     trackers: Sequence[Tracker] = ()
     trained: FileCache | None = None
     shared: FileCache | None = None
+
+    @property
+    def earlier(self) -> Path | None:
+        """Keras file of the model that the training starts from, if any."""
+        return None if self.weights is None else earlier_model(self.weights)
 
     @property
     def deadline(self) -> float:
@@ -137,7 +146,10 @@ class TrainingJob:
         Names of the training run and of grades decide nothing. Neither do the rest of the index tables.
         """
         names = {"training_run", "grade_names", "digests"}
+        # Names of grades decide whether the head of an earlier model fits.
+        head = has_same_head(read_record(self.earlier), self.settings, self.grade_names) if self.earlier else None
         return {
+            **({} if head is None else {"earlier_head": head}),
             **{key: value for key, value in description.items() if key not in names},
             "grades": len(self.grade_names),
             "weights": description["digests"]["weights"],
@@ -170,6 +182,7 @@ def train_job(job: TrainingJob) -> None:
     description = job.description(resolved)
     decisive = job.decisive(description, training, validation)
     key = digest_json(decisive)
+    _warn_of_seen(job)
     # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
     with lock(job.checkpoints):
         if job.trained and (found := job.trained.find(key)):
@@ -227,6 +240,7 @@ def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]
         keras.Model(trained.input, trained.output, name=job.settings.backbone).save(part)
     write_history(job.outputs.history, rows)
     _write_grade_names(job)
+    _write_trained_on(job)
     write_json(job.outputs.record, record)
     if job.trained:
         outputs = job.outputs
@@ -246,11 +260,35 @@ def _copy(job: TrainingJob, found: CachedFiles, description: Mapping[str, Any]) 
         with whole_file(target) as part:
             shutil.copyfile(source, part)
     _write_grade_names(job)
+    _write_trained_on(job)
     names = {key: description[key] for key in ("training_run", "grade_names")}
     write_json(job.outputs.record, {**record, **names})
     result = f"trained before as {record['training_run']}: its files are copied"
     log.info("%s: %s", job.training_run, result)
     progress.debug("%s", result, extra={"progress": {"result": result}})
+
+
+def _write_trained_on(job: TrainingJob) -> None:
+    write_trained_on(
+        job.outputs.trained_on,
+        [*job.training.indices, *job.validation.indices],
+        seed=job.seed,
+        shared_patients=job.shared_patients,
+        earlier=job.earlier and job.earlier.with_name(TRAINED_ON),
+    )
+
+
+def _warn_of_seen(job: TrainingJob) -> None:
+    """Warn if the model that the training starts from was trained on images or patients of the validation split."""
+    if job.earlier is None:
+        return
+    seen = find_seen(job.earlier.with_name(TRAINED_ON), job.validation.indices, job.shared_patients)
+    if any(seen):
+        log.warning(
+            "%s: the model that it starts from was trained on %s of the validation split; scores there are too good",
+            job.training_run,
+            seen,
+        )
 
 
 def _report(rows: Sequence[Mapping[str, Any]], best: int) -> None:
