@@ -106,8 +106,8 @@ def preflight(
     }
     if needed and "train" in checks and checks["train"].report.usable:
         checks["train"].reasons.extend(_grade_reasons(data_sets["train"][0], needed))
-    for name, reasons in _seen_reasons(earlier, data_sets).items():
-        checks[name].reasons.extend(reasons)
+    for name, found in _seen_reasons(earlier, data_sets).items() if earlier else ():
+        checks[name].reasons.extend(found)
     write_frame(table, pd.concat([check.problems for check in checks.values()]))
     patterns = patient_patterns or {}
     notices = [
@@ -150,13 +150,13 @@ def _grade_reasons(inventory: Path, needed: GradesNeeded) -> Iterator[Reason]:
             )
 
 
-def _seen_reasons(earlier: EarlierModels | None, data_sets: Mapping[str, tuple[Path, Path]]) -> dict[str, list[Reason]]:
+def _seen_reasons(earlier: EarlierModels, data_sets: Mapping[str, tuple[Path, Path]]) -> dict[str, list[Reason]]:
     """Reasons against data sets with images that a model at the start of a network was trained on."""
     none = pd.DataFrame(columns=[*PROBLEM_COLUMNS, "action"])
     reasons: dict[str, list[Reason]] = {}
     found: dict[tuple[str, Path], Seen] = {}
-    for network, record in earlier.records.items() if earlier else ():
-        for name in earlier.data_sets if earlier else ():
+    for network, record in earlier.records.items():
+        for name in earlier.data_sets:
             # Models of a sweep start from one model.
             if (name, record) not in found:
                 seen = found[name, record] = find_seen(record, [data_sets[name][0]], earlier.shared_patients)
