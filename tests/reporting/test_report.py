@@ -20,7 +20,12 @@ from retinaflow.reporting.report import (
     stored_pixels,
     worst_mistakes,
 )
-from retinaflow.scoring.decision_rules import LabelledOutputs, cross_fit
+from retinaflow.scoring.decision_rules import (
+    LabelledOutputs,
+    cross_fit,
+    fit_decision_rule,
+    write_decision_rule,
+)
 from retinaflow.scoring.predictions import write_predictions
 from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
 from retinaflow.storage.files import write_json
@@ -50,9 +55,8 @@ def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Pat
     outputs = rng.dirichlet(np.ones(5), COUNT) if objective == "softmax" else rng.normal(GRADES, 1)[:, np.newaxis]
     raw = RawOutputs(IMAGES, [f"{image}.png" for image in IMAGES], IMAGES, [""] * COUNT, GRADES, outputs)
     tables = [tmp_path / name for name in ("predictions.csv", "metrics.json", "raw_outputs.csv")]
-    grades = cross_fit(
-        LabelledOutputs(objective, CLASSES, outputs, GRADES, IMAGES), 2, referable_sensitivity=0.9, seed=0
-    )
+    labelled = LabelledOutputs(objective, CLASSES, outputs, GRADES, IMAGES)
+    grades = cross_fit(labelled, 2, referable_sensitivity=0.9, seed=0)
     write_predictions(tables[0], raw, grades, CLASSES)
     write_json(tables[1], {"by_quality": None})
     write_raw_outputs(tables[2], raw)
@@ -66,6 +70,10 @@ def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Pat
         grade_names=CLASSES,
         referable_grade=2,
         figures=figures,
+        decision_rule=tmp_path / "decision_rule.json",
+    )
+    write_decision_rule(
+        tmp_path / "decision_rule.json", fit_decision_rule(labelled, 2, referable_sensitivity=0.9, seed=0)
     )
     illustrate(job)
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == figures.keys()

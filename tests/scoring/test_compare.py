@@ -191,18 +191,29 @@ def test_table_has_all_digits(comparison: Compare) -> None:
     }
 
 
-def test_accuracy_below_the_baseline_is_marked_in_each_split(comparison: Compare) -> None:
+def test_model_without_agreement_is_marked_in_each_split(comparison: Compare) -> None:
+    chance = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [-0.01, 0.2]}
     made = comparison(
         scores("A", "validation", 0.4, accuracy=0.72),
         scores("A", "test", 0.4, accuracy=0.73),
-        scores("B", "validation", 0.3, accuracy=0.735),
-        scores("B", "test", 0.3, accuracy=0.7349),
-        scores("C", "validation", 0.2, accuracy=0.735),
-        scores("C", "test", 0.2, accuracy=0.736),
+        scores("B", "validation", 0.1, intervals=chance),
+        scores("B", "test", 0.3),
+        scores("C", "validation", 0.0),
+        scores("C", "test", None),
     )
-    assert made.column("validation", "remark") == ["**below always class0**", "", ""]
-    assert made.column("test", "remark") == ["**below always class0**", "**below always class0**", ""]
-    assert made.column("validation", "accuracy") == ["0.7200", "0.7350", "0.7350"]
+    mark = "**no better than always class0**"
+    # The accuracy of A is below that of the baseline, but its grades agree with the true ones.
+    assert made.column("validation", "remark") == ["", mark, mark]
+    assert made.column("test", "remark") == ["", "", mark]
+
+
+def test_useless_operating_point_is_marked(comparison: Compare) -> None:
+    referable = {**scores("A", "test", 0)["referable"], "operating_point": {"sensitivity": 1.0, "specificity": 0.01}}
+    made = comparison(scores("A", "validation", 0.4, referable=referable), scores("B", "validation", 0.3))
+    assert made.column("validation", "remark") == ["**operating point of no use: specificity 0.010**", ""]
+    assert made.column("validation", "specificity")[0].startswith("0.0100")
+    always = {row["model"]: row for row in made.table("validation")}["always class0"]
+    assert (always["sensitivity"], always["specificity"]) == ("0.0000", "1.0000")
 
 
 def test_each_table_ends_with_the_baselines(comparison: Compare) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from examples import OUTPUTS, SOFTMAX, of
 from retinaflow.evaluation.calibration import reliability
-from retinaflow.evaluation.grades import Grades, GradeScale
+from retinaflow.evaluation.grades import Grades, GradeScale, Ranking
 from retinaflow.evaluation.metrics import evaluate
 from retinaflow.scoring.decision_rules import (
     LabelledOutputs,
@@ -90,7 +90,9 @@ def test_decision_rule_is_fitted_on_the_first_split(tmp_path):
         quality = read_quality([tmp_path / "train.csv"], raw_outputs.images)
         options = {"grade_names": GRADE_NAMES, "referable_grade": 2, "bootstrap_samples": 20, "seed": 1}
         people = {"patients": raw_outputs.patients, "eyes": raw_outputs.eyes}
-        expected = evaluate(raw_outputs.grades, grades, **options, **people, quality=quality)
+        # Areas need one scale: cross-fitted probabilities have several.
+        ranking = Ranking(apply_decision_rule(rule, raw_outputs.outputs).probabilities)
+        expected = evaluate(raw_outputs.grades, grades, **options, **people, quality=quality, ranking=ranking)
         assert [third["images"] for third in expected["by_quality"]] == [len(table) // 3] * 3
         assert {key: found[key] for key in expected} == expected
         assert matrix.tolist() == found["confusion_matrix"]
@@ -177,3 +179,33 @@ def test_scale_without_the_referable_boundary_has_no_referable_metrics(tmp_path)
     assert found["referable"] == {"grade": None, "images": None, "auc": None, **unknown, "operating_point": unknown}
     assert found["intervals"]["referable_auc"] is None
     assert found["intervals"]["quadratic_weighted_kappa"] is not None
+
+
+def areas(written):
+    metrics = metrics_of(written, "validation")
+    return metrics["referable"]["auc"], metrics["macro_auc"]
+
+
+def test_constant_model_has_an_area_of_half(tmp_path):
+    """Its cross-fitted probabilities differ between groups of patients, in the wrong order."""
+    held_out = of(30)
+    constant = held_out._replace(outputs=np.full((30, 1), 1.2))
+    written, _ = graded(tmp_path, {"validation": constant})
+    assert areas(written) == (0.5, 0.5)
+    assert metrics_of(written, "validation")["intervals"]["referable_auc"] == [0.5, 0.5]
+
+
+def test_areas_of_folds_have_pairs_of_one_network(tmp_path):
+    """Each network gives all images the mean grade of the patients that it has seen."""
+    held_out = of(40)
+    folds = np.arange(40) // 2 % 2
+    outputs = np.array([held_out.grades[folds != fold].mean() for fold in folds])[:, np.newaxis]
+    indices = [tmp_path / "fold-1.csv", tmp_path / "fold-2.csv"]
+    for fold, index in enumerate(indices):
+        chosen = [{"image": held_out.images[place]} for place in np.flatnonzero(folds == fold)]
+        write_table(index, ["image"], chosen)
+    constant = held_out._replace(outputs=outputs)
+    without, _ = graded(tmp_path / "a", {"validation": constant})
+    with_folds, _ = graded(tmp_path / "b", {"validation": constant}, folds=indices)
+    assert areas(without)[0] != 0.5
+    assert areas(with_folds) == (0.5, 0.5)

@@ -35,6 +35,7 @@ rule illustrate:
     input:
         predictions=path("scores", "{model}", "{split}", "predictions.csv"),
         metrics=path("scores", "{model}", "{split}", "metrics.json"),
+        decision_rule=path("models", "{model}", "decision_rule.json"),
         outputs=lambda wildcards: raw_outputs_of([wildcards.model], wildcards.split)[0],
         pixels=model_shards("npy"),
         rows=model_shards("csv"),

@@ -30,6 +30,12 @@ def output_kind(wildcards):
     return model_output_kind(wildcards.model)
 
 
+def fold_indices(wildcards):
+    """Index tables of the folds, of a model that has the held-out images of all folds."""
+    pooled = MODELS.splits_of(wildcards.model)[0] == "out-of-fold"
+    return [path("organized", fold, "index.csv") for fold in TRAINING_SPLITS] if pooled else []
+
+
 def graded_files(splits):
     """Files of a model that is graded on some splits. Its decision rule is fitted on the first."""
     files = {}
@@ -99,6 +105,7 @@ rule grade:
             table for split in MODELS.splits_of(wildcards.model) for table in raw_outputs_of([wildcards.model], split)
         ],
         inventories=[path("inventory", f"{data_set}.csv") for data_set in INVENTORIES],
+        folds=fold_indices,
     output:
         **graded_files(MODELS.scored),
         decision_rule=path("models", "{model}", "decision_rule.json"),

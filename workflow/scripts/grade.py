@@ -23,6 +23,7 @@ with job_log(snakemake.log[0]):
         predictions={split: Path(output[f"{split}_predictions"]) for split in splits},
         metrics={split: Path(output[f"{split}_metrics"]) for split in splits},
         kind=params.kind,
+        folds=[Path(table) for table in snakemake.input.folds],
         scales={split: GradeScale(**scale) for split, scale in params.scales.items()},
     )
     for split, matrix in grade_model(job).items():

@@ -14,6 +14,7 @@ with job_log(snakemake.log[0]):
             predictions=Path(files.predictions),
             metrics=Path(files.metrics),
             raw_outputs=Path(files.outputs),
+            decision_rule=Path(files.decision_rule),
             kind=params.kind,
             objective=params.objective,
             shards=[(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)],

@@ -17,6 +17,8 @@ from retinaflow.evaluation.bootstrap import (
     weighted_auc,
 )
 
+# Sensitivity or specificity below which an operating point refers nobody, or everybody, by and large.
+DEGENERATE = 0.05
 RATE_NAMES = ("sensitivity", "specificity", "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio")
 
 

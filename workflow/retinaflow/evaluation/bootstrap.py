@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from retinaflow.evaluation.grades import Grades
+from retinaflow.evaluation.grades import Grades, Ranking
 
 CONFIDENCE = 0.95
 # With fewer samples that define a metric, the percentiles describe only the samples that suit it.
@@ -21,7 +21,14 @@ BLOCK = 2**22
 
 
 def bootstrap_metrics(
-    actual: np.ndarray, grades: Grades, *, referable_grade: int, patients: Sequence[str], samples: int, seed: int
+    actual: np.ndarray,
+    grades: Grades,
+    ranking: Ranking | None = None,
+    *,
+    referable_grade: int,
+    patients: Sequence[str],
+    samples: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """Compute metrics of ``metrics.evaluate`` in each bootstrap sample.
 
@@ -31,6 +38,7 @@ def bootstrap_metrics(
     Args:
         actual: True grades, int (n,), 0 to k - 1.
         grades: Predictions for the same images and k grades.
+        ranking: Scores for areas; without them, the probabilities.
         referable_grade: Lowest referable grade, 1 to k - 1.
         patients: Names of the patients (n,).
         samples: Number of bootstrap samples.
@@ -45,8 +53,9 @@ def bootstrap_metrics(
     predicted = confusion_by_patient(members, actual, grades.predicted, k)
     argmax = confusion_by_patient(members, actual, grades.argmax, k)
     operating = confusion_by_patient(members, positive, grades.referable, 2)
-    one_against_rest = [weighted_auc(actual == grade, grades.probabilities[:, grade]) for grade in range(k)]
-    referable_auc = weighted_auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1))
+    probabilities, strata = ranking or Ranking(grades.probabilities)
+    one_against_rest = [weighted_auc(actual == grade, probabilities[:, grade], strata) for grade in range(k)]
+    referable_auc = weighted_auc(positive, probabilities[:, referable_grade:].sum(axis=1), strata)
     blocks = []
     for draws in draw_patients(members, samples, seed, len(actual)):
         counts, flagged = drawn_confusion(draws, predicted), drawn_confusion(draws, operating)

@@ -29,6 +29,19 @@ class Grades(NamedTuple):
     referable: np.ndarray
 
 
+class Ranking(NamedTuple):
+    """Scores of n images for areas under the ROC curve. They have one scale, unlike cross-fitted probabilities.
+
+    Attributes:
+        probabilities: float64 (n, k), by one decision rule for all images.
+        strata: Stratum of each image, int64 (n,), such as the fold whose network scored it; None for a single stratum.
+            Only pairs of images of a stratum count.
+    """
+
+    probabilities: np.ndarray
+    strata: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class GradeScale:
     """Grades of a test set, each of which joins grades of the models that follow each other.

@@ -45,9 +45,9 @@ import numpy as np
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import CONFIDENCE, bootstrap_metrics, interval, kappa
+from retinaflow.evaluation.bootstrap import CONFIDENCE, bootstrap_metrics, interval, kappa, weighted_auc
 from retinaflow.evaluation.calibration import BINS, Reliability, reliability
-from retinaflow.evaluation.grades import Grades
+from retinaflow.evaluation.grades import Grades, Ranking
 
 # Rounding to float16 moves a sum by 0.0005 at most; other faults move it by more.
 SUM_TOLERANCE = 1e-3
@@ -68,6 +68,7 @@ def evaluate(
     seed: int,
     uncalibrated: np.ndarray | None = None,
     quality: np.ndarray | None = None,
+    ranking: Ranking | None = None,
 ) -> dict[str, Any]:
     """Compute every metric of one model on one split.
 
@@ -82,6 +83,8 @@ def evaluate(
         seed: Seed of the bootstrap.
         uncalibrated: Probabilities before temperature scaling, float (n, k).
         quality: Image quality, float (n,), higher is better.
+        ranking: Scores for areas, if the predictions are of several decision rules or networks. Else, areas are those
+            of the probabilities.
 
     Returns:
         The metrics, as described above in this module.
@@ -93,9 +96,9 @@ def evaluate(
     _check_companions(_Companions(patients, eyes, uncalibrated, quality), len(actual), len(grade_names))
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    intervals = _intervals(
-        actual, grades, referable_grade=referable_grade, patients=patients, samples=bootstrap_samples, seed=seed
-    )
+    ranking = ranking or Ranking(grades.probabilities)
+    sampling = _Sampling(patients, bootstrap_samples, seed)
+    intervals = _intervals(actual, grades, ranking, referable_grade=referable_grade, sampling=sampling)
     k = len(grade_names)
     predicted = _of_predictions(actual, grades.predicted, grade_names, referable_grade)
     return {
@@ -105,8 +108,8 @@ def evaluate(
         "quadratic_weighted_kappa": predicted["quadratic_weighted_kappa"],
         "intervals": intervals,
         "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(k))),
-        **_macro_auc(actual, grades.probabilities, grade_names),
-        "referable": _referable(actual, grades, referable_grade, predicted),
+        **_macro_auc(actual, ranking, grade_names),
+        "referable": _referable(actual, grades, ranking, referable_grade, predicted=predicted),
         "argmax": _of_predictions(actual, grades.argmax, grade_names, referable_grade),
         "baseline": _baseline(actual, grade_names),
         "fellow_eye": _fellow_eye(actual, k, patients, eyes),
@@ -134,23 +137,23 @@ def without_referable(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _macro_auc(actual: np.ndarray, probabilities: np.ndarray, grade_names: Sequence[str]) -> dict[str, Any]:
+def _macro_auc(actual: np.ndarray, ranking: Ranking, grade_names: Sequence[str]) -> dict[str, Any]:
     aucs = {
         name: auc
         for grade, name in enumerate(grade_names)
-        if (auc := _auc(actual == grade, probabilities[:, grade])) is not None
+        if (auc := _auc(actual == grade, ranking.probabilities[:, grade], ranking.strata)) is not None
     }
     return {"macro_auc": sum(aucs.values()) / len(aucs) if aucs else None, "auc_classes": list(aucs)}
 
 
 def _referable(
-    actual: np.ndarray, grades: Grades, referable_grade: int, predicted: Mapping[str, Any]
+    actual: np.ndarray, grades: Grades, ranking: Ranking, referable_grade: int, *, predicted: Mapping[str, Any]
 ) -> dict[str, Any]:
     positive = actual >= referable_grade
     return {
         "grade": referable_grade,
         "images": int(positive.sum()),
-        "auc": _auc(positive, grades.probabilities[:, referable_grade:].sum(axis=1)),
+        "auc": _auc(positive, ranking.probabilities[:, referable_grade:].sum(axis=1), ranking.strata),
         "sensitivity": predicted["sensitivity"],
         "specificity": predicted["specificity"],
         "operating_point": _sensitivity_specificity(positive, grades.referable),
@@ -186,9 +189,14 @@ def _confusion(actual: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
     return np.bincount(actual * k + predicted, minlength=k**2).reshape(k, k)
 
 
-def _auc(positive: np.ndarray, scores: np.ndarray) -> float | None:
-    """Area under the ROC curve; None unless there are both positives and negatives."""
-    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None
+def _auc(positive: np.ndarray, scores: np.ndarray, strata: np.ndarray | None) -> float | None:
+    """Area under the ROC curve; None unless there are pairs of a positive and a negative."""
+    if not 0 < positive.sum() < len(positive):
+        return None
+    if strata is None:
+        return float(roc_auc_score(positive, scores))
+    area = float(weighted_auc(positive, scores, strata)(np.ones((1, len(positive))))[0])
+    return area if np.isfinite(area) else None
 
 
 def _sensitivity_specificity(positive: np.ndarray, flagged: np.ndarray) -> dict[str, float | None]:
@@ -198,18 +206,24 @@ def _sensitivity_specificity(positive: np.ndarray, flagged: np.ndarray) -> dict[
     }
 
 
+class _Sampling(NamedTuple):
+    """Patient of each image, and number and seed of the bootstrap samples."""
+
+    patients: Sequence[str]
+    samples: int
+    seed: int
+
+
 def _intervals(
-    actual: np.ndarray, grades: Grades, *, referable_grade: int, patients: Sequence[str], samples: int, seed: int
+    actual: np.ndarray, grades: Grades, ranking: Ranking, *, referable_grade: int, sampling: _Sampling
 ) -> dict[str, Any] | None:
     # With a single patient, all bootstrap samples are the same.
-    if not samples or len(set(patients)) < 2:
+    if not sampling.samples or len(set(sampling.patients)) < 2:
         return None
-    drawn = bootstrap_metrics(
-        actual, grades, referable_grade=referable_grade, patients=patients, samples=samples, seed=seed
-    )
+    drawn = bootstrap_metrics(actual, grades, ranking, referable_grade=referable_grade, **sampling._asdict())
     return {
         "confidence": CONFIDENCE,
-        "bootstrap_samples": samples,
+        "bootstrap_samples": sampling.samples,
         **{name: interval(values) for name, values in drawn.items()},
     }
 

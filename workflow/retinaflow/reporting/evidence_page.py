@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from retinaflow.evaluation.accuracy import DEGENERATE
 from retinaflow.evaluation.units import LEFT_OUT
 from retinaflow.reporting.pages import html_table, write_page
-from retinaflow.scoring.evidence import DEGENERATE, EvidenceRow
+from retinaflow.scoring.evidence import EvidenceRow
 from retinaflow.scoring.summary import NONE
 from retinaflow.storage.files import whole_file
 

@@ -29,6 +29,7 @@ from retinaflow.reporting.illustrations import (
 )
 from retinaflow.reporting.pages import from_markdown, html_table, write_page
 from retinaflow.reporting.templates import render
+from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.tables import REBUILD
@@ -61,6 +62,8 @@ class IllustrateJob:
         referable_grade: Lowest grade to refer.
         figures: Files of ``roc``, ``reliability``, ``quality`` and ``mistakes``.
         scale: Scale of the split if its labels have other grades; the predictions have its grades.
+        decision_rule: Decision rule of the model, which ranks all images for the curves. Without it, they are ranked by
+            their probabilities, which have no common scale on the validation split.
     """
 
     title: str
@@ -74,6 +77,7 @@ class IllustrateJob:
     referable_grade: int
     figures: Mapping[str, Path]
     scale: GradeScale | None = None
+    decision_rule: Path | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -104,7 +108,7 @@ def illustrate(job: IllustrateJob) -> None:
     actual, predicted, referred = (graded[name].to_numpy() for name in numbers)
     probabilities = graded[columns[len(numbers) :]].to_numpy()
 
-    positive, risk = actual >= lowest, probabilities[:, lowest:].sum(axis=1)
+    positive, risk = actual >= lowest, _ranking(job, raw, probabilities)[:, lowest:].sum(axis=1)
     operating_curves(job.figures["roc"], positive, risk, referred=referred == 1, title=title)
     before = None
     if job.objective != "regression":
@@ -113,6 +117,14 @@ def illustrate(job: IllustrateJob) -> None:
     reliability_diagram(job.figures["reliability"], reliability(actual, probabilities), before=before, title=title)
     quality_figure(job.figures["quality"], read_own(job.metrics)["by_quality"], title)
     _draw_mistakes(job, raw, actual, predicted, probabilities)
+
+
+def _ranking(job: IllustrateJob, raw: RawOutputs, probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities that rank all images on one scale, float64 (n, grades of the split)."""
+    if job.decision_rule is None:
+        return probabilities
+    by_rule = apply_decision_rule(read_decision_rule(job.decision_rule), raw.outputs).probabilities
+    return job.scale.merge_probabilities(by_rule) if job.scale else by_rule
 
 
 def _draw_mistakes(

@@ -46,8 +46,6 @@ WIDTHS = (0.1, 0.05)
 POWERS = (0.8, 0.9)
 # The quality of an image in the inventory is a subgroup, too.
 OWN_SUBGROUPS = ("quality", "camera")
-# An operating point at which nobody, or everybody, is referred.
-DEGENERATE = 0.05
 
 EvidenceRow = dict[str, Any]
 

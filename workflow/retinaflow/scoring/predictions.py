@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 
 from retinaflow.data.frames import read_frame, write_frame
-from retinaflow.evaluation.grades import Grades, GradeScale
+from retinaflow.evaluation.grades import Grades, GradeScale, Ranking
 from retinaflow.evaluation.metrics import evaluate, without_referable
 from retinaflow.networks import objectives
 from retinaflow.scoring.decision_rules import (
+    DecisionRule,
     LabelledOutputs,
     apply_decision_rule,
     cross_fit,
     fit_decision_rule,
     write_decision_rule,
 )
-from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, read_raw_outputs
 from retinaflow.storage.files import write_json
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class GradingJob:
         kind: Columns of the raw outputs: ``output``, or ``no_tta``.
         scales: Scale of each test set whose labels have other grades. Predictions and metrics have its grades. No
             decision rule is fitted on it.
+        folds: Index tables of the folds, if the first split has the images that each fold holds out.
     """
 
     model: str
@@ -66,6 +68,7 @@ class GradingJob:
     metrics: Mapping[str, Path]
     kind: str = "output"
     scales: Mapping[str, GradeScale] = field(default_factory=dict)
+    folds: Sequence[Path] = ()
 
     def names_of(self, split: str) -> Sequence[str]:
         """Names of the grades of a split."""
@@ -100,7 +103,9 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         if scale is not None:
             grades = scale.merge(grades)
         write_predictions(job.predictions[split], of_split, grades, job.names_of(split))
-        metrics = _metrics(job, split, of_split, grades)
+        # Cross-fitted probabilities of different groups of patients have no common scale.
+        ranking = _ranking(job, rule, of_split) if split == held_out else None
+        metrics = _metrics(job, split, of_split, grades, ranking=ranking)
         network = job.model.split("/")[0]
         header: dict[str, Any] = {
             "model": job.model,
@@ -163,7 +168,15 @@ def _joined(scale: GradeScale, grade_names: Sequence[str]) -> dict[str, list[str
     return joined
 
 
-def _metrics(job: GradingJob, split: str, raw_outputs: RawOutputs, grades: Grades) -> dict[str, Any]:
+def _ranking(job: GradingJob, rule: DecisionRule, raw_outputs: RawOutputs) -> Ranking:
+    """Scores of the held-out images by one decision rule."""
+    probabilities = apply_decision_rule(rule, raw_outputs.outputs).probabilities
+    return Ranking(probabilities, fold_strata(job.folds, raw_outputs.images) if job.folds else None)
+
+
+def _metrics(
+    job: GradingJob, split: str, raw_outputs: RawOutputs, grades: Grades, *, ranking: Ranking | None
+) -> dict[str, Any]:
     """Metrics of the predictions for one split."""
     scale, uncalibrated = job.scales.get(split), None
     referable = scale.referable_grade(job.referable_grade) if scale else job.referable_grade
@@ -182,6 +195,7 @@ def _metrics(job: GradingJob, split: str, raw_outputs: RawOutputs, grades: Grade
         seed=job.seed,
         uncalibrated=uncalibrated,
         quality=read_quality(job.inventories, raw_outputs.images) if job.inventories else None,
+        ranking=ranking,
     )
     return without_referable(metrics) if referable is None else metrics
 

@@ -148,3 +148,11 @@ def average(
             )
     outputs = [(own, table.outputs) for (_, own), table in zip(tables, read, strict=True)]
     write_raw_outputs(averaged, read[0]._replace(outputs=objectives.mean_outputs(outputs, objective, grade_count)))
+
+
+def fold_strata(indices: Sequence[Path], images: Sequence[str]) -> np.ndarray:
+    """Return the fold of each image by the index tables of the folds: int64 (n,), 0 if it is in none."""
+    fold_of = {
+        image: number for number, path in enumerate(indices, start=1) for image in read_frame(path, ("image",))["image"]
+    }
+    return np.array([fold_of.get(image, 0) for image in images], dtype=np.int64)

@@ -1,6 +1,6 @@
 """Images of a study with their truth, their probabilities and what the inventory knows about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.evaluation.units import UnitImages
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
-from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, read_raw_outputs
 from retinaflow.storage.tables import REBUILD
 
 # Problems of an inventory that leave an image without a result, although it belongs to the study.
@@ -168,11 +168,3 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
         raw=raw,
         scale=files.scale,
     )
-
-
-def fold_strata(indices: Sequence[Path], images: Sequence[str]) -> np.ndarray:
-    """Return the fold of each image by the index tables of the folds: int64 (n,), 0 if it is in none."""
-    fold_of: Mapping[str, int] = {
-        image: number for number, path in enumerate(indices, start=1) for image in read_frame(path, ("image",))["image"]
-    }
-    return np.array([fold_of.get(image, 0) for image in images], dtype=np.int64)

@@ -1,9 +1,10 @@
 """Markdown summary of the comparison: a table for each split, and the gain of each step."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retinaflow.config.models import needs_pairs
+from retinaflow.evaluation.accuracy import DEGENERATE
 from retinaflow.evaluation.pairs import Pair
 from retinaflow.storage.markdown import table
 
@@ -14,6 +15,8 @@ SUMMARISED = {
     "accuracy": "accuracy",
     "referable_auc": "referable AUC",
     "macro_auc": "macro AUC",
+    "operating_point_sensitivity": "sensitivity",
+    "operating_point_specificity": "specificity",
 }
 HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
 # Metrics of the table of all test sets.
@@ -166,8 +169,7 @@ def _spread(pair: tuple[float, float] | None) -> str:
 
 
 def _model(row: SummaryRow, behind: Pair | None) -> list[str]:
-    below = row["accuracy"] < row["baseline_accuracy"]
-    remarks = [f"**below always {row['baseline_grade_name']}**"] if below else []
+    remarks = [*_warnings(row)]
     if row.get("kept_phase") == "head":
         remarks.append("an epoch of the head was kept: settings of later epochs had no effect")
     if needs_pairs(row["model"]) and row["fellow_eye_images"] < row["images"]:
@@ -179,6 +181,19 @@ def _model(row: SummaryRow, behind: Pair | None) -> list[str]:
         "" if behind is None else _difference(behind),
         "; ".join(remarks),
     ]
+
+
+def _warnings(row: SummaryRow) -> Iterator[str]:
+    """Remarks on a model that is no better than a constant prediction, or whose operating point decides nothing."""
+    # The constant prediction has a kappa of 0. Accuracy would compare models by the frequency of the first grade.
+    least = row.get("quadratic_weighted_kappa_low")
+    least = row["quadratic_weighted_kappa"] if least is None else least
+    if least is None or least <= 0:
+        yield f"**no better than always {row['baseline_grade_name']}**"
+    for name in ("sensitivity", "specificity"):
+        value = row[f"operating_point_{name}"]
+        if value is not None and value < DEGENERATE:
+            yield f"**operating point of no use: {name} {value:.3f}**"
 
 
 def _single_folds(model: str, metrics: Mapping[str, tuple[float, float] | None]) -> list[str]:
@@ -202,7 +217,9 @@ def _baselines(row: SummaryRow) -> list[list[str]]:
         NONE,
         _metric(row["fellow_eye_accuracy"]),
     ]
-    return [[*cells, NONE, NONE, "", ""] for cells in (always, fellow_eye)]
+    # The first grade refers nobody.
+    referral = [_metric(0.0), _metric(1.0)] if row["referable_grade_name"] else [NONE, NONE]
+    return [[*always, NONE, NONE, *referral, "", ""], [*fellow_eye, NONE, NONE, NONE, NONE, "", ""]]
 
 
 def _steps(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:
