@@ -83,8 +83,7 @@ def evaluate(
         seed: Seed of the bootstrap.
         uncalibrated: Probabilities before temperature scaling, float (n, k).
         quality: Image quality, float (n,), higher is better.
-        ranking: Scores for areas, if the predictions are of several decision rules or networks. Else, areas are those
-            of the probabilities.
+        ranking: Scores for areas, if the probabilities are of several decision rules or networks.
 
     Returns:
         The metrics, as described above in this module.
@@ -96,9 +95,7 @@ def evaluate(
     _check_companions(_Companions(patients, eyes, uncalibrated, quality), len(actual), len(grade_names))
     actual = actual.astype(np.int64)
     grades = grades._replace(probabilities=_normalised(grades.probabilities))
-    ranking = ranking or Ranking(grades.probabilities)
-    sampling = _Sampling(patients, bootstrap_samples, seed)
-    intervals = _intervals(actual, grades, ranking, referable_grade=referable_grade, sampling=sampling)
+    ranking, sampling = ranking or Ranking(grades.probabilities), _Sampling(patients, bootstrap_samples, seed)
     k = len(grade_names)
     predicted = _of_predictions(actual, grades.predicted, grade_names, referable_grade)
     return {
@@ -106,7 +103,7 @@ def evaluate(
         "patients": len(set(patients)),
         "accuracy": predicted["accuracy"],
         "quadratic_weighted_kappa": predicted["quadratic_weighted_kappa"],
-        "intervals": intervals,
+        "intervals": _intervals(actual, grades, ranking, referable_grade=referable_grade, sampling=sampling),
         "log_loss": float(log_loss(actual, grades.probabilities, labels=np.arange(k))),
         **_macro_auc(actual, ranking, grade_names),
         "referable": _referable(actual, grades, ranking, referable_grade, predicted=predicted),
