@@ -87,6 +87,18 @@ def test_complete_configuration_of_several_sets_describes_itself():
             {},
             "data.train.a.grade_column: 'image' is data.train.a.image",
         ),
+        (
+            ({**ONE, "image_column": ["l", "r"], "grade_column": ["a", "b", "c"]},),
+            {},
+            "data.train.grade_column: 3 columns for the 2 of image_column; expected one for each image, or one for all",
+        ),
+        (
+            ({**ONE, "image_column": ["l", "r"], "eye_column": "eye"},),
+            {},
+            "data.train.eye_column: a row has several images; set it to null",
+        ),
+        (({**ONE, "grade_separator": ","},), {}, "data.train.grade_separator: without grade_map, it has no effect"),
+        (({**ONE, "image_column": []},), {}, "data.train.image_column"),
         ((ONE,), {"grade_column": "image"}, "data.grade_column: 'image' is data.image_column, too"),
         (({"a": ONE},), {"shared_patients": [["a", "b"]]}, "data.shared_patients: there is no data set 'b'"),
         (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzz import mutated
 from retinaflow.data.grade_texts import grade_parser, map_faults, parse_grade
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, read_labels
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, read_labels, read_pairs
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import TABLE_BYTES
 
@@ -294,6 +294,16 @@ def test_grade_map_replaces_numbers_and_names(grade_map: dict, grades: dict[str,
     assert {text: parse(text) for text in grades} == grades
 
 
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [("mild", 1), ("glaucoma，mild", 1), ("none,severe，mild", 2), ("glaucoma, cataract", None), ("", None)],
+)
+def test_grade_of_several_values_is_the_highest(text: str, grade: int | None) -> None:
+    assert (
+        grade_parser(["none", "mild", "severe"], {"0": ["none"], "1": ["mild"], "2": ["severe"]}, ",，")(text) == grade
+    )
+
+
 def test_faults_of_a_grade_map_are_named() -> None:
     names = ["a", "b"]
     assert not list(map_faults({"x": "0", "b": ["y", "Y "]}, names))
@@ -392,3 +402,32 @@ def test_grade_is_in_the_column_that_is_not_empty(tmp_path):
     table.write_text("image,l,r\n1_l1,2,\n1_r1,,4\n1_r2,1,1\n1_l2,1,2\n")
     rows = read_labels(str(table), "image", ["l", "r"])
     assert [row.grade_text for row in rows] == ["2", "4", "1", "1/2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("left;right\na;b\nc;a\n", "row 3 has the image 'a', which another row has, too"),
+        ("left;other\na;b\n", "expected the columns 'left' and 'right'"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_an_error(tmp_path, text, message):
+    (tmp_path / "pairs.csv").write_text(text)
+    with pytest.raises(RetinaflowError, match=message):
+        read_pairs(str(tmp_path / "pairs.csv"))
+
+
+def test_label_table_counts_before_the_pairs(tmp_path):
+    (tmp_path / "pairs.csv").write_text("left;right\na.png;b.png\n;c.png\n")
+    (tmp_path / "labels.csv").write_text("image,level,patient\na,0,7\nc.png,1,8\nd,2,9\n")
+    path = str(tmp_path / "labels.csv")
+    rows = read_labels(path, "image", "level", pairs=str(tmp_path / "pairs.csv"))
+    assert [(row.patient, row.eye) for row in rows] == [("a", "left"), ("c", "right"), ("", "")]
+    rows = read_labels(path, "image", "level", patient_column="patient", pairs=str(tmp_path / "pairs.csv"))
+    assert [(row.patient, row.eye) for row in rows] == [("7", "left"), ("8", "right"), ("9", "")]
+
+
+def test_one_grade_column_is_that_of_all_images_of_a_row(tmp_path):
+    (tmp_path / "labels.csv").write_text("left,right,level\na,b,2\n")
+    rows = read_labels(str(tmp_path / "labels.csv"), ["left", "right"], "level")
+    assert [(row.image, row.grade_text) for row in rows] == [("a", "2"), ("b", "2")]

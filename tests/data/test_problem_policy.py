@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from examples import Tables, tables
-from retinaflow.data.inventory import InventoryReport
+from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport
+from retinaflow.data.policies import own_policies
 from retinaflow.data.problem_policy import Check, check_data_set, require_usable
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.data import ProblemSettings
+from retinaflow.settings.data import DataSettings, ProblemSettings
+from retinaflow.storage.tables import write_table
 
 # Kinds that could be a wrong label are errors by default.
 ERRORS = {"bad_grade", "duplicate_image", "duplicate_label", "identical_conflict", "patient_in_both"}
@@ -81,3 +83,54 @@ def test_unusable_data_set_is_an_error_with_all_reasons(tmp_path: Path) -> None:
     message = r"^test: 1 problem to be solved first; 2 of 4 images .* allows\. `snakemake preflight` lists them"
     with pytest.raises(RetinaflowError, match=message):
         require_usable("test", inventory, problems=problems, on_problem=ProblemSettings(), exclude_limit=0.4)
+
+
+def test_ungradable_images_are_listed_and_not_counted(tmp_path: Path) -> None:
+    pair = tables(tmp_path, *[("ungradable", f"{number}.jpeg") for number in range(8)], good=2)
+    assert reasons(pair, exclude_limit=0.0) == []
+    assert set(check(pair).problems["action"]) == {"excluded"}
+
+
+def joined(folder: Path, **kinds: list[str]) -> Tables:
+    """A joined inventory. Each data set has an image of each of its kinds of problems, or a usable one for ``""``."""
+    images, listed = [], []
+    for name, problems in kinds.items():
+        for number, kind in enumerate(problems):
+            image, path = f"{name}/{number}", f"{name}/{number}.png"
+            images.append({"image": image, "path": path, "problem": kind})
+            if kind:
+                listed.append({"data_set": f"train-{name}", "image": str(number), "path": path, "problem": kind})
+    blank = dict.fromkeys(INVENTORY_COLUMNS, "")
+    write_table(folder / "i.csv", INVENTORY_COLUMNS, [blank | row for row in images])
+    write_table(folder / "p.csv", PROBLEM_COLUMNS, [dict.fromkeys(PROBLEM_COLUMNS, "") | row for row in listed])
+    return folder / "i.csv", folder / "p.csv"
+
+
+def settings_of(**sets: dict) -> DataSettings:
+    place = {"images": "x", "labels": "y"}
+    train = {name: {**place, **own} for name, own in sets.items()}
+    return DataSettings.model_validate({"train": train, "on_problem": {"truncated": "error"}})
+
+
+def test_data_set_may_have_a_policy_of_its_own(tmp_path: Path) -> None:
+    data = settings_of(a={}, b={"on_problem": {"bad_grade": "exclude"}, "exclude_limit": 0.5}, c={"exclude_limit": 1})
+    own = own_policies(data)
+    assert list(own) == ["train-b", "train-c"]
+    assert own["train-b"].on_problem == ProblemSettings(truncated="error", bad_grade="exclude")
+    assert own["train-c"] == (data.on_problem, 1)
+    pair = joined(tmp_path, a=[""], b=["", "bad_grade"], c=["blank", "blank"])
+    options = {"on_problem": data.on_problem, "exclude_limit": 0.05, "data_set": "train"}
+    assert [reason.text for reason in check_data_set(*pair, **options, own=own).reasons] == []
+    assert [reason.text for reason in check_data_set(*pair, **options).reasons] == [
+        "1 problem to be solved first",
+        "2 of 5 images are excluded, more than the share of 0.05 that data.exclude_limit allows",
+    ]
+
+
+def test_limit_of_a_data_set_counts_its_own_images(tmp_path: Path) -> None:
+    own = own_policies(settings_of(a={}, b={"exclude_limit": 0.25}))
+    pair = joined(tmp_path, a=[""] * 20, b=["", "blank"])
+    check = check_data_set(*pair, on_problem=ProblemSettings(), exclude_limit=0.05, data_set="train", own=own)
+    assert [reason.text for reason in check.reasons] == [
+        "1 of 2 images are excluded, more than the share of 0.25 that data.train.b.exclude_limit allows"
+    ]

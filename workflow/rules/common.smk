@@ -20,6 +20,7 @@ from retinaflow.config.models import NO_TTA, Models, network_of
 from retinaflow.config.places import check_files, sharing_sets
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
+from retinaflow.data.policies import own_policies
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.code import code_digests, library_folder
 from retinaflow.storage.files import digest

@@ -30,7 +30,8 @@ def label_tables(wildcards):
 
 def label_files(wildcards):
     """Label tables of a data set, or the archives that hold them."""
-    archived = {table: archives.split_archive(table) for table in label_tables(wildcards)}
+    tables = lookups.tables(DATA_SETS[wildcards.data_set])
+    archived = {table: archives.split_archive(table) for table in tables}
     return [str(archive[0]) if archive else table for table, archive in archived.items()]
 
 
@@ -43,7 +44,8 @@ def label_digests(wildcards):
     """Digests of the label tables. None for the demo, whose table may not be drawn yet."""
     if CONFIG.demo:
         return None
-    tables = [*label_tables(wildcards), *(other["path"] for other in other_labels(wildcards))]
+    own = lookups.tables(DATA_SETS[wildcards.data_set])
+    tables = [*own, *(other["path"] for other in other_labels(wildcards))]
     return [table_digest(table) for table in tables]
 
 
@@ -96,6 +98,8 @@ rule inventory:
         exclude=lambda wildcards: DATA_SETS[wildcards.data_set].exclude,
         columns=lambda wildcards: lookups.label_columns(DATA_SETS[wildcards.data_set]),
         grade_map=lambda wildcards: DATA_SETS[wildcards.data_set].grade_map,
+        grade_separator=lambda wildcards: DATA_SETS[wildcards.data_set].grade_separator,
+        ungradable=lambda wildcards: DATA_SETS[wildcards.data_set].ungradable,
         grade_names=lambda wildcards: lookups.grade_names(CONFIG, wildcards.data_set),
         train_grades=train_grades,
         patient_pattern=lambda wildcards: DATA_SETS[wildcards.data_set].patient_pattern,
@@ -163,6 +167,10 @@ rule check_problems:
         },
         on_problem=CONFIG.data.on_problem.model_dump(),
         exclude_limit=CONFIG.data.exclude_limit,
+        own_policies={
+            name: [policy.on_problem.model_dump(), policy.exclude_limit]
+            for name, policy in own_policies(CONFIG.data).items()
+        },
         grade_names=GRADE_NAMES,
         unit=CONFIG.split.unit,
         sides=FOLDS or 2,

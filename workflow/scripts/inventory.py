@@ -34,6 +34,8 @@ with job_log(snakemake.log[0]):
             grade_map=params.grade_map,
             train_grades=params.train_grades,
             other_labels=others,
+            grade_separator=params.grade_separator or "",
+            ungradable=params.ungradable,
             subgroups=params.columns["subgroups"] if params.labels else [],
             patient_pattern=params.patient_pattern,
             patient_group=params.patient_group,

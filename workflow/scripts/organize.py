@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from retinaflow.data.organize import organize
+from retinaflow.data.policies import own_policies
 from retinaflow.data.problem_policy import require_usable
 from retinaflow.jobs.logs import job_log
 from retinaflow.settings.data import DataSettings
@@ -18,5 +19,6 @@ with job_log(snakemake.log[0]):
             problems=problems,
             on_problem=data.on_problem,
             exclude_limit=data.exclude_limit,
+            own=own_policies(data),
         )
     organize(table, snakemake.params.grade_names, mode=snakemake.params.mode, tree=index.parent, index=index)

@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
+from retinaflow.data.policies import own_policies
 from retinaflow.data.preflight import EarlierModels, GradesNeeded, preflight
 from retinaflow.jobs.logs import job_log
-from retinaflow.settings.data import ProblemSettings
+from retinaflow.settings.data import DataSettings, ProblemSettings
 from retinaflow.storage.files import whole_file
 
 with job_log(snakemake.log[0]):
@@ -15,6 +16,7 @@ with job_log(snakemake.log[0]):
         ProblemSettings.model_validate(snakemake.params.on_problem),
         exclude_limit=snakemake.params.exclude_limit,
         patient_patterns=snakemake.params.patient_patterns,
+        own=own_policies(DataSettings.model_validate(snakemake.config["data"])),
         needed=GradesNeeded(snakemake.params.grade_names, snakemake.params.unit, snakemake.params.sides),
         earlier=EarlierModels(
             dict(zip(snakemake.params.earlier, map(Path, snakemake.input.earlier), strict=True)),

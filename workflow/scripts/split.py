@@ -4,6 +4,7 @@ from pathlib import Path
 
 from retinaflow.data.given_split import given_sides
 from retinaflow.data.labels import read_labels
+from retinaflow.data.policies import own_policies
 from retinaflow.data.problem_policy import require_usable
 from retinaflow.data.split import SplitJob, write_split
 from retinaflow.jobs.logs import job_log
@@ -19,6 +20,7 @@ with job_log(snakemake.log[0]):
         problems=Path(snakemake.input.problems),
         on_problem=data.on_problem,
         exclude_limit=data.exclude_limit,
+        own=own_policies(data),
     )
     tables = {name: read_labels(**table) for name, table in (params.given or {}).items()}
     given = given_sides(tables) if tables else None

@@ -110,16 +110,19 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
         pattern = str(source.patient_pattern)
         if "patient" not in re.compile(pattern).groupindex:
             yield f"{key}.patient_pattern: {pattern!r} has no group (?P<patient>...)"
-    if source.image_column == source.grade_column:
-        own = source.grade_column != data.grade_column or source.image_column != data.image_column
-        where = key if own else "data"
-        yield f"{where}.grade_column: {source.grade_column!r} is {where}.image_column, too; expected another column"
+    for setting in ("folder", "part"):
+        if not source.preset and getattr(source, setting):
+            yield f"{key}.{setting}: without preset, it has no effect; name a preset, or remove it"
+    own = source.grade_column != data.grade_column or source.image_column != data.image_column
+    yield from _column_problems(key if own else "data", source)
     if source.scale:
         yield from _scale_problems(name, source.scale, data.grade_names)
     if source.grade_map:
         where = key if source.scale or source.grade_map != data.grade_map else "data"
         names = list(source.scale or data.grade_names)
         yield from (f"{where}.grade_map: {fault}" for fault in map_faults(source.grade_map, names))
+    if source.grade_separator and not source.grade_map:
+        yield f"{key}.grade_separator: without grade_map, it has no effect; add a grade_map"
 
 
 def _scale_problems(name: str, scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> Iterable[str]:
@@ -130,6 +133,24 @@ def _scale_problems(name: str, scale: Mapping[str, str | Sequence[str]], grade_n
     yield from (f"{key}: {fault}" for fault in scale_faults(scale, grade_names))
     yield from _long_names(key, scale)
     yield from _case_problems(key, scale, "folders")
+
+
+def _column_problems(where: str, source: DataSetSettings) -> Iterable[str]:
+    images, grades = _as_list(source.image_column), _as_list(source.grade_column)
+    for column in images:
+        if column in grades:
+            yield f"{where}.grade_column: {column!r} is {where}.image_column, too; expected another column"
+    if len(images) > 1 and len(grades) not in (1, len(images)):
+        yield (
+            f"{where}.grade_column: {len(grades)} columns for the {len(images)} of image_column; expected one for each "
+            "image, or one for all"
+        )
+    if len(images) > 1 and source.eye_column:
+        yield f"{where}.eye_column: a row has several images; set it to null, and patient_pattern to one with the eye"
+
+
+def _as_list(columns: str | list[str] | None) -> list[str]:
+    return columns if isinstance(columns, list) else [columns or ""]
 
 
 def _sharing_problems(config: Configuration) -> Iterable[str]:
@@ -157,7 +178,7 @@ def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
 def _eye_problems(config: Configuration) -> Iterable[str]:
     sources = data_sets(config).values()
     patterns = [str(source.patient_pattern) for source in sources]
-    if not any(source.eye_column for source in sources) and not any(
+    if not any(source.eye_column or source.pairs for source in sources) and not any(
         "eye" in re.compile(pattern).groupindex for pattern in patterns
     ):
         yield (

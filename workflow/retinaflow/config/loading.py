@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from retinaflow.config.checks import combination_problems
 from retinaflow.config.limits import check_text, size_problems
 from retinaflow.config.messages import describe, raise_problems
+from retinaflow.config.presets import with_presets
 from retinaflow.config.sweeps import expand, repeated
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
@@ -31,6 +32,7 @@ def load(values: Mapping[str, Any]) -> Configuration:
     """
     raise_problems(size_problems(values))
     raise_problems(_key_problems(values))
+    values = with_presets(values)
     try:
         written = ConfigurationFile.model_validate(values)
     except ValidationError as error:

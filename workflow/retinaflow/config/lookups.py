@@ -11,7 +11,7 @@ from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_par
 from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.data import DataSetSettings, DataSettings, named_sets
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.archives import listed_names
 
@@ -30,13 +30,7 @@ def data_sets(config: Configuration) -> dict[str, DataSetSettings]:
 
     The names are ``train`` and ``test``, or ``train-NAME`` and ``test-NAME`` of several data sets.
     """
-    found: dict[str, DataSetSettings] = {}
-    for use, source in (("train", config.data.train), ("test", config.data.test)):
-        if isinstance(source, DataSetSettings):
-            found[use] = source
-        elif source:
-            found.update({f"{use}-{name}": one for name, one in source.items()})
-    return {name: _with_columns(source, config) for name, source in found.items()}
+    return {name: _with_columns(source, config) for name, source in named_sets(config.data).items()}
 
 
 def _with_columns(source: DataSetSettings, config: Configuration) -> DataSetSettings:
@@ -161,7 +155,7 @@ def unpaired_sets(config: Configuration) -> list[str]:
 
 def _has_both_eyes(source: DataSetSettings, names: Sequence[str]) -> bool:
     pattern = str(source.patient_pattern)
-    if not source.eye_column and "eye" not in re.compile(pattern).groupindex:
+    if not (source.eye_column or source.pairs) and "eye" not in re.compile(pattern).groupindex:
         return False
     parse_name = name_parser(pattern)
     eyes: dict[str, str] = {}
@@ -217,9 +211,14 @@ def label_tables(source: DataSetSettings) -> list[str]:
     return [source.labels] if isinstance(source.labels, str) else source.labels
 
 
+def tables(source: DataSetSettings) -> list[str]:
+    """Tables of a data set: those of labels, and that of pairs."""
+    return [*label_tables(source), *([source.pairs] if source.pairs else [])]
+
+
 def label_columns(source: DataSetSettings) -> dict[str, Any]:
     """Names of the columns that ``read_labels`` takes."""
-    names = ("image_column", "grade_column", "patient_column", "eye_column", "subgroups")
+    names = ("image_column", "grade_column", "patient_column", "eye_column", "subgroups", "pairs")
     return {name: getattr(source, name) for name in names}
 
 

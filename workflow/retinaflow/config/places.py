@@ -58,6 +58,8 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
     yield "results", config.results
     for data_set, source in data_sets(config).items():
         yield from label_keys(data_set, source)
+        if source.pairs:
+            yield f"{data_key(data_set)}.pairs", source.pairs
         # The user's image folders are no inputs; only a digest of their listing is.
         made = [images for images in source.images if config.demo or split_archive(images)]
         yield from ((f"{data_key(data_set)}.images", images) for images in made)
@@ -91,6 +93,11 @@ def _source_problems(data_set: str, source: DataSetSettings, results: str) -> It
             yield from _remote_problems(key, labels)
         elif not os.path.isfile(archive[0] if archive else labels):
             yield f"{key}: there is no file {labels!r}; correct the path"
+    if source.pairs and not os.path.isfile(source.pairs):
+        yield (
+            f"{data_key(data_set)}.pairs: there is no file {source.pairs!r} on this machine; correct the path, or set "
+            "pairs to null if patients are not known"
+        )
     if not label_tables(source):
         for key, images in image_keys(data_set, source):
             if object_storage.is_remote(images):

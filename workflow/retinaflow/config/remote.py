@@ -9,7 +9,7 @@ from retinaflow.config.lookups import data_sets
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.places import image_keys, label_keys
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.data import USES, DataSetSettings, DataSettings
 from retinaflow.settings.root import Configuration
 from retinaflow.storage import object_storage
 
@@ -48,7 +48,7 @@ def _by_use(data: DataSettings, sources: Mapping[str, DataSetSettings]) -> dict[
             if isinstance(getattr(data, use), Mapping)
             else sources.get(use)
         )
-        for use in ("train", "test")
+        for use in USES
     }
 
 

@@ -36,18 +36,31 @@ def parse_grade(text: str, grade_names: Sequence[str]) -> int | None:
     return None
 
 
-def grade_parser(grade_names: Sequence[str], grade_map: GradeMap | None = None) -> Callable[[str], int | None]:
+def grade_parser(
+    grade_names: Sequence[str], grade_map: GradeMap | None = None, separator: str = ""
+) -> Callable[[str], int | None]:
     """Return a function that reads the grade of a value in a label table.
 
     Args:
         grade_names: Names of the grades.
         grade_map: Grades of the values in the table. With it, other values have no grade. Values are compared like the
             names of ``parse_grade``: 2 and 2.0 are one value, as are "R 0" and "r0".
+        separator: Characters between several values in one text. The grade is the highest of those that have one.
     """
     if not grade_map:
         return lambda text: parse_grade(text, grade_names)
-    grades = {_plain(value): parse_grade(grade, grade_names) for value, grade in map_entries(grade_map)}
-    return lambda text: grades.get(_plain(text))
+    grades = {plain_text(value): parse_grade(grade, grade_names) for value, grade in map_entries(grade_map)}
+
+    def parse(text: str) -> int | None:
+        found = [grades.get(plain_text(value)) for value in values_of(text, separator)]
+        return max((grade for grade in found if grade is not None), default=None)
+
+    return parse
+
+
+def values_of(text: str, separator: str) -> list[str]:
+    """Return the values in a text that have any of the characters of ``separator`` between them."""
+    return re.split(f"[{re.escape(separator)}]", text) if separator else [text]
 
 
 def map_entries(grade_map: GradeMap) -> Iterator[tuple[str, str]]:
@@ -72,7 +85,7 @@ def map_faults(grade_map: GradeMap, grade_names: Sequence[str]) -> Iterator[str]
         grade = parse_grade(name, grade_names)
         if grade is None:
             yield f"{name!r} is no grade; expected 0 to {len(grade_names) - 1} or one of {', '.join(grade_names)}"
-        elif grades.setdefault(_plain(value), grade) != grade:
+        elif grades.setdefault(plain_text(value), grade) != grade:
             yield f"{value!r} has two grades; leave one of them"
 
 
@@ -114,16 +127,16 @@ def _parsed_scale(scale: Mapping[str, str | Sequence[str]], grade_names: Sequenc
 
 
 def _named(text: str, grade_names: Sequence[str]) -> int | None:
-    plain = _plain(text)
+    plain = plain_text(text)
     stem = DISEASE.sub("", plain)
     for form in (plain, OTHER_WORDS.get(plain), stem, OTHER_WORDS.get(stem)):
-        found = [grade for grade, name in enumerate(grade_names) if form and _plain(name) == form]
+        found = [grade for grade, name in enumerate(grade_names) if form and plain_text(name) == form]
         if found:
             return found[0] if len(found) == 1 else None
     return None
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """``text`` in its plainest spelling."""
     text = text.strip()
     if number := NUMBER.fullmatch(text):

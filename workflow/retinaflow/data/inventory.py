@@ -12,7 +12,7 @@ import pandas as pd
 
 from retinaflow.data.dicom import MISSING
 from retinaflow.data.frames import parse_numbers, read_frame, write_frame
-from retinaflow.data.grade_texts import GradeMap, grade_parser
+from retinaflow.data.grade_texts import GradeMap, grade_parser, plain_text, values_of
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser
@@ -92,6 +92,8 @@ class InventoryJob:
         train_grades: Grade of this set for each grade of the training set; empty if both have the same grades.
         other_labels: Rows of other data sets that have images in the same folders. Their images are left out.
         subgroups: Names of the columns of subgroups in the label table.
+        grade_separator: Characters between several values of a grade, see ``grade_texts.grade_parser``.
+        ungradable: Values of the grade of images that nobody could grade.
     """
 
     data_set: str
@@ -112,6 +114,8 @@ class InventoryJob:
     train_grades: Sequence[int] = ()
     other_labels: Sequence[LabelRow] = ()
     subgroups: Sequence[str] = ()
+    grade_separator: str = ""
+    ungradable: Sequence[str] = ()
 
 
 def take_inventory(job: InventoryJob) -> InventoryReport:
@@ -311,7 +315,7 @@ def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collecti
 
 def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[str, Label], dict[str, str]]:
     """Return the label of each image, and a description of the rows of each image that has several equal labels."""
-    parse = grade_parser(job.grade_names, job.grade_map)
+    parse = grade_parser(job.grade_names, job.grade_map, job.grade_separator)
     expected = "a value of grade_map" if job.grade_map else f"0 to {len(job.grade_names) - 1} or the name of a class"
     by_image: dict[str, list[LabelRow]] = defaultdict(list)
     for label in labels:
@@ -328,12 +332,19 @@ def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[s
             if len(others) > 1:
                 found += ", of different patients or eyes"
             one = one._replace(grade="", problem="duplicate_label", found=found)
+        elif grade is None and _is_ungradable(rows[0].grade_text, job):
+            one = one._replace(problem="ungradable", found=found)
         elif grade is None:
             one = one._replace(problem="bad_grade", found=f"{found}, expected {expected}")
         checked[image] = one
         if len(rows) > 1 and not meanings:
             repeated[image] = found
     return checked, repeated
+
+
+def _is_ungradable(grade_text: str, job: InventoryJob) -> bool:
+    values = {plain_text(value) for value in values_of(grade_text, job.grade_separator)}
+    return not values.isdisjoint(map(plain_text, job.ungradable))
 
 
 def _where(labels: Sequence[LabelRow]) -> str:

@@ -1,14 +1,15 @@
 """Rows of label tables, and the meaning of the image names, patients and eyes in them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
 from retinaflow.data.label_tables import open_table, read_text
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.patterns import BoundedPattern
 
+EYE_COLUMNS = ("left", "right")
 DRIVE = re.compile(r"\s*[A-Za-z]:")
 
 
@@ -99,6 +100,7 @@ def read_labels(
     patient_column: str | None = None,
     eye_column: str | None = None,
     subgroups: Sequence[str] = (),
+    pairs: str | None = None,
 ) -> list[LabelRow]:
     """Read image names, grades, patients, eyes and subgroups from a label table.
 
@@ -116,6 +118,7 @@ def read_labels(
         patient_column: Column of the patients, if there is one.
         eye_column: Column of the eyes, if there is one.
         subgroups: Columns of subgroups.
+        pairs: Table of the images of each patient, see ``read_pairs``. The label table counts before it.
 
     Raises:
         RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice. An image
@@ -123,7 +126,41 @@ def read_labels(
     """
     tables = [path] if isinstance(path, str) else path
     columns = _Columns(_as_list(image_column), _as_list(grade_column), patient_column, eye_column, list(subgroups))
-    return [row for table in tables for row in _read_table(table, columns, where=table if len(tables) > 1 else "")]
+    rows = [row for table in tables for row in _read_table(table, columns, where=table if len(tables) > 1 else "")]
+    if pairs is None:
+        return rows
+    known = read_pairs(pairs)
+    return [_with_pair(row, *known[row.image]) if row.image in known else row for row in rows]
+
+
+def read_pairs(path: str) -> dict[str, tuple[str, str]]:
+    """Read the table of pairs: the patient and the eye of each image.
+
+    The columns ``left`` and ``right`` have image names. The patient has the name of the left image, or else the right.
+
+    Raises:
+        RetinaflowError: The table cannot be read, a column is missing, or an image is in two rows.
+    """
+    table = open_table(path, EYE_COLUMNS, cure="or set data.train.pairs or data.test.pairs to a table with them")
+    known: dict[str, tuple[str, str]] = {}
+    for number, cells in table.rows:
+        row = cells + [""] * (table.width - len(cells))
+        images = {
+            eye: _checked_name(path, number, row[place])[1] if row[place].strip() else ""
+            for eye, place in zip(EYE_COLUMNS, table.places, strict=True)
+        }
+        patient = images["left"] or images["right"]
+        for eye, image in images.items():
+            if image and known.setdefault(image, (patient, eye)) != (patient, eye):
+                raise RetinaflowError(
+                    f"{path}: row {number} has the image {image!r}, which another row has, too. Expected one row for "
+                    "each patient. Correct it."
+                )
+    return known
+
+
+def _with_pair(row: LabelRow, patient: str, eye: str) -> LabelRow:
+    return replace(row, patient=row.patient or patient, eye=row.eye or eye)
 
 
 def folder_labels(files: Sequence[str], parse_grade: Callable[[str], int | None]) -> list[LabelRow]:
@@ -159,13 +196,15 @@ class _Columns:
         others = [name for name in (self.patient, self.eye) if name]
         return list(dict.fromkeys([*self.images, *self.grades, *others, *self.subgroups]))
 
-    def images_of(self, row: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Return the cell of each image in a row, and its grade."""
-        cells = [row[name] for name in self.images]
-        grades = [row[name].strip() for name in self.grades]
-        if len(cells) == 1:
-            return [(cells[0], "/".join(dict.fromkeys(filter(None, grades))))]
-        return [(cell, grade) for cell, grade in zip(cells, grades, strict=True) if cell.strip()]
+
+def _images_of(images: list[str], grades: list[str]) -> list[tuple[str, str]]:
+    """Return the cell of each image in a row, and its grade. ``images`` and ``grades`` are the cells of the row."""
+    if len(images) == 1:
+        text = grades[0].strip() if len(grades) == 1 else "/".join(dict.fromkeys(filter(None, map(str.strip, grades))))
+        return [(images[0], text)]
+    if len(grades) == 1:
+        grades = grades * len(images)
+    return [(image, grade.strip()) for image, grade in zip(images, grades, strict=True) if image.strip()]
 
 
 def _as_list(names: str | Sequence[str]) -> list[str]:
@@ -180,6 +219,10 @@ def _read_table(path: str, columns: _Columns, *, where: str) -> list[LabelRow]:
         cure += ", and subgroups"
     names = columns.names()
     table = open_table(path, names, cure=cure, may_lack_header=True)
+    place = dict(zip(names, table.places, strict=True))
+    images, grades, subgroups = (
+        [place[name] for name in wanted] for wanted in (columns.images, columns.grades, columns.subgroups)
+    )
     labels = []
     for number, cells in table.rows:
         if len(cells) != table.width:
@@ -189,11 +232,10 @@ def _read_table(path: str, columns: _Columns, *, where: str) -> list[LabelRow]:
                     "value that contains the delimiter in quotes."
                 )
             cells += [""] * (table.width - len(cells))
-        row = {name: cells[place] for name, place in zip(names, table.places, strict=True)}
-        known = _checked_patient(path, number, row[columns.patient]) if columns.patient else ""
-        side = _checked_eye(path, number, row[columns.eye]) if columns.eye else ""
-        groups = tuple(row[name].strip() for name in columns.subgroups)
-        for image, grade in columns.images_of(row):
+        known = _checked_patient(path, number, cells[place[columns.patient]]) if columns.patient else ""
+        side = _checked_eye(path, number, cells[place[columns.eye]]) if columns.eye else ""
+        groups = tuple([cells[one].strip() for one in subgroups])
+        for image, grade in _images_of([cells[one] for one in images], [cells[one] for one in grades]):
             folder, name = _checked_name(path, number, image)
             labels.append(LabelRow(name, grade, number, known, side, folder=folder, table=where, subgroups=groups))
     if not labels:

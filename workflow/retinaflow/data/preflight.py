@@ -11,6 +11,7 @@ from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS, PROBLEM_COLUMNS, read_usable
 from retinaflow.data.labels import matches_none
 from retinaflow.data.matching import composed
+from retinaflow.data.policies import DataSetPolicy
 from retinaflow.data.problem_policy import Check, Reason, check_data_set
 from retinaflow.data.trained_on import Seen, find_seen, seen_reason
 from retinaflow.errors import RetinaflowError
@@ -31,6 +32,7 @@ SOLUTIONS = {
     "oversized": "store it with fewer pixels, or raise `data.pixel_limit`",
     "no_label": "add a row to the label table, or remove the image",
     "no_image": "add the image, or remove the row of the label table",
+    "ungradable": "nothing: `ungradable` of the data set has its grade",
     "bad_grade": "correct the row of the label table",
     "duplicate_label": "leave one row for each image in the label table",
     "repeated_label": "nothing: the rows agree",
@@ -82,6 +84,7 @@ def preflight(
     patient_patterns: Mapping[str, str] | None = None,
     needed: GradesNeeded | None = None,
     earlier: EarlierModels | None = None,
+    own: Mapping[str, DataSetPolicy] | None = None,
 ) -> None:
     """Apply the problem policy to all data sets.
 
@@ -95,13 +98,14 @@ def preflight(
             data set ``train-NAME`` is that part of the joined one, ``train``. There is a notice if no name matches.
         needed: Grades that a split of the training set needs.
         earlier: Models that networks start from.
+        own: Policies of data sets that have one of their own.
 
     Raises:
         RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
             written before.
     """
     checks = {
-        name: check_data_set(*tables, on_problem=on_problem, exclude_limit=exclude_limit)
+        name: check_data_set(*tables, on_problem=on_problem, exclude_limit=exclude_limit, data_set=name, own=own)
         for name, tables in data_sets.items()
     }
     if needed and "train" in checks and checks["train"].report.usable:

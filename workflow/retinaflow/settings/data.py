@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from retinaflow.settings.section import Pattern, Place, Section, Text, Unique
 
@@ -29,6 +29,7 @@ GradeMapSetting = Annotated[
 ScaleSetting = Annotated[
     dict[GradeName, Text | Annotated[list[Text], Field(min_length=1)]], Field(min_length=2), BeforeValidator(_as_texts)
 ]
+Ungradable = Annotated[list[str], Unique(), BeforeValidator(_as_texts)]
 DataSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
 
 
@@ -36,51 +37,8 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-class DataSetSettings(Section):
-    """Images and labels of a data set."""
-
-    images: Annotated[Places, BeforeValidator(_as_list, json_schema_input_type=Place | Places)]
-    """Folder of images (searched with its subfolders), a `.zip` archive of one, a folder inside an archive
-    (`archive.zip/folder`), or a list of these. Each may be in object storage (`s3://bucket/folder`)."""
-    labels: Place | Places
-    """Label table: CSV with commas, semicolons or tabs, text with blanks, or Excel (`.xlsx`). It may also be a `.zip`
-    archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a list
-    of tables.
-    `class_folders` for no table: the grade is the name of the folder that the image is in, such as `2` or `mild`."""
-    exclude: Annotated[list[str], Unique()] = []
-    """Image names (without extension) to leave out."""
-    image_column: Text | None = None
-    """Column of the label table with the image name. Without it, that of `data`."""
-    grade_column: Text | None = None
-    """Column of the label table with the grade. Without it, that of `data`."""
-    patient_pattern: Pattern | None = None
-    """Regular expression of the image names of this data set. Without it, that of `data`."""
-    patient_column: Text | None = None
-    """Column of the label table with the patient. Without it, that of `data`."""
-    eye_column: Text | None = None
-    """Column of the label table with the eye. Without it, that of `data`."""
-    grade_map: GradeMapSetting | None = None
-    """Grades of the values in the label table. Without it, that of `data`."""
-    subgroups: Annotated[list[Text], Unique()] | None = None
-    """Columns of the label table that name subgroups, such as `[camera, site]`. Without it, those of `data`."""
-    scale: ScaleSetting | None = None
-    """Grades of a test set that has fewer than the training sets. Each has the grades of `data.grade_names` that it
-    joins: `{not_referable: [0, 1], referable: [2, 3, 4]}`, or `{R0: 0, R1: 1, R2: 2, R3: [3, 4]}`. The label table has
-    these grades, by name or numbered from 0. `grade_map` of `data` does not apply. All models are scored on these
-    grades there."""
-
-
-def _form(value: Any) -> str:
-    """Whether ``value`` describes ``one`` data set, or ``several`` by name."""
-    if not isinstance(value, Mapping) or not value or value.keys() & DataSetSettings.model_fields.keys():
-        return "one"
-    return "several" if all(isinstance(inner, Mapping | DataSetSettings) for inner in value.values()) else "one"
-
-
-DataSets = Annotated[
-    Annotated[DataSetSettings, Tag("one")] | Annotated[dict[DataSetName, DataSetSettings], Tag("several")],
-    Discriminator(_form),
-]
+Names = Annotated[list[Text], Field(min_length=1), Unique()]
+Columns = Text | Names
 
 
 class ProblemSettings(Section):
@@ -119,6 +77,87 @@ class ProblemSettings(Section):
     """A patient with images in training and test set. `exclude` leaves out those of the test set."""
 
 
+def _or_preset(schema: dict[str, Any]) -> None:
+    """Change a JSON Schema: a preset names images and labels."""
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["preset", "folder"]}]
+
+
+class DataSetSettings(Section):
+    """Images and labels of a data set."""
+
+    model_config = ConfigDict(json_schema_extra=_or_preset)
+
+    preset: Text | None = None
+    """Layout of a public download: `aptos`, `brset`, `ddr`, `deepdrid`, `eyepacs`, `idrid`, `messidor2` or `odir`, or
+    the path of a `.yaml` file of this form. It gives all keys of the data set that are not named here."""
+    folder: Text | None = None
+    """Folder of the download, required with `preset`: a folder, a `.zip` archive, or an `s3://` address."""
+    part: Annotated[Names, BeforeValidator(_as_list, json_schema_input_type=Text | Names)] | None = None
+    """Part of the download, for `preset`, or a list of parts. Without it, the part `train`, `validation` or `test`, as
+    the data set is used, or the only one."""
+    images: Annotated[Places, BeforeValidator(_as_list, json_schema_input_type=Place | Places)]
+    """Folder of images (searched with its subfolders), a `.zip` archive of one, a folder inside an archive
+    (`archive.zip/folder`), or a list of these. Each may be in object storage (`s3://bucket/folder`). Required without
+    `preset`."""
+    labels: Place | Places
+    """Label table: CSV with commas, semicolons or tabs, text with blanks, or Excel (`.xlsx`). It may also be a `.zip`
+    archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a list
+    of tables.
+    `class_folders` for no table: the grade is the name of the folder that the image is in, such as `2` or `mild`.
+    Required without `preset`."""
+    exclude: Annotated[list[str], Unique()] = []
+    """Image names (without extension) to leave out."""
+    image_column: Columns | None = None
+    """Column of the label table with the image name. Without it, that of `data`. A list of columns is several images a
+    row, as `[Left-Fundus, Right-Fundus]`."""
+    grade_column: Columns | None = None
+    """Column of the label table with the grade. Without it, that of `data`. A list of columns has the grades of as many
+    images; of one image, the grade is in the column that is not empty."""
+    patient_pattern: Pattern | None = None
+    """Regular expression of the image names of this data set. Without it, that of `data`."""
+    patient_column: Text | None = None
+    """Column of the label table with the patient. Without it, that of `data`."""
+    eye_column: Text | None = None
+    """Column of the label table with the eye. Without it, that of `data`."""
+    grade_map: GradeMapSetting | None = None
+    """Grades of the values in the label table. Without it, that of `data`."""
+    subgroups: Annotated[list[Text], Unique()] | None = None
+    """Columns of the label table that name subgroups, such as `[camera, site]`. Without it, those of `data`."""
+    scale: ScaleSetting | None = None
+    """Grades of a test set that has fewer than the training sets. Each has the grades of `data.grade_names` that it
+    joins: `{not_referable: [0, 1], referable: [2, 3, 4]}`, or `{R0: 0, R1: 1, R2: 2, R3: [3, 4]}`. The label table has
+    these grades, by name or numbered from 0. `grade_map` of `data` does not apply. All models are scored on these
+    grades there."""
+    pairs: Place | None = None
+    """Table with one patient a row. Its columns `left` and `right` have the names of the images of both eyes."""
+    grade_separator: Text | None = None
+    """Characters between several values in one cell of the grade column, such as `,`. The grade is the highest of the
+    values in `grade_map`. Other values are ignored."""
+    ungradable: Ungradable = []
+    """Values in the grade column of images that nobody could grade, such as `[5]`, or `['']` for an empty cell. The
+    images are listed as `ungradable` and left out. `exclude_limit` does not count them."""
+    on_problem: ProblemSettings | None = None
+    """Policy for some kinds of problems in this data set. For other kinds, that of `data`."""
+    exclude_limit: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of images of this data set that may be left out. Without it, that of `data`."""
+
+
+USES = ("train", "test")
+
+
+def _form(value: Any) -> str:
+    """Whether ``value`` describes ``one`` data set, or ``several`` by name."""
+    if not isinstance(value, Mapping) or not value or value.keys() & DataSetSettings.model_fields.keys():
+        return "one"
+    return "several" if all(isinstance(inner, Mapping | DataSetSettings) for inner in value.values()) else "one"
+
+
+DataSets = Annotated[
+    Annotated[DataSetSettings, Tag("one")] | Annotated[dict[DataSetName, DataSetSettings], Tag("several")],
+    Discriminator(_form),
+]
+
+
 class DataSettings(Section):
     """Images and labels, and the policy for problems in them."""
 
@@ -131,9 +170,9 @@ class DataSettings(Section):
     shared_patients: list[Annotated[list[DataSetName], Field(min_length=2), Unique()]] = []
     """Groups of names of data sets that have the same patients. Data sets of other names have other patients, even if
     names of images agree. A training set and a test set of one name have the same patients."""
-    image_column: Text = "image"
+    image_column: Columns = "image"
     """Column of the label table with the image name."""
-    grade_column: Text = "level"
+    grade_column: Columns = "level"
     """Column of the label table with the grade."""
     grade_names: Annotated[list[GradeName], Field(min_length=2), Unique()] = [
         "no_dr",
@@ -170,3 +209,15 @@ class DataSettings(Section):
     to 1.5 GB in each of up to 4 threads."""
     unpack_limit: Annotated[int, Field(ge=1)] = 200
     """Largest size in GiB of an unpacked archive."""
+
+
+def named_sets(data: DataSettings) -> dict[str, DataSetSettings]:
+    """The data sets by name: ``train`` and ``test``, or ``train-NAME`` and ``test-NAME`` of several."""
+    found: dict[str, DataSetSettings] = {}
+    for use in USES:
+        source = getattr(data, use)
+        if isinstance(source, DataSetSettings):
+            found[use] = source
+        elif source:
+            found.update({f"{use}-{name}": one for name, one in source.items()})
+    return found
