@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from . import ranking
+from .configfiles import check_named_files
 from .joblogs import Progress, message, progress_file
 from .jobs import COUNTED, Job, table
 from .screen import Running, Screen, clock, counted_name, standard_stream
@@ -50,6 +52,10 @@ class LogHandlerSettings(LogHandlerSettingsBase):
     standard: bool = field(
         default=False, metadata={"help": "Show the output of Snakemake itself, and of jobs, instead of the plugin's."}
     )
+
+    def __post_init__(self) -> None:
+        """Check the configuration files of the command line, which Snakemake has not read yet."""
+        check_named_files(sys.argv[1:])
 
 
 def _jobs(count: int) -> str:

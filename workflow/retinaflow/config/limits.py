@@ -1,5 +1,6 @@
 """Limits on the text of a configuration, so that every mistake in it gets a message in short time."""
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 from retinaflow.config.messages import raise_problems
 
+LARGEST_FILE = 2_000_000  # bytes
 MOST_VALUES = 1_000_000  # values, with each alias in full; a long text counts as several
 DEEPEST = 50  # levels
 LONGEST_NUMBER = 300  # digits
@@ -19,8 +21,25 @@ class _TooMuchError(Exception):
     """A configuration exceeds a limit."""
 
 
+class _Loader(yaml.SafeLoader):
+    """A loader that ends at the first section that is nested too deep. A deep document takes PyYAML long."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        if self._depth > DEEPEST + 2:
+            raise _TooMuchError(_TOO_DEEP)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+_TOO_DEEP = f"sections are nested too deep, expected at most {DEEPEST} levels; correct the indentation"
+
+
 def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Check configuration files as text: repeated keys, nesting, aliases, long numbers.
+    """Check configuration files as text: size, repeated keys, nesting, aliases, long numbers.
 
     Snakemake, which reads ``paths``, keeps the last of two equal keys and drops the other with its whole content.
 
@@ -29,14 +48,18 @@ def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
     """
     problems = []
     for path in paths:
+        if (size := Path(path).stat().st_size) > LARGEST_FILE:
+            problems.append(f"{path}: {size} bytes, expected at most {LARGEST_FILE}; name files, do not write them out")
+            continue
         try:
-            root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
         except yaml.YAMLError:  # JSON, which Snakemake reads too, may be indented by tabs
             continue
-        except RecursionError:
-            problems.append(
-                f"{path}: sections are nested too deep, expected at most {DEEPEST} levels; correct the indentation"
-            )
+        except _TooMuchError as error:
+            problems.append(f"{path}: {error}")
+            continue
+        if too_much := _expansion_problem(root):
+            problems.append(f"{path}: {too_much}")
             continue
         problems += [f"{path}: {problem}" for problem in (*_long_numbers(root, set()), *_repeated(root, (), set()))]
     raise_problems(problems)
@@ -60,13 +83,38 @@ def _size(value: Any, depth: int, opened: set[int], sizes: dict[int, int]) -> in
     if id(value) in opened:
         raise _TooMuchError("an alias refers to the section that it stands in; write out what is meant")
     if depth > DEEPEST:
-        raise _TooMuchError(f"sections are nested too deep, expected at most {DEEPEST} levels; correct the indentation")
+        raise _TooMuchError(_TOO_DEEP)
     if id(value) not in sizes:
         inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
         sizes[id(value)] = 1 + sum(_size(one, depth + 1, opened | {id(value)}, sizes) for one in inner)
     if sizes[id(value)] > MOST_VALUES:
         raise _TooMuchError(f"it has more than {MOST_VALUES} values, with each alias in full; use fewer aliases")
     return sizes[id(value)]
+
+
+def _expansion_problem(root: yaml.Node | None) -> str:
+    """The limit that a document exceeds with each alias in full, if any."""
+    try:
+        _node_size(root, frozenset(), {})
+    except _TooMuchError as error:
+        return str(error)
+    return ""
+
+
+def _node_size(node: Any, opened: frozenset[int], sizes: dict[int, int]) -> int:
+    """The number of values in a node. An alias is counted once and then known."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) in opened:
+        raise _TooMuchError("an alias refers to the section that it stands in; write out what is meant")
+    if len(opened) > DEEPEST:
+        raise _TooMuchError(_TOO_DEEP)
+    if id(node) not in sizes:
+        inner = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_node_size(one, opened | {id(node)}, sizes) for one in inner)
+    if sizes[id(node)] > MOST_VALUES:
+        raise _TooMuchError(f"it has more than {MOST_VALUES} values, with each alias in full; use fewer aliases")
+    return sizes[id(node)]
 
 
 def _long_numbers(node: yaml.Node | None, seen: set[int]) -> Iterable[str]:
