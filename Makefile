@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraint
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
 .PHONY: setup dicom slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench bench-quick pins \
-	reference clean
+	reference audit clean
 
 setup: $(VENV)/.workflow
 
@@ -84,6 +84,17 @@ lint: $(VENV)/.development
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
 
+# List known vulnerabilities of all pinned packages, and write a bill of materials (CycloneDX) for each list of pins.
+audit: $(VENV)/.audit
+	mkdir -p results/audit
+	for list in envs/requirements-*.txt; do \
+		$(BIN)/cyclonedx-py requirements $$list --pyproject pyproject.toml --output-reproducible \
+			--output-file results/audit/$$(basename $$list .txt).cdx.json || exit; \
+	done
+	for list in envs/requirements-*.txt; do \
+		echo $$list; $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $$list || failed=1; \
+	done; exit $${failed:-0}
+
 # Run all benchmarks in about 25 minutes on two idle cores. See benchmarks/README.md.
 bench: $(VENV)/.workflow
 	$(BIN)/python benchmarks/run.py
@@ -104,14 +115,14 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., dicom slurm s3 jax torch docs export serve track): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., dicom slurm s3 jax torch docs export serve track audit): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Pin the newest compatible versions for every supported Python, in one list for each extra of pyproject.toml.
 pins: $(VENV)/.development
 	$(COMPILE) --upgrade --extra workflow --output-file envs/requirements-workflow.txt
-	for name in export serve track slurm s3 jax torch docs; do \
+	for name in export serve track slurm s3 jax torch docs audit; do \
 		$(COMPILE) --constraints envs/requirements-workflow.txt --extra workflow --extra $$name --output-file envs/requirements-$$name.txt || exit; \
 	done
 	for name in predict dicom; do \
