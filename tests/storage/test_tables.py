@@ -1,10 +1,12 @@
+import csv
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.tables import read_table, write_table
+from retinaflow.storage.tables import guarded, read_table, unguarded, write_table
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -80,3 +82,39 @@ def test_an_unknown_key_is_an_error_and_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="kappa"):
         write_table(tmp_path / "t.csv", ("image",), [{"image": "a", "kappa": 1}])
     assert not list(tmp_path.iterdir())
+
+
+FORMULAS = [
+    "=1+1",
+    "+A1",
+    "-A1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "=cmd|' /C calc'!A0",
+    "-2+3",
+    '=HYPERLINK("http://a")',
+    "'=1",
+]
+
+
+@pytest.mark.parametrize("value", FORMULAS)
+def test_cell_that_looks_like_a_formula_is_text_in_a_spreadsheet(tmp_path, value):
+    write_table(tmp_path / "t.csv", ("image",), [{"image": value}])
+    with open(tmp_path / "t.csv", newline="") as file:
+        (cell,) = list(csv.reader(file))[1]
+    assert cell == f"'{value}"
+    assert read_table(tmp_path / "t.csv") == [{"image": value}]
+
+
+@pytest.mark.parametrize("value", ["-1", "+0.5", "-1e-05", "-.5", "nan", "-inf", "", "'", "'a", "a=1", -0.25, 3])
+def test_numbers_and_other_texts_are_written_as_they_are(tmp_path, value):
+    write_table(tmp_path / "t.csv", ("value", "other"), [{"value": value, "other": 1}])
+    with open(tmp_path / "t.csv", newline="") as file:
+        assert list(csv.reader(file))[1] == [str(value), "1"]
+    assert read_table(tmp_path / "t.csv")[0]["value"] == str(value)
+
+
+@given(st.text("'=+-@\t\r1e.a\n,", max_size=6))
+def test_guarded_cells_are_read_as_they_were(value):
+    assert unguarded(str(guarded(value))) == value

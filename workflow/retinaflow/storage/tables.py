@@ -2,19 +2,35 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.files import whole_file
+from retinaflow.storage.integrity import REBUILD, recorded_file, verify
 
 Row = dict[str, str]
 
-REBUILD = "Delete the file and run again to rebuild it."
 COLUMNS_SHOWN = 20
 
 # File names are bytes on disk. Bytes that are not UTF-8 pass through a table unchanged.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+
+# A spreadsheet computes a text that starts like this as a formula. An apostrophe before it makes it a text there.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|nan)")
+
+
+def guarded(value: object) -> object:
+    """Return a value as a cell that no spreadsheet computes. Numbers, also in text, stay. ``unguarded`` undoes it."""
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def unguarded(cell: str) -> str:
+    """Return the value that ``guarded`` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> list[Row]:
@@ -22,7 +38,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> lis
 
     Raises:
         RetinaflowError: The file cannot be read, one of ``columns`` is missing or occurs twice, a row is shorter or
-            longer than the header, or a quote is not closed.
+            longer than the header, or a quote is not closed. The file differs from its record (``integrity``).
     """
     return list(stream_table(path, columns))
 
@@ -36,6 +52,7 @@ def stream_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> I
 
 def stream_values(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[list[str]]:
     """Yield the header, then the values of each row. Errors are those of ``read_table``."""
+    verify(path)
     try:
         with open(path, newline="", **ENCODING) as file:
             # If a damaged file lacks a quote, a reader that is not strict joins all later rows to one value.
@@ -56,7 +73,7 @@ def _checked(path: str | os.PathLike[str], lines: Iterator[list[str]], columns: 
             raise RetinaflowError(
                 f"{path}: row {number} does not have the {len(header)} values of the header. {REBUILD}"
             )
-        yield row
+        yield list(map(unguarded, row))
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -70,11 +87,11 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
 
 
 def write_values(path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write the values of each row, in the order of ``columns``, below the header."""
+    """Write the values of each row, in the order of ``columns``, below the header, and a record of the file."""
     # Readers take a carriage return without quotes for a line end. The csv module does not quote it by itself.
     returns = any("\r" in str(value) for row in rows for value in row)
-    with whole_file(path) as part, open(part, "w", newline="", **ENCODING) as file:
+    with recorded_file(path, rows=len(rows)) as part, open(part, "w", newline="", **ENCODING) as file:
         quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
         writer = csv.writer(file, lineterminator="\n", quoting=quoting)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(guarded, row) for row in rows)
