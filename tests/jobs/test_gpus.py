@@ -319,6 +319,19 @@ def test_deleted_lock_file_is_made_again(machine, monkeypatch):
         gpus._release()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the socket of a device is one of Linux")
+def test_device_is_not_shared_after_a_sweep_of_the_folder(machine):
+    (uuid,) = machine.give(1)
+    first = machine.job()
+    assert seen(first) == [uuid]
+    lock_file(uuid).unlink()
+    second = machine.job()
+    assert "waiting for 1 of 1 GPUs; in use: GPU 0 " in second.stderr.readline()
+    assert holder(installed()[0]) == dict.fromkeys(gpus.CLAIM_FIELDS, "?")
+    first.kill()
+    assert seen(second) == [uuid]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_users_share_the_lock_files(machine):
     uuids = machine.give(2)

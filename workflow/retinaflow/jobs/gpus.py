@@ -1,11 +1,13 @@
 """GPUs of jobs: each job gets its own, and ``retinaflow gpus`` (``make gpus``) lists the job of each GPU.
 
-A job has a device as long as it holds the lock (flock) on the file of the device. The lock ends with the process, even
+A job has a device as long as it holds the lock (flock) on the file of the device and, on Linux, the socket of the
+device. The socket has a name without a file, so it survives a sweep of the folder. Both end with the process, even
 after ``kill -9``. Files and ``CUDA_VISIBLE_DEVICES`` name devices by the UUIDs of nvidia-smi, which are the same under
 every mask and in every order of CUDA. A scheduler can limit a job to some devices by a mask. The locks are harmless
 there, and they help if the scheduler does not confine devices.
 """
 
+import errno
 import fcntl
 import getpass
 import json
@@ -14,8 +16,10 @@ import os
 import random
 import re
 import shutil
+import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,7 +37,7 @@ LOCKS = Path("/var/tmp")  # noqa: S108
 MASK = "CUDA_VISIBLE_DEVICES"
 CLAIM_FIELDS = ("job", "folder", "user", "process", "since")
 
-# Descriptors of the lock files, open while this process has its devices.
+# Descriptors of the lock files and sockets, open while this process has its devices.
 _held: list[int] = []
 
 
@@ -90,9 +94,9 @@ def claim(count: int, job: str) -> list[Device]:
         if (message := _waiting(found, count)) != last:
             log.info(last := message, extra={"screen": True})
         time.sleep(random.uniform(0.5, 1.5))  # noqa: S311  Random times keep two jobs from meeting again and again.
-    for descriptor in taken.values():
-        _sign(descriptor, job)
-    _held.extend(taken.values())
+    for descriptors in taken.values():
+        _sign(descriptors[0], job)
+        _held.extend(descriptors)
     os.environ[MASK] = ",".join(device.uuid for device in taken)
     log.info("on %s", ", ".join(map(str, taken)))
     return list(taken)
@@ -169,11 +173,15 @@ def holder(device: Device) -> dict[str, str] | None:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return None
+                if not _is_bound(device):
+                    return None
+                text = b""
             except BlockingIOError:
                 text = file.read(4096)
     except FileNotFoundError:
-        return None
+        if not _is_bound(device):
+            return None
+        text = b""
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
     try:
@@ -183,6 +191,14 @@ def holder(device: Device) -> dict[str, str] | None:
         entries = dict.fromkeys(CLAIM_FIELDS, "?")
     # Every user may write to the file. Control characters must not reach a terminal.
     return {key: "".join(filter(str.isprintable, value)) for key, value in entries.items()}
+
+
+def _is_bound(device: Device) -> bool:
+    """Whether another process has the socket of ``device``."""
+    bound = _bind(device)
+    for descriptor in bound or []:
+        os.close(descriptor)
+    return bound is None
 
 
 def gpu_table() -> str:
@@ -200,19 +216,43 @@ def gpu_table() -> str:
     )
 
 
-def _take(found: Sequence[Device], count: int) -> dict[Device, int]:
+def _take(found: Sequence[Device], count: int) -> dict[Device, list[int]]:
     """Lock the first ``count`` free devices and return their descriptors. Empty if fewer are free."""
-    taken: dict[Device, int] = {}
+    taken: dict[Device, list[int]] = {}
     for device in found:
         descriptor = _lock(_lock_file(device))
         if descriptor is not None:
-            taken[device] = descriptor
+            bound = _bind(device)
+            if bound is None:
+                os.close(descriptor)
+            else:
+                taken[device] = [descriptor, *bound]
         if len(taken) == count:
             return taken
     # Another job could wait for these devices while this job waits for others.
-    for descriptor in taken.values():
-        os.close(descriptor)
+    for descriptors in taken.values():
+        for descriptor in descriptors:
+            os.close(descriptor)
     return {}
+
+
+def _bind(device: Device) -> list[int] | None:
+    """Return the descriptor of the socket of ``device``, or None if another process has it.
+
+    A sweep of the folder deletes lock files that are held, and the next job would lock new ones. The socket is in the
+    abstract namespace of Linux, which has no files. The list is empty on other systems, and without Unix sockets.
+    """
+    if not sys.platform.startswith("linux"):
+        return []
+    own = None
+    try:
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        own.bind(f"\0retinaflow-gpu-{device.uuid}"[:100])
+    except OSError as error:
+        if own is not None:
+            own.close()
+        return None if error.errno == errno.EADDRINUSE else []
+    return [own.detach()]
 
 
 def _lock_file(device: Device) -> Path:
