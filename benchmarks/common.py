@@ -91,12 +91,15 @@ class Row(NamedTuple):
 HEADER = ("measured", "against", "ours", "other", "unit", "figure", "target", "reached")
 
 
-def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+def alternate(
+    sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time all sides in turns, so that a slow moment of the machine affects all of them.
 
     Args:
         sides: Functions by name. Each returns the number of items it processed, or None for one item.
         rounds: Number of rounds. Every second round has the reverse order.
+        clock: Clock to measure by, in seconds.
 
     Returns:
         Seconds per item of each side, one value a round.
@@ -105,9 +108,9 @@ def alternate(sides: Mapping[str, Callable[[], int | None]], rounds: int = ROUND
     for number in range(rounds):
         order = list(sides) if number % 2 == 0 else list(reversed(sides))
         for name in order:
-            start = time.perf_counter()
+            start = clock()
             count = sides[name]()
-            seconds[name].append((time.perf_counter() - start) / (count or 1))
+            seconds[name].append((clock() - start) / (count or 1))
     return seconds
 
 
@@ -300,10 +303,10 @@ def repeated(pixels: np.ndarray, count: int, folder: Path) -> tuple[list[Path], 
     """
     names = [f"{number}_left" for number in range(count)]
     rows = [
-        {"image": name, "filename": f"{name}.jpeg", "grade_name": GRADE_NAMES[n % 5], "patient": f"{n}", "eye": "left"}
+        {"image": name, "filename": f"{name}.jpeg", "grade": n % 5, "patient": f"{n}", "eye": "left"}
         for n, name in enumerate(names)
     ]
-    write_table(folder / "index.csv", ("image", "filename", "grade_name", "patient", "eye"), rows)
+    write_table(folder / "index.csv", ("image", "filename", "grade", "patient", "eye"), rows)
     files = []
     for start in range(0, count, 1000):
         shard_names = names[start : start + 1000]

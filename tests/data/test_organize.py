@@ -54,7 +54,7 @@ def test_each_image_is_in_the_folder_of_its_grade(tmp_path: Path, images: Path, 
     grades = [0, 1, 2, 4, 4, 0, 1, 0]
     tree, index = tmp_path / "tree", tmp_path / "tree" / "index.csv"
     organize(table_of(images, grades), GRADE_NAMES, mode=mode, tree=tree, index=index)
-    assert sorted(os.listdir(tree)) == [*GRADE_NAMES, "index.csv"]
+    assert sorted(os.listdir(tree)) == [".index.csv.digest", *GRADE_NAMES, "index.csv"]
     assert os.listdir(tree / "class3") == []
     for name, grade in zip(NAMES, grades, strict=True):
         placed = tree / f"class{grade}" / name
@@ -62,7 +62,7 @@ def test_each_image_is_in_the_folder_of_its_grade(tmp_path: Path, images: Path, 
         assert placed.is_symlink() == (mode == "symlink")
         assert placed.samefile(images / name) == (mode != "copy")
         assert placed.stat().st_mtime == 1000
-    assert sum(len(files) for _, _, files in os.walk(tree)) == len(NAMES) + 1
+    assert sum(len(files) for _, _, files in os.walk(tree)) == len(NAMES) + 2
     assert snapshot(images) == before
 
     rows = read_table(index, INDEX_COLUMNS)

@@ -170,7 +170,7 @@ def test_side_without_a_grade_is_an_error_before_anything_is_written(
     pairs = [(tmp_path / f"{fold}/train.csv", tmp_path / f"{fold}/validation.csv") for fold in range(max(folds, 1))]
     with pytest.raises(RetinaflowError, match=message):
         write_split(job_of(tmp_path, grades, folds, pairs))
-    assert os.listdir(tmp_path) == ["inventory.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".inventory.csv.digest", "inventory.csv"]
 
 
 @pytest.mark.real

@@ -17,7 +17,10 @@ from common import CLASSES
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.batches import Batches, Images
+from retinaflow.preprocessing.shards import CHECKSUM_COLUMN, ROW_COLUMNS, checksum, open_shard, shard_rows
 from retinaflow.settings.augment import AugmentSettings
+from retinaflow.storage.integrity import record_of
+from retinaflow.storage.tables import write_table
 
 
 def numbered(count, size=8):
@@ -79,6 +82,7 @@ def test_rows_missing_from_the_index_are_ignored(make_part):
     indices, shards = make_part("a", numbered(4), [0] * 4)
     lines = indices[0].read_text().splitlines(keepends=True)
     indices[0].write_text("".join(lines[:-1]))
+    record_of(indices[0]).unlink()
     assert Images(indices, shards, CLASSES).names == ["a0_left", "a1_left", "a2_left"]
 
 
@@ -366,3 +370,36 @@ def test_channel_statistics_equal_numpy(make_part):
     mean, deviation = Images(*make_part("a", pixels, [0] * 6), CLASSES).channel_statistics()
     assert mean == pytest.approx(pixels.reshape(-1, 3).mean(axis=0))
     assert deviation == pytest.approx(pixels.reshape(-1, 3).std(axis=0))
+
+
+def checked_images(make_part):
+    """Return images of one shard with checksums, and its pixel file."""
+    indices, ((pixels, rows),) = make_part("train", numbered(10), [n % 5 for n in range(10)], 1)
+    shard = open_shard(pixels, rows)
+    keys = list(zip(shard.names, shard.digests, strict=True))
+    write_table(rows, (*ROW_COLUMNS, CHECKSUM_COLUMN), shard_rows(keys, [checksum(image) for image in shard.array]))
+    return Images(indices, [(pixels, rows)], CLASSES), pixels
+
+
+@pytest.mark.parametrize("augment", [None, AugmentSettings()])
+def test_flipped_bit_in_a_shard_ends_the_epoch(make_part, augment):
+    images, pixels = checked_images(make_part)
+    batches = Batches(images, 4, seed=1, augment=augment)
+    epoch(batches)
+    with open(pixels, "r+b") as file:
+        file.seek(-192 * 3, os.SEEK_END)
+        file.write(b"\x40")
+    with pytest.raises(RetinaflowError, match=rf"{pixels.name}: the pixels of 'train7_left' differ .* Delete the file"):
+        epoch(batches)
+
+
+def test_shard_without_checksums_is_read(images):
+    assert len(epoch(Batches(images, 4))) == 3
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "0x 1"])
+def test_damaged_checksum_is_an_error(make_part, text):
+    indices, ((pixels, rows),) = make_part("train", numbered(1), [0], 1)
+    write_table(rows, (*ROW_COLUMNS, CHECKSUM_COLUMN), [{"image": "train0_left", "digest": "", "checksum": text}])
+    with pytest.raises(RetinaflowError, match="expected eight hexadecimal digits"):
+        Images(indices, [(pixels, rows)], CLASSES)

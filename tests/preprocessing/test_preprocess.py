@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -25,6 +26,7 @@ from retinaflow.preprocessing.preprocess import ShardJob, ShardReport, build_sha
 from retinaflow.preprocessing.shards import read_shard, shard_of
 from retinaflow.preprocessing.variant import ASPECTS, CROPS, ENHANCEMENTS, Variant
 from retinaflow.storage.files import digest
+from retinaflow.storage.integrity import content_of
 from retinaflow.storage.tables import write_table
 
 DATA = Path(os.environ.get("RETINAFLOW_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -505,8 +507,10 @@ def tree(tmp_path: Path) -> Tree:
 def test_shard_holds_its_images_sorted_by_name(tree: Tree) -> None:
     assert tree.build() == (5, 5, 0)
     tree.check()
-    assert tree.csv.read_text().splitlines()[:2] == ["image,digest", f"0_left,{tree.rows['0_left']['digest']}"]
-    assert sorted(path.name for path in tree.pixels.parent.iterdir()) == [".cache", "0.csv", "0.npy"]
+    value = zlib.crc32(tree.expected()[0].tobytes())
+    first = f"0_left,{tree.rows['0_left']['digest']},{value:08x}"
+    assert tree.csv.read_text().splitlines()[:2] == ["image,digest,checksum", first]
+    assert sorted(path.name for path in tree.pixels.parent.iterdir()) == [".0.csv.digest", ".cache", "0.csv", "0.npy"]
 
 
 def test_each_image_is_in_its_shard(tree: Tree) -> None:
@@ -717,7 +721,52 @@ def test_image_names_can_have_any_characters(tmp_path: Path) -> None:
 def test_stamp_names_code_variant_and_opencv(tree: Tree) -> None:
     tree.build(code="abc")
     stamp = json.loads((tree.pixels.parent / ".cache" / "0.json").read_text())
-    assert stamp == {"code": "abc", "variant": "8-none-keep-none", "opencv": cv2.__version__}
+    rows = content_of(tree.csv)
+    assert stamp == {"code": "abc", "variant": "8-none-keep-none", "opencv": cv2.__version__, "rows": rows}
+
+
+def flip(path: Path, place: int) -> None:
+    """Flip a bit within the file, as a bad disk does. Hard links to it share the damage."""
+    with open(path, "r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 4]))
+
+
+@pytest.mark.parametrize("place", [128, 128 + 192 * 2 + 5, 128 + 192 * 5 - 1])
+@pytest.mark.parametrize("removed", ["pixels", "rows", "both", "none"])
+def test_cache_never_returns_damaged_pixels(tree: Tree, place: int, removed: str) -> None:
+    tree.build()
+    flip(tree.pixels, place)
+    assert tree.pixels.samefile(tree.pixels.parent / ".cache/0.npy")
+    if removed in ("pixels", "both"):
+        tree.pixels.unlink()
+    if removed in ("rows", "both"):
+        tree.csv.unlink()
+    assert tree.build(fresh=removed == "none") == (5, 1, 4)
+    tree.check()
+    assert tree.build() == (5, 0, 5)
+
+
+def test_cache_with_damaged_rows_is_not_used(tree: Tree) -> None:
+    """Two names that are exchanged would give each image the pixels of another."""
+    tree.build()
+    lines = tree.csv.read_bytes().splitlines(keepends=True)
+    names = [line.partition(b",")[0] for line in lines]
+    swapped = [lines[0], *(line.replace(names[one], names[3 - one]) for one, line in enumerate(lines[1:3], start=1))]
+    with open(tree.csv, "r+b") as file:
+        file.write(b"".join([*swapped, *lines[3:]]))
+    assert tree.build() == (5, 5, 0)
+    tree.check()
+
+
+def test_damage_in_another_image_does_not_decode_all(tree: Tree) -> None:
+    tree.build()
+    flip(tree.pixels, 130)
+    tree.add("5_left", 5)
+    assert tree.build() == (6, 2, 4)
+    tree.check()
 
 
 def real_images(pattern: str, count: int) -> list[Path]:

@@ -11,6 +11,7 @@ from examples import LEVELS, NAMES, OUTPUTS, SOFTMAX, of
 from fuzz import mutated
 from retinaflow.errors import RetinaflowError
 from retinaflow.scoring.raw_outputs import RawOutputs, average, pool, read_raw_outputs, write_raw_outputs
+from retinaflow.storage.integrity import record_of
 from retinaflow.storage.tables import read_table
 
 
@@ -75,6 +76,7 @@ def test_impossible_raw_outputs_are_refused(tmp_path, column, value, expected):
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)
+    record_of(path).unlink()
     with pytest.raises(RetinaflowError, match=rf"outputs\.csv: .*{expected}.*Delete the file") as caught:
         read_raw_outputs(path, "softmax", grade_count=3)
     assert len(str(caught.value)) < 500
@@ -84,6 +86,7 @@ def test_impossible_raw_outputs_are_refused(tmp_path, column, value, expected):
 def test_damaged_table_is_refused_or_has_raw_outputs(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("outputs") / "raw_outputs.csv"
     write_raw_outputs(path, OUTPUTS)
+    record_of(path).unlink()
     path.write_bytes(data.draw(mutated([path.read_bytes()])))
     try:
         read = read_raw_outputs(path, "softmax", grade_count=3)

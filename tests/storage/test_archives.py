@@ -278,7 +278,9 @@ def test_names_that_differ_in_case_are_two_files_or_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["x" * 300 + ".jpeg", "/".join("d" * 3000)])
 def test_names_that_the_disk_does_not_take_are_named(tmp_path: Path, name: str) -> None:
     path = make_zip(tmp_path / "a.zip", {"1.jpeg": b"x", name: b"x"})
-    with pytest.raises(RetinaflowError, match=r"a\.zip: member '[xd].* cannot be written .*too long") as caught:
+    with pytest.raises(
+        RetinaflowError, match=r"a\.zip: member '[xd].* (cannot be written .*too long|lies 2999 folders deep)"
+    ) as caught:
         unpack(str(path), tmp_path / "out", 1000)
     assert len(str(caught.value)) < 1000
     assert os.listdir(tmp_path) == ["a.zip"]
@@ -449,3 +451,20 @@ def test_missing_or_ambiguous_table_is_an_error(tmp_path: Path) -> None:
         read_member(f"{path}/x.csv")
     with pytest.raises(RetinaflowError, match=r"found none\. Name .*none\.zip/name\.csv"):
         read_member(str(make_zip(tmp_path / "none.zip", {"x.txt": b"x"})))
+
+
+@pytest.mark.parametrize("depth", [101, 1500, 20_000])
+def test_deep_archive_is_an_error(tmp_path, depth):
+    archive = make_zip(tmp_path / "deep.zip", {"a/" * depth + "1_left.jpeg": b"image"})
+    with pytest.raises(RetinaflowError, match=rf"deep.zip: member .* lies {depth} folders deep, more than 100"):
+        unpack(str(archive), tmp_path / "unpacked", 10**6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep.zip"]
+
+
+def test_deep_folder_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(150):
+        Path("a").mkdir()
+        os.chdir("a")
+    with pytest.raises(RetinaflowError, match="folders are nested deeper than 100 levels"):
+        list(files_below(str(tmp_path)))

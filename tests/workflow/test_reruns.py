@@ -271,3 +271,45 @@ def decoded(project, splits=("train", "validation")):
         )
         for split in splits
     }
+
+
+def test_label_table_dated_ahead_is_used(finished):
+    inventory, table = finished.folder / "results/inventory/test.csv", finished.folder / "labels test.csv"
+    before = inventory.read_bytes()
+    inventory.unlink()
+    os.utime(table, (time.time() + 300,) * 2)
+    finished.snakemake("results/inventory/test.csv")
+    assert inventory.read_bytes() == before
+
+
+def test_damaged_decision_rule_is_named_and_made_again(finished):
+    rule = finished.folder / "results/models/VGG16/decision_rule.json"
+    before = rule.read_bytes()
+    rule.write_bytes(before[:40])
+    for arguments in (["-n"], []):
+        shown = finished.snakemake(*arguments, check=False)
+        assert "results/models/VGG16/decision_rule.json: it has 40 bytes, expected the" in shown
+        assert "Traceback" not in shown
+    rule.unlink()
+    assert finished.planned() == jobs("grade VGG16", "compare")
+    finished.snakemake()
+    assert rule.read_bytes() == before
+    assert not finished.planned()
+
+
+@pytest.mark.slow
+def test_damaged_pixels_are_noticed_and_decoded_again(finished):
+    """The advice of the message works, although the cache is a link to the damaged file."""
+    shard = next((finished.folder / "results/shards").glob("*/test/0.npy"))
+    outputs = finished.folder / "results/scores/VGG16/test/raw_outputs.csv"
+    before, content = outputs.read_bytes(), shard.read_bytes()
+    with open(shard, "r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff\x00\xff")
+    outputs.unlink()
+    shown = finished.snakemake(check=False)
+    assert re.search(r"test/0\.npy: the pixels of '\w+' differ from their checksum.* Delete the file", shown)
+    shard.unlink()
+    finished.snakemake()
+    assert shard.read_bytes() == content
+    assert outputs.read_bytes() == before

@@ -29,6 +29,7 @@ NEEDED = {
     "plan": (("snakemake",), "workflow"),
     "reference": (("yaml", "pydantic"), "workflow"),
     "clean": (("yaml", "pydantic"), "workflow"),
+    "verify": (("numpy",), "workflow"),
 }
 
 
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _reference()
         if asked.command == "clean":
             return _clean(asked.configfile, asked.remove)
+        if asked.command == "verify":
+            return _verify(asked.results, asked.remove)
         return _grade_images(asked)
     except RetinaflowError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -80,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         "--configfile", type=Path, default=Path("config/config.yaml"), help="configuration of the run (%(default)s)"
     )
     clean.add_argument("--remove", action="store_true", help="remove them; without it, they are listed")
+    verify = commands.add_parser("verify", help="check all results for damage, and say what would be made again")
+    verify.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), help="folder of the run (%(default)s)"
+    )
+    verify.add_argument("--remove", action="store_true", help="remove damaged files; without it, they are listed")
     commands.add_parser("reference", help="write config/README.md of a checkout, the reference of every key")
     return parser
 
@@ -137,6 +145,24 @@ def _clean(configfile: Path, remove: bool) -> int:
     else:
         print(f"{len(unused)} files and folders, {total:,.1f} MB. Nothing was removed; --remove removes them.")
     return 0
+
+
+def _verify(results: Path, remove: bool) -> int:
+    from retinaflow.jobs.verification import remove_damaged, verify_results
+    from retinaflow.storage.lock import lock
+
+    found = verify_results(results)
+    for damage in found.damaged:
+        print(f"{printable(str(damage.path))}: {printable(damage.fault)}\n  the next run makes again: {damage.remade}")
+    print(f"{found.verified} files verified, {len(found.damaged)} damaged.")
+    if found.damaged and remove:
+        with lock(results):
+            remove_damaged(found.damaged)
+        print("The damaged files were removed. Run again to rebuild them.")
+        return 0
+    if found.damaged:
+        print("Nothing was removed; --remove removes them, and the next run makes them again.")
+    return int(bool(found.damaged))
 
 
 def _grade_images(asked: argparse.Namespace) -> int:

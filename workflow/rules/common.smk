@@ -25,6 +25,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.code import code_digests, library_folder
 from retinaflow.storage.files import digest
 from retinaflow.storage.former_layout import check_layout
+from retinaflow.storage.integrity import check_documents
 from retinaflow.storage.lock import lock
 from retinaflow.jobs.logs import PARENT
 from retinaflow.settings.screening import required_sensitivity

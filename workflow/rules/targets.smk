@@ -30,12 +30,17 @@ def final_output():
         *inventory_output(),
         *split_tables("train"),
         *[path("organized", split, "index.csv") for split in SHARDS],
-        *[file for network in CONFIG.models for file in shard_files(network, SHARDS, "npy")],
+        *[
+            file
+            for network in CONFIG.models
+            for suffix in ("npy", "csv")
+            for file in shard_files(network, SHARDS, suffix)
+        ],
         *remote_paths("weights"),
         *[
             path("models", training_run, file)
             for training_run in MODELS.training_runs
-            for file in ("model.keras", "trained_on.json")
+            for file in ("model.keras", "history.csv", "grade_names.json", "training_run.json", "trained_on.json")
         ],
         *[
             table
@@ -45,15 +50,19 @@ def final_output():
         ],
         *(
             [
-                path("scores", training_run, split, "features.npy")
+                path("scores", training_run, split, f"features.{suffix}")
                 for training_run in MODELS.training_runs
                 for split in MODELS.scored_pairs
+                for suffix in ("npy", "csv")
             ]
             if "eye_stacking" in MODELS.eye_kinds
             else []
         ),
         *score_files("metrics.json"),
-        path("comparison", "comparison.csv"),
+        *score_files("predictions.csv"),
+        *[path("models", model, "decision_rule.json") for model in MODELS.names],
+        *[path("comparison", f"{table}.csv") for table in ("comparison", "pairs", "repeats")],
+        path("models", "bundle.json"),
     ]
 
 
@@ -94,3 +103,15 @@ def report_output():
         *[path("report", name) for name in ("grades.png", "samples.png", "comparison.html", "provenance.html")],
         *[path("cards", f"{name}.md") for name in (*MODELS.ranked, "data")],
     ]
+
+
+def check_results():
+    """Verify small results, also those that no job of this run reads."""
+    try:
+        check_documents(final_output())
+    except RetinaflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+if workflow.is_main_process:
+    check_results()

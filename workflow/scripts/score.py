@@ -1,6 +1,5 @@
 """Compute the raw outputs of a trained network on its validation split and the test set."""
 
-import json
 from pathlib import Path
 
 from retinaflow.jobs import gpus
@@ -17,6 +16,7 @@ with job_log(snakemake.log[0]):
     from retinaflow.reporting.figures import learning_curves
     from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
     from retinaflow.scoring.score import load_model, predict_tta
+    from retinaflow.storage.documents import read_own
 
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     for record in map(Path, files.earlier):
@@ -37,6 +37,6 @@ with job_log(snakemake.log[0]):
         )
         raw_outputs = RawOutputs(images.names, images.filenames, images.patients, images.eyes, images.grades, outputs)
         write_raw_outputs(Path(output[split]), raw_outputs, no_tta)
-    best_epoch = json.loads(Path(files.record).read_text(encoding="utf-8"))["best_epoch"]
+    best_epoch = read_own(Path(files.record))["best_epoch"]
     history = read_frame(files.history).to_dict("records")
     learning_curves(Path(output.curves), history, best_epoch, snakemake.wildcards.training_run)

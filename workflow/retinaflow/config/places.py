@@ -1,6 +1,8 @@
 """Check the folders, files and addresses that a configuration names."""
 
 import os
+import shlex
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
@@ -17,6 +19,8 @@ from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage import object_storage
 from retinaflow.storage.archives import split_archive
+
+AHEAD = 2.0  # seconds that clocks of a file server may differ by
 
 # os.path and not Path: for it, a path that is too long or may not be looked at is one that is not there.
 # ruff: noqa: PTH112, PTH113
@@ -111,12 +115,28 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
     elif archive:
         if not os.path.isfile(archive[0]):
             yield f"{key}: there is no archive {str(archive[0])!r}; correct the path"
+        elif ahead := dated_ahead(str(archive[0])):
+            yield f"{key}: {ahead}"
         elif not is_zipfile(archive[0]):
             yield f"{key}: {str(archive[0])!r} is no .zip archive, or not all of one; fetch or copy it again"
     elif not os.path.isdir(images):
         yield f"{key}: {images!r} is not a folder; expected a folder of images or a .zip archive"
     elif Path(os.path.realpath(results)).is_relative_to(os.path.realpath(images)):
         yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
+
+
+def dated_ahead(path: str) -> str:
+    """Describe a file that the clock of this machine has not reached. Empty for others.
+
+    Snakemake fails each job whose outputs are older than an input, and removes the outputs.
+    """
+    ahead = Path(path).stat().st_mtime - time.time()
+    if ahead < AHEAD:
+        return ""
+    return (
+        f"{path!r} is dated {ahead:.0f} s ahead of the clock of this machine, so jobs that read it would fail; correct "
+        f"the clock, or run `touch -d yesterday {shlex.quote(path)}`"
+    )
 
 
 def _own_start_problems(name: str, config: Configuration) -> Iterable[str]:
@@ -140,6 +160,8 @@ def _weights_problems(settings: TrainingSettings) -> Iterable[str]:
             yield f"{weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}"
     elif not os.path.isfile(weights):
         yield f"there is no file {weights!r}; expected 'imagenet', 'random', a weights file or a trained model"
+    elif ahead := dated_ahead(weights):
+        yield ahead
     elif fault := weights_fault(weights):
         yield f"{weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'"
 

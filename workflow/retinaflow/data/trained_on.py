@@ -13,7 +13,8 @@ import pandas as pd
 from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.documents import read_document
-from retinaflow.storage.files import digest, digest_json, write_json
+from retinaflow.storage.files import digest, digest_json
+from retinaflow.storage.integrity import write_document
 
 SEEN_COLUMNS = ("image", "patient", "digest")
 NAMES_SHOWN = 3
@@ -77,7 +78,7 @@ def write_trained_on(
     before = (
         read_document(earlier, TRAINED_ON_SCHEMA, kind=f"a file {path.name}", again=AGAIN)["records"] if earlier else []
     )
-    write_json(path, {"records": [record, *before]})
+    write_document(path, {"records": [record, *before]})
 
 
 def find_seen(record: Path, tables: Iterable[Path], shared_patients: Sequence[Sequence[str]] = ()) -> Seen:

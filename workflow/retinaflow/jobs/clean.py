@@ -82,7 +82,8 @@ def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
         if of_network.name not in config.models:
             yield of_network
         else:
-            yield from (path for path in of_network.iterdir() if path.is_file() and path.stem not in splits)
+            names = (path for path in of_network.iterdir() if path.is_file() and not path.name.startswith("."))
+            yield from (path for path in names if path.stem not in splits)
 
 
 def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:

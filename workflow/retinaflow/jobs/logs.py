@@ -30,6 +30,8 @@ ORPHANED = b"ended, because the snakemake that started this job was killed; run 
 CURES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
+    errno.EIO: "check the disk (`dmesg` shows its errors), then `retinaflow verify` the results",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
     errno.EROFS: "choose a results folder that can be written to",
     errno.EACCES: "check that you may read and write there",
     errno.EPERM: "check that you may read and write there",

@@ -19,8 +19,9 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.allocator import keep_freed_memory
 from retinaflow.preprocessing.sampling import balance_at, sample_epoch
-from retinaflow.preprocessing.shards import REBUILD, read_shard
+from retinaflow.preprocessing.shards import open_shard, verify_pixels
 from retinaflow.settings.augment import AugmentSettings
+from retinaflow.storage.integrity import REBUILD
 from retinaflow.storage.tables import stream_table
 
 
@@ -79,13 +80,16 @@ class Images:
             for row in stream_table(index, ("image", "filename", "grade", "patient", "eye"))
         }
         self.size = 0
-        places: dict[str, tuple[int, int]] = {}  # Shard, and offset in its file.
+        places: dict[str, tuple[int, int, int]] = {}  # Shard, offset in its file, checksum of the pixels.
         for number, (pixels, rows) in enumerate(shards):
-            array, stored = read_shard(pixels, rows)
+            array, stored, _, checksums = open_shard(pixels, rows)
             if self.size not in (0, array.shape[1]):
                 raise RetinaflowError(f"{pixels}: images of {array.shape[1]} px, expected {self.size}. {REBUILD}")
             self.size = int(array.shape[1])
-            places.update((name, (number, array.offset + row * array[0].nbytes)) for row, name in enumerate(stored))
+            image_bytes = 3 * self.size**2
+            places.update(
+                (name, (number, array.offset + row * image_bytes, checksums[row])) for row, name in enumerate(stored)
+            )
         _allow_open_files()
         self._files = [_open(pixels, len(shards)) for pixels, _ in shards]
         self.names = sorted(labelled)
@@ -137,9 +141,9 @@ class Images:
         """Read the pixels of one image to ``out``, uint8 (size, size, 3) and contiguous.
 
         Raises:
-            RetinaflowError: The shard has become shorter since it was opened, or cannot be read.
+            RetinaflowError: The shard has become shorter since it was opened, cannot be read, or is damaged.
         """
-        shard, offset = self._places[number]
+        shard, offset, expected = self._places[number].tolist()
         file, left = self._files[shard], out.data.cast("B")
         try:
             while left:  # Nearly always once. Network file systems may return less.
@@ -148,11 +152,12 @@ class Images:
                 offset, left = offset + count, left[count:]
         except OSError as error:
             raise RetinaflowError(f"{file.name}: cannot be read ({error.strerror}). Run again.") from error
+        verify_pixels(out, expected, image=self.names[number], file=str(file.name))
 
     def prefetch(self, numbers: np.ndarray) -> None:
         """Prefetch the pixels of these images."""
         if hasattr(os, "posix_fadvise"):
-            for shard, offset in self._places[numbers]:
+            for shard, offset, _ in self._places[numbers]:
                 with contextlib.suppress(OSError):  # A file system may ignore this advice.
                     os.posix_fadvise(self._files[shard].fileno(), offset, 3 * self.size**2, os.POSIX_FADV_WILLNEED)
 

@@ -18,10 +18,11 @@ from retinaflow.data.decoding import DECODE_FLAGS, decode_image
 from retinaflow.data.retina import find_retina
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.allocator import keep_freed_memory
-from retinaflow.preprocessing.shards import ROW_COLUMNS, read_shard, shard_of
+from retinaflow.preprocessing.shards import CHECKSUM_COLUMN, ROW_COLUMNS, checksum, open_shard, shard_of, shard_rows
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.storage.files import digest, whole_file, write_json
-from retinaflow.storage.tables import Row, read_table, stream_table, write_table
+from retinaflow.storage.integrity import content_of
+from retinaflow.storage.tables import Row, stream_table, write_table
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -35,6 +36,7 @@ SURROUND = {"none": 0, "ben_graham": 128, "clahe": 0}
 IMAGES_PER_TASK = 16  # Images that a thread decodes in one task.
 
 Key = tuple[str, str]  # image and digest
+Cached = tuple[np.ndarray, int]  # pixels and their checksum
 
 # Columns of the index of a split that preprocessing reads.
 IMAGE_COLUMNS = ("image", "filename", "grade_name", "width", "height", "digest")
@@ -184,7 +186,7 @@ class ShardJob:
         shards: Number of shards of the split.
         variant: Preprocessing variant.
         pixels: Output file, uint8 RGB (n, size, size, 3).
-        rows: Output table of image and digest, in the same order.
+        rows: Output table of image, digest and checksum of the pixels, in the same order.
         code: Digest of this library's code. A shard made by other code is not reused.
         threads: Number of threads that decode.
     """
@@ -203,7 +205,7 @@ def build_shard(job: ShardJob) -> ShardReport:
     """Write one shard: the images that ``shard_of`` assigns to it, sorted by name.
 
     Hard links to both outputs stay in the folder ``.cache`` beside them. The next build decodes only images that are
-    not cached with the same digest, code, variant and version of OpenCV.
+    not cached with the same digest, code, variant and version of OpenCV, or whose cached pixels are damaged.
 
     Returns:
         The number of images, decoded and reused.
@@ -223,20 +225,32 @@ def build_shard(job: ShardJob) -> ShardReport:
 
     job.rows.unlink(missing_ok=True)  # Otherwise a kill between the two files leaves new pixels beside old rows.
     with whole_file(job.pixels) as part:
-        if not (cached and keys == list(cached) and cache.link(part)):
-            _fill(part, job, wanted, cached)
-    write_table(job.rows, ROW_COLUMNS, ({column: row[column] for column in ROW_COLUMNS} for row in wanted))
+        if cached and keys == list(cached) and all(map(_whole, cached.values())) and cache.link(part):
+            checksums, decoded = [value for _, value in cached.values()], 0
+        else:
+            checksums, decoded = _fill(part, job, wanted, cached)
+    write_table(job.rows, (*ROW_COLUMNS, CHECKSUM_COLUMN), shard_rows(keys, checksums))
     cache.write()
-    reused = sum(key in cached for key in keys)
-    return ShardReport(images=len(wanted), decoded=len(wanted) - reused, reused=reused)
+    return ShardReport(images=len(wanted), decoded=decoded, reused=len(wanted) - decoded)
 
 
 def _key(row: Row) -> Key:
     return row["image"], row["digest"]
 
 
-def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.ndarray]) -> None:
-    """Write the pixels of the ``wanted`` images to the file ``part``. Cached pixels are reused."""
+def _whole(cached: Cached) -> bool:
+    """Whether cached pixels have their checksum."""
+    pixels, expected = cached
+    return checksum(pixels) == expected
+
+
+def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, Cached]) -> tuple[list[int], int]:
+    """Write the pixels of the ``wanted`` images to the file ``part``. Cached pixels are reused.
+
+    Returns:
+        The checksum of the pixels of each image, and the number of decoded images.
+    """
+    checksums, decoded = [0] * len(wanted), [False] * len(wanted)
     # The file is not memory-mapped: each mapped page costs a fault and memory, and a full disk would kill the process.
     with open(part, "wb") as file:
         shape = (len(wanted), job.variant.size, job.variant.size, 3)
@@ -248,13 +262,17 @@ def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.nda
             failures = []
             for position in positions:
                 row = wanted[position]
-                pixels = cached.get(_key(row))
+                found = cached.get(_key(row))
                 try:
-                    if pixels is None:
+                    if found is not None and _whole(found):
+                        pixels = found[0]
+                    else:
                         pixels = load_image(job.index.parent / row["grade_name"] / row["filename"], row, job.variant)
+                        decoded[position] = True
                 except RetinaflowError as error:
                     failures.append(str(error))
                 else:
+                    checksums[position] = checksum(pixels)
                     _write_at(file.fileno(), start + position * image_bytes, pixels)
             return failures
 
@@ -270,6 +288,7 @@ def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, np.nda
             + "\nRemove images that cannot be decoded, or list each under `exclude` of its data set. Restore missing "
             "images. `touch` changed images, so that the inventory reads them again. Then run again."
         )
+    return checksums, sum(decoded)
 
 
 def _write_at(descriptor: int, offset: int, pixels: np.ndarray) -> None:
@@ -310,7 +329,9 @@ class _Cache:
     """Cached files of a shard, in the folder ``.cache`` beside it: pixels, rows, and a stamp.
 
     Snakemake deletes the outputs of a job before the job runs. So the files for reuse are hard links in a separate
-    folder. The stamp records the code, the variant and the version of OpenCV that made them.
+    folder. The stamp records the code, the variant and the version of OpenCV that made them, and the content of the
+    row table. A link shares the content of the output, with all damage to it. So cached pixels are reused only with
+    their checksum.
     """
 
     def __init__(self, job: ShardJob) -> None:
@@ -320,20 +341,24 @@ class _Cache:
         self.stamp = self.folder / f"{job.number}.json"
         self.maker = {"code": job.code, "variant": job.variant.name, "opencv": cv2.__version__}
 
-    def read(self) -> dict[Key, np.ndarray]:
+    def read(self) -> dict[Key, Cached]:
         """Return the cached pixels (size, size, 3) by image and digest, in the order of the cached shard.
+
+        They may be damaged.
 
         Empty if the cache is missing or damaged, or if other code, another variant or another OpenCV made it.
         """
         size = self.job.variant.size
         try:
-            if json.loads(self.stamp.read_text(encoding="utf-8")) != self.maker:
+            if json.loads(self.stamp.read_text(encoding="utf-8")) != {**self.maker, "rows": content_of(self.rows)}:
                 return {}
-            array, _ = read_shard(self.pixels, self.rows)
-            keys = [_key(row) for row in read_table(self.rows, ROW_COLUMNS)]
+            shard = open_shard(self.pixels, self.rows)
         except (OSError, ValueError, RetinaflowError):
             return {}
-        return dict(zip(keys, array, strict=True)) if array.shape[1:3] == (size, size) else {}
+        if shard.array.shape[1:3] != (size, size):
+            return {}
+        cached = zip(shard.array, shard.checksums, strict=True)
+        return dict(zip(zip(shard.names, shard.digests, strict=True), cached, strict=True))
 
     def link(self, part: Path) -> bool:
         """Link the cached pixels to ``part``, with the current time. Return whether that is possible."""
@@ -356,4 +381,4 @@ class _Cache:
         except OSError as error:
             logging.getLogger(__name__).info("%s is not cached: %s", self.job.pixels, error)
             return
-        write_json(self.stamp, self.maker)
+        write_json(self.stamp, {**self.maker, "rows": content_of(self.rows)})

@@ -17,7 +17,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.networks import objectives
-from retinaflow.preprocessing.shards import read_shard
+from retinaflow.preprocessing.shards import open_shard, verify_pixels
 from retinaflow.reporting.illustrations import (
     captioned_figure,
     grades_figure,
@@ -179,15 +179,18 @@ def stored_pixels(shards: Shards, images: Sequence[str]) -> list[np.ndarray]:
         uint8 RGB (size, size, 3) for each image.
 
     Raises:
-        RetinaflowError: An image is in no shard.
+        RetinaflowError: An image is in no shard, or a shard is damaged.
     """
     found: dict[str, np.ndarray] = {}
     wanted = set(images)
     for pixels, rows in shards:
         if wanted <= found.keys():
             break
-        array, names = read_shard(pixels, rows)
-        found.update({name: np.array(array[row]) for row, name in enumerate(names) if name in wanted})
+        shard = open_shard(pixels, rows)
+        for row, name in enumerate(shard.names):
+            if name in wanted:
+                found[name] = np.array(shard.array[row])
+                verify_pixels(found[name], shard.checksums[row], image=name, file=str(pixels))
     if absent := wanted - found.keys():
         raise RetinaflowError(f"{min(absent)!r} is in no shard. Delete the shards of its split and run again.")
     return [found[image] for image in images]

@@ -17,7 +17,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
 from retinaflow.networks import objectives
 from retinaflow.storage.documents import read_document
-from retinaflow.storage.files import write_json
+from retinaflow.storage.integrity import write_document
 
 # Groups of patients for cross-fitting.
 GROUPS = 5
@@ -405,7 +405,7 @@ def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float)
 
 def write_decision_rule(path: str | os.PathLike[str], rule: DecisionRule) -> None:
     """Write ``rule`` as JSON."""
-    write_json(path, rule._asdict())
+    write_document(path, rule._asdict())
 
 
 def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:

@@ -6,7 +6,7 @@ import numpy as np
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.preprocessing.shards import read_image_names
-from retinaflow.storage.tables import REBUILD
+from retinaflow.storage.integrity import REBUILD, verify
 
 
 def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
@@ -22,6 +22,7 @@ def read_features(features: Path, rows: Path) -> tuple[np.ndarray, list[str]]:
     Raises:
         RetinaflowError: A file is missing or damaged, or the files do not belong together.
     """
+    verify(features)
     try:
         array = np.load(features, allow_pickle=False)
     except Exception as error:  # NumPy raises many types for a file that is not an array.

@@ -20,7 +20,7 @@ from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.preprocessing.shards import ROW_COLUMNS
 from retinaflow.settings.augment import AugmentSettings
-from retinaflow.storage.files import whole_file
+from retinaflow.storage.integrity import recorded_file
 
 BATCH = 32
 AT_ONCE = 512  # images whose views are in memory together
@@ -175,7 +175,7 @@ def write_features(
     # Otherwise a kill between the two files would leave new features beside old rows.
     rows.unlink(missing_ok=True)
     shape = (len(images), 2 * model.output_shape[-1])
-    with whole_file(features) as unfinished, open(unfinished, "wb") as file:
+    with recorded_file(features) as unfinished, open(unfinished, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         for some in extract(model, images, views, threads=threads):
             file.write(some.tobytes())

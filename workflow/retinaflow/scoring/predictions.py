@@ -22,7 +22,7 @@ from retinaflow.scoring.decision_rules import (
     write_decision_rule,
 )
 from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, read_raw_outputs
-from retinaflow.storage.files import write_json
+from retinaflow.storage.integrity import write_document
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         }
         if scale is not None:
             header["joined_grades"] = _joined(scale, job.grade_names)
-        write_json(job.metrics[split], {**header, **metrics})
+        write_document(job.metrics[split], {**header, **metrics})
         _log_metrics(job.model, split, metrics)
         matrices[split] = np.array(metrics["confusion_matrix"])
     write_decision_rule(job.decision_rule, rule)

@@ -20,7 +20,8 @@ from retinaflow.scoring import eyes as eye_pairs
 from retinaflow.scoring import ridge
 from retinaflow.scoring.decision_rules import mean_thresholds
 from retinaflow.scoring.feature_files import read_features
-from retinaflow.storage.files import whole_file, write_json
+from retinaflow.storage.files import whole_file
+from retinaflow.storage.integrity import verify, write_document
 from retinaflow.storage.tables import REBUILD
 
 log = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ def probe_job(job: ProbeJob) -> None:
         log.info(
             "%s, eyes: %s: quadratic weighted kappa %s", job.network, result["eyes"], result["quadratic_weighted_kappa"]
         )
-    write_json(job.output, {"network": job.network, "layer": job.layer, "results": results})
+    write_document(job.output, {"network": job.network, "layer": job.layer, "results": results})
 
 
 def rank(probes: Sequence[Path], table: Path, markdown: Path) -> str:
@@ -238,6 +239,7 @@ def _sort_key(row: Mapping[str, Any]) -> tuple[float, str, str]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    verify(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = [{"network": content["network"], "layer": content["layer"], **row} for row in content["results"]]

@@ -10,6 +10,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.preprocessing.batches import Batches, ImageSource
+from retinaflow.storage.integrity import verify
 
 BATCH = 32
 TRAIN_AGAIN = "Delete the model and run again to train it again."
@@ -33,6 +34,7 @@ def load_model(
     """
     devices.prepare_process(seed, threads)
     devices.full_float32()
+    verify(path, TRAIN_AGAIN)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib

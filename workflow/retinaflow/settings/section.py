@@ -165,7 +165,4 @@ def expand_home(path: str) -> str:
 
 Text = Annotated[str, Field(min_length=1)]
 Place = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
-LONGEST_PATTERN = 1_000  # characters
-Pattern = Annotated[
-    str, AfterValidator(_check_pattern), Field(max_length=LONGEST_PATTERN, json_schema_extra={"format": "regex"})
-]
+Pattern = Annotated[str, AfterValidator(_check_pattern), Field(max_length=1_000, json_schema_extra={"format": "regex"})]

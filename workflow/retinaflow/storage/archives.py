@@ -18,6 +18,8 @@ UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.erro
 BYTES_AT_ONCE = 1 << 20
 TABLE_BYTES = 2**26  # A label table of three million images.
 
+DEEPEST_FOLDER = 100  # levels
+
 Parts = tuple[str, ...]
 
 
@@ -43,8 +45,13 @@ def files_below(
     Hidden files and folders are left out. Links are followed, except back to a folder around them.
 
     Raises:
-        RetinaflowError: A folder cannot be read.
+        RetinaflowError: A folder cannot be read, or lies too deep.
     """
+    if len(_above) > DEEPEST_FOLDER:
+        raise RetinaflowError(
+            f"{folder[:200]}...: folders are nested deeper than {DEEPEST_FOLDER} levels. Expected a folder of images, "
+            "with those of grades or patients. Move the images up."
+        )
     try:
         status = Path(folder).stat()
         with os.scandir(folder) as scan:
@@ -248,6 +255,8 @@ def _fault(member: ZipInfo) -> str:
         return "has a backslash or NUL in its name"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         return "is a link or another special file"
+    if name.count("/") > DEEPEST_FOLDER:
+        return f"lies {name.count('/')} folders deep, more than {DEEPEST_FOLDER}"
     if member.flag_bits & 1:
         return "is encrypted"
     # Other methods of zipfile decompress without a limit. 1 MiB can need 20 GiB of memory.

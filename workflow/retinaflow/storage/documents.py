@@ -10,6 +10,7 @@ import jsonschema
 import jsonschema.exceptions
 
 from retinaflow.errors import RetinaflowError
+from retinaflow.storage.integrity import REBUILD, verify
 
 
 def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, kind: str, again: str) -> dict[str, Any]:
@@ -22,8 +23,9 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, ki
         again: Advice at the end of messages.
 
     Raises:
-        RetinaflowError: The file cannot be read, or has other content.
+        RetinaflowError: The file cannot be read, or has other content. It differs from its record (``integrity``).
     """
+    verify(path, again)
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
         jsonschema.validate(content, schema)
@@ -37,8 +39,16 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, ki
 
 
 def read_own(path: Path) -> dict[str, Any]:
-    """Read a JSON file that an earlier job of the same run wrote, without a check."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file that an earlier job of the same run wrote.
+
+    Raises:
+        RetinaflowError: The file is missing or damaged.
+    """
+    verify(path)
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RetinaflowError(f"{path}: cannot be read ({error}). {REBUILD}") from error
     return content
 
 

@@ -15,8 +15,8 @@ import weakref
 from typing import BinaryIO, cast
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.section import LONGEST_PATTERN
 
+LONGEST_PATTERN = 1_000  # characters, as in `settings.section`
 MATCH_SECONDS = 1.0  # for one text
 DIRECT_STEPS = 1_000_000  # at 50 million steps a second
 

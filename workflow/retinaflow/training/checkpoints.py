@@ -1,5 +1,6 @@
 """Training checkpoints."""
 
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,21 @@ log = logging.getLogger(__name__)
 STATE = "state.json"
 WEIGHTS = "epoch-{}.weights.h5"
 ARRAY = "{}.array.npy"
+
+
+class _WeightsBuffer(io.BytesIO):
+    """A file of weights in memory. On a full disk, HDF5 would end the process without a message."""
+
+    def __str__(self) -> str:
+        return WEIGHTS.format(0)  # Keras chooses the format by the name.
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write an array as ``numpy.save`` does. Errors of the disk have their number, which those of NumPy lack."""
+    values = np.asarray(values, order="C")
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+        file.write(values.data.cast("B") if values.size else b"")
 
 
 class Checkpoint:
@@ -66,8 +82,10 @@ class Checkpoint:
     def save(self, model: keras.Model, rows: Sequence[Mapping[str, Any]], best: int, finished: bool) -> None:
         """Save ``model`` with its optimizer after the last epoch of ``rows``. ``best`` is the best epoch, from 1."""
         last = WEIGHTS.format(len(rows))
+        buffer = _WeightsBuffer()
+        model.save_weights(buffer)
         with whole_file(self.folder / last) as part:
-            model.save_weights(part)
+            part.write_bytes(buffer.getbuffer())
         arrays = ARRAY.format("")
         needed = {name: of for name, of in self._files.items() if name == WEIGHTS.format(best) or name.endswith(arrays)}
         self._files = {**needed, last: digest_files([self.folder / last])}
@@ -104,7 +122,7 @@ class Checkpoint:
         """Save ``values`` as the array ``name``."""
         path = self.folder / ARRAY.format(name)
         with whole_file(path) as part:
-            np.save(part, values)
+            write_array(part, values)
         self._files[path.name] = digest_files([path])
         self._write()
 

@@ -17,7 +17,8 @@ from retinaflow.networks.earlier_model import MODEL, RECORD, TRAINED_ON, earlier
 from retinaflow.preprocessing.batches import Images
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
-from retinaflow.storage.files import digest_files, digest_json, whole_file, write_json
+from retinaflow.storage.files import digest_files, digest_json
+from retinaflow.storage.integrity import recorded_file, write_document
 from retinaflow.storage.lock import lock
 from retinaflow.training.callbacks import OutOfTimeError
 from retinaflow.training.checkpoints import Checkpoint
@@ -235,13 +236,13 @@ def _follow(checkpoint: Checkpoint, trackers: Sequence[Tracker], description: Ma
 
 
 def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]], record: Mapping[str, Any]) -> None:
-    with whole_file(job.outputs.model) as part:
+    with recorded_file(job.outputs.model) as part:
         # Without compiled metrics and optimizer, each Keras can load the file, and it is a third as large.
         keras.Model(trained.input, trained.output, name=job.settings.backbone).save(part)
     write_history(job.outputs.history, rows)
     _write_grade_names(job)
     _write_trained_on(job)
-    write_json(job.outputs.record, record)
+    write_document(job.outputs.record, record)
     if job.trained:
         outputs = job.outputs
         files = {MODEL: outputs.model, HISTORY: outputs.history, RECORD: outputs.record}
@@ -249,7 +250,7 @@ def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]
 
 
 def _write_grade_names(job: TrainingJob) -> None:
-    write_json(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
+    write_document(job.outputs.grade_names, {name: grade for grade, name in enumerate(job.grade_names)})
 
 
 def _copy(job: TrainingJob, found: CachedFiles, description: Mapping[str, Any]) -> None:
@@ -257,12 +258,12 @@ def _copy(job: TrainingJob, found: CachedFiles, description: Mapping[str, Any]) 
     record = json.loads(found.files[RECORD].read_text(encoding="utf-8"))
     # Copies: as links, they would have the time of that training, and Snakemake would take them for outdated.
     for source, target in ((found.files[MODEL], job.outputs.model), (found.files[HISTORY], job.outputs.history)):
-        with whole_file(target) as part:
+        with recorded_file(target) as part:
             shutil.copyfile(source, part)
     _write_grade_names(job)
     _write_trained_on(job)
     names = {key: description[key] for key in ("training_run", "grade_names")}
-    write_json(job.outputs.record, {**record, **names})
+    write_document(job.outputs.record, {**record, **names})
     result = f"trained before as {record['training_run']}: its files are copied"
     log.info("%s: %s", job.training_run, result)
     progress.debug("%s", result, extra={"progress": {"result": result}})
