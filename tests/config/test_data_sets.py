@@ -12,9 +12,11 @@ from retinaflow.config.lookups import (
     grade_scale,
     patient_group,
     scored_sets,
+    split_columns,
     training_sets,
 )
 from retinaflow.config.models import Models
+from retinaflow.config.places import check_files
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import GradeScale
 
@@ -241,9 +243,33 @@ def test_scale_of_a_training_set_is_a_mistake():
             {"column": "split"},
             "split.column: data.train.b has no label table",
         ),
+        (
+            {"a": {**ONE, "split_column": "s"}, "b": OTHER},
+            {},
+            "data.train.b.split_column: expected a column, as other training sets have one",
+        ),
+        ({"a": ONE}, {"lists": {"validation": "v.txt"}, "folds": 2}, "split.lists: prescribes one split"),
+        ({"a": ONE}, {"lists": {"validation": "v.txt"}, "column": "s"}, "a column prescribes the split, too"),
+        ({"a": ONE}, {"lists": {"train": "v.txt"}}, "split.lists.validation: this key is required"),
     ],
 )
 def test_given_split_that_cannot_work_is_named(train, split, expected):
     with pytest.raises(RetinaflowError) as caught:
         load({**configuration(train), "split": split})
     assert expected in str(caught.value)
+
+
+def test_training_set_may_have_its_own_column_of_the_split():
+    sets = {"a": {**ONE, "split_column": "fold"}, "b": OTHER}
+    full = load({**configuration(sets), "split": {"column": "split"}})
+    assert split_columns(full) == {"train-a": "fold", "train-b": "split"}
+    assert split_columns(load(configuration({"a": ONE}))) == {}
+    assert "data.test.split_column: only training sets are split" in message(ONE, {**OTHER, "split_column": "s"})
+
+
+def test_list_that_is_no_file_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("image,level\n1,0\n")
+    one = {"images": str(tmp_path), "labels": str(tmp_path / "a.csv")}
+    config = load({**configuration(one), "split": {"lists": {"validation": ["v.txt"]}}})
+    with pytest.raises(RetinaflowError, match=r"split.lists.validation: there is no file 'v.txt'"):
+        check_files(config)

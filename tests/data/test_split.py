@@ -1,5 +1,6 @@
 """Split: whole patients, every grade on both sides, and few moves when patients are added or removed."""
 
+import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import Grades, patients
-from retinaflow.data.given_split import given_sides
+from retinaflow.data.given_split import given_sides, listed_sides
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import LabelRow, read_labels
 from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, split_patients, write_split
@@ -247,3 +248,61 @@ def test_images_in_folders_are_one_stratum(unit: str) -> None:
     assert [len(side) for side in split_patients(images, 0.2, unit=unit, seed=1)] == [16, 4]
     joined = images.assign(image="a/" + images["image"], patient="a/" + images["patient"])
     assert [len(side) for side in split_patients(joined, 0.2, unit=unit, seed=1)] == [16, 4]
+
+
+IMAGES = ["a/1_left", "a/1_right", "a/2_left", "b/1_left", "b/P0/OD"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        (
+            {"train": ["a/1_left.jpeg", "1_right"], "validation": ["P0/OD.png"]},
+            ["train", "train", None, None, "validation"],
+        ),
+        ({"validation": ["2_left", "b/1_left"]}, ["train", "train", "validation", "validation", "train"]),
+        (
+            {"train": ["images/b/1_left.jpg"], "validation": ["x/OD"], "test": ["2_left"]},
+            [None, None, "test", "train", "validation"],
+        ),
+    ],
+)
+def test_sides_follow_from_lists_of_names(lists: dict[str, list[str]], expected: list[str | None]) -> None:
+    sides = listed_sides(lists, IMAGES)
+    assert [sides.get(image) for image in IMAGES] == expected
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["a/1_left"], "validation": ["a/1_left.png"]}, "image 'a/1_left' is in train and validation"),
+        ({"train": ["1_left"], "validation": ["2_left"]}, "split.lists.train: '1_left' is the name of 2 images, such"),
+        (
+            {"train": ["2_left"], "validation": ["3_left", *map(str, range(7))]},
+            "8 names are those of no image of the training sets: '3_left', '0', '1', '2', '3' and 3 more",
+        ),
+    ],
+)
+def test_list_that_cannot_be_used_is_an_error(lists: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(RetinaflowError, match=message):
+        listed_sides(lists, IMAGES)
+
+
+def test_images_in_no_list_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair = (tmp_path / "train.csv", tmp_path / "validation.csv")
+    job = job_of(tmp_path, {str(patient): [patient % 3] for patient in range(9)}, 0, [pair])
+    images = [row["image"] for row in read_table(job.inventory) if not row["problem"]]
+    sides = listed_sides({"train": images[:3], "validation": images[3:6], "test": images[6:7]}, images)
+    write_split(dataclasses.replace(job, given=sides, given_by="split.lists"))
+    assert [[row["image"] for row in read_table(path)] for path in pair] == [images[:3], images[3:6]]
+    assert "3 images are not used, 1 of them in the test set of split.lists and 2 in no set of it: " in caplog.text
+    assert all(repr(image) in caplog.text for image in images[6:])
+
+
+def test_patient_in_two_lists_is_an_error(tmp_path: Path) -> None:
+    pair = (tmp_path / "train.csv", tmp_path / "validation.csv")
+    job = job_of(tmp_path, {str(patient): [patient % 3, 0] for patient in range(6)}, 0, [pair])
+    images = [row["image"] for row in read_table(job.inventory) if not row["problem"]]
+    sides = listed_sides({"validation": images[::2]}, images)
+    with pytest.raises(RetinaflowError, match=r"split[.]lists: 6 patients have images in training and validation"):
+        write_split(dataclasses.replace(job, given=sides, given_by="split.lists"))

@@ -2,11 +2,13 @@
 
 import json
 import os
+import zlib
 
+import numpy as np
 import pytest
 
 from retinaflow.storage.file_cache import FileCache
-from retinaflow.storage.tables import read_table
+from retinaflow.storage.tables import read_table, write_table
 from retinaflow.training import job as job_module
 from retinaflow.training.job import train_job
 from small import THREE, planted, small_job, typed
@@ -77,6 +79,44 @@ def test_other_image_is_trained(tmp_path, few_parts, make_part, cache, trainings
     other = make_part("other", pixels, [*grades[:-1], 2], classes=THREE)
     train_job(small_job(tmp_path / "b", (few_parts[0], other), typed(epochs=1), trained=cache))
     assert trainings
+
+
+def with_checksums(parts):
+    """Add the checksum of each image to the tables of the shards, as preprocessing writes it."""
+    for _, shards in parts:
+        for pixels, rows in shards:
+            table = [
+                {**row, "checksum": f"{zlib.crc32(image.tobytes()):08x}"}
+                for row, image in zip(read_table(rows), np.load(pixels), strict=True)
+            ]
+            write_table(rows, ("image", "digest", "checksum"), table)
+    return parts
+
+
+def test_renamed_grades_train_nothing(tmp_path, few_parts, cache, trainings):
+    """New names of grades make the indices again, and then the shards from the same images."""
+    train_job(small_job(tmp_path / "a", with_checksums(few_parts), typed(epochs=1), trained=cache))
+    assert trainings == [1]
+    names = ["none", "some", "much"]
+    for indices, shards in few_parts:
+        for index in indices:
+            rows = [{**row, "grade_name": names[int(row["grade"])]} for row in read_table(index)]
+            write_table(index, list(rows[0]), rows)
+        for pixels, _ in shards:
+            os.utime(pixels, (2, 2))
+    job = small_job(tmp_path / "b", few_parts, typed(epochs=1), trained=cache, grade_names=names)
+    train_job(job)
+    assert trainings == [1]
+    assert list(json.loads(job.outputs.grade_names.read_text())) == names
+    assert record(job)["grade_names"] == names
+
+
+def test_other_pixels_of_the_same_images_are_trained(tmp_path, few_parts, cache, trainings):
+    train_job(small_job(tmp_path / "a", with_checksums(few_parts), typed(epochs=1), trained=cache))
+    pixels, _ = few_parts[0][1][0]
+    np.save(pixels, np.load(pixels) // 2)
+    train_job(small_job(tmp_path / "b", with_checksums(few_parts), typed(epochs=1), trained=cache))
+    assert len(trainings) == 2
 
 
 @pytest.mark.parametrize("name", ["model.keras", "history.csv", "training_run.json", "content.json"])

@@ -10,21 +10,29 @@ def split_tables(split):
 
 def given_split():
     """Label tables that prescribe the split, by the name of the training set; None if it is chosen."""
-    if CONFIG.split.column is None:
+    columns = lookups.split_columns(CONFIG)
+    if not columns:
         return None
     return {
         data_set.partition("-")[2]: {
             "path": lookups.label_tables(DATA_SETS[data_set]),
             "image_column": DATA_SETS[data_set].image_column,
-            "grade_column": CONFIG.split.column,
+            "grade_column": columns[data_set],
         }
         for data_set in TRAINING_SETS
     }
 
 
 def given_digests():
-    """Digests of the label tables that prescribe the split."""
-    return [table_digest(table) for source in (given_split() or {}).values() for table in source["path"]]
+    """Digests of the label tables or lists that prescribe the split."""
+    tables = [table for source in (given_split() or {}).values() for table in source["path"]]
+    return [table_digest(table) for table in [*tables, *(file for files in lists().values() for file in files)]]
+
+
+def lists():
+    """Lists of names that prescribe the split, by its sides."""
+    given = CONFIG.split.lists.model_dump() if CONFIG.split.lists else {}
+    return {side: files for side, files in given.items() if files}
 
 
 rule split:
@@ -47,6 +55,7 @@ rule split:
         unit=CONFIG.split.unit,
         seed=CONFIG.seed,
         given=given_split(),
+        lists=lists(),
         given_digests=given_digests(),
     script:
         "../scripts/split.py"

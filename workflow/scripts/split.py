@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from retinaflow.data.given_split import given_sides
-from retinaflow.data.labels import read_labels
+from retinaflow.data.frames import read_frame
+from retinaflow.data.given_split import given_sides, listed_sides
+from retinaflow.data.inventory import INVENTORY_COLUMNS
+from retinaflow.data.labels import read_labels, read_paths
 from retinaflow.data.policies import own_policies
 from retinaflow.data.problem_policy import require_usable
 from retinaflow.data.split import SplitJob, write_split
@@ -23,7 +25,9 @@ with job_log(snakemake.log[0]):
         own=own_policies(data),
     )
     tables = {name: read_labels(**table) for name, table in (params.given or {}).items()}
-    given = given_sides(tables) if tables else None
+    lists = {side: [name for file in files for name in read_paths(file)] for side, files in params.lists.items()}
+    images = read_frame(inventory, INVENTORY_COLUMNS)["image"] if lists else []
+    given = given_sides(tables) if tables else listed_sides(lists, images) if lists else None
     outputs = zip(map(Path, snakemake.output.train), map(Path, snakemake.output.validation), strict=True)
     write_split(
         SplitJob(
@@ -34,6 +38,7 @@ with job_log(snakemake.log[0]):
             unit=params.unit,
             seed=params.seed,
             given=given,
+            given_by="split.lists" if lists else "split.column",
             outputs=list(outputs),
         )
     )

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinaflow.config.lookups import ENSEMBLE, data_key, data_sets, grading_models, label_tables, training_sets
+from retinaflow.config.lookups import (
+    ENSEMBLE,
+    data_key,
+    data_sets,
+    grading_models,
+    label_tables,
+    split_columns,
+)
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
 from retinaflow.data.grade_texts import map_faults, scale_faults
@@ -50,7 +57,7 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
             f"model: {config.model!r} grades no new images; expected one of {', '.join(grading_models(config))}, or "
             f"null for the best{renamed}"
         )
-    if config.split.column is not None:
+    if config.split.lists or split_columns(config):
         yield from _given_split_problems(config)
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
@@ -81,13 +88,20 @@ def _endpoint_problems(config: Configuration) -> Iterable[str]:
 
 
 def _given_split_problems(config: Configuration) -> Iterable[str]:
+    columns = split_columns(config)
+    key = "split.lists" if config.split.lists else "split.column" if config.split.column else "split_column"
+    if columns and config.split.lists:
+        yield "split.lists: a column prescribes the split, too; leave one of them"
     if config.split.folds:
-        yield f"split.column: {config.split.column!r} prescribes one split; set split.folds to 0, or column to null"
+        shown = f"{config.split.column!r} " if key == "split.column" else ""
+        yield f"{key}: {shown}prescribes one split; set split.folds to 0, or {key} to null"
     if config.demo:
-        yield "split.column: the tables of the demo have no such column; set it to null"
-    for name in training_sets(config):
+        yield f"{key}: the names and tables of the demo prescribe no split; set it to null"
+    for name, column in columns.items():
         if not label_tables(data_sets(config)[name]):
-            yield f"split.column: {data_key(name)} has no label table; name one, or set column to null"
+            yield f"{key}: {data_key(name)} has no label table; name one, or set {key} to null"
+        if column is None:
+            yield f"{data_key(name)}.split_column: expected a column, as other training sets have one; name it"
 
 
 def _data_problems(data: DataSettings) -> Iterable[str]:
@@ -110,6 +124,8 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
         pattern = str(source.patient_pattern)
         if "patient" not in re.compile(pattern).groupindex:
             yield f"{key}.patient_pattern: {pattern!r} has no group (?P<patient>...)"
+    if source.split_column and name.split("-")[0] != "train":
+        yield f"{key}.split_column: only training sets are split; remove it"
     for setting in ("folder", "part"):
         if not source.preset and getattr(source, setting):
             yield f"{key}.{setting}: without preset, it has no effect; name a preset, or remove it"

@@ -75,6 +75,13 @@ def training_sets(config: Configuration) -> list[str]:
     return [name for name in data_sets(config) if name.split("-")[0] == "train"]
 
 
+def split_columns(config: Configuration) -> dict[str, str | None]:
+    """Column that prescribes the split, by the name of the training set. Empty if no table prescribes it."""
+    sources = data_sets(config)
+    columns = {name: sources[name].split_column or config.split.column for name in training_sets(config)}
+    return columns if any(columns.values()) else {}
+
+
 def scored_sets(config: Configuration) -> list[str]:
     """Names of the data sets that are only scored. Each is a split of its own."""
     return [name for name in data_sets(config) if name.split("-")[0] == "test"]

@@ -37,6 +37,7 @@ def check_files(config: Configuration) -> None:
     if not config.demo:
         for data_set, source in data_sets(config).items():
             problems += _source_problems(data_set, source, config.results)
+    problems += _list_problems(config)
     problems += _overlaps(data_sets(config))
     for name, settings in config.models.items():
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
@@ -106,6 +107,13 @@ def _source_problems(data_set: str, source: DataSetSettings, results: str) -> It
         for key, images in image_keys(data_set, source):
             if object_storage.is_remote(images):
                 yield f"{key}: class_folders need images on this machine, found {images!r}; name a label table"
+
+
+def _list_problems(config: Configuration) -> Iterable[str]:
+    for side, files in (config.split.lists.model_dump() if config.split.lists else {}).items():
+        for name in files or ():
+            if not os.path.isfile(name):
+                yield f"split.lists.{side}: there is no file {name!r} on this machine; correct the path"
 
 
 def _images_problems(key: str, images: str, results: str) -> Iterable[str]:

@@ -21,7 +21,7 @@ from retinaflow.settings.root import ConfigurationFile
 from retinaflow.settings.score import ScoreSettings
 from retinaflow.settings.screening import ScreeningSettings
 from retinaflow.settings.section import Section
-from retinaflow.settings.split import SplitSettings
+from retinaflow.settings.split import SplitListSettings, SplitSettings
 from retinaflow.settings.tracking import TrackingSettings
 from retinaflow.settings.train import ModelSection
 
@@ -32,6 +32,7 @@ SECTIONS: dict[str, type[Section]] = {
     "`data.train` and `data.test`": DataSetSettings,
     "`data.on_problem`": ProblemSettings,
     "`split`": SplitSettings,
+    "`split.lists`": SplitListSettings,
     "`organize`": OrganizeSettings,
     "`preprocess`": PreprocessSettings,
     "`train`, and each of `models`": ModelSection,

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 SPLIT_COLUMNS = ("image", "path", "grade", "patient", "eye", "bytes", "width", "height", "digest")
 
+LISTED = 20  # Names of images in a message.
+
 Sides = tuple[pd.DataFrame, pd.DataFrame]  # Training and validation.
 
 
@@ -61,6 +63,7 @@ class SplitJob:
         unit: ``patient`` or ``image``, see ``split_patients``.
         seed: Seed of the split.
         given: Side of each image, see ``given_split``. Without it, sides are chosen.
+        given_by: Setting that prescribes the sides, for messages.
         outputs: Output tables of training and validation, a pair for each fold, which is the validation side.
     """
 
@@ -72,6 +75,7 @@ class SplitJob:
     seed: int
     outputs: Sequence[tuple[Path, Path]]
     given: Mapping[str, str] | None = None
+    given_by: str = "split.column"
 
 
 def write_split(job: SplitJob) -> None:
@@ -119,16 +123,23 @@ def _data_sets(images: pd.DataFrame, unit: str) -> list[str]:
 
 
 def _given_pair(images: pd.DataFrame, job: SplitJob, given: Mapping[str, str]) -> Sides:
-    """Training and validation as the label tables prescribe them."""
+    """Training and validation as label tables or lists prescribe them."""
     sides = pd.Series([given.get(composed(image)) for image in images["image"]], images.index, dtype=object)
     train, validation = images[sides == "train"], images[sides == "validation"]
-    if left_out := len(images) - len(train) - len(validation):
-        log.info("%d images are not used: split.column has them in the test set", left_out)
+    left_out = images["image"][~sides.isin(["train", "validation"])]
+    if len(left_out):
+        shown = ", ".join(map(repr, left_out[:LISTED]))
+        more = f" and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
+        unlisted = int(sides.isna().sum())
+        log.warning(
+            "%d images are not used, %d of them in the test set of %s and %d in no set of it: %s%s",
+            *(len(left_out), len(left_out) - unlisted, job.given_by, unlisted, shown, more),
+        )
     common = sorted(set(train[job.unit]) & set(validation[job.unit]))
     if common:
         raise RetinaflowError(
-            f"split.column: {len(common)} {job.unit}s have images in training and validation, such as {common[0]!r}. "
-            "Correct the column, or set split.unit to image to use the split as it is."
+            f"{job.given_by}: {len(common)} {job.unit}s have images in training and validation, such as {common[0]!r}. "
+            "Correct it, or set split.unit to image to use the split as it is."
         )
     return train, validation
 

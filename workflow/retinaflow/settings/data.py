@@ -123,6 +123,8 @@ class DataSetSettings(Section):
     """Grades of the values in the label table. Without it, that of `data`."""
     subgroups: Annotated[list[Text], Unique()] | None = None
     """Columns of the label table that name subgroups, such as `[camera, site]`. Without it, those of `data`."""
+    split_column: Text | None = None
+    """Column of the label table of this training set that prescribes the split. Without it, `split.column`."""
     scale: ScaleSetting | None = None
     """Grades of a test set that has fewer than the training sets. Each has the grades of `data.grade_names` that it
     joins: `{not_referable: [0, 1], referable: [2, 3, 4]}`, or `{R0: 0, R1: 1, R2: 2, R3: [3, 4]}`. The label table has
