@@ -10,10 +10,12 @@ from retinaflow.config.lookups import (
     eye_models,
     grade_names,
     grade_scale,
+    image_counts,
     patient_group,
     scored_sets,
     split_columns,
     training_sets,
+    validation_sets,
 )
 from retinaflow.config.models import Models
 from retinaflow.config.places import check_files
@@ -273,3 +275,49 @@ def test_list_that_is_no_file_is_named(tmp_path):
     config = load({**configuration(one), "split": {"lists": {"validation": ["v.txt"]}}})
     with pytest.raises(RetinaflowError, match=r"split.lists.validation: there is no file 'v.txt'"):
         check_files(config)
+
+
+def test_validation_sets_are_training_sets_that_are_held_out():
+    full = load(configuration({"a": ONE, "b": OTHER}, ONE, validation={"b": OTHER, "c": ONE}))
+    assert training_sets(full) == ["train-a", "train-b", "train-validation.b", "train-validation.c"]
+    assert validation_sets(full) == ["train-validation.b", "train-validation.c"]
+    assert data_key("train-validation.b") == "data.validation.b"
+    assert patient_group(full, "train-validation.b") == "b"
+    assert full.data.validation["b"].image_column == "id_code"
+    assert load(full.model_dump()) == full
+
+
+def test_numbers_of_images_follow_from_validation_sets(tmp_path):
+    sets = {}
+    for name, count in (("a", 30), ("b", 10)):
+        (tmp_path / f"{name}.csv").write_text("image,level\n" + "".join(f"{number},0\n" for number in range(count)))
+        sets[name] = {"images": str(tmp_path), "labels": str(tmp_path / f"{name}.csv")}
+    full = load(configuration({"a": sets["a"]}, validation={"b": sets["b"]}))
+    assert image_counts(full) == {"train": 30, "validation": 10}
+
+
+def test_preset_of_a_validation_set_has_its_part():
+    source = {"preset": "ddr", "folder": "ddr"}
+    sets = data_sets(load(configuration({"ddr": source}, {"ddr": source}, validation={"ddr": source})))
+    assert [one.images for one in sets.values()] == [["ddr/train"], ["ddr/valid"], ["ddr/test"]]
+
+
+@pytest.mark.parametrize(
+    ("train", "changes", "expected"),
+    [
+        (ONE, {}, "data.train: with data.validation, training sets have names; write it as {NAME: {...}}"),
+        ({"validation.x": ONE}, {}, "data.train.validation.x: the name starts as those of validation sets"),
+        ({"a": ONE}, {"split": {"folds": 3}}, "data.validation: it prescribes one split; set split.folds to 0"),
+        ({"a": ONE}, {"split": {"column": "s"}}, "data.validation: a column or lists prescribe the split, too"),
+    ],
+)
+def test_validation_sets_that_cannot_work_are_named(train, changes, expected):
+    with pytest.raises(RetinaflowError) as caught:
+        load({**configuration(train, validation={"v": OTHER}), **changes})
+    assert expected in str(caught.value)
+
+
+def test_mistake_in_a_validation_set_is_named():
+    assert "data.validation.v.grade_column: 'image' is data.validation.v.image_column" in message(
+        {"a": ONE}, validation={"v": {**ONE, "grade_column": "image"}}
+    )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import Grades, patients
-from retinaflow.data.given_split import given_sides, listed_sides
+from retinaflow.data.given_split import given_sides, held_out_sides, listed_sides
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import LabelRow, read_labels
 from retinaflow.data.split import SPLIT_COLUMNS, SplitJob, split_patients, write_split
@@ -306,3 +306,9 @@ def test_patient_in_two_lists_is_an_error(tmp_path: Path) -> None:
     sides = listed_sides({"validation": images[::2]}, images)
     with pytest.raises(RetinaflowError, match=r"split[.]lists: 6 patients have images in training and validation"):
         write_split(dataclasses.replace(job, given=sides, given_by="split.lists"))
+
+
+def test_validation_sets_are_held_out() -> None:
+    images = ["a/1_left", "validation.a/1_left", "b/x/y", "validationa/2"]
+    sides = held_out_sides(images, ["validation.a"])
+    assert [sides[image] for image in images] == ["train", "validation", "train", "train"]

@@ -56,6 +56,7 @@ rule split:
         seed=CONFIG.seed,
         given=given_split(),
         lists=lists(),
+        validation_sets=[data_set.partition("-")[2] for data_set in lookups.validation_sets(CONFIG)],
         given_digests=given_digests(),
     script:
         "../scripts/split.py"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinaflow.data.frames import read_frame
-from retinaflow.data.given_split import given_sides, listed_sides
+from retinaflow.data.given_split import given_sides, held_out_sides, listed_sides
 from retinaflow.data.inventory import INVENTORY_COLUMNS
 from retinaflow.data.labels import read_labels, read_paths
 from retinaflow.data.policies import own_policies
@@ -26,8 +26,11 @@ with job_log(snakemake.log[0]):
     )
     tables = {name: read_labels(**table) for name, table in (params.given or {}).items()}
     lists = {side: [name for file in files for name in read_paths(file)] for side, files in params.lists.items()}
-    images = read_frame(inventory, INVENTORY_COLUMNS)["image"] if lists else []
+    images = read_frame(inventory, INVENTORY_COLUMNS)["image"]
     given = given_sides(tables) if tables else listed_sides(lists, images) if lists else None
+    given_by = "split.lists" if lists else "split.column"
+    if params.validation_sets:
+        given, given_by = held_out_sides(images, params.validation_sets), "data.validation"
     outputs = zip(map(Path, snakemake.output.train), map(Path, snakemake.output.validation), strict=True)
     write_split(
         SplitJob(
@@ -38,7 +41,7 @@ with job_log(snakemake.log[0]):
             unit=params.unit,
             seed=params.seed,
             given=given,
-            given_by="split.lists" if lists else "split.column",
+            given_by=given_by,
             outputs=list(outputs),
         )
     )

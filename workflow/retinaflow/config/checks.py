@@ -20,7 +20,7 @@ from retinaflow.config.old_keys import present_value
 from retinaflow.data.grade_texts import map_faults, scale_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
-from retinaflow.settings.data import DataSetSettings, DataSettings
+from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 
@@ -57,6 +57,8 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
             f"model: {config.model!r} grades no new images; expected one of {', '.join(grading_models(config))}, or "
             f"null for the best{renamed}"
         )
+    if config.data.validation:
+        yield from _validation_problems(config)
     if config.split.lists or split_columns(config):
         yield from _given_split_problems(config)
     if config.split.folds == 1:
@@ -102,6 +104,20 @@ def _given_split_problems(config: Configuration) -> Iterable[str]:
             yield f"{key}: {data_key(name)} has no label table; name one, or set {key} to null"
         if column is None:
             yield f"{data_key(name)}.split_column: expected a column, as other training sets have one; name it"
+
+
+def _validation_problems(config: Configuration) -> Iterable[str]:
+    if isinstance(config.data.train, DataSetSettings):
+        yield "data.train: with data.validation, training sets have names; write it as {NAME: {...}}"
+    else:
+        taken = [name for name in config.data.train if name.startswith(HELD_OUT)]
+        yield from (f"data.train.{name}: the name starts as those of validation sets; rename it" for name in taken)
+    if config.split.folds:
+        yield "data.validation: it prescribes one split; set split.folds to 0, or remove it"
+    if config.split.lists or split_columns(config):
+        yield "data.validation: a column or lists prescribe the split, too; leave one of them"
+    if config.demo:
+        yield "data.validation: the demo draws none; remove it"
 
 
 def _data_problems(data: DataSettings) -> Iterable[str]:
@@ -170,7 +186,7 @@ def _as_list(columns: str | list[str] | None) -> list[str]:
 
 
 def _sharing_problems(config: Configuration) -> Iterable[str]:
-    names = {name.partition("-")[2] for name in data_sets(config)} - {""}
+    names = {name.partition("-")[2].removeprefix(HELD_OUT) for name in data_sets(config)} - {""}
     for group in config.data.shared_patients:
         for name in group:
             if name not in names:

@@ -11,7 +11,7 @@ from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_par
 from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.settings.data import DataSetSettings, DataSettings, named_sets
+from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, named_sets, set_key, set_name
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.archives import listed_names
 
@@ -62,7 +62,7 @@ def _own(source: DataSetSettings, data: DataSettings, key: str) -> Any:
 
 def data_key(data_set: str) -> str:
     """Key of a data set in the configuration: ``data.train.NAME`` of ``train-NAME``."""
-    return f"data.{data_set.replace('-', '.', 1)}"
+    return set_key(data_set)
 
 
 def screened_grade(config: Configuration) -> int:
@@ -73,6 +73,11 @@ def screened_grade(config: Configuration) -> int:
 def training_sets(config: Configuration) -> list[str]:
     """Names of the data sets that are trained and validated on."""
     return [name for name in data_sets(config) if name.split("-")[0] == "train"]
+
+
+def validation_sets(config: Configuration) -> list[str]:
+    """Names of the data sets that are validated on and never trained on."""
+    return [set_name("validation", name) for name in config.data.validation or ()]
 
 
 def split_columns(config: Configuration) -> dict[str, str | None]:
@@ -92,7 +97,7 @@ def patient_group(config: Configuration, data_set: str) -> str:
 
     A single training set and a single test set have none: their patients are the same where their names are.
     """
-    name = data_set.partition("-")[2]
+    name = data_set.partition("-")[2].removeprefix(HELD_OUT)
     return next((group[0] for group in config.data.shared_patients if name in group), name)
 
 
@@ -193,6 +198,9 @@ def image_counts(config: Configuration) -> dict[str, float]:
     if not folds:
         shares["train"] = 1 - held_out
     learning = sum(labelled[name] for name in training_sets(config))
+    if given := validation_sets(config):
+        shares["validation"] = sum(labelled[name] for name in given) / max(learning, 1)
+        shares["train"] = 1 - shares["validation"]
     counts = {split: learning * share for split, share in shares.items()}
     return counts | {name: labelled[name] for name in scored_sets(config)}
 

@@ -9,7 +9,7 @@ from retinaflow.config.lookups import data_sets
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.places import image_keys, label_keys
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.data import USES, DataSetSettings, DataSettings
+from retinaflow.settings.data import USES, DataSetSettings, DataSettings, set_name
 from retinaflow.settings.root import Configuration
 from retinaflow.storage import object_storage
 
@@ -44,7 +44,7 @@ def _by_use(data: DataSettings, sources: Mapping[str, DataSetSettings]) -> dict[
     """``sources``, by the names of ``lookups.data_sets``, in the form that ``data`` has for each use."""
     return {
         use: (
-            {name: sources[f"{use}-{name}"] for name in getattr(data, use)}
+            {name: sources[set_name(use, name)] for name in getattr(data, use)}
             if isinstance(getattr(data, use), Mapping)
             else sources.get(use)
         )

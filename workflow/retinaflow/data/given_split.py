@@ -50,6 +50,18 @@ def given_sides(tables: Mapping[str, Sequence[LabelRow]]) -> dict[str, str]:
     return sides
 
 
+def held_out_sides(images: Iterable[str], validation_sets: Collection[str]) -> dict[str, str]:
+    """Return the side of each image of joined training sets, some of which are validation sets.
+
+    Args:
+        images: Names of the images, each with that of its data set before a slash.
+        validation_sets: Names of the validation sets.
+    """
+    return {
+        composed(image): "validation" if image.partition("/")[0] in validation_sets else "train" for image in images
+    }
+
+
 def listed_sides(lists: Mapping[str, Sequence[str]], images: Iterable[str]) -> dict[str, str]:
     """Return the side of each image: ``train``, ``validation`` or ``test``.
 

@@ -18,6 +18,7 @@ from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, i
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser
 from retinaflow.data.matching import composed, match_names, name_difference, named_elsewhere, near_names
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.data import set_key
 from retinaflow.storage.archives import files_below
 
 log = logging.getLogger(__name__)
@@ -306,7 +307,7 @@ def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collecti
     excluded = {image_name(name) for name in exclude}
     if unknown := sorted(excluded - set(known)):
         raise RetinaflowError(
-            f"{data_set}: data.{data_set.replace('-', '.', 1)}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
+            f"{data_set}: {set_key(data_set)}.exclude names {', '.join(map(repr, unknown[:EXAMPLES]))}"
             f"{f' and {len(unknown) - EXAMPLES} more' if len(unknown) > EXAMPLES else ''}, which is neither an "
             "image nor in the label table. Correct or remove it there."
         )

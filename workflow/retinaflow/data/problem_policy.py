@@ -10,7 +10,7 @@ from retinaflow.data.frames import read_frame
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport, report_of
 from retinaflow.data.policies import DataSetPolicy
 from retinaflow.errors import RetinaflowError
-from retinaflow.settings.data import ProblemSettings
+from retinaflow.settings.data import ProblemSettings, set_key
 
 # Kinds that are listed, but never a reason to stop.
 NOTES = {
@@ -101,7 +101,7 @@ def _limit_reasons(table: pd.DataFrame, images: int, limit: float, *, name: str,
     is_excluded = (table["action"] == "excluded") & ~table["problem"].isin(UNCOUNTED)
     excluded = table[is_excluded & (table["path"] != "")]
     no_image = table[is_excluded & (table["problem"] == "no_image")]
-    key = f"data.{name.replace('-', '.', 1)}" if name else "data"
+    key = set_key(name) if name else "data"
     text = f"more than the share of {limit} that {key}.exclude_limit allows"
     reasons = []
     if checked and len(excluded) > limit * images:

@@ -144,7 +144,8 @@ class DataSetSettings(Section):
     """Largest share of images of this data set that may be left out. Without it, that of `data`."""
 
 
-USES = ("train", "test")
+USES = ("train", "validation", "test")
+HELD_OUT = "validation."  # Before the name of a validation set among the training sets.
 
 
 def _form(value: Any) -> str:
@@ -166,6 +167,9 @@ class DataSettings(Section):
     train: DataSets
     """Images to train and validate on: one data set, or several by name (`{eyepacs: {...}, aptos: {...}}`), which are
     joined for the split."""
+    validation: Annotated[dict[DataSetName, DataSetSettings], Field(min_length=1)] | None = None
+    """Images to validate on and never to train on: data sets by name, such as `{ddr: {...}}`. Then no image of
+    `train` is held out, and `train` has names, too. Without it, `split` decides."""
     test: DataSets | None = None
     """Images that are only scored: one data set, or several by name, each with scores of its own. Without it, models
     are scored on the validation split alone."""
@@ -214,12 +218,28 @@ class DataSettings(Section):
 
 
 def named_sets(data: DataSettings) -> dict[str, DataSetSettings]:
-    """The data sets by name: ``train`` and ``test``, or ``train-NAME`` and ``test-NAME`` of several."""
+    """The data sets by name: ``train`` and ``test``, or ``train-NAME`` and ``test-NAME`` of several.
+
+    Validation sets are ``train-validation.NAME``, since the training set is split into them and the others.
+    """
     found: dict[str, DataSetSettings] = {}
     for use in USES:
         source = getattr(data, use)
         if isinstance(source, DataSetSettings):
             found[use] = source
         elif source:
-            found.update({f"{use}-{name}": one for name, one in source.items()})
+            found.update({set_name(use, name): one for name, one in source.items()})
     return found
+
+
+def set_name(use: str, name: str) -> str:
+    """Name of a data set that the configuration calls ``name``, one of several of its use."""
+    return f"train-{HELD_OUT}{name}" if use == "validation" else f"{use}-{name}"
+
+
+def set_key(data_set: str) -> str:
+    """Key of a data set in the configuration: ``data.train.NAME`` of ``train-NAME``."""
+    use, _, name = data_set.partition("-")
+    if name.startswith(HELD_OUT):
+        return f"data.{name}"
+    return f"data.{use}.{name}" if name else f"data.{use}"
