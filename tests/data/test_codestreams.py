@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import crafted
 from fuzz import mutated
 from retinaflow.data.codestreams import (
     MOST_SCANS,
@@ -20,6 +21,7 @@ from retinaflow.data.codestreams import (
     ends,
     jpeg_fault,
     lacks_end_alone,
+    pixels_fault,
     png_fault,
     read_codestream,
     structure_fault,
@@ -204,3 +206,26 @@ def test_large_jpeg_2000_is_refused_by_its_header(tmp_path: Path) -> None:
     content = encoded("JPEG2000", no_jp2=True)
     large = content[:8] + struct.pack(">II", 60000, 60000) + content[16:]
     assert read(tmp_path / "1.j2k", large).problem == "oversized"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("JPEG 2000: a million boxes", "more than 1000 boxes"),
+        ("JPEG 2000: 4000 x 4000, tiles of 16", "62500 tiles, more than 10000"),
+        ("JPEG 2000: 4000 x 4000, tiles of 16 in boxes", "62500 tiles, more than 10000"),
+        ("BMP: RLE of 30 MB that stays on one pixel", "more than 85936 bytes of runs of 100 x 100 pixels"),
+    ],
+)
+def test_structure_that_exhausts_is_named(name: str, found: str) -> None:
+    content = crafted.cases()[name]()
+    assert (structure_fault(content) or pixels_fault(content)) == found
+
+
+@pytest.mark.parametrize("tile", [16, 64, 128])
+def test_ordinary_tiles_have_no_fault(tile: int) -> None:
+    image = Image.fromarray(np.zeros((512, 512, 3), np.uint8))
+    for boxes in (False, True):
+        file = io.BytesIO()
+        image.save(file, "JPEG2000", no_jp2=not boxes, tile_size=(tile, tile))
+        assert structure_fault(file.getvalue()) == pixels_fault(file.getvalue()) == ""

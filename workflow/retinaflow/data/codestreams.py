@@ -1,4 +1,4 @@
-"""Structure of JPEG, JPEG-LS, JPEG 2000 and PNG files, read before a decoder works on untrusted bytes."""
+"""Structure of JPEG, JPEG-LS, JPEG 2000, PNG and BMP files, read before a decoder works on untrusted bytes."""
 
 import re
 import zlib
@@ -22,6 +22,11 @@ SOI, EOI, SOS, LS_FRAME = 0xD8, 0xD9, 0xDA, 0xF7
 FRAMES = {*range(0xC0, 0xD0), LS_FRAME} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL = {0xC0, 0xC1}
 WITHOUT_LENGTH = {0x01, SOI, *range(0xD0, 0xD8)}
+
+MOST_BOXES = 1_000
+MOST_TILES = 10_000
+# Compressions of a BMP: runs of pixels of 8 and of 4 bits.
+RUNS = {1, 2}
 
 MOST_CHUNKS = 200_000
 COMPRESSED_PIECE = 1 << 16
@@ -144,12 +149,63 @@ def ends(content: bytes) -> bool:
 
 
 def structure_fault(content: bytes) -> str:
-    """Describe why the structure of a JPEG or PNG costs more time than its pixels need, or ``""``."""
+    """Describe why the structure of a file costs more time than its pixels need, or ``""``."""
     if content.startswith(JPEG_START):
         return jpeg_fault(content)
+    if content.startswith((JP2_START, J2K_START)):
+        return _jpeg_2000_fault(content)
+    if content.startswith(b"BM"):
+        return _bmp_fault(content)
     if content.startswith(PNG_SIGNATURE) and sum(1 for _ in _chunks(content)) > MOST_CHUNKS:
         return f"more than {MOST_CHUNKS} chunks"
     return ""
+
+
+def _jpeg_2000_fault(content: bytes) -> str:
+    at = boxes = 0
+    # ISO/IEC 15444-1, I.4: length and kind of a box. Length 1 has the length after the kind, 0 is up to the end.
+    while content.startswith(JP2_START) and at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if length == 1:
+            length = int.from_bytes(content[at + 8 : at + 16], "big")
+        if length < 8 or kind == b"jp2c":
+            break
+        at, boxes = at + length, boxes + 1
+        if boxes > MOST_BOXES:
+            return f"more than {MOST_BOXES} boxes"
+    return ""
+
+
+def pixels_fault(content: bytes) -> str:
+    """Describe why the pixels of a PNG or JPEG 2000 file of acceptable size cost more than they need, or ``""``."""
+    if content.startswith(PNG_SIGNATURE):
+        return png_fault(content)
+    if not content.startswith((JP2_START, J2K_START)):
+        return ""
+    start = content.find(J2K_START, 0, 1 << 20)
+    header = content[start : start + 64]
+    if start >= 0 and len(header) >= 43 and (tiles := _tiles(header)) > MOST_TILES:
+        return f"{tiles} tiles, more than {MOST_TILES}"
+    return ""
+
+
+def _tiles(header: bytes) -> int:
+    """Number of tiles of a codestream of JPEG 2000 (ISO/IEC 15444-1, A.5.1 and B.3)."""
+    right, bottom = (int.from_bytes(header[at : at + 4], "big") for at in (8, 12))
+    width, height, left, top = (int.from_bytes(header[at : at + 4], "big") for at in (24, 28, 32, 36))
+    if not width or not height:
+        return 0  # The decoder refuses it.
+    return -(-max(0, right - left) // width) * -(-max(0, bottom - top) // height)
+
+
+def _bmp_fault(content: bytes) -> str:
+    """Describe why the runs of a BMP are more than its pixels need, or ``""``. Pillow reads them slowly."""
+    if int.from_bytes(content[30:34], "little") not in RUNS:
+        return ""
+    width, height = (abs(int.from_bytes(content[at : at + 4], "little", signed=True)) for at in (18, 22))
+    # Two bytes for each pixel at most, and for the end of each row.
+    most = 2 * (width + 2) * height + SLACK
+    return f"more than {most} bytes of runs of {width} x {height} pixels" if len(content) > most else ""
 
 
 def png_fault(content: bytes) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from retinaflow.data.codestreams import J2K_START, JP2_START, lacks_end_alone, png_fault, structure_fault
+from retinaflow.data.codestreams import J2K_START, JP2_START, lacks_end_alone, pixels_fault, structure_fault
 from retinaflow.data.dicom import Dicom, DicomError, read_dicom
 from retinaflow.data.image_files import is_dicom
 from retinaflow.errors import RetinaflowError
@@ -36,7 +36,6 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 # JPEG markers (ITU-T T.81, table B.1) after which the pixels start, and of segments without any.
 SOS = 0xDA
 ASIDE = {*range(0xE0, 0xF0), 0xFE}
-PNG_START = b"\x89PNG"
 UNFINISHED = "Premature end of JPEG file"
 NO_END = "no end marker, although all pixels are there"
 PADDED = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
@@ -208,7 +207,7 @@ def _examine_image(content: bytes, limit: int) -> Header:
         return Header(size, problem="unreadable", found=f"broken header ({error or type(error).__name__})")
     if width * height > limit:
         return Header(size, width, height, problem="oversized", found=_too_large(width, height, limit))
-    if content.startswith(PNG_START) and (fault := png_fault(content)):
+    if fault := pixels_fault(content):
         return Header(size, width, height, problem="unreadable", found=fault)
     header = Header(size, width, height, digest(content))
     grey, damage = read_jpeg(content) if content.startswith(SOI) else _decode(content)
