@@ -14,7 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 import snakemake_logger_plugin_retinaflow as plugin
-from snakemake_logger_plugin_retinaflow import reasons
+from snakemake_logger_plugin_retinaflow import ranking, reasons
 from snakemake_logger_plugin_retinaflow.joblogs import Progress, message, progress_file
 from snakemake_logger_plugin_retinaflow.screen import Running, Screen, clock
 
@@ -439,3 +439,24 @@ def test_progress_is_read_as_it_is_appended(tmp_path):
 
 def test_times_are_as_on_a_clock():
     assert [clock(seconds) for seconds in (-1, 7.4, 60, 3905)] == ["0:00", "0:07", "1:00", "1:05:05"]
+
+
+def test_repeats_are_one_line_of_the_ranking(tmp_path):
+    kappa = "quadratic_weighted_kappa"
+    table = tmp_path / "comparison.csv"
+    with open(table, "w", newline="") as file:
+        columns = ["rank", "model", "split", kappa, "repeat_of", "title", "remark"]
+        rows = csv.DictWriter(file, columns)
+        rows.writeheader()
+        for rank, model, value, of in (("1", "B", 0.55, ""), ("2", "A-x", 0.6, "A-x"), ("3", "A-y", 0.4, "A-x")):
+            row = {"rank": rank, "model": model, "repeat_of": of, "title": model.replace("-", " ")}
+            rows.writerow({**row, "split": "validation", kappa: value})
+            rows.writerow({**row, "split": "test", kappa: -0.00001})
+        rows.writerow({"rank": "", "model": "B", "split": "test-y", "remark": "no fellow eyes"})
+    text = ranking.lines(table)
+    assert [" ".join(line.split()) for line in text] == [
+        "Quadratic weighted kappa and its 95 % confidence interval, or mean ± standard deviation of repeats:",
+        "rank model validation test test-y",
+        "1 B 0.550 0.000 no fellow eyes",
+        "2 A x 0.500 ± 0.141 0.000 ± 0.000",
+    ]

@@ -11,8 +11,11 @@ import pytest
 from common import CLASSES, drawn, pixels_of_figure
 from retinaflow.evaluation.calibration import reliability
 from retinaflow.reporting.illustrations import (
+    MOST_CURVES,
+    ModelCurve,
     captioned_figure,
     grades_figure,
+    model_curves,
     operating_curves,
     quality_figure,
     reliability_diagram,
@@ -128,3 +131,29 @@ def test_long_names_lose_their_middle() -> None:
     assert shortened("a" * 24) == "a" * 24
     assert len(shortened("a" * 15 + "b" * 15)) == 24
     assert shortened("abcdefghij", 5) == "ab…ij"
+
+
+def models(count: int, length: int = 8) -> list[ModelCurve]:
+    risks = np.random.default_rng(3).random((count, 200))
+    return [ModelCurve(f"{number}{'m' * length}", risk, "0.5 [0.4, 0.6]", True) for number, risk in enumerate(risks)]
+
+
+@pytest.mark.parametrize("positive", [POSITIVE, np.zeros(200, bool)])
+def test_curves_of_models_fit_a_screen(tmp_path: Path, positive: np.ndarray) -> None:
+    found = drawn(lambda path: model_curves(path, positive, models(30, 70), "Referable on test"), tmp_path)
+    assert found.shape[0] <= SCREEN[0]
+    assert found.shape[1] <= SCREEN[1]
+
+
+def test_curves_beyond_the_best_and_repeats_are_grey(tmp_path: Path) -> None:
+    """A repeat, or a model after the best ones, changes no pixel but light grey ones."""
+    best = models(MOST_CURVES)
+    more = [best[0], best[0]._replace(risk=best[1].risk, first=False), *best[1:], models(MOST_CURVES + 1)[-1]]
+    shown = [
+        drawn(lambda path, of=of: model_curves(path, POSITIVE, of, "test"), tmp_path / name)
+        for name, of in (("a", best), ("b", more))
+    ]
+    legend = [int((found[:, 1000:] < 150).any(axis=2).sum()) for found in shown]
+    dark = [int((found[:, :900] < 150).any(axis=2).sum()) for found in shown]
+    assert abs(dark[0] - dark[1]) < 0.02 * dark[0]
+    assert legend[1] > legend[0]

@@ -78,7 +78,7 @@ def predictions(model: str, split: str, grade_count: int, patients: int = 12) ->
 
 
 def files_in(folder: Path) -> ComparisonFiles:
-    names = ("comparison.csv", "pairs.csv", "repeats.csv", "comparison.md")
+    names = ("comparison.csv", "pairs.csv", "repeats.csv", "by_data_set.csv", "comparison.md")
     return ComparisonFiles(*(folder / name for name in names))
 
 
@@ -181,6 +181,8 @@ def test_table_has_all_digits(comparison: Compare) -> None:
         "fellow_eye_accuracy": "0.87",
         "fellow_eye_quadratic_weighted_kappa": "0.855",
         "kept_phase": "",
+        "repeat_of": "",
+        "title": "VGG16",
         "remark": "",
         **{f"{name}_{end}": "" for name in INTERVALS for end in ("low", "high")},
         "quadratic_weighted_kappa_low": "0.25",
@@ -372,7 +374,7 @@ def test_folds_with_undefined_metrics_have_no_mean(comparison: Compare) -> None:
 def test_files_do_not_depend_on_the_order(tmp_path: Path) -> None:
     contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
     first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
-    names = ["comparison.csv", "comparison.md", "comparison.png", "pairs.csv", "repeats.csv"]
+    names = ["by_data_set.csv", "comparison.csv", "comparison.md", "comparison.png", "pairs.csv", "repeats.csv"]
     for made in (first, second):
         assert sorted(path.name for path in made.folder.iterdir() if path.name[0] != ".") == names
     for name in names:
@@ -510,21 +512,20 @@ def test_each_test_set_has_its_table_and_a_column(comparison: Compare) -> None:
     assert list(dict.fromkeys(row["split"] for row in made.rows)) == ["validation", "test-x", "test-y"]
     assert {pair["split"] for pair in made.pairs} == {"validation", "test-x", "test-y"}
     assert made.table("test-y: 40 images of 20 patients")
-    across = made.table("All test sets")
-    assert [row["model"] for row in across] == ["A", "B"]
-    assert set(across[0]) == {
-        "rank",
-        "model",
-        *(f"test-{one}: {name}" for one in "xy" for name in ("kappa", "referable AUC")),
-    }
+    for name, value in (("kappa", "0.5000"), ("referable AUC", "0.9000")):
+        across = made.table(f"All models: {name}")
+        assert [row["model"] for row in across] == ["A", "B"]
+        assert list(across[0]) == ["model", "validation", "test-x", "test-y"]
+        assert across[0]["test-y"] == value
 
 
 def test_repeats_have_mean_and_deviation(comparison: Compare) -> None:
     names = {"A": 0.5, "A-repeat-2": 0.6, "A-repeat-3": 0.7, "B": 0.4}
     repeats = {"A": ["A", "A-repeat-2", "A-repeat-3"]}
     made = comparison(*(scores(name, "validation", kappa) for name, kappa in names.items()), repeats=repeats)
-    (row,) = made.table("Repeats")
-    assert (row["split"], row["model"], row["kappa"]) == ("validation", "A", "0.6000 ± 0.1000")
+    rows = made.table("All models: kappa, repeats: mean ± standard deviation")
+    assert [(row["model"], row["validation"]) for row in rows] == [("A", "0.6000 ± 0.1000"), ("B", "0.4000")]
+    assert [row["repeat_of"] for row in made.rows] == ["A", "A", "A", ""]
     (row,) = [row for row in read_table(made.folder / "repeats.csv") if row["metric"] == "quadratic_weighted_kappa"]
     assert (row["repeats"], float(row["lowest"]), float(row["highest"])) == ("3", 0.5, 0.7)
 
@@ -570,9 +571,9 @@ def test_model_of_pairs_has_no_metrics_without_fellow_eyes(comparison: Compare, 
     assert made.column("test-y", "model") == ["A"]
     (row,) = [row for row in made.table("test-y") if row["model"] == "A+eye_average"]
     assert (row["rank"], row["kappa"], row["remark"]) == ("", "–", "no fellow eyes")
-    across = {row["model"]: row for row in made.table("All test sets")}
-    assert across["A+eye_average"]["test-y: kappa"] == "no fellow eyes"
-    assert across["A+eye_average"]["test-x: kappa"] == "0.9000"
+    across = {row["model"]: row for row in made.table("All models: kappa")}
+    assert across["A+eye_average"]["test-y"] == "no fellow eyes"
+    assert across["A+eye_average"]["test-x"] == "0.9000"
     (row,) = [row for row in made.rows if (row["model"], row["split"]) == ("A+eye_average", "test-y")]
     assert (row["rank"], row["quadratic_weighted_kappa"], row["remark"]) == ("", "", "no fellow eyes")
     assert {pair["split"] for pair in made.pairs} == {"validation", "test-x"}
@@ -612,9 +613,34 @@ def test_test_set_with_a_scale_has_its_own_grades(comparison: Compare) -> None:
     )
     assert "Scored on the grades of this set: not_referable (class0, class1), referable (class2, class3" in made.text
     assert made.text.count("None of them starts at class2, so that referable is not defined.") == 1
-    assert made.table("All test sets")[0]["test-y: referable AUC"] == "–"
+    assert made.table("All models: referable AUC")[0]["test-y"] == "–"
     assert made.table("test-x")[2]["model"] == "always not_referable"
     assert "Referable is class2 or worse." in made.text
     wrong = scores("B", "test-x", 0.5, **{**binary, "grade_names": ["no", "yes"]})
     with pytest.raises(RetinaflowError, match=r"grade_names is \['no', 'yes'\], expected"):
         comparison(scores("A", "validation", 0.5), scores("A", "test-x", 0.5, **binary), wrong)
+
+
+def test_repeats_of_a_swept_model_are_one_row(comparison: Compare) -> None:
+    """With both eyes, too. The ensemble of the repeats is a model of its own."""
+    swept = "A-freeze_layers-10"
+    names = {
+        **{swept: 0.4, f"{swept}-repeat-2": 0.6, f"{swept}+eye_average": 0.6, f"{swept}-repeat-2+eye_average": 0.8},
+        **{f"{swept}+ensemble": 0.65, "ensemble": 0.3},
+    }
+    repeats = {swept: [swept, f"{swept}-repeat-2"]}
+    made = comparison(*(scores(name, "validation", kappa) for name, kappa in names.items()), repeats=repeats)
+    rows = {row["model"]: row["validation"] for row in made.table("All models: kappa")}
+    assert rows == {
+        "A, freeze_layers 10 +eye_average": "0.7000 ± 0.1414",
+        "A, freeze_layers 10 +ensemble": "0.6500",
+        "A, freeze_layers 10": "0.5000 ± 0.1414",
+        "ensemble": "0.3000",
+    }
+    assert len(made.column("validation", "model")) == 6
+
+
+def test_no_number_is_a_negative_zero(comparison: Compare) -> None:
+    intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [-0.0001, 0.1]}
+    made = comparison(scores("A", "validation", -0.00001, intervals=intervals))
+    assert made.column("validation", "kappa") == ["0.0000 [0.000, 0.100]"]

@@ -334,6 +334,7 @@ def test_every_run_draws_its_figures(finished_once):
     runs = [Path("scores", backbone) for backbone in ("MobileNetV3Small", "VGG16")]
     assert figures == {
         Path("comparison/comparison.png"),
+        Path("comparison/roc-test.png"),
         *(run / "learning_curves.png" for run in runs),
         *(Path("scores", model, split, "confusion_matrix.png") for model in MODELS for split in ("validation", "test")),
     }

@@ -40,6 +40,23 @@ def bundle_content():
     }
 
 
+def referable_names(split):
+    """Names of the referable grades of a split; none if no grade of its scale starts there."""
+    names, lowest = lookups.grade_names(CONFIG, split), lookups.screened_grade(CONFIG)
+    if split in SCALES:
+        lowest = SCALES[split].referable_grade(lowest)
+    return [] if lowest is None else names[lowest:]
+
+
+def roc_curves(split):
+    """Content of the figure of ROC curves of a split."""
+    scored = [model for model in MODELS.ranked if split in MODELS.splits_of(model)]
+    return {
+        "predictions": {model: path("scores", model, split, "predictions.csv") for model in scored},
+        "referable_names": referable_names(split),
+    }
+
+
 rule compare:
     input:
         scores=score_files("metrics.json"),
@@ -47,9 +64,19 @@ rule compare:
         inventory=path("inventory", "train.csv"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
+        **{
+            f"{split}_roc": report(
+                path("comparison", f"roc-{split}.png"),
+                caption="../report/model_curves.rst",
+                category="Comparison",
+                labels={"figure": f"ROC of all models on {split}"},
+            )
+            for split in MODELS.tests
+        },
         table=path("comparison", "comparison.csv"),
         pairs=path("comparison", "pairs.csv"),
         repeats=path("comparison", "repeats.csv"),
+        data_sets=path("comparison", "by_data_set.csv"),
         markdown=path("comparison", "comparison.md"),
         figure=report(
             path("comparison", "comparison.png"),
@@ -69,6 +96,8 @@ rule compare:
         seed=CONFIG.seed,
         bundle=bundle_content(),
         repeats=lookups.repeats(CONFIG),
+        curves={split: roc_curves(split) for split in MODELS.tests},
+        data_sets=[data_set.partition("-")[2] for data_set in TRAINING_SETS if TRAINING_SETS != ["train"]],
         runs={network: MODELS.runs_of(network) for network in CONFIG.models},
     script:
         "../scripts/compare.py"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import comparison_figure
+from retinaflow.reporting.report import draw_model_curves
 from retinaflow.scoring.compare import ComparisonFiles, compare, kept_phases
 from retinaflow.serving.bundle import write_bundle
 
@@ -20,12 +21,23 @@ with job_log(snakemake.log[0]):
             table=Path(snakemake.output.table),
             pairs=Path(snakemake.output.pairs),
             repeats=Path(snakemake.output.repeats),
+            data_sets=Path(snakemake.output.data_sets),
             markdown=Path(snakemake.output.markdown),
         ),
         repeats=snakemake.params.repeats,
         phases=kept_phases(records, snakemake.params.runs),
+        data_sets=snakemake.params.data_sets,
     )
     comparison_figure(Path(snakemake.output.figure), comparison.ranked)
+    for split, curves in snakemake.params.curves.items():
+        predictions = {model: Path(table) for model, table in curves["predictions"].items()}
+        draw_model_curves(
+            Path(snakemake.output.table),
+            predictions,
+            split,
+            referable_names=curves["referable_names"],
+            figure=Path(snakemake.output[f"{split}_roc"]),
+        )
     write_bundle(
         Path(snakemake.output.bundle),
         snakemake.params.bundle,

@@ -6,7 +6,7 @@ They are not in ``figures``: a change here does not run the scoring again.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,6 +33,11 @@ LEGEND_BELOW: dict[str, Any] = {
     "fontsize": 8,
     "frameon": False,
 }
+
+# Models of a figure of ROC curves that are not grey. Lines and lightness of colours differ in print, too.
+CURVE_COLOURS = ("black", DARK)
+CURVE_STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (6, 2, 1, 2, 1, 2)))
+MOST_CURVES = len(CURVE_COLOURS) * len(CURVE_STYLES)
 
 PathLike = str | os.PathLike[str]
 
@@ -69,6 +74,64 @@ def operating_curves(
         axes.set_xlabel(across)
         axes.set_ylabel(up)
     figure.suptitle(f"{title}\n{positive.sum():,} of {len(positive):,} images are referable", fontsize=11)
+    save(figure, path)
+
+
+class ModelCurve(NamedTuple):
+    """A model of a figure of ROC curves.
+
+    Attributes:
+        name: Its name.
+        risk: Probability that each image is referable, float (n,).
+        auc: Area under its curve with its interval, as text.
+        first: Whether it is the first of its repeats, or has none.
+    """
+
+    name: str
+    risk: np.ndarray
+    auc: str
+    first: bool
+
+
+def model_curves(path: PathLike, positive: np.ndarray, models: Sequence[ModelCurve], title: str) -> None:
+    """Draw the ROC curves of several models for the same images.
+
+    The first ``MOST_CURVES`` models differ in line and colour, also in print. All others are grey.
+
+    Args:
+        path: The file.
+        positive: Whether each image is referable, bool (n,).
+        models: The models, the best first.
+        title: Title of the figure.
+    """
+    count = int(positive.sum())
+    figure = Figure(figsize=(11.5, 5.8), layout="constrained")
+    axes = figure.subplots()
+    _unit_square(axes)
+    axes.set_aspect("equal")
+    axes.set_xlabel("False positive rate (1 - specificity)")
+    axes.set_ylabel("True positive rate (sensitivity)")
+    axes.set_title(f"{title}\n{count:,} of {len(positive):,} images are referable", fontsize=11)
+    if not 0 < count < len(positive):
+        _write_text(axes, f"undefined: {count:,} of {len(positive):,} images are referable")
+        save(figure, path)
+        return
+    shown = [model for model in models if model.first][:MOST_CURVES]
+    others = [model for model in models if all(model is not one for one in shown)]
+    for number, model in enumerate(others):
+        label = f"{len(others):,} other models, or repeats" if number == 0 else None
+        axes.plot(*roc_curve(positive, model.risk)[:2], color="0.8", linewidth=0.8, zorder=1, label=label)
+    for number, model in enumerate(shown):
+        colour, style = CURVE_COLOURS[number // len(CURVE_STYLES)], CURVE_STYLES[number % len(CURVE_STYLES)]
+        false, true, _ = roc_curve(positive, model.risk)
+        label = f"{model.name}: AUC {model.auc}"
+        axes.plot(false, true, color=colour, linestyle=style, linewidth=1.6, label=label)
+    axes.plot([0, 1], [0, 1], ":", color="0.5", linewidth=0.8, label="by chance")
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda place: "other models" in labels[place])
+    texts = [labels[place] for place in order]
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False}
+    axes.legend([handles[place] for place in order], texts, fontsize=8, handlelength=3.5, **beside)
     save(figure, path)
 
 

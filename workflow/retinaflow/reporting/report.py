@@ -19,8 +19,10 @@ from retinaflow.evaluation.grades import GradeScale
 from retinaflow.networks import objectives
 from retinaflow.preprocessing.shards import open_shard, verify_pixels
 from retinaflow.reporting.illustrations import (
+    ModelCurve,
     captioned_figure,
     grades_figure,
+    model_curves,
     operating_curves,
     quality_figure,
     reliability_diagram,
@@ -32,9 +34,11 @@ from retinaflow.reporting.templates import render
 from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
 from retinaflow.storage.documents import read_own
-from retinaflow.storage.tables import REBUILD
+from retinaflow.storage.tables import REBUILD, read_table
 
 MISTAKES = 12  # mistakes of a figure
+AUC = "referable_auc"
+LONGEST_TITLE = 70  # characters of a legend
 SAMPLES = 3  # images of a grade
 SAMPLE_SIDE = 320  # longest side of a sample in pixels
 # Keys of training_run.json that describe the origin of a network.
@@ -125,6 +129,46 @@ def _ranking(job: IllustrateJob, raw: RawOutputs, probabilities: np.ndarray) -> 
         return probabilities
     by_rule = apply_decision_rule(read_decision_rule(job.decision_rule), raw.outputs).probabilities
     return job.scale.merge_probabilities(by_rule) if job.scale else by_rule
+
+
+def draw_model_curves(
+    table: Path, predictions: Mapping[str, Path], split: str, *, referable_names: Sequence[str], figure: Path
+) -> None:
+    """Draw the ROC curves of all ranked models on a split.
+
+    Args:
+        table: Table of the comparison.
+        predictions: Predictions of each model.
+        split: The split.
+        referable_names: Names of the referable grades; none if they are not known.
+        figure: The file.
+
+    Raises:
+        RetinaflowError: A table of predictions has other images or grades than the first.
+    """
+    columns = ("rank", "model", "split", "repeat_of", "title", AUC, f"{AUC}_low", f"{AUC}_high")
+    rows = [row for row in read_table(table, columns) if row["rank"] and row["split"] == split]
+    risks = [f"probability_{name}" for name in referable_names]
+    first, curves, families = None, [], set()
+    for row in sorted(rows, key=lambda row: int(row["rank"])):
+        path = predictions[row["model"]]
+        graded = read_frame(path, ("filename", "grade_name", *risks), types=dict.fromkeys(risks, float))
+        labels = graded.sort_values("filename")[["filename", "grade_name"]].to_numpy().tolist()
+        if first is not None and labels != first:
+            raise RetinaflowError(f"{path}: other images or grades than those of other models. {REBUILD}")
+        first, family = labels, row["repeat_of"] or row["model"]
+        risk = graded.sort_values("filename")[risks].sum(axis=1).to_numpy()
+        curves.append(ModelCurve(shortened(row["title"], LONGEST_TITLE), risk, _auc_text(row), family not in families))
+        families.add(family)
+    positive = np.array([name in referable_names for _, name in first or []], bool)
+    model_curves(figure, positive, curves, f"Referable on {split}")
+
+
+def _auc_text(row: Mapping[str, str]) -> str:
+    value, low, high = (row[f"{AUC}{end}"] for end in ("", "_low", "_high"))
+    if not value:
+        return "undefined"
+    return f"{float(value):.3f}" + (f" [{float(low):.3f}, {float(high):.3f}]" if low else "")
 
 
 def _draw_mistakes(

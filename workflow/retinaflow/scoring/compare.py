@@ -13,6 +13,8 @@ from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
 from retinaflow.evaluation.selection import correct_for_selection
+from retinaflow.scoring.by_data_set import DATA_SET_COLUMNS, score_data_sets
+from retinaflow.scoring.families import families, title
 from retinaflow.scoring.summary import SUMMARISED, summarise_comparison
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
@@ -51,6 +53,8 @@ COLUMNS = (
     "fellow_eye_accuracy",
     "fellow_eye_quadratic_weighted_kappa",
     "kept_phase",
+    "repeat_of",
+    "title",
     "remark",
     *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")),
     *CORRECTED_COLUMNS,
@@ -127,12 +131,14 @@ class ComparisonFiles:
         table: Table of all models on all splits (``COLUMNS``).
         pairs: Table of pairs of models (``pairs.PAIR_COLUMNS``).
         repeats: Table of mean and spread over the repeats of models (``REPEAT_COLUMNS``).
+        data_sets: Table of the held-out images of each joined training set (``DATA_SET_COLUMNS``).
         markdown: Summary.
     """
 
     table: Path
     pairs: Path
     repeats: Path
+    data_sets: Path
     markdown: Path
 
 
@@ -145,14 +151,15 @@ def compare(
     files: ComparisonFiles,
     repeats: Mapping[str, Sequence[str]] | None = None,
     phases: Mapping[str, str] | None = None,
+    data_sets: Sequence[str] = (),
 ) -> Comparison:
     """Write a table of all models, tables of their pairs and repeats, and a Markdown summary.
 
     Models are ranked by quadratic weighted kappa on the validation split or, with folds, on the ``out-of-fold`` split;
     never on a test set. Undefined kappas come last, equal ones are sorted by name. The rows of the folds of a model
-    follow its own row, without a rank. A model of both eyes has no metrics on a split without fellow eyes, and no rank
-    if the split of the ranking has none. Pairs (``pairs.compare_pairs``) are of ranked models, the better one first.
-    The first model has its kappa corrected for the choice on the split of the ranking (``evaluation.selection``).
+    follow its own row, without a rank. Models of both eyes have no metrics without fellow eyes (``_paired``).
+    Pairs (``pairs.compare_pairs``) are of ranked models, the better one first. The first model has its kappa corrected
+    for the choice on the split of the ranking (``evaluation.selection``).
 
     Args:
         metrics: Metrics files of models and folds on splits, as ``predictions.grade_model`` writes them.
@@ -162,6 +169,7 @@ def compare(
         files: Files to write.
         repeats: Names of the repeats of each model that has some, by its name.
         phases: Phase of the kept epoch of models for which it is known, as of ``kept_phases``.
+        data_sets: Names of the joined training sets.
 
     Returns:
         The summary and the rows of ranked models.
@@ -169,32 +177,43 @@ def compare(
     Raises:
         RetinaflowError: There is no file, a file is malformed, or the files do not belong together.
     """
-    if not metrics:
-        raise RetinaflowError("metrics: found no file to compare, expected at least one. Score a model first.")
     rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
     ranked_on = _check_together(rows)
     rows, unpaired = _paired(rows, ranked_on)
-    ordered = _ordered([*rows, *unpaired], _ranked(rows, ranked_on), phases or {})
+    ordered = _ordered([*rows, *unpaired], _ranked(rows, ranked_on), phases or {}, repeats or {})
     by_split = _by_split(ordered, ranked_on)
     options = {"samples": bootstrap_samples, "seed": seed}
     grades = {split: _predicted_grades(ranked) for split, ranked in by_split.items()}
     found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
     by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
-    spreads = {split: _repeats(ranked, repeats or {}) for split, ranked in by_split.items()}
+    spreads = {split: _repeats(ranked) for split, ranked in by_split.items()}
+    of_sets = score_data_sets(by_split[ranked_on], data_sets, **options)
     text = summarise_comparison(
         by_split,
         found,
         folds={split: _folds(rows, split) for split in by_split if is_test(split)},
         repeats={split: _summarised(spread) for split, spread in spreads.items()},
         unpaired=[row for row in ordered if row["remark"]],
+        data_sets=of_sets,
         bootstrap_samples=bootstrap_samples,
     )
     write_rows(files.table, COLUMNS, ordered)
     write_rows(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in found for pair in found[split]])
     write_rows(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
-    with whole_file(files.markdown) as part:
-        part.write_text(text, encoding="utf-8")
-    return Comparison(text, [row for ranked in by_split.values() for row in ranked])
+    write_rows(files.data_sets, DATA_SET_COLUMNS, of_sets)
+    return _written(files.markdown, Comparison(text, [row for ranked in by_split.values() for row in ranked]))
+
+
+def _written(path: Path, comparison: Comparison) -> Comparison:
+    with whole_file(path) as part:
+        part.write_text(comparison.text, encoding="utf-8")
+    return comparison
+
+
+def _repeat_of(models: Iterable[str], repeats: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Name of the model that each repeat repeats."""
+    grouped = families(dict.fromkeys(models), repeats)
+    return {model: name for name, members in grouped.items() if len(members) > 1 for model in members}
 
 
 def _predicted_grades(ranked: Sequence[ComparisonRow]) -> PredictedGrades:
@@ -314,6 +333,8 @@ def _check_together(rows: Sequence[ComparisonRow]) -> str:
     Either all models have folds or none has. All have, split by split, the same images and grades. All splits but test
     sets with a scale of their own have the same grades. No model is on a split twice.
     """
+    if not rows:
+        raise RetinaflowError("metrics: found no file to compare, expected at least one. Score a model first.")
     ranked_on = "out-of-fold" if any(row["split"] == "out-of-fold" for row in rows) else "validation"
     seen: dict[tuple[str, str], ComparisonRow] = {}
     for row in rows:
@@ -356,9 +377,16 @@ def _ranked(rows: Sequence[ComparisonRow], ranked_on: str) -> list[str]:
     return sorted(kappas, key=lambda name: (kappas[name] is None, -(kappas[name] or 0.0), name))
 
 
-def _ordered(rows: Iterable[ComparisonRow], models: Sequence[str], phases: Mapping[str, str]) -> list[ComparisonRow]:
+def _ordered(
+    rows: Iterable[ComparisonRow],
+    models: Sequence[str],
+    phases: Mapping[str, str],
+    repeats: Mapping[str, Sequence[str]],
+) -> list[ComparisonRow]:
     """Rows by rank, fold and split, with ``rank`` (None of a fold), ``kept_phase`` and empty ``CORRECTED_COLUMNS``."""
+    rows = list(rows)
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
+    repeat_of = _repeat_of((row["model"] for row in rows), repeats)
 
     def order(row: ComparisonRow) -> tuple[Any, ...]:
         # Test sets come last. Models without a rank come after all others.
@@ -371,6 +399,8 @@ def _ordered(rows: Iterable[ComparisonRow], models: Sequence[str], phases: Mappi
             **row,
             "rank": None if row["fold"] or row["remark"] else ranks[row["network"]],
             "kept_phase": phases.get(row["model"], ""),
+            "repeat_of": repeat_of.get(row["model"], ""),
+            "title": title(row["model"]),
             **dict.fromkeys(CORRECTED_COLUMNS),
         }
         for row in ordered
@@ -397,13 +427,15 @@ def _folds(rows: Sequence[ComparisonRow], split: str) -> dict[str, dict[str, tup
     }
 
 
-def _repeats(ranked: Sequence[ComparisonRow], repeats: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[Any]]]:
+def _repeats(ranked: Sequence[ComparisonRow]) -> dict[str, dict[str, list[Any]]]:
     """Values of each ``SUMMARISED`` metric of the repeats of each model on one split."""
-    rows = {row["model"]: row for row in ranked}
-    return {
-        model: {name: [rows[repeat][name] for repeat in names if repeat in rows] for name in SUMMARISED}
-        for model, names in repeats.items()
-    }
+    values: dict[str, dict[str, list[Any]]] = {}
+    for row in ranked:
+        if row["repeat_of"]:
+            of_model = values.setdefault(row["repeat_of"], {name: [] for name in SUMMARISED})
+            for name, of_metric in of_model.items():
+                of_metric.append(row[name])
+    return values
 
 
 def _summarised(
@@ -434,4 +466,4 @@ def is_test(split: str) -> bool:
 
 def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:
     known = [value for value in values if value is not None]
-    return (statistics.mean(known), statistics.stdev(known)) if len(known) == len(values) else None
+    return (statistics.mean(known), statistics.stdev(known)) if len(known) == len(values) > 1 else None

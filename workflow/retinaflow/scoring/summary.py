@@ -6,6 +6,7 @@ from typing import Any
 from retinaflow.config.models import needs_pairs
 from retinaflow.evaluation.accuracy import DEGENERATE
 from retinaflow.evaluation.pairs import Pair
+from retinaflow.scoring.families import title
 from retinaflow.storage.markdown import table
 
 # Metrics of the table, each with its heading.
@@ -21,7 +22,15 @@ SUMMARISED = {
 HEADER = ("rank", "model", *SUMMARISED.values(), "best minus this", "remark")
 # Metrics of the table of all test sets.
 ACROSS = {"quadratic_weighted_kappa": "kappa", "referable_auc": "referable AUC"}
+# Metrics of the table of training sets.
+OF_SETS = {
+    "quadratic_weighted_kappa": "kappa",
+    "operating_point_sensitivity": "sensitivity",
+    "operating_point_specificity": "specificity",
+}
 NONE = "–"
+# Models of the table of training sets.
+MOST_OF_SETS = 10
 # The model that is the mean of all networks.
 ENSEMBLE = "ensemble"
 
@@ -36,6 +45,7 @@ def summarise_comparison(
     folds: Mapping[str, Spreads],
     repeats: Mapping[str, Spreads],
     unpaired: Sequence[SummaryRow] = (),
+    data_sets: Sequence[SummaryRow] = (),
     bootstrap_samples: int,
 ) -> str:
     """Return the Markdown summary of a comparison.
@@ -46,6 +56,7 @@ def summarise_comparison(
         folds: Mean and deviation of each metric in ``SUMMARISED`` over the folds of a model, by test set and model.
         repeats: Mean and deviation of these metrics over the repeats of a model, by split and model.
         unpaired: Rows of models of both eyes on splits without fellow eyes. They have no metrics.
+        data_sets: Rows of ``by_data_set.DATA_SET_COLUMNS`` for joined training sets.
         bootstrap_samples: Number of bootstrap samples.
     """
     ranked_on = next(iter(by_split))
@@ -53,23 +64,16 @@ def summarise_comparison(
     lines = [_introduction(ranked_on, best, bootstrap_samples, any(folds.values()))]
     if best["selection_corrected_kappa"] is not None:
         lines += ["", _selection(ranked_on, best, len(by_split[ranked_on]))]
-    tests = [split for split in by_split if split != ranked_on]
     remarks = {(row["split"], row["model"]): row["remark"] for row in unpaired}
-    if len(tests) > 1:
-        lines += ["", "## All test sets", ""]
-        lines += table(
-            ["rank", "model", *(f"{split}: {name}" for split in tests for name in ACROSS.values())],
-            _across(by_split, tests, remarks),
-        )
+    if len(by_split) > 2 or any(repeats.values()):
+        lines += _overview(by_split, repeats, remarks)
+    lines += _of_data_sets(data_sets)
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
         lines += _scale(rows[0], best)
         cells = _split_rows(rows, best["model"], pairs[split], folds.get(split, {}))
         cells += [_without_metrics(model, remark) for (of, model), remark in remarks.items() if of == split]
         lines += table(HEADER, [*cells, *_baselines(rows[0])])
-    if any(repeats.values()):
-        lines += ["", "## Repeats: mean ± standard deviation", ""]
-        lines += table(["split", "model", *SUMMARISED.values()], _repeat_rows(repeats))
     steps = _steps(by_split[ranked_on])
     if steps:
         lines += ["", "## Gain of each step in kappa", ""]
@@ -128,24 +132,65 @@ def _split_rows(rows: Sequence[SummaryRow], best: str, pairs: Sequence[Pair], fo
     return cells
 
 
-def _across(
-    by_split: Mapping[str, Sequence[SummaryRow]], tests: Sequence[str], remarks: Mapping[tuple[str, str], str]
-) -> list[list[str]]:
-    """Cells of the table with a column for each test set. ``remarks`` stand in the place of missing metrics."""
-    rows = {(split, row["model"]): row for split in tests for row in by_split[split]}
+def _overview(
+    by_split: Mapping[str, Sequence[SummaryRow]],
+    repeats: Mapping[str, Spreads],
+    remarks: Mapping[tuple[str, str], str],
+) -> list[str]:
+    """Lines with one row a model and one column a split, for each metric of ``ACROSS``. Repeats are one row.
 
-    def cell(split: str, model: str, name: str) -> str:
+    Args:
+        by_split: Rows of the ranked models on each split.
+        repeats: Mean and deviation over repeats, by split and model.
+        remarks: Text in the place of missing metrics, by split and model.
+    """
+    ranked_on = next(iter(by_split))
+    rows = {(split, row["model"]): row for split, ranked in by_split.items() for row in ranked}
+    means = _family_means(by_split[ranked_on], repeats[ranked_on])
+    names = sorted(means, key=lambda name: (means[name] is None, -(means[name] or 0.0), name))
+
+    def cell(split: str, model: str, metric: str) -> str:
+        if model in repeats[split]:
+            return _spread(repeats[split][model][metric])
         row = rows.get((split, model))
-        return remarks.get((split, model), NONE) if row is None else _interval_of(row, name)
+        return remarks.get((split, model), NONE) if row is None else _interval_of(row, metric)
 
-    return [
-        [
-            str(best["rank"]),
-            best["model"],
-            *(cell(split, best["model"], name) for split in tests for name in ACROSS),
-        ]
-        for best in by_split[next(iter(by_split))]
+    over = ", repeats: mean ± standard deviation" if any(repeats.values()) else ""
+    lines = []
+    for metric, name in ACROSS.items():
+        lines += ["", f"## All models: {name}{over}", ""]
+        cells = [[title(model), *(cell(split, model, metric) for split in by_split)] for model in names]
+        lines += table(["model", *by_split], cells)
+    return lines
+
+
+def _of_data_sets(rows: Sequence[SummaryRow]) -> list[str]:
+    """Lines on the best models, with columns for each joined training set."""
+    if not rows:
+        return []
+    sets = {row["data_set"]: row for row in rows}
+    found = {(row["model"], row["data_set"]): row for row in rows}
+    best = list(dict.fromkeys(row["model"] for row in rows))[:MOST_OF_SETS]
+    header = [f"{name}: {metric}" for name in sets for metric in OF_SETS.values()]
+    counts = ", ".join(f"{row['images']:,} images of {name}" for name, row in sets.items())
+    cells = [
+        [title(model), *(_interval_of(found[model, name], metric) for name in sets for metric in OF_SETS)]
+        for model in best
     ]
+    lines = ["", f"## {rows[0]['split']} by training set: {counts}", "", *table(["model", *header], cells)]
+    if len(found) > len(best) * len(sets):
+        lines += ["", "The other models are in `by_data_set.csv`."]
+    return lines
+
+
+def _family_means(ranked: Sequence[SummaryRow], spreads: Spreads) -> dict[str, float | None]:
+    """Kappa of each model, or the mean over its repeats."""
+    means: dict[str, float | None] = {}
+    for row in ranked:
+        name = row["repeat_of"] or row["model"]
+        spread = spreads[name]["quadratic_weighted_kappa"] if name in spreads else None
+        means[name] = spread[0] if spread else row["quadratic_weighted_kappa"]
+    return means
 
 
 def _without_metrics(model: str, remark: str) -> list[str]:
@@ -156,16 +201,8 @@ def _interval_of(row: SummaryRow, name: str) -> str:
     return _metric(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
-def _repeat_rows(repeats: Mapping[str, Spreads]) -> list[list[str]]:
-    return [
-        [split, model, *map(_spread, (metrics[name] for name in SUMMARISED))]
-        for split, of_split in repeats.items()
-        for model, metrics in of_split.items()
-    ]
-
-
 def _spread(pair: tuple[float, float] | None) -> str:
-    return NONE if pair is None else "{:.4f} ± {:.4f}".format(*pair)
+    return NONE if pair is None else f"{pair[0]:z.4f} ± {pair[1]:.4f}"
 
 
 def _model(row: SummaryRow, behind: Pair | None) -> list[str]:
@@ -244,11 +281,11 @@ def _both_ways(pairs: Iterable[Pair]) -> list[Pair]:
 def _metric(value: float | None, low: float | None = None, high: float | None = None) -> str:
     if value is None:
         return NONE
-    return f"{value:.4f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    return f"{value:z.4f}" + ("" if low is None else f" [{low:z.3f}, {high:z.3f}]")
 
 
 def _difference(pair: Pair | None) -> str:
     if pair is None or pair.difference is None:
         return NONE
-    drawn = "" if pair.share is None else f" [{pair.low:+.3f}, {pair.high:+.3f}] {100 * pair.share:.1f} %"
-    return f"{pair.difference:+.4f}{drawn}"
+    drawn = "" if pair.share is None else f" [{pair.low:+z.3f}, {pair.high:+z.3f}] {100 * pair.share:.1f} %"
+    return f"{pair.difference:+z.4f}{drawn}"
