@@ -241,6 +241,10 @@ def message(wrong):
             for point in ("sensitivity 90", "sensitivity 0", "0.9", "sensitivity 1.2", "specificity")
         ),
         (written(train__objective="coral"), "train.objective: 'coral' is not one of"),
+        (written(evidence__operating_points=["recall 0.9"]), "'recall 0.9' is no operating point"),
+        (written(evidence__recalibration={"messidor": 20}), "evidence.recalibration: there is no test set 'messidor'"),
+        (written(evidence__also_positive={"oedema": ["dme"]}), "evidence.also_positive: there is no endpoint 'oedema'"),
+        (written(evidence__bands={"age": [60, 40]}), "evidence.bands.age: [60, 40] do not ascend"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):

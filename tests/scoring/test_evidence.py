@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,17 @@ import pytest
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.subgroups import Guard
 from retinaflow.reporting.evidence import (
+    EVIDENCE_TABLES,
     EvidenceJob,
     FlowFiles,
     ModelFiles,
     chosen_model,
     write_evidence,
 )
-from retinaflow.scoring.decision_rules import read_decision_rule
+from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.evidence import EvidencePlan, endpoint_rows, fit_cut, subgroup_rows
 from retinaflow.scoring.predictions import GradingJob, grade_model
+from retinaflow.scoring.recalibration import recalibration_rows
 from retinaflow.scoring.study_images import StudyFiles, read_study
 from retinaflow.storage.tables import write_table
 
@@ -183,10 +186,20 @@ def test_evidence_has_all_files(graded, tmp_path):
         )
         for one in files
     }
-    job = EvidenceJob("A", ModelFiles(rule, "output", files), flows, plan(), "referable", 0.0, tmp_path)
+    job = EvidenceJob(
+        model="A",
+        files=ModelFiles(rule, "output", files),
+        data_sets=flows,
+        plan=plan(),
+        screened="referable",
+        ungradable_quality=0.0,
+        folder=tmp_path,
+        readers=["oedema"],
+        recalibration={"test": 40},
+    )
     write_evidence(job)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    tables = {f"{name}.csv" for name in ("endpoints", "calibration", "net_benefit", "subgroups", "sizes", "flow")}
+    tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow")}
     figures = {
         f"{split}/{name}.png" for split in ("validation", "test") for name in ("roc", "calibration", "subgroups")
     }
@@ -196,6 +209,11 @@ def test_evidence_has_all_files(graded, tmp_path):
     assert ("test", "excluded", "identical", "1", "1") in flow
     assert ("test", "no result", "condition present", "0", "1") in flow
     assert ("train", "excluded", "truncated", "1", "1") in flow
+    with open(tmp_path / "agreement.csv", newline="") as file:
+        assert [(row["split"], row["other_reader"]) for row in csv.DictReader(file)] == [
+            ("validation", "A"),
+            ("test", "A"),
+        ]
     page = (tmp_path / "evidence.html").read_text()
     assert 'src="test/roc.png"' in page
     assert "\\begin{longtable}" in (tmp_path / "evidence.tex").read_text()
@@ -209,3 +227,33 @@ def test_model_is_the_first_of_those_on_all_splits(tmp_path):
     assert chosen_model(table, None, ["A", "B"]) == "B"
     assert chosen_model(table, None, ["A"]) == "A"
     assert chosen_model(table, "C", ["A"]) == "C"
+
+
+def shifted(graded):
+    """Studies and rule of a new site, whose images have another scale of outputs."""
+    known, test = studies(graded)
+    rule = read_decision_rule(graded[1])
+    outputs = test.raw.outputs**0.3
+    raw = test.raw._replace(outputs=outputs / outputs.sum(axis=1, keepdims=True))
+    probabilities = np.full_like(test.probabilities, np.nan)
+    probabilities[: len(raw.images)] = apply_decision_rule(rule, raw.outputs).probabilities
+    return known, replace(test, raw=raw, probabilities=probabilities, calibrated=probabilities), rule
+
+
+def test_recalibration_mends_a_shifted_site(graded):
+    known, test, rule = shifted(graded)
+    rows = recalibration_rows(plan(), known, test, rule, 60)
+    slopes = {way: value(rows, "slope", correction=way)["value"] for way in ("uncorrected", "recalibrated")}
+    assert abs(np.log(slopes["recalibrated"])) < 0.5 * abs(np.log(slopes["uncorrected"]))
+    # 151 patients less the 60 that refit.
+    assert {row["patients"] for row in rows if "patients" in row} == {91}
+    curve = [row for row in rows if row["correction"] == "local operating point" and row["metric"] == "sensitivity"]
+    assert [row["local_patients"] for row in curve] == [25, 50]
+    widths = [row["high"] - row["low"] for row in curve]
+    assert widths[1] < widths[0]
+
+
+def test_recalibration_needs_patients(graded):
+    known, test = studies(graded)
+    with pytest.raises(RetinaflowError, match=r"test has 151 patients; expected .* at least 200 patients"):
+        recalibration_rows(plan(), known, test, read_decision_rule(graded[1]), 100)

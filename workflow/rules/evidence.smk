@@ -1,5 +1,15 @@
 # Evidence for a clinical review of one model, from tables of other stages. No other stage needs any of it.
 
+EVIDENCE_TABLES = [
+    "endpoints",
+    "calibration",
+    "net_benefit",
+    "subgroups",
+    "sizes",
+    "agreement",
+    "recalibration",
+    "flow",
+]
 # Models that have scores on every split.
 REVIEWED = [model for model in MODELS.ranked if MODELS.splits_of(model) == MODELS.splits_of(MODELS.ranked[0])]
 REVIEWED_SPLITS = MODELS.splits_of(MODELS.ranked[0])
@@ -9,10 +19,7 @@ REVIEWED_SETS = list(dict.fromkeys([*DATA_SETS, *INVENTORIES]))
 def evidence_output():
     """Files of `snakemake evidence`."""
     return {
-        **{
-            name: path("evidence", f"{name}.csv")
-            for name in ("endpoints", "calibration", "net_benefit", "subgroups", "sizes", "flow")
-        },
+        **{name: path("evidence", f"{name}.csv") for name in EVIDENCE_TABLES},
         "page": path("evidence", "evidence.html"),
         "latex": path("evidence", "evidence.tex"),
         "figures": [
@@ -55,6 +62,7 @@ rule write_evidence:
         scales={split: asdict(scale) for split, scale in SCALES.items()},
         endpoints=CONFIG.endpoints,
         screened=CONFIG.screening.endpoint,
+        recalibration=lookups.recalibration(CONFIG),
         settings=CONFIG.evidence.model_dump(),
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,

@@ -13,7 +13,10 @@ from retinaflow.config.lookups import (
     data_sets,
     grading_models,
     label_tables,
+    recalibration,
+    scored_sets,
     split_columns,
+    training_sets,
 )
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
@@ -64,6 +67,7 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
     yield from _endpoint_problems(config)
+    yield from _evidence_problems(config)
 
 
 def _endpoint_problems(config: Configuration) -> Iterable[str]:
@@ -87,6 +91,20 @@ def _endpoint_problems(config: Configuration) -> Iterable[str]:
             f"screening.endpoint: {screened!r} has the grades {', '.join(map(str, config.endpoints[screened]))}; "
             f"expected all grades from one grade on, to {count - 1}, since a higher grade is referred, too"
         )
+
+
+def _evidence_problems(config: Configuration) -> Iterable[str]:
+    evidence, tests = config.evidence, scored_sets(config)
+    for name, split in zip(evidence.recalibration, recalibration(config), strict=True):
+        if split not in tests:
+            known = [one.removeprefix("test-") for one in tests]
+            yield f"evidence.recalibration: there is no test set {name!r}; {unknown_name(name, known)}"
+    for name in evidence.also_positive:
+        if name not in config.endpoints:
+            yield f"evidence.also_positive: there is no endpoint {name!r}; {unknown_name(name, config.endpoints)}"
+    for name, edges in evidence.bands.items():
+        if not edges or sorted(set(edges)) != edges:
+            yield f"evidence.bands.{name}: {edges} do not ascend; expected for example [40, 60]"
 
 
 def _given_split_problems(config: Configuration) -> Iterable[str]:

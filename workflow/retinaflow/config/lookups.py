@@ -92,6 +92,11 @@ def scored_sets(config: Configuration) -> list[str]:
     return [name for name in data_sets(config) if name.split("-")[0] == "test"]
 
 
+def recalibration(config: Configuration) -> dict[str, int]:
+    """Patients that refit the model for a test set, by the name of its split."""
+    return {f"test-{name}" if name != "test" else name: count for name, count in config.evidence.recalibration.items()}
+
+
 def patient_group(config: Configuration, data_set: str) -> str:
     """Name that patients of a data set have before their own, so that other data sets have other patients.
 

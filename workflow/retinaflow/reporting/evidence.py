@@ -1,13 +1,16 @@
 """Evidence for a clinical review: all tables, figures and the page of one model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from retinaflow.data.frames import read_frame, write_rows
+from retinaflow.data.grade_texts import grade_parser
+from retinaflow.data.inventory import SUBGROUP
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.agreement import NOT_GRADED, compare_readers
 from retinaflow.evaluation.binary_calibration import calibration_line, risk_bins
 from retinaflow.evaluation.units import LEFT_OUT
 from retinaflow.reporting import evidence_page
@@ -29,17 +32,20 @@ from retinaflow.scoring.evidence import (
     subgroup_rows,
 )
 from retinaflow.scoring.flow import FLOW_COLUMNS, FlowCount, inventory_flow, result_flow, split_flow
+from retinaflow.scoring.recalibration import RECALIBRATION_COLUMNS, recalibration_rows
 from retinaflow.scoring.study_images import StudyFiles, StudyImages, read_study
 from retinaflow.storage.tables import REBUILD
 
+AGREEMENT_COLUMNS = ("split", "reader", "other_reader", "images", "patients", "value", "low", "high")
 EVIDENCE_TABLES = {
     "endpoints": ENDPOINT_COLUMNS,
     "calibration": CALIBRATION_COLUMNS,
     "net_benefit": NET_BENEFIT_COLUMNS,
     "subgroups": SUBGROUP_COLUMNS,
     "sizes": SIZE_COLUMNS,
+    "agreement": AGREEMENT_COLUMNS,
+    "recalibration": RECALIBRATION_COLUMNS,
 }
-SPLIT_FIGURES = ("roc", "calibration", "subgroups")
 RESEARCH_NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
 
 
@@ -87,6 +93,8 @@ class EvidenceJob:
         screened: Endpoint of the flow diagrams.
         ungradable_quality: Quality below which an image is ungradable.
         folder: Folder of all outputs.
+        readers: Columns with the grades of human readers.
+        recalibration: Number of patients that refit the model for a test set, by its name.
     """
 
     model: str
@@ -96,6 +104,8 @@ class EvidenceJob:
     screened: str
     ungradable_quality: float
     folder: Path
+    readers: Sequence[str] = ()
+    recalibration: Mapping[str, int] = field(default_factory=dict)
 
 
 def chosen_model(comparison: Path, model: str | None, models: Sequence[str]) -> str:
@@ -122,8 +132,16 @@ def write_evidence(job: EvidenceJob) -> None:
         for files in job.files.splits
     ]
     tables = study_tables(job.plan, studies)
+    tables["agreement"] = [row for study in studies for row in agreement_rows(job, study, rule.grade_names)]
+    tables["recalibration"] = [
+        row
+        for study in studies
+        if study.split in job.recalibration
+        for row in recalibration_rows(job.plan, studies[0], study, rule, job.recalibration[study.split])
+    ]
     for name, columns in EVIDENCE_TABLES.items():
-        write_rows(job.folder / f"{name}.csv", columns, [{**dict.fromkeys(columns), **row} for row in tables[name]])
+        cells = [{column: row.get(column) for column in columns} for row in tables[name]]
+        write_rows(job.folder / f"{name}.csv", columns, cells)
     for study in studies:
         _draw_split(job, study, tables)
     flows = {name: _flow(job, name, studies) for name in job.data_sets}
@@ -132,6 +150,30 @@ def write_evidence(job: EvidenceJob) -> None:
         test = f"{job.model}, {job.plan.operating_points[0]}\ntarget condition: {job.screened}"
         flow_figure(job.folder / name / "flow.png", rows, title=f"Flow of {name}", test=test)
     _write_pages(job, studies, tables)
+
+
+def agreement_rows(job: EvidenceJob, study: StudyImages, grade_names: Sequence[str]) -> list[EvidenceRow]:
+    """Rows of ``AGREEMENT_COLUMNS`` of a split; none without columns of readers, or with grades of its own."""
+    found = [reader for reader in job.readers if f"{SUBGROUP}{reader}" in study.columns]
+    if not found or study.scale is not None:
+        return []
+    parse = grade_parser(grade_names)
+    readers = {}
+    for reader in found:
+        grades = [parse(text) for text in study.columns[f"{SUBGROUP}{reader}"]]
+        readers[reader] = np.array([NOT_GRADED if grade is None else grade for grade in grades], dtype=np.int64)
+    rows = compare_readers(
+        readers,
+        (job.model, np.array(study.predicted, dtype=np.int64)),
+        grade_count=len(grade_names),
+        patients=study.patients,
+        samples=job.plan.samples,
+        seed=job.plan.seed,
+    )
+    return [
+        {"split": study.split, **row._asdict(), "value": row.kappa.value, "low": row.kappa.low, "high": row.kappa.high}
+        for row in rows
+    ]
 
 
 def study_tables(plan: EvidencePlan, studies: Sequence[StudyImages]) -> dict[str, list[EvidenceRow]]:
@@ -194,6 +236,8 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
         evidence_page.calibration_table(tables["calibration"]),
         evidence_page.subgroup_table(tables["subgroups"]),
         evidence_page.size_table(tables["sizes"]),
+        evidence_page.agreement_table(tables["agreement"]),
+        evidence_page.recalibration_table(tables["recalibration"]),
     ]
     names = {
         "roc": "ROC curves of patients, with operating points",

@@ -217,6 +217,39 @@ def size_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     )
 
 
+def agreement_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
+    """Kappa between readers, and of the model with them."""
+    cells = [
+        [
+            *(str(row[name]) for name in ("split", "reader", "other_reader")),
+            f"{row['images']:,}",
+            f"{row['patients']:,}",
+            _estimated(row),
+        ]
+        for row in rows
+    ]
+    return EvidenceTable(
+        "Agreement of readers and model",
+        "Quadratic weighted kappa on the images that both have graded. Of several grades with the most readers, the "
+        "majority is the highest.",
+        ["split", "reader", "other", "images", "patients", "kappa"],
+        cells,
+    )
+
+
+def recalibration_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
+    """Metrics before and after recalibration at a new site."""
+    names = ("split", "endpoint", "unit", "operating_point", "correction", "local_patients", "metric")
+    cells = [[*(str(row.get(name) or "") for name in names), _estimated(row)] for row in rows]
+    return EvidenceTable(
+        "Recalibration at a new site",
+        "All rows are of patients that refit nothing. Local operating point: mean over draws of local patients, with "
+        "the range of 95 % of them.",
+        ["split", "endpoint", "unit", "operating point", "correction", "local patients", "metric", "value"],
+        cells,
+    )
+
+
 def _estimated(row: EvidenceRow, digits: int = 3) -> str:
     return with_interval(row["value"], row["low"], row["high"], digits)
 

@@ -54,6 +54,7 @@ class StudyImages:
         probabilities: Probabilities by one decision rule for all images, float64 (n, k); NaN of ungradable images. They
             have one scale, for areas and thresholds.
         calibrated: Probabilities by decision rules that do not know the patient, float64 (n, k); NaN likewise.
+        predicted: Predicted grades, int64 (n,); -1 of ungradable images.
         patients: Names of the patients (n,).
         eyes: Names of the eyes (n,), "" for an unknown eye.
         strata: Fold of each image, int64 (n,); None if one network scored all.
@@ -66,6 +67,7 @@ class StudyImages:
     grades: np.ndarray
     probabilities: np.ndarray
     calibrated: np.ndarray
+    predicted: np.ndarray
     patients: list[str]
     eyes: list[str]
     strata: np.ndarray | None
@@ -107,6 +109,7 @@ class StudyImages:
             grades=self.grades[kept],
             probabilities=self.probabilities[kept],
             calibrated=self.calibrated[kept],
+            predicted=self.predicted[kept],
             patients=[self.patients[place] for place in kept],
             eyes=[self.eyes[place] for place in kept],
             strata=None if self.strata is None else self.strata[kept],
@@ -136,7 +139,8 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
     names = files.scale.names if files.scale else rule.grade_names
     raw = read_raw_outputs(files.raw_outputs, rule.objective, grade_count=len(rule.grade_names), kind=kind)
     columns = [f"probability_{name}" for name in names]
-    graded = read_frame(files.predictions, ("image", *columns), types=dict.fromkeys(columns, float))
+    types = {**dict.fromkeys(columns, float), "predicted_grade": int}
+    graded = read_frame(files.predictions, ("image", "predicted_grade", *columns), types=types)
     if graded["image"].tolist() != list(raw.images):
         raise RetinaflowError(f"{files.predictions}: other images than in {files.raw_outputs}. {REBUILD}")
     inventory = read_frame(files.inventory, ("image", "grade", "patient", "eye", "quality", "problem"))
@@ -161,6 +165,7 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
         grades=np.concatenate([raw.grades, lost["grade"].astype(int).to_numpy(np.int64)]),
         probabilities=probabilities,
         calibrated=calibrated,
+        predicted=np.where(no_result, -1, np.r_[graded["predicted_grade"], [-1] * len(lost)]).astype(np.int64),
         patients=[*raw.patients, *lost["patient"]],
         eyes=[*raw.eyes, *lost["eye"]],
         strata=fold_strata(files.folds, rows["image"].tolist()) if files.folds else None,

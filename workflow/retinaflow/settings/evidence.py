@@ -1,12 +1,26 @@
 """Settings of the evidence for a clinical review."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from retinaflow.settings.section import Section, Text, Unique
 
+EVIDENCE_POINT = re.compile(r"(sensitivity|specificity|threshold) +(0?[.][0-9]{1,9})")
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _check_evidence_point(text: str) -> Any:
+    match = EVIDENCE_POINT.fullmatch(text)
+    if not match or not float(match[2]):
+        expected = "'sensitivity 0.90', 'specificity 0.90' or 'threshold 0.50'"
+        raise PydanticCustomError("evidence_point", f"is no operating point; expected for example {expected}")
+    return text
+
+
+EvidencePoint = Annotated[str, AfterValidator(_check_evidence_point)]
 
 
 class TargetSettings(Section):
@@ -23,7 +37,7 @@ class TargetSettings(Section):
 class EvidenceSettings(Section):
     """Evidence for a clinical review, which `snakemake evidence` writes."""
 
-    operating_points: Annotated[list[Text], Field(min_length=1), Unique()] = [
+    operating_points: Annotated[list[EvidencePoint], Field(min_length=1), Unique()] = [
         "sensitivity 0.90",
         "sensitivity 0.95",
         "specificity 0.90",
