@@ -194,12 +194,19 @@ def test_evidence_has_all_files(graded, tmp_path):
         screened="referable",
         ungradable_quality=0.0,
         folder=tmp_path,
+        settings={
+            "networks": ["A (VGG16, 96 px)"],
+            "train": {"class_weights": "inverse", "balanced_sampling": 0},
+            "preprocess": {"crop": "trim"},
+            "split": {"unit": "patient", "folds": 0, "validation": 0.2},
+            "seed": 1,
+        },
         readers=["oedema"],
         recalibration={"test": 40},
     )
     write_evidence(job)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow")}
+    tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow", "checklists")}
     figures = {
         f"{split}/{name}.png" for split in ("validation", "test") for name in ("roc", "calibration", "subgroups")
     }
@@ -214,6 +221,11 @@ def test_evidence_has_all_files(graded, tmp_path):
             ("validation", "A"),
             ("test", "A"),
         ]
+    with open(tmp_path / "checklists.csv", newline="") as file:
+        checklists = list(csv.DictReader(file))
+    assert {row["guideline"] for row in checklists} == {"STARD-AI", "TRIPOD+AI", "CLAIM"}
+    # Every item has an answer, or somebody who has to give it.
+    assert all(row["answer"] or row["who"] for row in checklists)
     page = (tmp_path / "evidence.html").read_text()
     assert 'src="test/roc.png"' in page
     assert "\\begin{longtable}" in (tmp_path / "evidence.tex").read_text()

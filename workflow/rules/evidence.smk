@@ -20,6 +20,7 @@ def evidence_output():
     """Files of `snakemake evidence`."""
     return {
         **{name: path("evidence", f"{name}.csv") for name in EVIDENCE_TABLES},
+        "checklists": path("evidence", "checklists.csv"),
         "page": path("evidence", "evidence.html"),
         "latex": path("evidence", "evidence.tex"),
         "figures": [
@@ -28,6 +29,22 @@ def evidence_output():
             for name in ("roc", "calibration", "subgroups")
         ],
         "flows": [path("evidence", data_set, "flow.png") for data_set in REVIEWED_SETS],
+    }
+
+
+def reviewed_settings(model):
+    """Settings of a model that its methods section names."""
+    networks = list(dict.fromkeys(network_of(run) for run in MODELS.records_of(model)))
+    return {
+        "networks": [
+            f"{name} ({CONFIG.models[name].backbone}, {CONFIG.models[name].image_size} px)" for name in networks
+        ],
+        "train": (CONFIG.models[networks[0]] if networks else CONFIG.train).model_dump(
+            include={"class_weights", "balanced_sampling"}
+        ),
+        "preprocess": CONFIG.preprocess.model_dump(exclude={"shard_size"}),
+        "split": CONFIG.split.model_dump(include={"unit", "folds", "validation"}),
+        "seed": CONFIG.seed,
     }
 
 
@@ -63,6 +80,7 @@ rule write_evidence:
         endpoints=CONFIG.endpoints,
         screened=CONFIG.screening.endpoint,
         recalibration=lookups.recalibration(CONFIG),
+        run_settings=[reviewed_settings(model) for model in REVIEWED],
         settings=CONFIG.evidence.model_dump(),
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,

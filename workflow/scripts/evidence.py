@@ -61,6 +61,7 @@ with job_log(snakemake.log[0]):
             ),
             screened=params.screened,
             ungradable_quality=settings["ungradable_quality"],
+            settings=params.run_settings[number],
             readers=settings["readers"],
             recalibration=params.recalibration,
             folder=Path(files.comparison).parent.parent / "evidence",

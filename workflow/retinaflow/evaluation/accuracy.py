@@ -131,6 +131,9 @@ def estimate(value: float, drawn: Sequence[np.ndarray]) -> Estimate:
     if not np.isfinite(value):
         return Estimate(None)
     low, high = (interval(np.concatenate(drawn)) if drawn else None) or (None, None)
+    # If all samples agree, as with a sensitivity of 1, they say nothing about the uncertainty.
+    if low == high:
+        return Estimate(float(value))
     return Estimate(float(value), low, high)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from retinaflow.evaluation.agreement import NOT_GRADED, compare_readers
 from retinaflow.evaluation.binary_calibration import calibration_line, risk_bins
 from retinaflow.evaluation.units import LEFT_OUT
 from retinaflow.reporting import evidence_page
+from retinaflow.reporting.checklists import ChecklistItem, fill_checklists
 from retinaflow.reporting.evidence_figures import calibration_figure, flow_figure, roc_figure, subgroup_figure
+from retinaflow.reporting.study_facts import methods_text, study_facts
 from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.scoring.evidence import (
     CALIBRATION_COLUMNS,
@@ -93,6 +96,7 @@ class EvidenceJob:
         screened: Endpoint of the flow diagrams.
         ungradable_quality: Quality below which an image is ungradable.
         folder: Folder of all outputs.
+        settings: Settings of the run, as ``study_facts`` takes them.
         readers: Columns with the grades of human readers.
         recalibration: Number of patients that refit the model for a test set, by its name.
     """
@@ -104,6 +108,7 @@ class EvidenceJob:
     screened: str
     ungradable_quality: float
     folder: Path
+    settings: Mapping[str, Any]
     readers: Sequence[str] = ()
     recalibration: Mapping[str, int] = field(default_factory=dict)
 
@@ -227,6 +232,9 @@ def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[F
 
 
 def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mapping[str, Sequence[EvidenceRow]]) -> None:
+    facts = study_facts(job.model, job.plan, studies, job.settings)
+    items = fill_checklists(facts)
+    write_rows(job.folder / "checklists.csv", ChecklistItem._fields, items)
     shown = [
         evidence_page.accuracy_table(tables["endpoints"]),
         evidence_page.target_table(tables["endpoints"]),
@@ -238,6 +246,7 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
         evidence_page.size_table(tables["sizes"]),
         evidence_page.agreement_table(tables["agreement"]),
         evidence_page.recalibration_table(tables["recalibration"]),
+        *evidence_page.checklist_tables(items),
     ]
     names = {
         "roc": "ROC curves of patients, with operating points",
@@ -249,28 +258,8 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
     evidence_page.write_evidence_page(
         job.folder / "evidence.html",
         f"Evidence for {job.model}",
-        paragraphs=[RESEARCH_NOTICE, *_methods(job, studies)],
+        paragraphs=[RESEARCH_NOTICE, *methods_text(facts)],
         tables=shown,
         figures=figures,
     )
     evidence_page.write_latex(job.folder / "evidence.tex", shown)
-
-
-def _methods(job: EvidenceJob, studies: Sequence[StudyImages]) -> list[str]:
-    plan = job.plan
-    sizes = ", ".join(
-        f"{study.split} ({np.isfinite(study.probabilities[:, 0]).sum():,} of {len(study.grades):,} images gradable, "
-        f"{len(set(study.patients)):,} patients)"
-        for study in studies
-    )
-    endpoints = "; ".join(
-        f"{name}: grades {', '.join(map(str, grades))}"
-        + "".join(f" or {column}" for column in plan.also_positive.get(name, ()))
-        for name, grades in plan.endpoints.items()
-    )
-    return [
-        f"Images: {sizes}.",
-        f"Endpoints: {endpoints}. A patient is positive if at least one gradable eye is.",
-        f"Operating points, fitted on {studies[0].split} alone: {', '.join(plan.operating_points)}.",
-        f"Intervals are 95 % intervals over {plan.samples:,} bootstrap samples of the patients (seed {plan.seed}).",
-    ]

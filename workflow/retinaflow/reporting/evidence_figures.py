@@ -100,7 +100,7 @@ def _draw_points(axes: Axes, rows: MetricRows) -> None:
             ecolor="0.3",
             capsize=3,
             markersize=8,
-            label=f"{point}: {at[1]:.3f}, specificity {1 - at[0]:.3f}",
+            label=f"{point}: has sensitivity {at[1]:.3f}, specificity {1 - at[0]:.3f}",
         )
 
 
@@ -161,7 +161,7 @@ def _draw_reliability(axes: Axes, bins: Sequence[RiskBin], line: CalibrationLine
     axes.grid(color="0.9")
     axes.set_xlabel("Risk by the model")
     axes.set_ylabel("Share of positive images")
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
 
 
 def _draw_net_benefit(axes: Axes, rows: MetricRows) -> None:

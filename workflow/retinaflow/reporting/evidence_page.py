@@ -9,6 +9,7 @@ import pandas as pd
 
 from retinaflow.evaluation.accuracy import DEGENERATE
 from retinaflow.evaluation.units import LEFT_OUT
+from retinaflow.reporting.checklists import ChecklistItem
 from retinaflow.reporting.pages import html_table, write_page
 from retinaflow.scoring.evidence import EvidenceRow
 from retinaflow.scoring.summary import NONE
@@ -34,8 +35,12 @@ def with_interval(value: float | None, low: float | None = None, high: float | N
 def accuracy_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     """Sensitivity, specificity, predictive values and likelihood ratios at each operating point."""
     cells = []
-    for key, metrics in _by(rows, ("split", "endpoint", "unit", "operating_point"), counting=LEFT_OUT).items():
+    found = _by(rows, ("split", "endpoint", "unit", "operating_point"), counting=LEFT_OUT)
+    for key, metrics in found.items():
         one = metrics["sensitivity"]
+        # With one image an eye, both units are the same.
+        if key[2] == "eye" and found[key[0], key[1], "image", key[3]]["sensitivity"]["units"] == one["units"]:
+            continue
         cells.append(
             [
                 *key,
@@ -54,7 +59,7 @@ def accuracy_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
         "Accuracy at the operating points",
         "Units without a result are left out. Cuts are fitted on the validation split. There, each patient has a cut "
         "of other patients. Brackets are 95 % intervals: Wilson with the design effect for proportions, bootstrap over "
-        "patients for ratios.",
+        "patients for ratios. Eyes are not listed if each has one image.",
         [*header, "PPV", "NPV", "LR+", "LR-", "remark"],
         cells,
     )
@@ -250,6 +255,18 @@ def recalibration_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     )
 
 
+def checklist_tables(items: Iterable[ChecklistItem]) -> list[EvidenceTable]:
+    """Checklist of each guideline."""
+    rows: dict[str, list[list[str]]] = {}
+    for item in items:
+        rows.setdefault(item.guideline, []).append([item.item, item.topic, item.answer or NONE, item.who])
+    note = "Topics in short; the published checklist has the binding words. Last column: who has to answer or complete."
+    return [
+        EvidenceTable(f"Checklist {guideline}", note, ["item", "topic", "answer of the run", "to do"], cells)
+        for guideline, cells in rows.items()
+    ]
+
+
 def _estimated(row: EvidenceRow, digits: int = 3) -> str:
     return with_interval(row["value"], row["low"], row["high"], digits)
 
@@ -281,7 +298,12 @@ def write_evidence_page(
         tables: The tables.
         figures: Path of each figure, relative to the page, by its caption.
     """
-    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(text)}</p>" for text in paragraphs)]
+    # Words of narrow columns stay whole, unlike those of other pages, which may have long names of files.
+    body = [
+        "<style>td { overflow-wrap: normal; }</style>",
+        f"<h1>{escape(title)}</h1>",
+        *(f"<p>{escape(text)}</p>" for text in paragraphs),
+    ]
     for number, table in enumerate(tables, start=1):
         body.append(f"<h2>Table {number}. {escape(table.title)}</h2>")
         body.append(html_table(table.header, table.rows) if table.rows else "<p>None.</p>")
