@@ -244,7 +244,7 @@ def message(wrong):
         (written(evidence__operating_points=["recall 0.9"]), "'recall 0.9' is no operating point"),
         (written(evidence__recalibration={"messidor": 20}), "evidence.recalibration: there is no test set 'messidor'"),
         (written(evidence__also_positive={"oedema": ["dme"]}), "evidence.also_positive: there is no endpoint 'oedema'"),
-        (written(evidence__bands={"age": [60, 40]}), "evidence.bands.age: [60, 40] do not ascend"),
+        (written(evidence__bands={"age": [60, 40]}), "evidence.bands.age: [60.0, 40.0] do not ascend"),
     ],
 )
 def test_a_mistake_is_named(wrong, expected):

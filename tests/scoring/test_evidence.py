@@ -208,7 +208,9 @@ def test_evidence_has_all_files(graded, tmp_path):
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow", "checklists")}
     figures = {
-        f"{split}/{name}.png" for split in ("validation", "test") for name in ("roc", "calibration", "subgroups")
+        f"{split}/{name}.png"
+        for split in ("validation", "test")
+        for name in ("roc", "calibration", "subgroups", "suspects")
     }
     assert written == {*tables, *figures, "train/flow.png", "test/flow.png", "evidence.html", "evidence.tex"}
     with open(tmp_path / "flow.csv", newline="") as file:

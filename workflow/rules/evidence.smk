@@ -7,6 +7,7 @@ EVIDENCE_TABLES = [
     "subgroups",
     "sizes",
     "agreement",
+    "suspects",
     "recalibration",
     "flow",
 ]
@@ -26,7 +27,7 @@ def evidence_output():
         "figures": [
             path("evidence", split, f"{name}.png")
             for split in REVIEWED_SPLITS
-            for name in ("roc", "calibration", "subgroups")
+            for name in ("roc", "calibration", "subgroups", "suspects")
         ],
         "flows": [path("evidence", data_set, "flow.png") for data_set in REVIEWED_SETS],
     }
@@ -35,13 +36,10 @@ def evidence_output():
 def reviewed_settings(model):
     """Settings of a model that its methods section names."""
     networks = list(dict.fromkeys(network_of(run) for run in MODELS.records_of(model)))
+    train = CONFIG.models[networks[0]] if networks else CONFIG.train
     return {
-        "networks": [
-            f"{name} ({CONFIG.models[name].backbone}, {CONFIG.models[name].image_size} px)" for name in networks
-        ],
-        "train": (CONFIG.models[networks[0]] if networks else CONFIG.train).model_dump(
-            include={"class_weights", "balanced_sampling"}
-        ),
+        "networks": [f"{name}: {CONFIG.models[name].backbone}" for name in networks],
+        "train": train.model_dump(include={"class_weights", "balanced_sampling"}),
         "preprocess": CONFIG.preprocess.model_dump(exclude={"shard_size"}),
         "split": CONFIG.split.model_dump(include={"unit", "folds", "validation"}),
         "seed": CONFIG.seed,

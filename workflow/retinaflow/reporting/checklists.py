@@ -21,7 +21,7 @@ class ChecklistItem(NamedTuple):
         item: Its number.
         topic: Content of the item.
         answer: Answer of the run; empty if it knows none.
-        who: Who has to answer or to complete the answer; empty if the answer is complete.
+        who: Person who has to answer or to complete the answer; empty if the answer is complete.
     """
 
     guideline: str

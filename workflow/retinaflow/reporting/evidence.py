@@ -17,6 +17,8 @@ from retinaflow.evaluation.units import LEFT_OUT
 from retinaflow.reporting import evidence_page
 from retinaflow.reporting.checklists import ChecklistItem, fill_checklists
 from retinaflow.reporting.evidence_figures import calibration_figure, flow_figure, roc_figure, subgroup_figure
+from retinaflow.reporting.illustrations import captioned_figure, shortened
+from retinaflow.reporting.report import original_image
 from retinaflow.reporting.study_facts import methods_text, study_facts
 from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.scoring.evidence import (
@@ -37,6 +39,7 @@ from retinaflow.scoring.evidence import (
 from retinaflow.scoring.flow import FLOW_COLUMNS, FlowCount, inventory_flow, result_flow, split_flow
 from retinaflow.scoring.recalibration import RECALIBRATION_COLUMNS, recalibration_rows
 from retinaflow.scoring.study_images import StudyFiles, StudyImages, read_study
+from retinaflow.scoring.suspects import SUSPECT_COLUMNS, suspect_rows
 from retinaflow.storage.tables import REBUILD
 
 AGREEMENT_COLUMNS = ("split", "reader", "other_reader", "images", "patients", "value", "low", "high")
@@ -47,8 +50,10 @@ EVIDENCE_TABLES = {
     "subgroups": SUBGROUP_COLUMNS,
     "sizes": SIZE_COLUMNS,
     "agreement": AGREEMENT_COLUMNS,
+    "suspects": SUSPECT_COLUMNS,
     "recalibration": RECALIBRATION_COLUMNS,
 }
+SUSPECTS = 24  # images of a figure
 RESEARCH_NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
 
 
@@ -190,6 +195,7 @@ def study_tables(plan: EvidencePlan, studies: Sequence[StudyImages]) -> dict[str
         "net_benefit": [row for study in studies for row in net_benefit_rows(plan, study)],
         "subgroups": [row for study in studies for row in subgroup_rows(plan, known, study)],
         "sizes": [row for study in studies for row in size_rows(plan, known, study)],
+        "suspects": [row for study in studies for row in suspect_rows(study)],
     }
 
 
@@ -213,8 +219,23 @@ def _draw_split(job: EvidenceJob, study: StudyImages, tables: Mapping[str, Seque
         benefits[endpoint] = [row for row in of_split["net_benefit"] if row["endpoint"] == endpoint]
     roc_figure(folder / "roc.png", curves, targets=job.plan.targets, title=title)
     calibration_figure(folder / "calibration.png", bins, benefits, title=title)
+    _draw_suspects(folder / "suspects.png", of_split["suspects"], title)
     point = job.plan.operating_points[0]
     subgroup_figure(folder / "subgroups.png", of_split["subgroups"], title=f"{title}, {point}")
+
+
+def _draw_suspects(path: Path, rows: Sequence[EvidenceRow], title: str) -> None:
+    """Draw the images whose labels are most suspect."""
+    captioned = [
+        (
+            original_image(Path(row["path"])),
+            f"{shortened(row['image'])}\nlabel {row['grade']}, {row['probability_of_grade']:.0%}\n"
+            f"suggested {row['suggested_grade']}, {row['probability_of_suggestion']:.0%}",
+        )
+        for row in [row for row in rows if Path(row["path"]).is_file()][:SUSPECTS]
+    ]
+    text = f"{title}\n{len(rows):,} labels to look at again; the most suspect ones"
+    captioned_figure(path, captioned, title=text, empty="no label is suspect, or the image files are not there")
 
 
 def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[FlowCount]:
@@ -252,6 +273,7 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
         "roc": "ROC curves of patients, with operating points",
         "calibration": "calibration and decision curves of images",
         "subgroups": "subgroups",
+        "suspects": "labels to look at again",
     }
     figures = {f"{study.split}: {names[name]}": f"{study.split}/{name}.png" for study in studies for name in names}
     figures |= {f"{name}: flow of images and patients": f"{name}/flow.png" for name in job.data_sets}

@@ -273,7 +273,7 @@ def illustrate_data(job: IllustrateDataJob) -> None:
     after = {name: stored_pixels(job.shards, list(of_grade["image"])) for name, of_grade in chosen.items()}
     pairs = {
         name: [
-            (_original(job.indices[split].parent / name / filename), pixels)
+            (original_image(job.indices[split].parent / name / filename), pixels)
             for filename, pixels in zip(of_grade["filename"], after[name], strict=True)
         ]
         for name, of_grade in chosen.items()
@@ -300,7 +300,7 @@ def _spread(images: pd.DataFrame) -> pd.DataFrame:
     return images.iloc[[place * len(images) // count for place in range(count)]]
 
 
-def _original(path: Path) -> np.ndarray:
+def original_image(path: Path) -> np.ndarray:
     """An image before preprocessing, made small: uint8 RGB (height, width, 3)."""
     try:
         pixels = decode_image(path.read_bytes())
