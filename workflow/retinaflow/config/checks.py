@@ -16,7 +16,6 @@ from retinaflow.config.lookups import (
     recalibration,
     scored_sets,
     split_columns,
-    training_sets,
 )
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
