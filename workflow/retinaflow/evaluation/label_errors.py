@@ -1,6 +1,6 @@
 """Labels that may be wrong: confident learning.
 
-Northcutt, C. G., Jiang, L. and Chuang, I. L. (2021), Confident learning: estimating uncertainty in dataset labels,
+Northcutt, C. G., Jiang, L. and Chuang, I. L. (2021), Confident learning,
 Journal of Artificial Intelligence Research 70, 1373-1411. The probabilities must be of a model that has not trained on
 the image, since networks learn wrong labels by heart.
 """
