@@ -45,10 +45,10 @@ def study_facts(
         "grades": f"Images by grade, from 0: {grades}.",
         "endpoints": f"{endpoints}. A patient is positive if at least one gradable eye is.",
         "targets": f"Targets: {targets}; margin of non-inferiority {plan.margin:g}.",
-        "operating_points": f"{', '.join(plan.operating_points)}; fitted on {first} alone, before the test sets.",
+        "operating_points": f"{', '.join(plan.operating_points)}; fitted on {first} alone.",
         "exclusions": "Reasons and numbers are in the flow diagrams and in inventory/problems.csv.",
         "ungradable": "Counted in three ways, in the table of ungradable images; imageability is reported.",
-        "blinding": "The index test is a program that reads pixels alone. No rule is fitted on test labels.",
+        "blinding": "The index test is a program that reads pixels alone. Test labels fit no rule, except that of recalibration.",
         "same_image": "Index test and reference standard use the same images.",
         "methods": f"{plan.samples:,} bootstrap samples of patients (seed {plan.seed}), Wilson intervals with the "
         "design effect, Holm's correction of subgroups, cluster-robust calibration.",
