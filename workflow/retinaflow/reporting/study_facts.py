@@ -48,7 +48,7 @@ def study_facts(
         "operating_points": f"{', '.join(plan.operating_points)}; fitted on {first} alone.",
         "exclusions": "Reasons and numbers are in the flow diagrams and in inventory/problems.csv.",
         "ungradable": "Counted in three ways, in the table of ungradable images; imageability is reported.",
-        "blinding": "The index test is a program that reads pixels alone. Test labels fit no rule, except that of recalibration.",
+        "blinding": "The index test reads pixels alone. Test labels fit no rule, except that of recalibration.",
         "same_image": "Index test and reference standard use the same images.",
         "methods": f"{plan.samples:,} bootstrap samples of patients (seed {plan.seed}), Wilson intervals with the "
         "design effect, Holm's correction of subgroups, cluster-robust calibration.",
