@@ -205,7 +205,7 @@ def test_evidence_has_all_files(graded, tmp_path):
         recalibration={"test": 40},
     )
     write_evidence(job)
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("[!.]*") if path.is_file()}
     tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow", "checklists")}
     figures = {
         f"{split}/{name}.png"
