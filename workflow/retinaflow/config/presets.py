@@ -77,8 +77,13 @@ def _read(preset: str) -> dict[str, Any]:
     if not path.is_file():
         if is_path:
             raise RetinaflowError(f"preset: there is no file {preset!r}; correct the path")
+        if not PRESETS.is_dir():
+            raise RetinaflowError(
+                f"preset: {preset!r} is a file in config/datasets of the repository, which an installed package lacks; "
+                "copy that file and name its path"
+            )
         near = difflib.get_close_matches(preset.lower(), preset_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(preset_names()) or f'none in {PRESETS}'}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(preset_names())}"
         raise RetinaflowError(f"preset: there is no preset {preset!r}; {hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
