@@ -132,7 +132,7 @@ def test_pairs_of_a_preset_give_both_eyes(tmp_path):
 
 def test_installed_package_names_the_place_of_presets(tmp_path, monkeypatch):
     monkeypatch.setattr(presets, "PRESETS", tmp_path / "none")
-    assert "'aptos' is a file in config/datasets of the repository" in message({"preset": "aptos", "folder": "x"})
+    assert "'aptos' is a file in `config/datasets` of the repository" in message({"preset": "aptos", "folder": "x"})
 
 
 def test_preset_may_be_a_file_of_the_user(tmp_path):
