@@ -79,7 +79,7 @@ def _read(preset: str) -> dict[str, Any]:
             raise RetinaflowError(f"preset: there is no file {preset!r}; correct the path")
         if not PRESETS.is_dir():
             raise RetinaflowError(
-                f"preset: {preset!r} is a file in `config/datasets` of the repository, which an installed package lacks; "
+                f"preset: {preset!r} is a file in `config/datasets` of the repository, which this package lacks; "
                 "copy that file and name its path"
             )
         near = difflib.get_close_matches(preset.lower(), preset_names(), n=1, cutoff=0.5)
