@@ -43,6 +43,7 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/eyes.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/linear.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/report.smk"
@@ -50,10 +51,19 @@ include: "workflow/rules/evidence.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/targets.smk"
+include: "workflow/rules/finish.smk"
 
 
 onstart:
     begin_run()
+
+
+onsuccess:
+    remove_unfinished()
+
+
+onerror:
+    rank_finished()
 
 
 rule all:
@@ -72,6 +82,12 @@ rule preflight:
 rule weights:
     input:
         fetched_weights(),
+    localrule: True
+
+
+rule quick:
+    input:
+        quick_output(),
     localrule: True
 
 

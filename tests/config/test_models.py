@@ -3,6 +3,7 @@
 import pytest
 
 from retinaflow.config.models import Models, network_of
+from retinaflow.settings.linear import LinearSection
 
 PLAIN = {"networks": {"A": "softmax", "B": "regression"}, "folds": 0, "tests": ["test"], "tta": False, "eye_kinds": ()}
 
@@ -32,6 +33,24 @@ def test_names_with_folds_tta_and_both_eyes():
     assert made.training_runs == ["A/fold-1", "A/fold-2", "B/fold-1", "B/fold-2"]
     assert made.names == [*made.training_runs, *combined]
     assert made.ranked == combined
+
+
+def test_linear_models_come_first_and_need_no_training():
+    both = LinearSection(kind="linear", features=["A", "ResNet50"], eyes="both")
+    linear = {"ridge": both, "ridge+one_eye": both.model_copy(update={"eyes": "one"})}
+    for folds in (0, 2):
+        made = models(linear=linear, folds=folds, unpaired=["test"])
+        assert made.names[:2] == ["ridge", "ridge+one_eye"]
+        assert made.ranked[:2] == ["ridge", "ridge+one_eye"]
+        held_out = "out-of-fold" if folds else "validation"
+        # The test set has no fellow eyes.
+        assert made.splits_of("ridge") == [held_out]
+        assert made.splits_of("ridge+one_eye") == [held_out, "test"]
+        assert made.objective("ridge") == "regression"
+        assert made.records_of("ridge") == []
+        assert made.feature_networks_of("ridge") == ["A", "ResNet50"]
+        assert not [run for run in made.training_runs if "ridge" in run]
+    assert made.is_linear("A+eye_stacking")
 
 
 @pytest.mark.parametrize(

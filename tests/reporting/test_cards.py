@@ -9,6 +9,7 @@ import pytest
 from examples import TRAINING_RECORD, of
 from retinaflow.reporting.cards import data_card, model_card
 from retinaflow.reporting.pages import from_markdown
+from retinaflow.scoring.linear_model import LinearModel, write_linear_model
 from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.raw_outputs import write_raw_outputs
 from retinaflow.storage.files import write_json
@@ -139,3 +140,26 @@ def test_data_card_without_a_usable_image(tables: dict[str, Path], tmp_path: Pat
         card=tmp_path / "d.md",
     )
     assert "- 1 images, of which 0 of 0 patients have no problem" in text
+
+
+def test_card_of_a_linear_model_names_backbones_strength_and_fallback(tmp_path: Path) -> None:
+    source = {
+        **{"network": "frozen", "training_run": None, "backbone": "InceptionV3", "weights": "imagenet", "digest": None},
+        **{"variant": "299-trim-keep-none", "feature_layers": ["mixed2"], "views": 1, "severity": False},
+        **{"deviations": False, "values": 3},
+    }
+    record = {
+        **{"model": "VGG16", "kind": "linear", "objective": "regression", "grade_names": GRADE_NAMES, "eyes": "both"},
+        **{"fallback": "VGG16+one_eye", "inputs": [source], "strength": 100.0, "images": 90, "patients": 45},
+        **{"seed": 7, "packages": {"numpy": "2"}, "digests": {"train_index": "abc"}},
+    }
+    write_linear_model(tmp_path / "linear.npz", LinearModel(np.zeros(7), 0.0, record))
+    cards(tmp_path, 0, [TRAINING_RECORD])
+    metrics = [tmp_path / split / "m.json" for split in ("validation", "test")]
+    text = model_card("VGG16", metrics, tmp_path / "decision_rule.json", [tmp_path / "linear.npz"], tmp_path / "c.md")
+    assert "- features of mixed2 of InceptionV3; images of 299 px; weights of ImageNet\n" in text
+    assert "of both eyes of a patient; strength chosen on held-out patients: 100; fitted to 90 images\n" in text
+    assert "- an image without fellow eye is graded by VGG16+one_eye and its decision rule\n" in text
+    assert "objective regression; seed 7; numpy 2" in text
+    assert "used 90 images" in text
+    assert "digests of its index tables are abc." in text

@@ -644,3 +644,25 @@ def test_no_number_is_a_negative_zero(comparison: Compare) -> None:
     intervals = {**dict.fromkeys(INTERVALS), "quadratic_weighted_kappa": [-0.0001, 0.1]}
     made = comparison(scores("A", "validation", -0.00001, intervals=intervals))
     assert made.column("validation", "kappa") == ["0.0000 [0.000, 0.100]"]
+
+
+def test_failed_model_is_a_row_with_its_reason(comparison: Compare) -> None:
+    reason = "train failed: the weights do not fit"
+    made = comparison(
+        *(scores("A", split, 0.5) for split in ("validation", "test")),
+        *(scores("B", split, 0.6) for split in ("validation", "test")),
+        failed={"C": reason},
+    )
+    assert made.column("validation", "model") == ["B", "A"]
+    for split in ("validation", "test"):
+        (row,) = [row for row in made.table(split) if row["model"] == "C"]
+        assert (row["rank"], row["kappa"], row["remark"]) == ("", "–", reason)
+        (row,) = [row for row in made.rows if (row["model"], row["split"]) == ("C", split)]
+        assert (row["rank"], row["quadratic_weighted_kappa"], row["remark"]) == ("", "", reason)
+    assert {pair["model"] for pair in made.pairs} == {"B"}
+
+
+def test_linear_model_of_both_eyes_is_a_step_over_one_eye(comparison: Compare) -> None:
+    made = comparison(scores("ridge", "validation", 0.6), scores("ridge+one_eye", "validation", 0.5))
+    (step,) = made.table("Gain of each step in kappa")
+    assert (step["model"], step["over"]) == ("ridge", "ridge+one_eye")

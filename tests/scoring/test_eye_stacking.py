@@ -7,7 +7,16 @@ import pytest
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import objectives
-from retinaflow.scoring.eye_stacking import EyeStacking, RunFiles, StackingInputs, cross_fit_stacking, stack_eyes
+from retinaflow.scoring.eye_stacking import (
+    EyeStacking,
+    RunFiles,
+    StackingInputs,
+    StackingModels,
+    cross_fit_stacking,
+    stack_eyes,
+)
+from retinaflow.scoring.eyes import both_eyes
+from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs, write_raw_outputs
 from retinaflow.storage.tables import write_table
 
@@ -22,6 +31,21 @@ def planted(patients: int, seed: int = 0) -> tuple[StackingInputs, np.ndarray]:
     )
     names = [str(seed) + "-" + str(number // 2) for number in range(2 * patients)]
     return StackingInputs(names, ["left", "right"] * patients, severity, features), grades
+
+
+def models(folder: Path, count: int) -> StackingModels:
+    """Files of the stackings of ``count`` folds."""
+    source = {
+        **{"network": "VGG16", "backbone": "VGG16", "weights": "imagenet", "digest": None, "feature_layers": []},
+        **{"variant": "224-trim-keep-none", "views": 1, "severity": True, "deviations": True},
+    }
+    return StackingModels(
+        model="VGG16+eye_stacking",
+        network="VGG16",
+        inputs=[{**source, "training_run": f"VGG16/fold-{number + 1}"} for number in range(count)],
+        grade_names=list("abcde"),
+        files=[folder / f"fold-{number + 1}.npz" for number in range(count)],
+    )
 
 
 def error(severity: np.ndarray, grades: np.ndarray) -> float:
@@ -107,13 +131,21 @@ def test_folds_are_joined_and_averaged(tmp_path: Path) -> None:
     folds = [write(tmp_path / f"validation{number}", *planted(30, number)) for number in (1, 2)]
     tests = [write(tmp_path / f"test{number}", *planted(10, 3)) for number in (1, 2)]
     outputs = {"validation": tmp_path / "out-of-fold.csv", "test": tmp_path / "test.csv"}
-    stack_eyes({"validation": folds, "test": tests}, outputs, objective="ordinal", grade_count=5, seed=1)
+    runs = {"validation": folds, "test": tests}
+    stack_eyes(runs, outputs, objective="ordinal", models=models(tmp_path, 2), seed=1)
     held_out, new = (read_raw_outputs(path, "regression", grade_count=5) for path in outputs.values())
     expected = np.concatenate([cross_fit_stacking(*read(files), 1) for files in folds])
     np.testing.assert_allclose(held_out.outputs[:, 0], expected, rtol=1e-7)
     assert held_out.patients == [*read(folds[0])[0].patients, *read(folds[1])[0].patients]
     expected = np.mean([EyeStacking(*read(files), 1).severity(read(tests[0])[0]) for files in folds], axis=0)
     np.testing.assert_allclose(new.outputs[:, 0], expected, rtol=1e-7)
+    # The files predict the same.
+    inputs, _ = read(tests[0])
+    values = both_eyes(np.column_stack([inputs.severity, inputs.features]), inputs.patients, inputs.eyes)
+    saved = [read_linear_model(tmp_path / f"fold-{number}.npz") for number in (1, 2)]
+    np.testing.assert_allclose(np.mean([one.predict(values) for one in saved], axis=0), expected, atol=1e-4)
+    assert saved[1].record["fallback"] == "VGG16"
+    assert saved[1].record["inputs"][0]["training_run"] == "VGG16/fold-2"
 
 
 def test_labels_of_the_test_set_are_not_used(tmp_path: Path) -> None:
@@ -126,7 +158,7 @@ def test_labels_of_the_test_set_are_not_used(tmp_path: Path) -> None:
         )
         written = {"validation": tmp_path / name / "validation.csv", "test": tmp_path / name / "test.csv"}
         runs = {"validation": [files[0]], "test": [files[1]]}
-        stack_eyes(runs, written, objective="ordinal", grade_count=5, seed=1)
+        stack_eyes(runs, written, objective="ordinal", models=models(tmp_path / name, 1), seed=1)
         stacked.append(read_raw_outputs(written["test"], "regression", grade_count=5).outputs)
     np.testing.assert_array_equal(*stacked)
 
@@ -136,4 +168,6 @@ def test_features_of_other_images_are_an_error(tmp_path: Path) -> None:
     other = write(tmp_path / "other", *planted(30, 1))
     runs = {"validation": [other._replace(raw_outputs=own.raw_outputs)]}
     with pytest.raises(RetinaflowError, match=r"features\.npy: 60 images, expected the 60 of .* in their order"):
-        stack_eyes(runs, {"validation": tmp_path / "stacked.csv"}, objective="ordinal", grade_count=5, seed=1)
+        stack_eyes(
+            runs, {"validation": tmp_path / "stacked.csv"}, objective="ordinal", models=models(tmp_path, 1), seed=1
+        )

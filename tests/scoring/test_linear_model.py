@@ -19,6 +19,7 @@ INPUT = {
     "feature_layers": ["mixed2"],
     "views": 1,
     "severity": False,
+    "deviations": False,
     "values": 3,
 }
 RECORD = {

@@ -84,6 +84,11 @@ TRAINING_SETS = lookups.training_sets(CONFIG)
 MODELS = Models.of(CONFIG)
 # Scales of test sets that have other grades than the training sets.
 SCALES = {split: scale for split in MODELS.tests if (scale := lookups.grade_scale(CONFIG, split))}
+# Networks that are trained, and frozen backbones of linear models.
+FEATURE_NETWORKS = lookups.feature_networks(CONFIG)
+# The networks of linear models. Their jobs are the first ones, so that a first result does not wait for trainings.
+FIRST = lookups.linear_networks(CONFIG)
+FIRST_VARIANTS = {lookups.variant(CONFIG, network).name for network in FIRST}
 # Inventories that later stages read. That of the training set is joined of those of several data sets.
 INVENTORIES = ["train", *MODELS.tests]
 # Splits of the training set.
@@ -100,11 +105,11 @@ def any_of(names):
 wildcard_constraints:
     data_set="|".join(DATA_SETS),
     split="|".join(SHARDS),
-    variant="|".join(sorted({lookups.variant(CONFIG, network).name for network in CONFIG.models})),
+    variant="|".join(sorted({lookups.variant(CONFIG, network).name for network in FEATURE_NETWORKS})),
     shard=r"\d+",
     number=r"\d+",
     training_run="|".join(MODELS.training_runs),
-    network="|".join(CONFIG.models),
+    network=any_of(FEATURE_NETWORKS),
     model=any_of(MODELS.names),
 
 
@@ -165,3 +170,25 @@ def split_shards(suffix):
     """Input function: shard files of all images of a split, in the variant of the network."""
 
     return lambda wildcards: shard_files(wildcards.network, [wildcards.split], suffix)
+
+
+def linear_files(model):
+    """Files of a linear model: one, or one for each fold."""
+    return [path("models", run, "linear.npz") for run in MODELS.runs_of(model)]
+
+
+def feature_source(network, training_run=None):
+    """Description of a network whose features a linear model uses: frozen, or trained in `training_run`."""
+    settings = FEATURE_NETWORKS[network]
+    return {
+        "network": network,
+        "training_run": training_run,
+        "backbone": settings.backbone,
+        "weights": Path(settings.weights).name,
+        "digest": None,
+        "variant": lookups.variant(CONFIG, network).name,
+        "feature_layers": settings.feature_layers,
+        "views": CONFIG.features.views,
+        "severity": training_run is not None,
+        "deviations": True,
+    }

@@ -79,7 +79,7 @@ if REMOTE:
         log:
             path("logs", "download", "{file}.log"),
         wildcard_constraints:
-            file="|".join(f"{network}([.]weights)?" for network in CONFIG.models),
+            file="|".join(f"{network}([.]weights)?" for network in FEATURE_NETWORKS),
         conda:
             "../../envs/storage.yaml"
         params:

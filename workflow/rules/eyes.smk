@@ -88,6 +88,7 @@ rule eye_stacking:
             split: path("scores", "{network}+eye_stacking", folder, "raw_outputs.csv")
             for split, folder in zip(MODELS.scored_pairs, MODELS.splits_of("eye_stacking"))
         },
+        models=linear_files("{network}+eye_stacking"),
     log:
         path("logs", "eye_stacking", "{network}.log"),
     conda:
@@ -100,7 +101,8 @@ rule eye_stacking:
         code=code_of("eye_stacking.py"),
         splits=MODELS.scored_pairs,
         objective=lambda wildcards: MODELS.objective(wildcards.network),
-        grade_count=len(GRADE_NAMES),
+        sources=lambda wildcards: [feature_source(wildcards.network, run) for run in MODELS.runs_of(wildcards.network)],
+        grade_names=GRADE_NAMES,
         seed=CONFIG.seed,
     script:
         "../scripts/eye_stacking.py"

@@ -5,7 +5,7 @@ from retinaflow.settings.features import BackboneFeatureSettings
 
 def feature_settings(wildcards):
     """Parameter function: the settings that decide the features of a network."""
-    return BackboneFeatureSettings.of(CONFIG.models[wildcards.network], CONFIG.features).model_dump()
+    return BackboneFeatureSettings.of(FEATURE_NETWORKS[wildcards.network], CONFIG.features).model_dump()
 
 
 rule features:
@@ -19,9 +19,10 @@ rule features:
         rows=path("features", "{network}", "{split}.csv"),
     log:
         path("logs", "features", "{network}", "{split}.log"),
+    priority: lambda wildcards: int(wildcards.network in FIRST)
     conda:
         "../../envs/retinaflow.yaml"
-    threads: lambda wildcards: CONFIG.models[wildcards.network].cpu_threads
+    threads: lambda wildcards: FEATURE_NETWORKS[wildcards.network].cpu_threads
     resources:
         gpu=1,
         mem_mb=features_memory,

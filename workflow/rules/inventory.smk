@@ -138,7 +138,7 @@ if TRAINING_SETS != ["train"]:
 
 def earlier_models():
     """Networks that start from a model of another workflow run, with the images that it was trained on."""
-    found = {network: earlier_images(network) for network in CONFIG.models}
+    found = {network: earlier_images(network) for network in FEATURE_NETWORKS}
     own = [path("models", run, "trained_on.json") for run in MODELS.training_runs]
     return {network: files[0] for network, files in found.items() if files and files[0] not in own}
 

@@ -34,7 +34,7 @@ rule predict:
         path("logs", "predict", f"{PREDICTED}.log"),
     conda:
         "../../envs/retinaflow.yaml"
-    threads: max(CONFIG.models[network].cpu_threads for network in CONFIG.models)
+    threads: max(settings.cpu_threads for settings in FEATURE_NETWORKS.values())
     resources:
         gpu=1,
         mem_mb=predict_memory,

@@ -9,6 +9,7 @@ rule preprocess:
         rows=path("shards", "{variant}", "{split}", "{shard}.csv"),
     log:
         path("logs", "preprocess", "{variant}", "{split}", "{shard}.log"),
+    priority: lambda wildcards: int(wildcards.variant in FIRST_VARIANTS)
     conda:
         "../../envs/retinaflow.yaml"
     # Shards side by side use all cores without sharing Python's lock; few shards take threads to do so.

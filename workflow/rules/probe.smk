@@ -28,7 +28,7 @@ rule probe_backbone:
 
 rule rank_probes:
     input:
-        probes=expand(path("probe", "{network}.json"), network=CONFIG.models),
+        probes=expand(path("probe", "{network}.json"), network=FEATURE_NETWORKS),
     output:
         table=path("probe", "probe.csv"),
         markdown=path("probe", "probe.md"),

@@ -10,15 +10,16 @@ ILLUSTRATIONS = {
 
 
 def model_records(wildcards):
-    """Records of the trainings that a model is made of."""
-    return [path("models", run, "training_run.json") for run in MODELS.records_of(wildcards.model)]
+    """Records of the trainings that a model is made of, and the files of a linear model."""
+    records = [path("models", run, "training_run.json") for run in MODELS.records_of(wildcards.model)]
+    return records + (linear_files(wildcards.model) if MODELS.is_linear(wildcards.model) else [])
 
 
 def model_shards(suffix):
     """Input function: shard files of the images that a model is scored on; of an ensemble, in the variant of one network."""
 
     def files(wildcards):
-        network = network_of(MODELS.records_of(wildcards.model)[0])
+        network = MODELS.feature_networks_of(wildcards.model)[0]
         splits = TRAINING_SPLITS if wildcards.split == "out-of-fold" else [wildcards.split]
         return shard_files(network, splits, suffix)
 
@@ -76,8 +77,8 @@ DRAWN = [split for split in SHARDS if split not in SCALES]
 rule illustrate_data:
     input:
         indices=[path("organized", split, "index.csv") for split in DRAWN],
-        pixels=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "npy"),
-        rows=shard_files(next(iter(CONFIG.models)), TRAINING_SPLITS[:1], "csv"),
+        pixels=shard_files(next(iter(FEATURE_NETWORKS)), TRAINING_SPLITS[:1], "npy"),
+        rows=shard_files(next(iter(FEATURE_NETWORKS)), TRAINING_SPLITS[:1], "csv"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
         grades=report(

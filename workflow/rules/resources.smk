@@ -96,13 +96,13 @@ def score_runtime(wildcards, input, threads, attempt):
 
 
 def features_memory(wildcards, attempt):
-    chosen = CONFIG.models[wildcards.network]
+    chosen = FEATURE_NETWORKS[wildcards.network]
     return resources.network_memory(chosen, split_images(wildcards.split), training=False, attempt=attempt)
 
 
 def features_runtime(wildcards, input, threads, attempt):
     views = CONFIG.features.views * split_images(wildcards.split)
-    return resources.scoring_minutes(CONFIG.models[wildcards.network], views, attempt)
+    return resources.scoring_minutes(FEATURE_NETWORKS[wildcards.network], views, attempt)
 
 
 def run_features_runtime(wildcards, input, threads, attempt):
@@ -117,6 +117,16 @@ def eye_stacking_memory(wildcards, attempt):
 
 def eye_stacking_runtime(wildcards, input, threads, attempt):
     return resources.probe_minutes(data_set_images("train"), attempt)
+
+
+def linear_memory(wildcards, attempt):
+    networks = len(MODELS.linear[wildcards.linear].features)
+    return resources.probe_memory(networks * sum(map(data_set_images, INVENTORIES)), attempt)
+
+
+def linear_runtime(wildcards, input, threads, attempt):
+    fits = (FOLDS or 1) * len(MODELS.linear[wildcards.linear].features)
+    return resources.probe_minutes(fits * data_set_images("train"), attempt)
 
 
 def probe_memory(wildcards, attempt):

@@ -113,6 +113,7 @@ rule grade:
         path("logs", "grade", "{model}.log"),
     wildcard_constraints:
         model=any_of(graded_models(MODELS.scored)),
+    priority: lambda wildcards: int(wildcards.model in MODELS.linear)
     localrule: True
     conda:
         "../../envs/retinaflow.yaml"
@@ -131,7 +132,7 @@ rule grade:
         "../scripts/grade.py"
 
 
-if MODELS.eye_kinds and MODELS.unpaired:
+if MODELS.unpaired:
 
     localrules:
         grade_eyes,

@@ -36,6 +36,7 @@ def final_output():
             for suffix in ("npy", "csv")
             for file in shard_files(network, SHARDS, suffix)
         ],
+        *linear_output(),
         *remote_paths("weights"),
         *[
             path("models", training_run, file)
@@ -55,6 +56,7 @@ def final_output():
                 for split in MODELS.scored_pairs
                 for suffix in ("npy", "csv")
             ]
+            + [file for network in CONFIG.models for file in linear_files(f"{network}+eye_stacking")]
             if "eye_stacking" in MODELS.eye_kinds
             else []
         ),
@@ -66,9 +68,46 @@ def final_output():
     ]
 
 
+def linear_output():
+    """Files of the linear models, before they are scored."""
+    return [
+        *[file for network in FIRST for suffix in ("npy", "csv") for file in shard_files(network, SHARDS, suffix)],
+        *[
+            path("features", network, f"{split}.{suffix}")
+            for network in FIRST
+            for split in SHARDS
+            for suffix in ("npy", "csv")
+        ],
+        *[file for model in MODELS.linear for file in linear_files(model)],
+        *([path("comparison", "linear.csv")] if MODELS.linear else []),
+    ]
+
+
+def quick_output():
+    """Files of `snakemake quick` and all files that they depend on, for the reason in `inventory_output`."""
+    if not MODELS.linear:
+        # Only this target needs a linear model.
+        return no_linear_model
+    return [
+        *inventory_output(),
+        *split_tables("train"),
+        *[path("organized", split, "index.csv") for split in SHARDS],
+        *linear_output(),
+        *score_files("metrics.json", MODELS.linear),
+    ]
+
+
+def no_linear_model(wildcards):
+    """Input function: raise an error that says how to configure a linear model."""
+    raise WorkflowError(
+        "`snakemake quick` makes linear models, and `models` has none. Add one, such as "
+        "`ridge: {kind: linear, features: [InceptionV3]}`."
+    )
+
+
 def probe_output():
     """Files of `snakemake probe` and all files that they depend on, for the reason in `inventory_output`."""
-    networks = CONFIG.models
+    networks = FEATURE_NETWORKS
     return [
         *[path("features", network, f"{split}.npy") for network in networks for split in TRAINING_SPLITS],
         *[path("probe", f"{network}.json") for network in networks],

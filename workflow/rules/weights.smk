@@ -5,7 +5,7 @@ from retinaflow.networks import earlier_model
 
 def weights_of(network):
     """File of the initial weights of a network, or files of the model that it starts from. Empty for random weights."""
-    weights = CONFIG.models[network].weights
+    weights = FEATURE_NETWORKS[network].weights
     if weights == "random":
         return []
     earlier = earlier_model.earlier_model(weights)
@@ -16,14 +16,14 @@ def weights_of(network):
 
 def earlier_images(network):
     """File of the images that the model which a network starts from was trained on. None for other weights."""
-    earlier = earlier_model.earlier_model(CONFIG.models[network].weights)
+    earlier = earlier_model.earlier_model(FEATURE_NETWORKS[network].weights)
     return [earlier.with_name(earlier_model.TRAINED_ON).as_posix()] if earlier else []
 
 
 def fetched_weights():
     """Files of weights that have to be fetched."""
     return remote_paths("weights") + [
-        file for network in CONFIG.models for file in weights_of(network) if file == path("weights", f"{network}.h5")
+        file for network in FEATURE_NETWORKS for file in weights_of(network) if file == path("weights", f"{network}.h5")
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.scoring.eye_stacking import RunFiles, stack_eyes
+from retinaflow.scoring.eye_stacking import RunFiles, StackingModels, stack_eyes
 from retinaflow.scoring.ridge import THREADS
 
 
@@ -21,6 +21,12 @@ with job_log(snakemake.log[0]):
             {split: run_files(split) for split in splits},
             {split: Path(snakemake.output[split]) for split in splits},
             objective=snakemake.params.objective,
-            grade_count=snakemake.params.grade_count,
+            models=StackingModels(
+                model=f"{snakemake.wildcards.network}+eye_stacking",
+                network=snakemake.wildcards.network,
+                inputs=snakemake.params.sources,
+                grade_names=snakemake.params.grade_names,
+                files=list(map(Path, snakemake.output.models)),
+            ),
             seed=snakemake.params.seed,
         )

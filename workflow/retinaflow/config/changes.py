@@ -18,11 +18,14 @@ def changed(config: Configuration) -> list[list[Any]]:
     Values that a model shares with ``train`` are left out. The default is None if there is none.
     """
     models = {name: {"backbone": settings.backbone} for name, settings in config.models.items()}
-    default = complete(ConfigurationFile.model_validate({**EMPTY, "models": models})).model_dump()
+    linear = {name: {"kind": "linear", "features": settings.features} for name, settings in config.linear.items()}
+    default = complete(ConfigurationFile.model_validate({**EMPTY, "models": {**models, **linear}})).model_dump()
     del default["data"]["train"]["images"], default["data"]["train"]["labels"]
     for name, settings in config.models.items():
         if name != settings.backbone:
             del default["models"][name]["backbone"]
+    for name in config.linear:
+        del default["models"][name]["features"]
     defaults, values = flat(default), flat(config.model_dump())
     found = []
     for key, value in values.items():

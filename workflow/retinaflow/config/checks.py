@@ -11,6 +11,7 @@ from retinaflow.config.lookups import (
     ENSEMBLE,
     data_key,
     data_sets,
+    feature_networks,
     grading_models,
     label_tables,
     recalibration,
@@ -23,6 +24,7 @@ from retinaflow.data.grade_texts import map_faults, scale_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
 from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 
@@ -41,9 +43,11 @@ def combination_problems(config: Configuration) -> Iterable[str]:
     yield from _sharing_problems(config)
     if config.seed + config.repeats - 1 > LARGEST_SEED:
         yield f"seed: {config.seed} is above {LARGEST_SEED - config.repeats + 1}, the largest that NumPy takes"
-    yield from _case_problems("models", config.models, "results")
+    yield from _case_problems("models", [*config.models, *config.linear], "results")
     for name, settings in config.models.items():
         yield from _model_problems(name, settings, len(config.data.grade_names))
+    for name, linear in config.linear.items():
+        yield from _linear_problems(name, linear, config)
     yield from _choice_problems(config)
     if isinstance(config.eyes.models, list) and config.eyes.models:
         yield from _eye_problems(config)
@@ -224,15 +228,15 @@ def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
         seen[name.casefold()] = name
 
 
-def _eye_problems(config: Configuration) -> Iterable[str]:
+def _eye_problems(config: Configuration, key: str = "eyes.models", other: str = "[]") -> Iterable[str]:
     sources = data_sets(config).values()
     patterns = [str(source.patient_pattern) for source in sources]
     if not any(source.eye_column or source.pairs for source in sources) and not any(
         "eye" in re.compile(pattern).groupindex for pattern in patterns
     ):
         yield (
-            f"eyes.models: data.patient_pattern, {patterns[0]!r}, has no group (?P<eye>...) for the "
-            "eye; add it, or set data.eye_column, or set eyes.models to []"
+            f"{key}: data.patient_pattern, {patterns[0]!r}, has no group (?P<eye>...) for the "
+            f"eye; add it, or set data.eye_column, or set {key} to {other}"
         )
 
 
@@ -285,6 +289,25 @@ def _model_problems(name: str, settings: TrainingSettings, grades: int) -> Itera
     weights = settings.class_weights
     if isinstance(weights, list) and len(weights) != grades:
         yield f"{key}.class_weights: {len(weights)} weights for the {grades} grades of data.grade_names"
+
+
+def _linear_problems(name: str, settings: LinearSection, config: Configuration) -> Iterable[str]:
+    yield from _name_problems(name, "")
+    if name in config.models or name in BACKBONES:  # such as a repeat, or a model of a sweep
+        yield f"models.{name}: a network has this name; give the linear model another"
+    for used in settings.features:
+        if used in config.models:
+            continue
+        key = f"models.{name}.features"
+        if used in config.linear:
+            yield f"{key}: {used!r} is a linear model, which has no features; name a network or a backbone"
+        elif used not in BACKBONES:
+            yield f"{key}: there is no network or backbone {used!r}; {unknown_name(used, {*config.models, *BACKBONES})}"
+        elif config.frozen[used].image_size < BACKBONES[used].minimum_size:
+            size, least = config.frozen[used].image_size, BACKBONES[used].minimum_size
+            yield f"{key}: {used} needs at least {least} px, found train.image_size {size}; set it higher"
+    if settings.eyes == "both":
+        yield from _eye_problems(config, f"models.{name}.eyes", "one")
 
 
 def _name_problems(name: str, backbone: str) -> Iterable[str]:
@@ -410,7 +433,7 @@ def check_packages(config: Configuration) -> None:
     Raises:
         RetinaflowError: one error that lists all settings without their package.
     """
-    used = {name: settings.backend for name, settings in config.models.items()}
+    used = {name: settings.backend for name, settings in feature_networks(config).items()}
     backends = [f"backend of {name}: {fault}" for name, backend in used.items() if (fault := backend_fault(backend))]
     asked = {"tensorboard": config.tracking.tensorboard, "mlflow": config.tracking.mlflow is not None}
     trackers = [

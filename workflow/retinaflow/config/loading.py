@@ -14,6 +14,7 @@ from retinaflow.config.presets import with_presets
 from retinaflow.config.sweeps import expand, repeated
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration, ConfigurationFile
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
 
@@ -65,12 +66,22 @@ def complete(written: ConfigurationFile) -> Configuration:
     Of a model, ``head_epochs`` and ``learning_rate`` are numbers and ``feature_layers`` a list.
     """
     shared = written.train.model_dump(exclude_unset=True)
-    sections = expand(written.models)
-    models = {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}
-    others = {name: getattr(written, name) for name in Configuration.model_fields}
+    linear = {name: section for name, section in written.models.items() if isinstance(section, LinearSection)}
+    sections = expand(
+        {name: section for name, section in written.models.items() if not isinstance(section, LinearSection)}
+    )
+    models = repeated(
+        {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}, written.repeats
+    )
+    others = {name: getattr(written, name) for name in Configuration.model_fields if hasattr(written, name)}
     if "endpoints" not in written.model_fields_set:
         others["endpoints"] = {"referable": _referable_grades(len(written.data.grade_names))}
-    return Configuration.model_validate({**others, "models": repeated(models, written.repeats)})
+    used = {name for section in linear.values() for name in section.features if name not in models}
+    # An unknown name is refused afterwards.
+    frozen = {name: _complete_model(name, shared, ModelSection()) for name in sorted(used)}
+    return Configuration.model_validate(
+        {**others, "models": models, "linear": dict(sorted(linear.items())), "frozen": frozen}
+    )
 
 
 def _referable_grades(grade_count: int) -> list[int]:

@@ -12,11 +12,14 @@ from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, named_sets, set_key, set_name
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
+from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.archives import listed_names
 
 CLASS_FOLDERS = "class_folders"
 ENSEMBLE = "ensemble"  # the mean of several networks
+ONE_EYE = "one_eye"  # a linear model of one eye, beside one of both eyes
 
 
 OWN_COLUMNS = (
@@ -139,6 +142,33 @@ def ensembles(config: Configuration) -> dict[str, list[str]]:
     return {**of_repeats, ENSEMBLE: list(config.models)} if several else of_repeats
 
 
+def feature_networks(config: Configuration) -> dict[str, TrainingSettings]:
+    """Settings of all networks whose features can be computed: those that are trained, and frozen backbones."""
+    return {**config.models, **config.frozen}
+
+
+def linear_networks(config: Configuration) -> dict[str, TrainingSettings]:
+    """Settings of the networks whose features linear models use, in the order of their names."""
+    used = {name for settings in config.linear.values() for name in settings.features}
+    return {name: settings for name, settings in feature_networks(config).items() if name in used}
+
+
+def linear_models(config: Configuration) -> dict[str, LinearSection]:
+    """The linear models by name, each of one eye or both. A model of both eyes has one of one eye beside it."""
+    found: dict[str, LinearSection] = {}
+    for name, settings in config.linear.items():
+        both = settings.eyes == "both" or (settings.eyes == "auto" and has_both_eyes(config))
+        one = settings.model_copy(update={"eyes": "one"})
+        of_both = settings.model_copy(update={"eyes": "both"})
+        found |= {name: of_both, one_eye(name): one} if both else {name: one}
+    return found
+
+
+def one_eye(model: str) -> str:
+    """Name of the linear model of one eye beside the ``model`` of both eyes."""
+    return f"{model}+{ONE_EYE}"
+
+
 def training_seed(config: Configuration, model: str) -> int:
     """Seed of the training runs of a network."""
     return config.seed + config.models[model].repeat - 1
@@ -157,9 +187,15 @@ def eye_models(config: Configuration) -> list[str]:
     chosen = config.eyes.models
     if chosen != "auto":
         return list(chosen)
+    return ["average", "stacking"] if has_both_eyes(config) else []
+
+
+def has_both_eyes(config: Configuration) -> bool:
+    """Whether the label table of a training set has both eyes of a patient. It must be there, except for a demo."""
     sources = data_sets(config)
-    both = config.demo or any(_has_both_eyes(sources[name], config.data.grade_names) for name in training_sets(config))
-    return ["average", "stacking"] if both else []
+    return bool(config.demo) or any(
+        _has_both_eyes(sources[name], config.data.grade_names) for name in training_sets(config)
+    )
 
 
 def unpaired_sets(config: Configuration) -> list[str]:
@@ -188,7 +224,7 @@ def _has_both_eyes(source: DataSetSettings, names: Sequence[str]) -> bool:
 def variant(config: Configuration, model: str) -> Variant:
     """How the images of a model are preprocessed."""
     how = config.preprocess
-    return Variant(config.models[model].image_size, how.crop, how.aspect, how.enhance)
+    return Variant(feature_networks(config)[model].image_size, how.crop, how.aspect, how.enhance)
 
 
 def image_counts(config: Configuration) -> dict[str, float]:

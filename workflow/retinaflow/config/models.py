@@ -1,13 +1,14 @@
 """Models of a configuration: their names, what each is made of, and the splits each is scored on.
 
 A network is a model of the configuration; it is trained. A training run trains one network, once or on one fold. All
-other models combine the raw outputs of networks.
+other models combine the raw outputs of networks, except for linear models: they use features of frozen backbones.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retinaflow.config import lookups
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
 
 NO_TTA = "no_tta"  # a network without test-time augmentation, to measure its gain
@@ -22,7 +23,7 @@ def network_of(model: str) -> str:
 
 
 def needs_pairs(model: str) -> bool:
-    """Whether a model needs the fellow eye of each image. It has no scores on images without fellow eyes."""
+    """Whether a model of a network needs the fellow eye of each image, by its name."""
     return model.rpartition("+")[2] in (EYE_AVERAGE, EYE_STACKING)
 
 
@@ -38,6 +39,7 @@ class Models:
         eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
         ensembles: Networks of each ensemble by its name.
         unpaired: Test sets without fellow eyes. Models of both eyes are not scored on them.
+        linear: Linear models on features of frozen backbones by name, of one eye or both.
     """
 
     networks: Mapping[str, str]
@@ -47,11 +49,14 @@ class Models:
     eye_kinds: tuple[str, ...]
     ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unpaired: Sequence[str] = ()
+    linear: Mapping[str, LinearSection] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
         """The models of ``config``. Its label tables are read if it has models of both eyes or may have some."""
         eye_kinds = tuple(f"eye_{kind}" for kind in lookups.eye_models(config))
+        linear = lookups.linear_models(config)
+        paired = eye_kinds or any(settings.eyes == "both" for settings in linear.values())
         return cls(
             networks={name: settings.objective for name, settings in config.models.items()},
             folds=config.split.folds,
@@ -59,7 +64,8 @@ class Models:
             tta=config.score.tta_views > 1,
             eye_kinds=eye_kinds,
             ensembles=lookups.ensembles(config),
-            unpaired=lookups.unpaired_sets(config) if eye_kinds else (),
+            unpaired=lookups.unpaired_sets(config) if paired else (),
+            linear=linear,
         )
 
     @property
@@ -78,7 +84,7 @@ class Models:
         return [run for network in self.networks for run in self.runs_of(network)]
 
     def runs_of(self, network: str) -> list[str]:
-        """Training runs of a network: one, or one a fold (``NETWORK/fold-1``)."""
+        """Training runs of a network, or fits of a linear model: one, or one a fold (``NETWORK/fold-1``)."""
         return [f"{network}/{fold}" for fold in lookups.fold_names(self.folds)] or [network]
 
     @property
@@ -87,7 +93,7 @@ class Models:
         pooled = list(self.networks) if self.folds else []
         without_tta = [f"{network}+{NO_TTA}" for network in self.networks] if self.tta else []
         of_both_eyes = [f"{network}+{kind}" for network in self.networks for kind in self.eye_kinds]
-        return [*self.training_runs, *pooled, *without_tta, *of_both_eyes, *self.ensembles]
+        return [*self.linear, *self.training_runs, *pooled, *without_tta, *of_both_eyes, *self.ensembles]
 
     @property
     def ranked(self) -> list[str]:
@@ -97,21 +103,37 @@ class Models:
     def splits_of(self, model: str) -> list[str]:
         """Splits that a model is scored on. Its decision rule is fitted on the first."""
         pooled = self.folds and model not in self.training_runs
-        tests = self.scored_pairs[1:] if needs_pairs(model) else self.tests
+        tests = self.scored_pairs[1:] if self.needs_pairs(model) else self.tests
         return [OUT_OF_FOLD if pooled else "validation", *tests]
+
+    def needs_pairs(self, model: str) -> bool:
+        """Whether a model needs the fellow eye of each image. It has no scores on images without fellow eyes."""
+        of_both = model in self.linear and self.linear[model].eyes == "both"
+        return of_both or needs_pairs(model)
 
     def objective(self, model: str) -> str:
         """Kind of the raw outputs of a model: ``softmax``, ``regression`` or ``ordinal``."""
-        if model.endswith(f"+{EYE_STACKING}"):
+        if self.is_linear(model):
             return REGRESSION
-        networks = self.ensembles.get(model, [network_of(model)])
-        objectives = {self.networks[network] for network in networks}
+        objectives = {self.networks[network] for network in self.networks_of(model)}
         # Severities can be averaged, whatever the objectives.
         return objectives.pop() if len(objectives) == 1 else REGRESSION
 
+    def is_linear(self, model: str) -> bool:
+        """Whether a model has files of linear models: one, or one for each fold."""
+        return model in self.linear or model.endswith(f"+{EYE_STACKING}")
+
+    def feature_networks_of(self, model: str) -> list[str]:
+        """Networks that see the images of a model."""
+        return list(self.linear[model].features) if model in self.linear else self.networks_of(model)
+
+    def networks_of(self, model: str) -> list[str]:
+        """Networks that a model is made of. A linear model has none."""
+        return [] if model in self.linear else list(self.ensembles.get(model, [network_of(model)]))
+
     def records_of(self, model: str) -> list[str]:
-        """Training runs that a model is made of."""
-        return [run for network in self.ensembles.get(model, [network_of(model)]) for run in self.runs_of(network)]
+        """Training runs that a model is made of. A linear model has none."""
+        return [run for network in self.networks_of(model) for run in self.runs_of(network)]
 
     def stored_splits(self, training_run: str, use: str) -> list[str]:
         """Stored splits of the images that a training run uses.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_key, data_sets, label_columns, label_tables
+from retinaflow.config.lookups import data_key, data_sets, feature_networks, label_columns, label_tables
 from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
@@ -39,7 +39,7 @@ def check_files(config: Configuration) -> None:
             problems += _source_problems(data_set, source, config.results)
     problems += _list_problems(config)
     problems += _overlaps(data_sets(config))
-    for name, settings in config.models.items():
+    for name, settings in feature_networks(config).items():
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
         problems += _own_start_problems(name, config)
     raise_problems(problems)
@@ -68,7 +68,7 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
         # The user's image folders are no inputs; only a digest of their listing is.
         made = [images for images in source.images if config.demo or split_archive(images)]
         yield from ((f"{data_key(data_set)}.images", images) for images in made)
-    for name, settings in config.models.items():
+    for name, settings in feature_networks(config).items():
         yield f"weights of {name}", settings.weights
 
 
@@ -148,7 +148,7 @@ def dated_ahead(path: str) -> str:
 
 
 def _own_start_problems(name: str, config: Configuration) -> Iterable[str]:
-    earlier = earlier_model(config.models[name].weights)
+    earlier = earlier_model(feature_networks(config)[name].weights)
     if earlier and _is_same(str(earlier), str(Path(config.results, "models", name))):
         yield f"weights of {name}: {str(earlier)!r} is the model itself; name another model"
 

@@ -15,6 +15,7 @@ from retinaflow.settings.evidence import EvidenceSettings, TargetSettings
 from retinaflow.settings.export import ExportSettings
 from retinaflow.settings.eyes import EyeSettings
 from retinaflow.settings.features import FeatureSettings
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.organize import OrganizeSettings
 from retinaflow.settings.preprocess import PreprocessSettings
 from retinaflow.settings.root import ConfigurationFile
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[Section]] = {
     "`preprocess`": PreprocessSettings,
     "`train`, and each of `models`": ModelSection,
     "`train.augment`": AugmentSettings,
+    "`models`, with `kind: linear`": LinearSection,
     "`features`": FeatureSettings,
     "`eyes`": EyeSettings,
     "`screening`": ScreeningSettings,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinaflow.config.lookups import data_sets
+from retinaflow.config.lookups import data_sets, feature_networks
 from retinaflow.config.messages import raise_problems
 from retinaflow.config.places import image_keys, label_keys
 from retinaflow.errors import RetinaflowError
@@ -32,12 +32,13 @@ def fetched(config: Configuration) -> tuple[Configuration, list[Remote]]:
     """
     remote: list[Remote] = []
     sources = {name: _local_source(name, source, config.results, remote) for name, source in data_sets(config).items()}
-    models = {}
-    for name, settings in config.models.items():
+    local = {}
+    for name, settings in feature_networks(config).items():
         weights = _local_weights(name, settings.weights, config.results, remote)
-        models[name] = settings.model_copy(update={"weights": weights})
+        local[name] = settings.model_copy(update={"weights": weights})
+    models, frozen = ({name: local[name] for name in networks} for networks in (config.models, config.frozen))
     data = config.data.model_copy(update=_by_use(config.data, sources))
-    return config.model_copy(update={"data": data, "models": models}), remote
+    return config.model_copy(update={"data": data, "models": models, "frozen": frozen}), remote
 
 
 def _by_use(data: DataSettings, sources: Mapping[str, DataSetSettings]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from retinaflow.config.lookups import fold_names, held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import feature_networks, fold_names, held_out_splits, shard_counts, variant
 from retinaflow.config.models import Models
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.lock import lock
@@ -57,7 +57,7 @@ def remove_unused(config: Configuration) -> list[Unused]:
 
 def _unused_shards(folder: Path, config: Configuration) -> Iterator[Path]:
     counts = shard_counts(config)
-    variants = {variant(config, name).name for name in config.models}
+    variants = {variant(config, name).name for name in feature_networks(config)}
     for of_variant in _folders(folder):
         if of_variant.name not in variants:
             yield of_variant
@@ -79,7 +79,7 @@ def _surplus_shards(folder: Path, count: int) -> Iterator[Path]:
 def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
     splits = held_out_splits(config)
     for of_network in _folders(folder):
-        if of_network.name not in config.models:
+        if of_network.name not in feature_networks(config):
             yield of_network
         else:
             names = (path for path in of_network.iterdir() if path.is_file() and not path.name.startswith("."))

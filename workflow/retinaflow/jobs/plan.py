@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config.lookups import eye_models, fold_names, held_out_splits, scored_sets, shard_counts, variant
+from retinaflow.config.lookups import (
+    eye_models,
+    feature_networks,
+    fold_names,
+    held_out_splits,
+    linear_networks,
+    scored_sets,
+    shard_counts,
+    variant,
+)
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
 from retinaflow.settings.root import Configuration
@@ -222,7 +231,7 @@ def _stored(config: Configuration, images: Mapping[str, float], results: Path) -
     """Kinds of stored files, their size in GB, and how many of them exist."""
     total = sum(images.values())
     shards = shard_counts(config)
-    variants = {variant(config, network) for network in config.models}
+    variants = {variant(config, network) for network in feature_networks(config)}
     for used in sorted(variants, key=lambda used: used.name):
         folder = results / "shards" / used.name
         files = [folder / split / f"{number}.npy" for split, count in shards.items() for number in range(count)]
@@ -237,7 +246,12 @@ def _stored(config: Configuration, images: Mapping[str, float], results: Path) -
         learning = sum(images[split] for split in held_out_splits(config))
         views = min(settings.head_epochs, VIEWS)
         checkpoints.append(2 * weights * (3 + bool(settings.ema)) + 4 * FEATURES * learning * views / 1e9)
-    yield "checkpoints of the largest network, during training", max(checkpoints), ""
+    if checkpoints:
+        yield "checkpoints of the largest network, during training", max(checkpoints), ""
+    for network in linear_networks(config):
+        files = [results / "features" / network / f"{split}.npy" for split in images]
+        size = total * 2 * 2 * FEATURES / 1e9
+        yield f"features of {network}", size, f"{sum(file.exists() for file in files)} of {len(files)}"
 
 
 def _head_parameters(settings: TrainingSettings) -> int:
@@ -272,6 +286,13 @@ def _hours(
             rows.append((f"{network}, {stage}", f"{sum(done)} of {len(done)}", *map(_duration, hours)))
             share = done.count(False) / len(done)
             left = [before + share * more for before, more in zip(left, hours, strict=True)]
+    for network, settings in linear_networks(config).items():
+        files = [results / "features" / network / f"{split}.npy" for split in images]
+        done = [file.exists() for file in files]
+        rates = [3600 * device.scored * device.rate(settings.backbone, settings.image_size) for device in devices]
+        hours = [config.features.views * sum(images.values()) / rate for rate in rates]
+        rows.append((f"{network}, features", f"{sum(done)} of {len(done)}", *map(_duration, hours)))
+        left = [before + (not all(done)) * more for before, more in zip(left, hours, strict=True)]
     rows.append(("left to do", "", *map(_duration, left)))
     yield from table(("stage", "models present", *(device.name for device in devices)), rows)
     quick, slow = (sum(images.values()) / rate / 3600 for rate in DECODE_RATES)

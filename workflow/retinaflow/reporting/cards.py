@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from retinaflow.data.frames import parse_numbers, read_frame
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.decision_rules import DecisionRule, read_decision_rule
+from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.storage import markdown
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.files import whole_file
@@ -31,21 +33,22 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
         model: Its name.
         metrics: ``metrics.json`` of each split; first the split that its decision rule is fitted on.
         decision_rule: Its decision rule.
-        records: ``training_run.json`` of each of its training runs.
+        records: ``training_run.json`` of each of its training runs, and ``linear.npz`` of a linear model.
         card: The Markdown file.
 
     Returns:
         The text.
     """
     of_splits = [read_own(path) for path in metrics]
-    runs = [read_own(path) for path in records]
+    fits = [read_linear_model(path).record for path in records if path.suffix == ".npz"]
+    runs = [read_own(path) for path in records if path.suffix != ".npz"]
     rule = read_decision_rule(decision_rule)
     last = of_splits[-1]
     alike = [of_split for of_split in of_splits if of_split["grade_names"] == rule.grade_names]
     text = render(
         "model_card.md",
         model=model,
-        description=list(_description(runs, rule)),
+        description=list(_description(runs, fits, rule)),
         data=_table(
             ("split", "images", "patients", *rule.grade_names),
             (
@@ -53,8 +56,8 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
                 for of_split in of_splits
             ),
         ),
-        training_images=_range(record["photographs"]["train"] for record in runs),
-        digests=", ".join(sorted({record["digests"]["train_index"] for record in runs})),
+        training_images=_range(record["photographs"]["train"] for record in runs) if runs else _fitted(fits),
+        digests=", ".join(sorted({record["digests"]["train_index"] for record in runs or fits})),
         fitted_on=of_splits[0]["split"],
         metrics=_table(("", *(of_split["split"] for of_split in of_splits)), _metric_rows(of_splits, rule)),
         grades=_table(
@@ -107,7 +110,7 @@ def data_card(
     return _write(card, text)
 
 
-def _description(runs: Sequence[Metrics], rule: DecisionRule) -> Iterator[str]:
+def _description(runs: Sequence[Metrics], fits: Sequence[Metrics], rule: DecisionRule) -> Iterator[str]:
     """Lines on the networks, packages and answers of a model."""
     for backbone in dict.fromkeys(record["backbone"] for record in runs):
         own = [record for record in runs if record["backbone"] == backbone]
@@ -119,13 +122,35 @@ def _description(runs: Sequence[Metrics], rule: DecisionRule) -> Iterator[str]:
             f"run{'s' * (len(own) > 1)} of {_range(record['epochs_run'] for record in own)} epochs, "
             f"{sum(record['seconds'] for record in own) / 3600:.1f} hours on {own[0]['environment']['device']}"
         )
-    packages = runs[0]["environment"]["packages"]
+    if fits:
+        yield from _linear_description(fits)
+    packages = runs[0]["environment"]["packages"] if runs else fits[0]["packages"]
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
-    yield f"objective {rule.objective}; seed {runs[0]['seed']}; {versions}"
+    yield f"objective {rule.objective}; seed {(runs or fits)[0]['seed']}; {versions}"
     yield (
         f"answers: a grade ({', '.join(rule.grade_names)}), a severity of 0 to {len(rule.grade_names) - 1}, "
         f"calibrated probabilities, and whether to refer, for {rule.grade_names[rule.referable_grade]} or worse"
     )
+
+
+def _linear_description(fits: Sequence[Metrics]) -> Iterator[str]:
+    for item in fits[0]["inputs"]:
+        layers = " and ".join(item["feature_layers"]) or "its last layer"
+        origin = f"started from {_weights(item['weights'])}" if item["training_run"] else _weights(item["weights"])
+        severity = ", and the severity of the network" if item["severity"] else ""
+        size = Variant.parse(item["variant"]).size
+        yield f"features of {layers} of {item['backbone']}{severity}; images of {size} px; {origin}"
+    strengths = ", ".join(f"{fit['strength']:g}" for fit in fits)
+    yield (
+        f"ridge regression on these values of {fits[0]['eyes']} eye{'s' * (fits[0]['eyes'] == 'both')} of a patient; "
+        f"strength chosen on held-out patients: {strengths}; fitted to {_fitted(fits)} images"
+    )
+    if fits[0]["fallback"]:
+        yield f"an image without fellow eye is graded by {fits[0]['fallback']} and its decision rule"
+
+
+def _fitted(fits: Sequence[Metrics]) -> str:
+    return _range(fit["images"] for fit in fits)
 
 
 def _weights(weights: str) -> str:

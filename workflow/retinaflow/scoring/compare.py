@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinaflow.config.lookups import ONE_EYE
 from retinaflow.config.models import needs_pairs
 from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.pairs import PAIR_COLUMNS, PredictedGrades, compare_pairs, read_predicted_grades
+from retinaflow.evaluation.pairs import PAIR_COLUMNS, Pair, PredictedGrades, compare_pairs, read_predicted_grades
 from retinaflow.evaluation.selection import correct_for_selection
 from retinaflow.scoring.by_data_set import DATA_SET_COLUMNS, score_data_sets
 from retinaflow.scoring.families import families, title
@@ -129,16 +130,16 @@ class ComparisonFiles:
 
     Attributes:
         table: Table of all models on all splits (``COLUMNS``).
-        pairs: Table of pairs of models (``pairs.PAIR_COLUMNS``).
-        repeats: Table of mean and spread over the repeats of models (``REPEAT_COLUMNS``).
-        data_sets: Table of the held-out images of each joined training set (``DATA_SET_COLUMNS``).
+        pairs: Table of pairs of models (``pairs.PAIR_COLUMNS``), None for no file.
+        repeats: Table of mean and spread over the repeats of models (``REPEAT_COLUMNS``), None for no file.
+        data_sets: Table of the held-out images of each joined training set (``DATA_SET_COLUMNS``), None for no file.
         markdown: Summary.
     """
 
     table: Path
-    pairs: Path
-    repeats: Path
-    data_sets: Path
+    pairs: Path | None
+    repeats: Path | None
+    data_sets: Path | None
     markdown: Path
 
 
@@ -152,6 +153,7 @@ def compare(
     repeats: Mapping[str, Sequence[str]] | None = None,
     phases: Mapping[str, str] | None = None,
     data_sets: Sequence[str] = (),
+    failed: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Write a table of all models, tables of their pairs and repeats, and a Markdown summary.
 
@@ -170,6 +172,7 @@ def compare(
         repeats: Names of the repeats of each model that has some, by its name.
         phases: Phase of the kept epoch of models for which it is known, as of ``kept_phases``.
         data_sets: Names of the joined training sets.
+        failed: Models without metrics, each with the reason. They have a row on each split, without a rank.
 
     Returns:
         The summary and the rows of ranked models.
@@ -180,7 +183,8 @@ def compare(
     rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
     ranked_on = _check_together(rows)
     rows, unpaired = _paired(rows, ranked_on)
-    ordered = _ordered([*rows, *unpaired], _ranked(rows, ranked_on), phases or {}, repeats or {})
+    missing = unpaired + _failed(rows, failed or {})
+    ordered = _ordered([*rows, *missing], _ranked(rows, ranked_on), phases or {}, repeats or {})
     by_split = _by_split(ordered, ranked_on)
     options = {"samples": bootstrap_samples, "seed": seed}
     grades = {split: _predicted_grades(ranked) for split, ranked in by_split.items()}
@@ -197,10 +201,7 @@ def compare(
         data_sets=of_sets,
         bootstrap_samples=bootstrap_samples,
     )
-    write_rows(files.table, COLUMNS, ordered)
-    write_rows(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in found for pair in found[split]])
-    write_rows(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
-    write_rows(files.data_sets, DATA_SET_COLUMNS, of_sets)
+    _write_tables(files, ordered, pairs=found, spreads=spreads, data_sets=of_sets)
     return _written(files.markdown, Comparison(text, [row for ranked in by_split.values() for row in ranked]))
 
 
@@ -216,6 +217,23 @@ def _repeat_of(models: Iterable[str], repeats: Mapping[str, Sequence[str]]) -> d
     return {model: name for name, members in grouped.items() if len(members) > 1 for model in members}
 
 
+def _write_tables(
+    files: ComparisonFiles,
+    ordered: Sequence[ComparisonRow],
+    *,
+    pairs: Mapping[str, Sequence[Pair]],
+    spreads: Mapping[str, Any],
+    data_sets: Sequence[Mapping[str, Any]],
+) -> None:
+    write_rows(files.table, COLUMNS, ordered)
+    if files.pairs:
+        write_rows(files.pairs, PAIR_COLUMNS, [(split, *pair) for split in pairs for pair in pairs[split]])
+    if files.repeats:
+        write_rows(files.repeats, REPEAT_COLUMNS, _repeat_rows(spreads))
+    if files.data_sets:
+        write_rows(files.data_sets, DATA_SET_COLUMNS, data_sets)
+
+
 def _predicted_grades(ranked: Sequence[ComparisonRow]) -> PredictedGrades:
     """Predicted grades of the ranked models on one split."""
     return read_predicted_grades({row["model"]: row["predictions"] for row in ranked}, len(ranked[0]["grade_names"]))
@@ -228,7 +246,8 @@ def _paired(rows: Sequence[ComparisonRow], ranked_on: str) -> tuple[list[Compari
     no fellow eyes, the models have metrics on no split: their decision rules have seen no pairs.
     """
     of_split = {row["split"]: row for row in rows if not row["fold"]}
-    models = {row["model"] for row in rows if needs_pairs(row["model"])}
+    names = {row["model"] for row in rows}
+    models = {name for name in names if needs_pairs(name) or f"{name}+{ONE_EYE}" in names}
     scored = {(row["model"], row["split"]) for row in rows if row["fellow_eye_images"]}
     missing = [
         (model, split)
@@ -236,16 +255,20 @@ def _paired(rows: Sequence[ComparisonRow], ranked_on: str) -> tuple[list[Compari
         for split in of_split
         if (model, split) not in scored or (model, ranked_on) not in scored
     ]
-    blank = [
-        {
-            **dict.fromkeys(COLUMNS),
-            **{"model": model, "network": model, "split": split, "remark": NO_FELLOW_EYES},
-            **{name: of_split[split][name] for name in ("images", "patients", "fellow_eye_images")},
-            "fold": 0,
-        }
-        for model, split in sorted(missing)
-    ]
+    blank = [_blank(of_split[split], model, NO_FELLOW_EYES) for model, split in sorted(missing)]
     return [row for row in rows if (row["model"], row["split"]) not in missing], blank
+
+
+def _failed(rows: Sequence[ComparisonRow], failed: Mapping[str, str]) -> list[ComparisonRow]:
+    """Rows of models without metrics on all splits that other models are ranked or tested on."""
+    of_split = {row["split"]: row for row in rows if not row["fold"]}
+    return [_blank(row, model, remark) for model, remark in failed.items() for row in of_split.values()]
+
+
+def _blank(like: ComparisonRow, model: str, remark: str) -> ComparisonRow:
+    """Row of a model without metrics on the split of another row."""
+    known = {name: like[name] for name in ("split", "images", "patients", "fellow_eye_images")}
+    return {**dict.fromkeys(COLUMNS), **known, "model": model, "network": model, "remark": remark, "fold": 0}
 
 
 def _by_split(ordered: Sequence[ComparisonRow], ranked_on: str) -> dict[str, list[ComparisonRow]]:

@@ -5,8 +5,9 @@ It is fitted to images that the network was not trained on.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.linear_model import LinearRegression
@@ -16,6 +17,7 @@ from retinaflow.networks import objectives
 from retinaflow.scoring import ridge
 from retinaflow.scoring.eyes import both_eyes
 from retinaflow.scoring.feature_files import read_features
+from retinaflow.scoring.linear_model import LinearModel, package_versions, write_linear_model
 from retinaflow.scoring.raw_outputs import RawOutputs, concatenated, read_raw_outputs, write_raw_outputs
 from retinaflow.storage.tables import REBUILD
 
@@ -79,6 +81,19 @@ class EyeStacking:
             features - self._features.predict(severities), rest, grades=grades, patients=inputs.patients, seed=seed
         )
 
+    def affine(self) -> tuple[np.ndarray, float]:
+        """Return the stacking as one weighted sum, without the part that follows from the fit in steps.
+
+        Returns:
+            The weights, float64 (2 (1 + 2 d) + 1,): severity and features of the image, those of the fellow eye, and
+            whether there is one; and the intercept.
+        """
+        weights, intercept = self._correction.affine()
+        severities = self._line.coef_ - weights @ self._features.coef_
+        half = len(weights) // 2
+        joined = [severities[:1], weights[:half], severities[1:2], weights[half:-1], [severities[2] + weights[-1]]]
+        return np.concatenate(joined), float(self._line.intercept_ + intercept - weights @ self._features.intercept_)
+
     @property
     def strength(self) -> float:
         """Return the strength of the ridge regression."""
@@ -126,15 +141,34 @@ class RunFiles(NamedTuple):
     rows: Path
 
 
+@dataclass(frozen=True)
+class StackingModels:
+    """Files of the fitted stackings, and what their records say.
+
+    Attributes:
+        model: Name of the model.
+        network: Name of the network, which grades images without fellow eye.
+        inputs: Description of each training run, as ``inputs`` of ``LINEAR_RECORD`` without ``values``.
+        grade_names: Names of the grades.
+        files: A file for each training run.
+    """
+
+    model: str
+    network: str
+    inputs: Sequence[Mapping[str, Any]]
+    grade_names: Sequence[str]
+    files: Sequence[Path]
+
+
 def stack_eyes(
     runs: Mapping[str, Sequence[RunFiles]],
     outputs: Mapping[str, Path],
     *,
     objective: str,
-    grade_count: int,
+    models: StackingModels,
     seed: int,
 ) -> None:
-    """Write the severities of the eye stacking of a network as raw outputs of a regression.
+    """Write the severities of the eye stacking of a network as raw outputs of a regression, and its models.
 
     The features of each training run have their own meaning, so each run has its own eye stacking. Each image of the
     first split is graded without its patient. With several runs, the folds, their images are joined. The severities
@@ -144,20 +178,19 @@ def stack_eyes(
         runs: Files of each training run, by split. The runs were not trained on the first split.
         outputs: Table of raw outputs to write, by split.
         objective: Objective of the network.
-        grade_count: Number of grades.
+        models: Files of the stackings that are fitted to all images of the first split.
         seed: Seed of the folds.
 
     Raises:
         RetinaflowError: Raw outputs and features are not of the same images.
     """
     held_out, *others = runs
+    grade_count = len(models.grade_names)
     read = [_read(files, objective, grade_count) for files in runs[held_out]]
     cross_fit = [
         raw._replace(outputs=cross_fit_stacking(inputs, raw.grades, seed)[:, np.newaxis]) for raw, inputs in read
     ]
     write_raw_outputs(outputs[held_out], concatenated(cross_fit))
-    if not others:
-        return
     stackings = [EyeStacking(inputs, raw.grades, seed) for raw, inputs in read]
     log.info("strengths of the ridge regressions: %s", [stacking.strength for stacking in stackings])
     for split in others:
@@ -166,6 +199,38 @@ def stack_eyes(
             raw, inputs = _read(files, objective, grade_count)
             severities.append(stacking.severity(inputs))
         write_raw_outputs(outputs[split], raw._replace(outputs=np.mean(severities, axis=0)[:, np.newaxis]))
+    for place, (stacking, (raw, inputs)) in enumerate(zip(stackings, read, strict=True)):
+        write_linear_model(
+            models.files[place], _linear_model(stacking, models, place, raw=raw, inputs=inputs, seed=seed)
+        )
+
+
+def _linear_model(
+    stacking: EyeStacking,
+    models: StackingModels,
+    place: int,
+    *,
+    raw: RawOutputs,
+    inputs: StackingInputs,
+    seed: int,
+) -> LinearModel:
+    weights, intercept = stacking.affine()
+    record = {
+        "model": models.model,
+        "kind": "eye_stacking",
+        "objective": "regression",
+        "grade_names": list(models.grade_names),
+        "eyes": "both",
+        "fallback": models.network,
+        "inputs": [{**models.inputs[place], "values": 1 + inputs.features.shape[1]}],
+        "strength": stacking.strength,
+        "images": len(raw.images),
+        "patients": len(set(raw.patients)),
+        "seed": seed,
+        "packages": package_versions(),
+        "digests": {},
+    }
+    return LinearModel(weights, intercept, record)
 
 
 def _read(files: RunFiles, objective: str, grade_count: int) -> tuple[RawOutputs, StackingInputs]:

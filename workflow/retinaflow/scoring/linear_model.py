@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from retinaflow.storage.files import whole_file
 
 LINEAR_FILE = "linear.npz"
 FIT_AGAIN = "Delete the file and run again to fit the model again."
+_PACKAGES = ("numpy", "scikit-learn")
 _ARRAYS = ("weights", "intercept", "record")
 _LARGEST = 64 * 2**20  # bytes of an array; the widest features of both eyes need less than 1 MB for each backbone
 _ROWS = 4096  # images whose features are in float64 together
@@ -42,6 +44,7 @@ _INPUT = _object(
     feature_layers={"type": "array", "items": _NAME},
     views=_COUNT,
     severity={"type": "boolean"},
+    deviations={"type": "boolean"},
     values=_COUNT,
 )
 # Schema of the record of a linear model. docs/file-formats.md explains it.
@@ -122,6 +125,11 @@ def join_eyes(own: np.ndarray, fellow: np.ndarray, paired: np.ndarray) -> np.nda
     """
     known = paired[:, np.newaxis]
     return np.concatenate([own, np.where(known, fellow, own), known], axis=1, dtype=np.float32)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that fit linear models."""
+    return {name: version(name) for name in _PACKAGES}
 
 
 def write_linear_model(path: Path, model: LinearModel) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from retinaflow.config.lookups import ONE_EYE
 from retinaflow.config.models import needs_pairs
 from retinaflow.evaluation.accuracy import DEGENERATE
 from retinaflow.evaluation.pairs import Pair
@@ -263,15 +264,18 @@ def _steps(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:
     """Pairs of a model with a further step and the model without it.
 
     The name of a model with a further step is that of the model without it, ``+``, and the step. The ensemble is
-    compared with the best network. A network with test-time augmentation is compared with its ``+no_tta``.
+    compared with the best network. A network with test-time augmentation is compared with its ``+no_tta``, and a
+    linear model of both eyes with its ``+one_eye``.
     """
     names = [row["model"] for row in rows]
-    networks = [name for name in names if "+" not in name and name != ENSEMBLE]
+    # Linear models have no phase of a training.
+    trained = [row["model"] for row in rows if row.get("kept_phase")] or names
+    networks = [name for name in trained if "+" not in name and name != ENSEMBLE]
     bases = {name: name.rpartition("+")[0] for name in names if "+" in name}
     if ENSEMBLE in names and networks:
         bases[ENSEMBLE] = networks[0]
     steps = [(name, bases[name]) for name in names if bases.get(name) in names]
-    return [(base, name) if name.endswith("+no_tta") else (name, base) for name, base in steps]
+    return [(base, name) if name.endswith(("+no_tta", f"+{ONE_EYE}")) else (name, base) for name, base in steps]
 
 
 def _both_ways(pairs: Iterable[Pair]) -> list[Pair]:

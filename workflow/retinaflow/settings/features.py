@@ -10,7 +10,7 @@ from retinaflow.settings.train import TrainingSettings
 
 
 class FeatureSettings(Section):
-    """Features of images for `snakemake probe` and for eye stacking."""
+    """Features of images for linear models, `snakemake probe` and eye stacking."""
 
     views: Annotated[int, Field(ge=1, le=1000)] = 1
     """Views of each image: the image itself, then random changes of it by `augment` of its model. Features are the

@@ -1,8 +1,9 @@
 """The whole configuration: as it is written, and complete with every setting of every model."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from retinaflow.settings.data import DataSettings
 from retinaflow.settings.demo import DemoSettings
@@ -10,6 +11,7 @@ from retinaflow.settings.evidence import EvidenceSettings
 from retinaflow.settings.export import ExportSettings
 from retinaflow.settings.eyes import EyeSettings
 from retinaflow.settings.features import FeatureSettings
+from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.organize import OrganizeSettings
 from retinaflow.settings.preprocess import PreprocessSettings
 from retinaflow.settings.score import ScoreSettings
@@ -55,7 +57,7 @@ class _Sections(Section):
     train: TrainSection = TrainSection()
     """Training settings of every model. `models` overrides them model by model."""
     features: FeatureSettings = FeatureSettings()
-    """Features of images, for `snakemake probe` and for eye stacking."""
+    """Features of images, for linear models, `snakemake probe` and eye stacking."""
     eyes: EyeSettings = EyeSettings()
     """Models that use both eyes of a patient, made of each trained network."""
     endpoints: Annotated[dict[Text, GradeSet], Field(min_length=1)] = {"referable": [2, 3, 4]}
@@ -69,14 +71,25 @@ class _Sections(Section):
     """Evidence for a clinical review."""
 
 
+def _kind(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return "network" if kind is None else "linear"
+
+
+Entry = Annotated[
+    Annotated[ModelSection | None, Tag("network")] | Annotated[LinearSection, Tag("linear")], Discriminator(_kind)
+]
+
+
 class ConfigurationFile(_Sections):
     """Every key of the configuration, its default and its meaning. Unknown keys are errors."""
 
-    models: Annotated[dict[Text, ModelSection | None], Field(min_length=1)] = dict.fromkeys(
-        ("VGG16", "ResNet50", "InceptionV3")
-    )
-    """Models to train, each with the training settings that differ from `train`. A model without `backbone` has the
-    name of its backbone."""
+    models: Annotated[dict[Text, Entry], Field(min_length=1)] = {
+        **dict.fromkeys(("VGG16", "ResNet50", "InceptionV3")),
+        "ridge": LinearSection(kind="linear", features=["InceptionV3"]),
+    }
+    """Models by name. A network has the training settings that differ from `train`, and without `backbone`, its name
+    is that of its backbone. A linear model has `kind: linear`."""
 
 
 class Configuration(_Sections):
@@ -87,4 +100,24 @@ class Configuration(_Sections):
     """
 
     models: dict[str, TrainingSettings]
-    """Settings of each model."""
+    """Settings of each network."""
+    linear: dict[str, LinearSection] = {}
+    """Settings of each linear model."""
+    frozen: dict[str, TrainingSettings] = {}
+    """Settings of the backbones that only linear models use. ``loading.complete`` makes them of ``train``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _separate_linear(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(values.get("models"), Mapping):
+            return values
+        linear = {name: entry for name, entry in values["models"].items() if _kind(entry) == "linear"}
+        networks = {name: entry for name, entry in values["models"].items() if name not in linear}
+        return {**values, "models": networks, "linear": {**values.get("linear", {}), **linear}}
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Values by key, as a configuration file has them."""
+        values = super().model_dump(**options)
+        linear = values.pop("linear", {})
+        values.pop("frozen", None)
+        return {**values, "models": dict(sorted({**values["models"], **linear}.items()))}

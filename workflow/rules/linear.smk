@@ -1,0 +1,130 @@
+# Linear models on features of frozen backbones. They need no training of a network, so their jobs are the first ones.
+
+
+def linear_runs(wildcards):
+    """Parameter function: the stored splits that each fit of a linear model uses, and the one that it is scored on."""
+    runs = MODELS.runs_of(wildcards.linear)
+    return [
+        (MODELS.stored_splits(run, "train"), held_out)
+        for run in runs
+        for held_out in MODELS.stored_splits(run, "validation")
+    ]
+
+
+def linear_networks(wildcards):
+    """Parameter function: the networks of a linear model, each with the settings that decide its features."""
+    return {
+        network: {**feature_source(network), "deviations": CONFIG.features.views > 1}
+        for network in MODELS.linear[wildcards.linear].features
+    }
+
+
+def feature_tables(split, suffix):
+    """Input function: features of a split by each network of a linear model, or the rows of these."""
+    return lambda wildcards: [
+        path("features", network, f"{split}.{suffix}") for network in MODELS.linear[wildcards.linear].features
+    ]
+
+
+def used_weights(network):
+    """Input function: the weights of a network, if a linear model uses its features."""
+    return lambda wildcards: weights_of(network) if network in MODELS.linear[wildcards.linear].features else []
+
+
+def fallback(wildcards):
+    """Parameter function: the model for images without fellow eye."""
+    return lookups.one_eye(wildcards.linear) if MODELS.needs_pairs(wildcards.linear) else None
+
+
+def scored_linear(tests):
+    """Outputs of linear models that are scored on some test sets."""
+    splits = [MODELS.splits_of("pooled")[0], *tests]
+    return {split: path("scores", "{linear}", split, "raw_outputs.csv") for split in splits}
+
+
+def linear_of(tests):
+    """Linear models that are scored on these test sets."""
+    return [model for model in MODELS.linear if MODELS.splits_of(model)[1:] == list(tests)]
+
+
+if MODELS.linear:
+
+    rule fit_linear:
+        input:
+            **{
+                f"{split}_{kind}": files
+                for split in SHARDS
+                for kind, files in {
+                    "index": path("organized", split, "index.csv"),
+                    "features": feature_tables(split, "npy"),
+                    "rows": feature_tables(split, "csv"),
+                }.items()
+            },
+            **{f"{network}_weights": used_weights(network) for network in FIRST},
+            earlier=lambda wildcards: [
+                file for network in MODELS.linear[wildcards.linear].features for file in earlier_images(network)
+            ],
+        output:
+            **scored_linear(MODELS.tests),
+            models=linear_files("{linear}"),
+        log:
+            path("logs", "fit_linear", "{linear}.log"),
+        wildcard_constraints:
+            linear=any_of(linear_of(MODELS.tests)),
+        priority: 1
+        conda:
+            "../../envs/retinaflow.yaml"
+        threads: 2
+        resources:
+            mem_mb=linear_memory,
+            runtime=scheduled(linear_runtime),
+        params:
+            code=code_of("fit_linear.py"),
+            eyes=lambda wildcards: MODELS.linear[wildcards.linear].eyes,
+            fallback=fallback,
+            networks=linear_networks,
+            splits=list(SHARDS),
+            runs=linear_runs,
+            unseen=list(SHARDS) if FOLDS else MODELS.tests,
+            outputs=lambda wildcards: MODELS.splits_of(wildcards.linear),
+            grade_names=GRADE_NAMES,
+            seed=CONFIG.seed,
+        script:
+            "../scripts/fit_linear.py"
+
+
+if MODELS.linear and MODELS.unpaired:
+
+    # Test sets without fellow eyes have no images of both eyes to score.
+    use rule fit_linear as fit_linear_of_both with:
+        output:
+            **scored_linear(MODELS.scored_pairs[1:]),
+            models=linear_files("{linear}"),
+        wildcard_constraints:
+            linear=any_of(linear_of(MODELS.scored_pairs[1:])),
+
+
+if MODELS.linear:
+
+    localrules:
+        compare_linear,
+
+    # The first table. It does not wait for networks.
+    rule compare_linear:
+        input:
+            scores=score_files("metrics.json", MODELS.linear),
+            predictions=score_files("predictions.csv", MODELS.linear),
+        output:
+            table=path("comparison", "linear.csv"),
+            markdown=path("comparison", "linear.md"),
+        log:
+            path("logs", "compare_linear.log"),
+        priority: 1
+        conda:
+            "../../envs/retinaflow.yaml"
+        params:
+            code=code_of("compare_linear.py"),
+            bootstrap_samples=CONFIG.score.bootstrap_samples,
+            seed=CONFIG.seed,
+        script:
+            "../scripts/compare_linear.py"
