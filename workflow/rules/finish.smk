@@ -75,5 +75,5 @@ def rank_finished():
 def remove_unfinished():
     """Remove the ranking of an earlier run, after a run that compared all models."""
     if unfinished_models() is not None:
-        for suffix in ("csv", "md"):
-            Path(path("comparison", f"unfinished.{suffix}")).unlink(missing_ok=True)
+        for file in Path(path("comparison")).glob("*unfinished.*"):  # with its record
+            file.unlink()
