@@ -98,8 +98,8 @@ PREDICTED = sources.folder_name(CONFIG.images or "none")
 
 
 def any_of(names):
-    """Constrain a wildcard to some names."""
-    return "|".join(map(re.escape, names))
+    """Constrain a wildcard to some names. Without names, nothing matches; an empty constraint would be none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
@@ -108,7 +108,7 @@ wildcard_constraints:
     variant="|".join(sorted({lookups.variant(CONFIG, network).name for network in FEATURE_NETWORKS})),
     shard=r"\d+",
     number=r"\d+",
-    training_run="|".join(MODELS.training_runs),
+    training_run=any_of(MODELS.training_runs),
     network=any_of(FEATURE_NETWORKS),
     model=any_of(MODELS.names),
 

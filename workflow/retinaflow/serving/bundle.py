@@ -145,7 +145,9 @@ def write_bundle(path: Path, content: Mapping[str, Any], comparison: Path, inven
         inventory: Inventory of the training images, for their quality.
     """
     ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
-    best = next(name for model in ranked if (name := model.removesuffix("+eye_average")) in content["models"])
+    names = (model.removesuffix("+eye_average") for model in ranked)
+    # Linear models alone are no content; a reader of the file says so.
+    best = next((name for name in names if name in content["models"]), None)
     images = stream_table(inventory, ("quality", "problem"))
     qualities = sorted(float(image["quality"]) for image in images if not image["problem"])
     threshold = qualities[int(LOW_QUALITY_SHARE * len(qualities))]
