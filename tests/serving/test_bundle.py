@@ -1,135 +1,209 @@
-"""The deployment bundle: its best model, its quality threshold, its paths, and the bundles that are refused."""
+"""Deployment bundles: what they contain, the best one of a run, and those that are refused, each by one message."""
 
 import json
+import os
+import time
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from bundles import PATTERN, THREE, write_toy_bundle, write_toy_results
+from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
-from retinaflow.serving.bundle import read_bundle, write_bundle
-from retinaflow.storage.files import write_json
+from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
+from retinaflow.serving.bundle import best_bundle, bundles_of, named_bundle, read_bundle
+from retinaflow.serving.bundling import quality_threshold
+from retinaflow.serving.graph_check import graph_fault
+from retinaflow.serving.graphs import answer_graph
+from retinaflow.serving.runtime import AnswerGraph, graph_session, load_bundled_model
+from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import write_table
 
-
-def network(name, objective="softmax", folds=0):
-    files = [f"{name}/fold-{number}/model.keras" for number in range(1, folds + 1)] or [f"{name}/model.keras"]
-    variant = "32-trim-keep-none"
-    return {
-        **{"name": name, "objective": objective, "variant": variant, "files": files},
-        **{"cpu_threads": 1, "backend": "tensorflow"},
-    }
-
-
-def model(*networks, objective="softmax", eye_average=None):
-    name = networks[0]["name"] if len(networks) == 1 else "ensemble"
-    decision_rule = f"{name}/decision_rule.json"
-    return {
-        "objective": objective,
-        "decision_rule": decision_rule,
-        "eye_average": eye_average,
-        "networks": list(networks),
-    }
-
-
-def content(**models):
-    return {
-        **{"grade_names": ["none", "mild", "severe"], "patient_pattern": "(?P<patient>.+)_(?P<eye>left|right)"},
-        **{"pixel_limit": 1, "seed": 1, "tta_views": 1, "fellow_eye_weight": 0.4, "models": models},
-    }
-
-
-TWO = content(
-    A=model(network("A"), eye_average="A+eye_average/decision_rule.json"),
-    B=model(network("B", folds=2)),
-    ensemble=model(network("A"), network("B", folds=2)),
-)
+NETWORK = ("A", "softmax", ["A/fold-1", "A/fold-2"])
 
 
 @pytest.fixture
-def written(tmp_path):
-    """Write a bundle for this ranking of models and these qualities of the training images."""
+def folder(tmp_path):
+    return write_toy_bundle(tmp_path, "A", [NETWORK], eye_average=True)
 
-    def write(*ranked, qualities=(0.5,)):
-        # Rows of single folds have no rank.
-        rows = [{"rank": rank, "model": name} for rank, name in enumerate(ranked, 1)] + [
-            {"rank": "", "model": "B/fold-1"}
-        ]
-        write_table(tmp_path / "comparison.csv", ("rank", "model"), rows)
-        table = [{"quality": f"{quality:.4f}", "problem": ""} for quality in qualities]
-        table.append({"quality": "", "problem": "truncated"})
-        write_table(tmp_path / "train.csv", ("quality", "problem"), table)
-        path = tmp_path / "models/bundle.json"
-        write_bundle(path, TWO, tmp_path / "comparison.csv", tmp_path / "train.csv")
-        return path
 
-    return write
+def test_folder_has_all_files_and_shares_large_ones(folder, tmp_path):
+    bundle = read_bundle(folder)
+    graphs = ["network-A-fold-1.onnx", "network-A-fold-2.onnx"]
+    assert sorted(os.listdir(folder)) == sorted(["bundle.json", *bundle.files])
+    assert sorted(bundle.files) == ["answer.onnx", "card.md", "eye_average.onnx", *graphs]
+    assert bundle.networks[0].graphs == graphs
+    assert (folder / graphs[0]).samefile(tmp_path / "models/A/fold-1/network.onnx")
+    assert (bundle.grade_names, bundle.patient_pattern, bundle.tta_views) == (THREE, PATTERN, 2)
+    assert bundle.warning == ""
+    assert "/" not in (folder / "bundle.json").read_text().replace("fold-1", "").replace("A/", "")
+
+
+@pytest.mark.parametrize("objective", ["softmax", "ordinal", "regression"])
+@pytest.mark.parametrize("grades", [2, 5])
+def test_answer_graph_is_the_decision_rule(objective, grades):
+    rng = np.random.default_rng(0)
+    middles = [float(value) for value in np.arange(grades - 1) + 0.4]
+    cutpoints = middles if objective == "regression" else None
+    names = [str(grade) for grade in range(grades)]
+    rule = DecisionRule(objective, names, middles, 0.7, cutpoints, 1, 0.9, 0.37, 10, 10)
+    drawn = {
+        "softmax": lambda: rng.dirichlet(np.full(grades, 0.3), 500),
+        "ordinal": lambda: np.sort(rng.uniform(0, 1, (500, grades - 1)), axis=1)[:, ::-1],
+        "regression": lambda: rng.normal(grades / 2, 2, (500, 1)),
+    }
+    outputs = np.ascontiguousarray(drawn[objective]())
+    graph = AnswerGraph(graph_session(answer_graph(rule).SerializeToString(), 1), "graph", grades)
+    found, expected = graph(outputs), apply_decision_rule(rule, outputs)
+    np.testing.assert_allclose(found.severity, expected.severity, atol=1e-12)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.risk, expected.probabilities[:, 1:].sum(axis=1), atol=1e-6)
+    assert (found.grade == expected.predicted).all()
+    assert (found.referable == expected.referable).all()
+
+
+def test_one_image_in_twenty_has_low_quality(tmp_path):
+    table = [{"quality": f"{number / 100:.4f}", "problem": ""} for number in range(100, 0, -1)]
+    write_table(tmp_path / "train.csv", ("quality", "problem"), [*table, {"quality": "", "problem": "truncated"}])
+    assert quality_threshold(tmp_path / "train.csv") == 0.06
+
+
+def test_best_bundle_is_the_first_of_the_comparison(tmp_path):
+    results = write_toy_results(tmp_path)
+    assert list(bundles_of(results)) == ["A", "B", "ensemble"]
+    assert best_bundle(results) == results / "models/A/bundle"
+    rows = [{"rank": "1", "model": "A+eye_stacking"}, {"rank": "2", "model": "B"}, {"rank": "", "model": "A/fold-1"}]
+    write_table(results / "comparison/comparison.csv", ("rank", "model"), rows)
+    assert best_bundle(results) == results / "models/B/bundle"
+    assert named_bundle(results, "ensemble") == results / "models/ensemble/bundle"
+    folder = results / "models/A/bundle"
+    assert named_bundle(tmp_path / "nowhere", str(folder)) == folder
+    with pytest.raises(RetinaflowError, match=r"'C' is no folder with a bundle\.json, .* there are: A, B, ensemble\."):
+        named_bundle(results, "C")
+
+
+def change(folder, **changes):
+    content = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", {**content, **changes})
 
 
 @pytest.mark.parametrize(
-    ("ranked", "best"),
+    ("changes", "message"),
     [
-        (["B", "A", "ensemble"], "B"),
-        (["A+eye_average", "B", "A"], "A"),
-        (["A+eye_stacking", "B/fold-2", "B+no_tta", "ensemble", "A+eye_average"], "ensemble"),
-    ],
-)
-def test_best_model_is_first_that_grades_new_images(written, ranked, best):
-    assert read_bundle(written(*ranked)).best == best
-
-
-def test_paths_are_below_the_folder_of_the_file(written, tmp_path):
-    bundle = read_bundle(written("A"))
-    folder = tmp_path / "models"
-    assert bundle.model("A").decision_rule == folder / "A/decision_rule.json"
-    assert bundle.model("A").eye_average == folder / "A+eye_average/decision_rule.json"
-    assert bundle.model("ensemble").eye_average is None
-    assert [network.files for network in bundle.model("ensemble").networks] == [
-        [folder / "A/model.keras"],
-        [folder / "B/fold-1/model.keras", folder / "B/fold-2/model.keras"],
-    ]
-
-
-def test_one_image_in_twenty_has_low_quality(written):
-    bundle = read_bundle(written("A", qualities=[number / 100 for number in range(100, 0, -1)]))
-    assert (bundle.quality_threshold, bundle.quality_share) == (0.06, 0.05)
-    assert read_bundle(written("A", qualities=[0.25])).quality_threshold == 0.25
-
-
-def test_error_for_unknown_model_names_the_known_ones(written):
-    with pytest.raises(RetinaflowError, match="'C' grades no new images; expected one of A, B, ensemble"):
-        read_bundle(written("A")).model("C")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"best": "C"}, "'C' grades no new images"),
         ({"more": 1}, "'more' was unexpected"),
+        ({"format": "other"}, "format: 'retinaflow bundle 1' was expected"),
         ({"tta_views": 0}, "tta_views: 0 is less than"),
-        ({"models": {}}, "models: "),
+        ({"tta_views": 10**9}, "tta_views: 1000000000 is greater than"),
+        ({"pixel_limit": 10**9}, "pixel_limit: "),
+        ({"networks": []}, "networks: "),
         (
-            {"models": {"A": model(network("/etc/A"))}},
-            "'/etc/A/decision_rule.json' leads out of the folder of models",
+            {"networks": [{"name": "A", "objective": "softmax", "variant": "100000-trim-keep-none", "graphs": ["a"]}]},
+            "v",
         ),
         (
-            {"models": {"A": model(network("A"), eye_average="A/../../x.json")}},
-            "'A/../../x.json' leads out of the folder",
+            {"networks": [{"name": "A", "objective": "softmax", "variant": "5000-trim-keep-none", "graphs": ["a"]}]},
+            "4096",
         ),
+        ({"networks": [{"name": "A", "objective": "softmax", "variant": "8-trim-keep-none", "graphs": ["../a"]}]}, "a"),
         (
-            {"models": {"A": model({**network("A"), "files": ["../x.keras"]})}},
-            "'../x.keras' leads out of the folder",
+            {"networks": [{"name": "A", "objective": "softmax", "variant": "8-trim-keep-none", "graphs": ["a"]}]},
+            "a is not",
         ),
-        ({"models": {"A": model({**network("A"), "files": []})}}, r"models.A.networks\[0\].files: "),
-        ({"models": {"A": model({**network("A"), "backend": "numpy"})}}, "'numpy' is not one of"),
+        ({"files": {"/etc/passwd": "0" * 32}}, "does not match"),
+        ({"objective": "ordinal"}, "a decision rule for softmax of none, mild, severe, not that of the model"),
+        ({"provenance": [{"training_run": "A", "seed": 10**30, "digests": {}, "packages": {}}]}, "seed: "),
     ],
 )
-def test_wrong_bundle_is_refused(written, change, message):
-    path = written("A")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**found, **change})
-    with pytest.raises(RetinaflowError, match=f"{message}"):
-        read_bundle(path)
+def test_bundle_out_of_bounds_is_refused(folder, changes, message):
+    change(folder, **changes)
+    with pytest.raises(RetinaflowError, match=message) as error:
+        read_bundle(folder)
+    assert len(str(error.value)) < 1000
 
 
-def test_unfinished_run_has_no_bundle(tmp_path):
-    with pytest.raises(RetinaflowError, match=r"bundle\.json: No such file.*Let the workflow run to its end"):
-        read_bundle(tmp_path / "bundle.json")
+@pytest.mark.parametrize("content", ["{" * 100, "[" * 100_000, "1" * 5000, "", "\xff"])
+def test_damaged_description_is_one_message(folder, content):
+    (folder / "bundle.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RetinaflowError, match=r"bundle\.json: "):
+        read_bundle(folder)
+
+
+def test_missing_changed_and_linked_files_are_refused(folder):
+    bundle, graph = read_bundle(folder), folder / "network-A-fold-1.onnx"
+    content = graph.read_bytes()
+    graph.unlink()
+    with pytest.raises(RetinaflowError, match=r"network-A-fold-1\.onnx: No such file"):
+        load_bundled_model(bundle)
+    graph.write_bytes(content[:-1] + b"x")
+    with pytest.raises(RetinaflowError, match=r"its digest is not the one in bundle\.json"):
+        load_bundled_model(bundle)
+    graph.unlink()
+    graph.symlink_to("/etc/passwd")
+    with pytest.raises(RetinaflowError, match="expected a file, found a link"):
+        load_bundled_model(bundle)
+
+
+def model_of(nodes, initializers=(), shape=("n", 3)):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("outputs", TensorProto.DOUBLE, list(shape))],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        list(initializers),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+
+
+def external():
+    tensor = TensorProto(name="w", data_type=TensorProto.DOUBLE, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    return model_of([helper.make_node("Add", ["outputs", "w"], ["y"])], [tensor])
+
+
+def looping():
+    body = helper.make_graph([], "body", [], [])
+    return model_of([helper.make_node("Loop", ["", "", "outputs"], ["y"], body=body)])
+
+
+FOREIGN = {
+    "in another file": external,
+    "runs another graph": looping,
+    "'Expand'": lambda: model_of([helper.make_node("Expand", ["outputs", "outputs"], ["y"])]),
+    "'custom'": lambda: model_of([helper.make_node("Own", ["outputs"], ["y"], domain="custom")]),
+    "expected input outputs": lambda: model_of([helper.make_node("Identity", ["outputs"], ["y"])]),
+    "damaged or no ONNX file": lambda: None,
+}
+
+
+@pytest.mark.parametrize("message", FOREIGN)
+def test_foreign_graph_is_refused_at_once(folder, message, capsys):
+    model = FOREIGN[message]()
+    content = model.SerializeToString() if model else b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+    (folder / "answer.onnx").unlink()
+    (folder / "answer.onnx").write_bytes(content)
+    files = json.loads((folder / "bundle.json").read_text())["files"]
+    change(folder, files={**files, "answer.onnx": digest(content)})
+    start = time.monotonic()
+    assert main(["predict", "--model", str(folder), "absent.jpeg"]) == 1
+    assert time.monotonic() - start < 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert message in errors
+
+
+def test_pattern_that_never_ends_is_refused(folder, tmp_path, capsys):
+    change(folder, patient_pattern="(?P<patient>(a+)+)b")
+    (tmp_path / f"{'a' * 40}.jpeg").write_bytes(b"no image")
+    start = time.monotonic()
+    assert main(["predict", "--model", str(folder), str(tmp_path / f"{'a' * 40}.jpeg")]) == 1
+    assert time.monotonic() - start < 5
+    assert "patient_pattern" in capsys.readouterr().err
+
+
+def test_own_graphs_pass_the_check(folder):
+    for name in read_bundle(folder).files:
+        if name.endswith(".onnx"):
+            assert graph_fault((folder / name).read_bytes()) == ""
+    onnx.checker.check_model(str(folder / "answer.onnx"))

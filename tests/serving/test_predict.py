@@ -2,119 +2,52 @@
 
 import io
 import json
+import shutil
+import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from bundles import THREE, VARIANT, weights, write_toy_bundle, write_toy_results
 from common import DATA
 from dicom_files import dicom_file
 from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
-from retinaflow.networks import devices
-from retinaflow.networks.objectives import width
+from retinaflow.networks.objectives import mean_outputs
+from retinaflow.preprocessing.augmentation import write_view
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.preprocess import IMAGE_COLUMNS, ShardJob, build_shard
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.scoring.decision_rules import (
-    LabelledOutputs,
-    apply_decision_rule,
-    fit_decision_rule,
-    write_decision_rule,
-)
+from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.eyes import average_eyes
-from retinaflow.scoring.raw_outputs import RawOutputs, average, read_raw_outputs, write_raw_outputs
-from retinaflow.scoring.score import load_model, predict_tta
 from retinaflow.serving import predict
-from retinaflow.serving.bundle import NOTICE, Bundle, BundledModel, BundledNetwork, read_bundle
+from retinaflow.serving.bundle import NOTICE, BundledNetwork, read_bundle
+from retinaflow.serving.runtime import LoadedModel, load_bundled_model
 from retinaflow.serving.verdict import VERDICT_COLUMNS
-from retinaflow.storage.files import digest, write_json
+from retinaflow.storage.files import digest
 from retinaflow.storage.tables import read_table, write_table
 
-# TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
-devices.prepare_process(seed=0, threads=1)
-
-THREE = ["none", "mild", "severe"]
-SIZE = 16
-VARIANT = f"{SIZE}-trim-keep-none"
 LIMIT = 2**24
-
-
-def save_model(path: Path, objective: str, seed: int) -> None:
-    keras.utils.set_random_seed(seed)
-    pixels = keras.Input((SIZE, SIZE, 3), dtype="uint8")
-    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 64, offset=-1)(pixels)))
-    activation = {"softmax": "softmax", "ordinal": "sigmoid"}.get(objective)
-    path.parent.mkdir(parents=True)
-    keras.Model(pixels, keras.layers.Dense(width(objective, 3), activation=activation)(x)).save(path)
-
-
-def save_decision_rule(path: Path, objective: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 2, (60, 1))
-    patients = [str(number // 2) for number in range(60)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_decision_rule(
-        path,
-        fit_decision_rule(
-            LabelledOutputs(objective, THREE, outputs, rng.integers(0, 3, 60), patients),
-            1,
-            referable_sensitivity=0.9,
-            seed=seed,
-        ),
-    )
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models: one of two folds, one of regression, and the ensemble of both."""
-    folder = tmp_path_factory.mktemp("run") / "results"
-    networks = []
-    for seed, (name, objective, runs) in enumerate(
-        [("A", "softmax", ["A/fold-1", "A/fold-2"]), ("B", "regression", ["B"])]
-    ):
-        for number, run in enumerate(runs):
-            save_model(folder / "models" / run / "model.keras", objective, 10 * seed + number)
-        save_decision_rule(folder / "models" / name / "decision_rule.json", objective, seed)
-        files = [f"{run}/model.keras" for run in runs]
-        networks.append(
-            {
-                **{"name": name, "objective": objective, "variant": VARIANT, "files": files},
-                **{"cpu_threads": 1, "backend": keras.backend.backend()},
-            }
-        )
-    save_decision_rule(folder / "models/A+eye_average/decision_rule.json", "softmax", 2)
-    save_decision_rule(folder / "models/ensemble/decision_rule.json", "regression", 3)
-
-    def model(name: str, objective: str, *networks: dict[str, Any], eye_average: str | None = None) -> dict[str, Any]:
-        rules = {"decision_rule": f"{name}/decision_rule.json", "eye_average": eye_average}
-        return {"objective": objective, **rules, "networks": list(networks)}
-
-    write_json(
-        folder / "models/bundle.json",
-        {
-            **{"grade_names": THREE, "patient_pattern": "(?P<patient>.+)_(?P<eye>left|right)", "pixel_limit": 1},
-            **{"seed": 1, "tta_views": 2, "fellow_eye_weight": 0.25, "quality_share": 0.05, "quality_threshold": 0.5},
-            "best": "A",
-            "models": {
-                "A": model("A", "softmax", networks[0], eye_average="A+eye_average/decision_rule.json"),
-                "B": model("B", "regression", networks[1]),
-                "ensemble": model("ensemble", "regression", *networks),
-            },
-        },
-    )
-    return folder
+    """A run with three models: one of two folds, one of regression, and the ensemble of both."""
+    return write_toy_results(tmp_path_factory.mktemp("run") / "results")
 
 
 @pytest.fixture(scope="module")
-def bundle(results: Path) -> Bundle:
-    return read_bundle(results / "models/bundle.json")
+def models(results: Path) -> dict[str, LoadedModel]:
+    return {
+        name: load_bundled_model(read_bundle(results / "models" / name / "bundle"), 1)
+        for name in ["A", "B", "ensemble"]
+    }
 
 
 def encoded(suffix: str, seed: int, height: int = 60, width: int = 80) -> bytes:
@@ -138,10 +71,10 @@ def images(tmp_path: Path) -> Path:
 NAMES = ["1_left.jpeg", "1_right.png", "2_left.tif", "3_left.bmp", "more/2_right.JPG"]
 
 
-def run(source: Path, bundle: Bundle, model: str, folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    tables = folder / "predictions.csv", folder / "patients.csv", folder / "problems.csv"
-    predict.predict(predict.PredictJob(str(source), bundle, model, LIMIT, 2, *tables))
-    return read_table(tables[0]), read_table(tables[2])
+def run(source: Path, loaded: LoadedModel, folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    tables = predict.answer_tables(folder)
+    predict.predict(predict.PredictJob(str(source), loaded, LIMIT, 2, tables))
+    return read_table(tables.predictions), read_table(tables.problems)
 
 
 def stored(folder: Path, names: Sequence[str], variant: str, target: Path) -> Images:
@@ -163,107 +96,125 @@ def stored(folder: Path, names: Sequence[str], variant: str, target: Path) -> Im
 
 
 class Recorder:
-    """Stands for a model and keeps the pixels it gets."""
+    """Stands for the graph of a network and keeps the pixels it gets."""
 
-    name = "recorder"
-
-    def __init__(self, size: int) -> None:
-        self.input_shape = (None, size, size, 3)
+    def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
 
-    def predict(self, batches: Any, verbose: int, callbacks: Any) -> np.ndarray:  # noqa: ARG002
-        shown = [batches[number][0] for number in range(batches.num_batches)]
-        self.seen.append(np.concatenate(shown))
-        return np.full((len(self.seen[-1]), 3), 1 / 3)
+    def outputs(self, pixels: np.ndarray, width: int) -> np.ndarray:
+        self.seen.append(pixels)
+        return np.full((len(pixels), width), 1 / width)
 
 
-def shown(folder: Path, names: Sequence[str], variant: str, bundle: Bundle) -> list[np.ndarray]:
-    """Pixels of each image that enter a model, in the first view."""
-    recorder = Recorder(Variant.parse(variant).size)
-    network = BundledNetwork("A", "softmax", variant, [Path()], 1, "tensorflow")
-    rule = predict.read_decision_rule(bundle.model("A").decision_rule)
-    model = BundledModel("softmax", Path(), None, [network])
-    loaded = predict.LoadedModel(bundle._replace(pixel_limit=100), model, [(network, [recorder])], rule, rule)
-    answers, problems = predict.grade_files({name: str(folder / name) for name in names}, loaded, 2)
+def shown(folder: Path, names: Sequence[str], variant: str, loaded: LoadedModel) -> list[np.ndarray]:
+    """Pixels of the images that enter a network, in each view."""
+    recorder = Recorder()
+    network = BundledNetwork("A", "softmax", variant, ["a.onnx"])
+    bundle = loaded.bundle._replace(pixel_limit=100)
+    recording = loaded._replace(bundle=bundle, networks=[(network, [recorder])])
+    answers, problems = predict.grade_files({name: str(folder / name) for name in names}, recording, 2)
     assert not problems
     assert [answer["image"] for answer in answers] == sorted(names)
-    return list(recorder.seen[0])
+    return recorder.seen
 
 
-def same_as_stored(folder: Path, names: Sequence[str], variant: str, bundle: Bundle, target: Path) -> None:
+def same_as_stored(folder: Path, names: Sequence[str], variant: str, loaded: LoadedModel, target: Path) -> None:
     shards = stored(folder, names, variant, target)
-    for name, pixels in zip(sorted(names), shown(folder, names, variant, bundle), strict=True):
-        assert pixels.tobytes() == shards[shards.names.index(Path(name).stem)].tobytes()
+    first, second = shown(folder, names, variant, loaded)
+    for name, pixels, mirrored in zip(sorted(names), first, second, strict=True):
+        expected = shards[shards.names.index(Path(name).stem)]
+        assert pixels.tobytes() == expected.tobytes()
+        view = np.empty_like(expected)
+        write_view(expected, 1, view)
+        assert mirrored.tobytes() == view.tobytes()
 
 
 @pytest.mark.parametrize("variant", [VARIANT, "24-circle-squash-ben_graham", "33-none-keep-clahe"])
-def test_pixels_are_equal_to_those_of_the_shards(images, bundle, tmp_path, variant):
-    same_as_stored(images, NAMES, variant, bundle, tmp_path / "shard")
+def test_pixels_are_equal_to_those_of_the_shards(images, models, tmp_path, variant):
+    same_as_stored(images, NAMES, variant, models["A"], tmp_path / "shard")
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real images")
-def test_pixels_of_real_images_are_equal_to_shards(bundle, tmp_path):
+def test_pixels_of_real_images_are_equal_to_shards(models, tmp_path):
     for kind in ("eyepacs-1024/resized train 15", "eyepacs-original/images"):
         names = sorted(path.name for path in (DATA / kind).iterdir())[:12]
-        same_as_stored(DATA / kind, names, "224-trim-keep-none", bundle, tmp_path / kind)
+        same_as_stored(DATA / kind, names, "224-trim-keep-none", models["A"], tmp_path / kind)
 
 
-def scored(bundle: Bundle, shards: Images, folder: Path) -> dict[str, RawOutputs]:
-    """Raw outputs of images in shards, as the tables of the workflow have them."""
-    tables = []
-    for network in bundle.model("ensemble").networks:
-        own = []
-        for file in network.files:
-            loaded = load_model(file, THREE, objective=network.objective, seed=bundle.seed, threads=1)
-            outputs, no_tta = predict_tta(
-                loaded, shards, objective=network.objective, tta_views=bundle.tta_views, threads=1
-            )
-            own.append((folder / f"{len(own)}.csv", network.objective))
-            names = shards.names, shards.filenames, shards.patients, shards.eyes, shards.grades
-            write_raw_outputs(own[-1][0], RawOutputs(*names, outputs), no_tta)
-        tables.append((folder / f"{network.name}.csv", network.objective))
-        average(own, tables[-1][0], objective=network.objective, grade_count=3)
-    average(tables, folder / "ensemble.csv", objective="regression", grade_count=3)
-    tables.append((folder / "ensemble.csv", "regression"))
-    return {path.stem: read_raw_outputs(path, objective, grade_count=3) for path, objective in tables}
+def expected_outputs(model: str, shards: Images) -> np.ndarray:
+    """Raw outputs of images in shards by the weights of the graphs."""
+    cells = np.stack([shards[number] for number in range(len(shards))]) / 255
+    colours = cells.mean(axis=(1, 2))
+    logits = [colours @ weights("softmax", seed) for seed in (0, 1)]
+    folds = [np.exp(each) / np.exp(each).sum(axis=1, keepdims=True) for each in logits]
+    found = {"A": ("softmax", np.mean(folds, axis=0)), "B": ("regression", colours @ weights("regression", 0))}
+    return mean_outputs(list(found.values()), "regression", 3) if model == "ensemble" else found[model][1]
 
 
 @pytest.mark.parametrize("model", ["A", "B", "ensemble"])
-def test_answers_are_equal_to_those_of_scoring(images, bundle, tmp_path, model, monkeypatch):
+def test_answers_are_those_of_the_decision_rules(images, results, models, tmp_path, model, monkeypatch):
     # Chunks of two: both eyes of a patient are not always in memory together.
     monkeypatch.setattr(predict, "PREDICTED", 2)
-    rows, problems = run(images, bundle, model, tmp_path / "out")
+    rows, problems = run(images, models[model], tmp_path / "out")
     assert problems == []
     assert list(rows[0]) == predict.columns(THREE)
     assert [row["image"] for row in rows] == NAMES
-    outputs = scored(bundle, stored(images, NAMES, VARIANT, tmp_path / "shard"), tmp_path)[model]
-    bundled = bundle.model(model)
-    own = apply_decision_rule(predict.read_decision_rule(bundled.decision_rule), outputs.outputs)
-    both = apply_decision_rule(
-        predict.read_decision_rule(bundled.eye_average or bundled.decision_rule),
-        average_eyes(outputs.outputs, outputs.patients, eyes=outputs.eyes, fellow_eye_weight=bundle.fellow_eye_weight),
-    )
+    shards = stored(images, NAMES, VARIANT, tmp_path / "shard")
+    outputs, bundle = expected_outputs(model, shards), models[model].bundle
+    names = {"own": model, "both": f"{model}+eye_average" if model == "A" else model}
+    rules = {kind: read_decision_rule(results / "models" / name / "decision_rule.json") for kind, name in names.items()}
+    own = apply_decision_rule(rules["own"], outputs)
+    eyes = average_eyes(outputs, shards.patients, eyes=shards.eyes, fellow_eye_weight=bundle.fellow_eye_weight)
+    both = apply_decision_rule(rules["both"], eyes)
     for row in rows:
-        place = outputs.images.index(Path(row["image"]).stem)
-        assert (row["patient"], row["eye"]) == (outputs.patients[place], outputs.eyes[place])
+        place = shards.names.index(Path(row["image"]).stem)
+        assert (row["patient"], row["eye"]) == (shards.patients[place], shards.eyes[place])
         for of_grade, of_rest, grades in (("predicted_", "", own), ("eye_average_", "eye_average_", both)):
             if of_rest and row["patient"] == "3":
                 assert [row[name] for name in predict.EYE_AVERAGE_COLUMNS] == [""] * 3
                 continue
-            assert float(row[f"{of_rest}severity"]) == pytest.approx(grades.severity[place], abs=1e-6)
+            assert float(row[f"{of_rest}severity"]) == pytest.approx(grades.severity[place], abs=1e-5)
             assert int(row[f"{of_grade}grade"]) == grades.predicted[place]
             assert row[f"{of_grade}grade_name"] == THREE[grades.predicted[place]]
         assert row["decision"] == ("refer" if own.referable[place] else "do_not_refer")
         assert int(row["referable"]) == own.referable[place]
         assert (float(row["risk"]) >= float(row["risk_threshold"])) == bool(own.referable[place])
         probabilities = [float(row[f"probability_{name}"]) for name in THREE]
-        assert probabilities == pytest.approx(own.probabilities[place].tolist(), abs=1e-6)
+        assert probabilities == pytest.approx(own.probabilities[place].tolist(), abs=1e-5)
         assert float(row["uncertainty"]) == pytest.approx(1 - max(probabilities), abs=1e-6)
         assert int(row["low_quality"]) == (float(row["quality"]) < bundle.quality_threshold)
 
 
-def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, caplog):
+def test_eye_average_grades_each_image_with_its_fellow_eye(images, models, tmp_path):
+    write_toy_bundle(tmp_path, "A", [("A", "softmax", ["A/fold-1", "A/fold-2"])], eye_average=True)
+    rule = tmp_path / "models/A+eye_average/decision_rule.json"
+    (tmp_path / "models/A/decision_rule.json").write_text(rule.read_text())
+    folder = write_toy_bundle(
+        tmp_path, "A+eye_average", [("A", "softmax", ["A/fold-1", "A/fold-2"])], kind="eye_average"
+    )
+    rows, _ = run(images, load_bundled_model(read_bundle(folder)), tmp_path / "out")
+    for row in rows[:4]:
+        if row["patient"] != "3":
+            assert row["severity"] == row["eye_average_severity"]
+    single, _ = run(images, models["A"], tmp_path / "single")
+    assert rows[3]["severity"] == single[3]["severity"]  # without fellow eye
+    assert rows[0]["severity"] != single[0]["severity"]
+
+
+def test_useless_model_warns(tmp_path, images, caplog):
+    folder = write_toy_bundle(tmp_path, "B", [("B", "regression", ["B"])])
+    content = json.loads((folder / "bundle.json").read_text())
+    content["evaluation"][0] |= {"quadratic_weighted_kappa": 0.2, "quadratic_weighted_kappa_low": -0.1}
+    (folder / "bundle.json").write_text(json.dumps(content))
+    run(images, load_bundled_model(read_bundle(folder)), tmp_path / "out")
+    assert (
+        "B is no better than the answer none for every image: its kappa on 10 images of validation is 0.200 (95 % from"
+        in caplog.text
+    )
+
+
+def test_problems_are_listed_and_other_images_graded(images, models, tmp_path, caplog):
     (images / "4_left.jpeg").write_bytes(encoded(".jpeg", 0)[:-100])
     (images / "5_left.jpeg").write_bytes(b"no image")
     (images / "6_left.jpeg").write_bytes(b"")
@@ -272,7 +223,7 @@ def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, c
     (images / "more/3_LEFT.png").write_bytes(encoded(".png", 0))
     (images / "8_left.jpeg").symlink_to("nowhere")
     with caplog.at_level("INFO"):
-        rows, problems = run(images, bundle, "A", tmp_path / "out")
+        rows, problems = run(images, models["A"], tmp_path / "out")
     assert [row["image"] for row in rows] == [name for name in NAMES if name != "3_left.bmp"]
     assert [(row["image"], row["problem"]) for row in problems] == [
         ("3_left.bmp", "duplicate_image"),
@@ -295,7 +246,7 @@ def test_problems_are_listed_and_other_images_graded(images, bundle, tmp_path, c
     assert any(counts in line and "2 duplicate_image, 1 empty, 1 not_an_image" in line for line in caplog.messages)
 
 
-def test_patient_and_eye_of_dicom_files_are_of_their_tags(bundle, tmp_path):
+def test_patient_and_eye_of_dicom_files_are_of_their_tags(models, tmp_path):
     folder = tmp_path / "new"
     for name, eye in {"1.2.840.7": "L", "scan.dcm": "R"}.items():
         folder.mkdir(exist_ok=True)
@@ -303,7 +254,7 @@ def test_patient_and_eye_of_dicom_files_are_of_their_tags(bundle, tmp_path):
         (folder / name).write_bytes(dicom_file(pixels, ImageLaterality=eye))
     (folder / "@eaDir").mkdir()
     (folder / "@eaDir/scan.jpg").write_bytes(encoded(".jpeg", 1))
-    rows, problems = run(folder, bundle, "A", tmp_path / "out")
+    rows, problems = run(folder, models["A"], tmp_path / "out")
     assert [(row["image"], row["patient"], row["eye"]) for row in rows] == [
         ("1.2.840.7", "P17", "left"),
         ("scan.dcm", "P17", "right"),
@@ -315,42 +266,21 @@ def test_patient_and_eye_of_dicom_files_are_of_their_tags(bundle, tmp_path):
     assert "Sommerfeld" not in (tmp_path / "out/predictions.csv").read_text()
 
 
-def test_image_that_changes_during_the_read_is_listed(images, bundle, tmp_path, monkeypatch):
-    read = predict.examine_files
-
-    def change(paths, *options):
-        headers = read(paths, *options)
-        (images / "1_left.jpeg").write_bytes(encoded(".jpeg", 99))
-        return headers
-
-    monkeypatch.setattr(predict, "examine_files", change)
-    rows, problems = run(images, bundle, "A", tmp_path / "out")
-    assert [row["image"] for row in rows] == NAMES[1:]
-    assert [(row["image"], row["problem"]) for row in problems] == [("1_left.jpeg", "unreadable")]
-    assert problems[0]["found"].startswith("changed since")
-
-
-def test_nothing_is_written_if_no_image_can_be_graded(tmp_path, bundle):
+def test_nothing_is_written_if_no_image_can_be_graded(tmp_path, models):
     (tmp_path / "new").mkdir()
     with pytest.raises(RetinaflowError, match=r"new: none of 0 files can be graded\. Expected a folder of "):
-        run(tmp_path / "new", bundle, "A", tmp_path / "out")
+        run(tmp_path / "new", models["A"], tmp_path / "out")
     (tmp_path / "new/1_left.jpeg").write_bytes(b"")
     with pytest.raises(RetinaflowError, match=r"none of 1 files can be graded, first 1_left.jpeg: empty, 0 bytes"):
-        run(tmp_path / "new", bundle, "A", tmp_path / "out")
+        run(tmp_path / "new", models["A"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_images_of_a_list_are_problems(images, bundle, tmp_path):
+def test_missing_images_of_a_list_are_problems(images, models, tmp_path):
     (tmp_path / "list.csv").write_text(f"image\n{images.name}/1_left.jpeg\n{images.name}/absent.jpeg\n")
-    rows, problems = run(tmp_path / "list.csv", bundle, "B", tmp_path / "out")
+    rows, problems = run(tmp_path / "list.csv", models["B"], tmp_path / "out")
     assert [(row["image"], row["patient"]) for row in rows] == [("new photos/1_left.jpeg", "1")]
     assert [(row["image"], row["problem"]) for row in problems] == [("new photos/absent.jpeg", "no_image")]
-
-
-def test_decision_rule_of_other_grades_is_refused(bundle):
-    others = bundle._replace(grade_names=["a", "b", "c"])
-    with pytest.raises(RetinaflowError, match=r"decision_rule\.json: .* for softmax of none, mild, severe; expected"):
-        predict.load_bundled_model(others, "A")
 
 
 # Without Snakemake --------------------------------------------------------------------------------------------------
@@ -360,7 +290,6 @@ def test_decision_rule_of_other_grades_is_refused(bundle):
 def command(results, images, monkeypatch, capsys):
     """Run the command on some of the images; return exit status, output and errors."""
     monkeypatch.chdir(images)
-    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
 
     def call(*arguments):
         status = main(["predict", "--results", str(results), *arguments])
@@ -383,12 +312,12 @@ def test_one_image_is_graded(command):
     assert printed.endswith(f"A. {NOTICE}\n")
 
 
-def test_json_has_the_values_of_the_table(command, images, bundle, tmp_path):
+def test_json_has_the_values_of_the_table(command, images, models, tmp_path):
     status, printed, errors = command("1_left.jpeg", "1_right.png", "--model", "ensemble", "--json")
     assert (status, errors) == (0, "")
     content = json.loads(printed)
     assert (content["model"], content["problems"]) == ("ensemble", [])
-    rows, _ = run(images, bundle, "ensemble", tmp_path / "out")
+    rows, _ = run(images, models["ensemble"], tmp_path / "out")
     for answer, row in zip(content["images"], rows[:2], strict=True):
         assert set(answer) == set(row)
         for name, value in answer.items():
@@ -434,9 +363,9 @@ def test_terminal_of_another_encoding_loses_no_answer(command, monkeypatch):
         (["absent.jpeg"], "error: absent.jpeg: no_image, there is no such file\n"),
         (
             ["1_left.jpeg", "--model", "C"],
-            "error: model: 'C' grades no new images; expected one of A, B, ensemble",
+            "error: model: 'C' is no folder with a bundle.json, and no model with a bundle in ",
         ),
-        (["1_left.jpeg", "--results", "nowhere"], "error: nowhere/models/bundle.json: No such file or directory"),
+        (["1_left.jpeg", "--results", "nowhere"], "error: nowhere: no bundle of a model below nowhere/models."),
     ],
 )
 def test_error_is_one_line(command, arguments, message):
@@ -444,3 +373,64 @@ def test_error_is_one_line(command, arguments, message):
     assert status == 1
     assert errors.startswith(message)
     assert errors.count("\n") == 1
+
+
+def test_folders_archives_and_lists_are_graded_to_tables(command, tmp_path):
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        archive.write("1_left.jpeg")
+    (tmp_path / "list.txt").write_text(f"{Path.cwd() / '2_left.tif'}\n")
+    for source, count in ((".", 5), (str(tmp_path / "new.zip"), 1), (str(tmp_path / "list.txt"), 1)):
+        status, printed, errors = command(source, "--output", str(tmp_path / "out"))
+        assert (status, errors) == (0, "")
+        assert printed.startswith(f"{count} images graded by A; see ")
+        tables = predict.answer_tables(tmp_path / "out")
+        assert len(read_table(tables.predictions)) == count
+        assert len(read_table(tables.patients, VERDICT_COLUMNS)) == (3 if count == 5 else 1)
+    status, printed, _ = command("more", "3_left.bmp", "--json")
+    assert [answer["image"] for answer in json.loads(printed)["images"]] == ["3_left.bmp", "more/2_right.JPG"]
+
+
+def test_copied_bundle_grades_alone(command, results, tmp_path):
+    shutil.copytree(results / "models/B/bundle", tmp_path / "copy")
+    status, printed, errors = command("1_left.jpeg", "--model", str(tmp_path / "copy"))
+    assert (status, errors) == (0, "")
+    assert printed.endswith(f"B. {NOTICE}\n")
+
+
+# A program that refuses all packages that the extra ``predict`` and the base installation do not bring.
+ALONE = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in REFUSED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+REFUSED = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Refuse())
+from retinaflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+OTHERS = [
+    "tensorflow",
+    "keras",
+    "tf2onnx",
+    "onnx",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "pydantic",
+    "snakemake",
+    "matplotlib",
+    "yaml",
+    "jinja2",
+    "openpyxl",
+    "fastapi",
+]
+
+
+def test_prediction_needs_no_other_package(images, results, tmp_path):
+    command = [sys.executable, "-c", ALONE, ",".join(OTHERS), "predict", "--results", str(results)]
+    done = subprocess.run(
+        [*command, str(images), "--output", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read_table(predict.answer_tables(tmp_path).predictions)) == 5

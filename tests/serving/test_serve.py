@@ -17,82 +17,38 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 import pytest
 
-import small
+from bundles import SIZE, THREE, VARIANT, write_toy_bundle
 from common import DATA, watched
 from retinaflow.errors import RetinaflowError
-from retinaflow.networks import devices
-from retinaflow.networks.building import build
-from retinaflow.scoring.decision_rules import LabelledOutputs, fit_decision_rule, write_decision_rule
 from retinaflow.serving.bundle import NOTICE, Bundle, read_bundle
-from retinaflow.serving.explain import overlay, relevance
-from retinaflow.serving.predict import LoadedModel, grade_files, load_bundled_model
-from retinaflow.storage.files import write_json
+from retinaflow.serving.heat_maps import overlay
+from retinaflow.serving.predict import grade_files
+from retinaflow.serving.runtime import LoadedModel, heat_maps, load_bundled_model
 
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("explains with TensorFlow", allow_module_level=True)
 uvicorn = pytest.importorskip("uvicorn", reason="make serve installs it")
 serve = pytest.importorskip("retinaflow.serving.serve")
-
-# TensorFlow accepts a number of threads only before its first tensor, which other test files make, too.
-devices.prepare_process(seed=0, threads=1)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a results folder with two networks, for images of 32 and of 48 pixels."""
+    """Return a results folder with an ensemble of two networks."""
     folder = tmp_path_factory.mktemp("run") / "results"
-    networks = []
-    with pytest.MonkeyPatch.context() as patch:
-        small.register(patch)
-        for seed, (name, size) in enumerate((("A", 32), ("B", 48))):
-            keras.utils.set_random_seed(seed)
-            model = build(small.typed(image_size=size), 3)
-            for number, weight in enumerate(model.trainable_weights):
-                weight.assign(np.random.default_rng(number).normal(0, 0.3, weight.shape))
-            (folder / "models" / name).mkdir(parents=True)
-            model.save(folder / "models" / name / "model.keras")
-            networks.append(
-                {
-                    **{"name": name, "objective": "softmax", "variant": f"{size}-trim-keep-none"},
-                    **{"files": [f"{name}/model.keras"], "cpu_threads": 1, "backend": "tensorflow"},
-                }
-            )
-    rng = np.random.default_rng(0)
-    labelled = LabelledOutputs(
-        "softmax", small.THREE, rng.dirichlet(np.ones(3), 60), rng.integers(0, 3, 60), list("abcdef") * 10
-    )
-    write_decision_rule(
-        folder / "models/decision_rule.json", fit_decision_rule(labelled, 1, referable_sensitivity=0.9, seed=0)
-    )
-
-    def model(*of: dict[str, Any]) -> dict[str, Any]:
-        rules = {"decision_rule": "decision_rule.json", "eye_average": None}
-        return {"objective": "softmax", **rules, "networks": list(of)}
-
-    write_json(
-        folder / "models/bundle.json",
-        {
-            **{"grade_names": small.THREE, "patient_pattern": "(?P<patient>.+)_(?P<eye>left|right)"},
-            **{"pixel_limit": 10, "seed": 1, "tta_views": 1, "fellow_eye_weight": 0.25, "best": "A"},
-            **{"quality_share": 0.05, "quality_threshold": 0.999},
-            "models": {"A": model(networks[0]), "ensemble": model(*networks)},
-        },
-    )
+    networks = [("A", "softmax", ["A"]), ("B", "softmax", ["B"])]
+    write_toy_bundle(folder, "ensemble", networks, tta_views=1, pixel_limit=10)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bundle(results: Path) -> Bundle:
-    return read_bundle(results / "models/bundle.json")
+    return read_bundle(results / "models/ensemble/bundle")._replace(quality_threshold=0.999)
 
 
 @pytest.fixture(scope="module")
 def loaded(bundle: Bundle) -> LoadedModel:
-    return load_bundled_model(bundle, "ensemble")
+    return load_bundled_model(bundle, 1)
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +118,8 @@ def test_answers_are_equal_to_those_of_predict(
             assert answer[name] == (
                 pytest.approx(same[name], abs=1e-6) if isinstance(same[name], float) else same[name]
             )
-        assert pixels_of(answer["input"]).shape == (32, 32, 3)
-        assert pixels_of(answer["heat_map"]).shape == (32, 32, 3)
+        assert pixels_of(answer["input"]).shape == (SIZE, SIZE, 3)
+        assert pixels_of(answer["heat_map"]).shape == (SIZE, SIZE, 3)
     # One eye alone has the same answer, without a grade of both eyes.
     status, alone = ask(port, {"left": sent["left"]})
     assert status == 200
@@ -175,13 +131,12 @@ def test_answers_are_equal_to_those_of_predict(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7_left.jpeg", "7_right.jpeg", "temporary"]
 
 
-def test_heat_map_is_equal_to_that_of_explain(bundle: Bundle, tmp_path: Path) -> None:
+def test_heat_map_is_that_of_the_answer(loaded: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "one.jpeg").write_bytes(image_file(3))
-    alone = load_bundled_model(bundle, "A")
-    (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, alone, 1)["images"]
+    (answer,) = serve.examine({"right": str(tmp_path / "one.jpeg")}, loaded, 1)["images"]
     shown = pixels_of(answer["input"])
-    (model,) = alone.networks[0][1]
-    (share,) = relevance(model, shown[np.newaxis], "softmax", np.array([answer["predicted_grade"]]))
+    grades = np.array([answer["predicted_grade"]])
+    (share,) = heat_maps(loaded, {VARIANT: shown[np.newaxis]}, grades)
     assert (pixels_of(answer["heat_map"]) == overlay(shown, share)).all()
 
 
@@ -241,17 +196,6 @@ def test_unexpected_error_is_reported(port: int, monkeypatch: pytest.MonkeyPatch
     assert (status, content) == (500, {"error": "it could not be graded: No space left on device"})
 
 
-def test_many_images_do_not_fill_the_memory(loaded: LoadedModel, tmp_path: Path) -> None:
-    """The number of nodes of all layers stays the same, because a service runs for days."""
-    (tmp_path / "one.jpeg").write_bytes(image_file(3))
-    layers = [layer for _, models in loaded.networks for model in models for layer in model.layers]
-    counts = []
-    for _ in range(3):
-        serve.examine({"left": str(tmp_path / "one.jpeg")}, loaded, 1)
-        counts.append(sum(len(layer._inbound_nodes) for layer in layers))
-    assert counts[0] == counts[1] == counts[2]
-
-
 def test_page_fetches_nothing_from_other_addresses(port: int) -> None:
     for address in ("/", "/page.js", "/page.css", "/about"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{address}") as response:
@@ -289,7 +233,7 @@ def test_command_serves_this_computer_only_and_ends_on_interrupt(results: Path, 
         assert f"error: port {taken.getsockname()[1]}: cannot listen on it" in refused.stderr.read()
     absent = command(tmp_path)
     assert absent.wait(60) == 1
-    assert "bundle.json: No such file or directory; expected the bundle of a finished run" in absent.stderr.read()
+    assert "no bundle of a model below" in absent.stderr.read()
 
 
 def test_taken_port_is_one_clear_error() -> None:
@@ -357,7 +301,7 @@ def test_page_shows_and_clears_the_grades_of_both_eyes(page: Any, samples: Path,
         assert article.locator(".grade").inner_text().split(",")[0] in ("Refer", "Do not refer")
         assert article.locator(".both").inner_text().startswith("With the fellow eye: grade ")
         assert article.locator(".quality").inner_text().startswith("Low quality")
-        assert article.locator("tbody tr").count() == len(small.THREE)
+        assert article.locator("tbody tr").count() == len(THREE)
         shares = [float(cell) for cell in article.locator("td:last-child").all_inner_texts()]
         assert sum(shares) == pytest.approx(1, abs=0.01)
         for picture in article.locator("img").all():

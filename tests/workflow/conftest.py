@@ -21,6 +21,9 @@ from common import CLASSES, SMALL, STANDARD
 from retinaflow.data.demo import draw_collection
 from retinaflow.storage.tables import read_table
 
+# Rules of the bundles, which follow training and grading.
+BUNDLING = ("convert_network", "model_card", "bundle")
+
 ROOT = Path(__file__).resolve().parents[2]
 # Snakemake finds the logger plugin in the copy of the project that it runs in.
 os.environ["PYTHONPATH"] = "workflow"
@@ -73,14 +76,17 @@ class Project:
             assert result.returncode != 0, result.stdout
         return result.stdout
 
-    def planned(self, *arguments: str) -> Counter[str]:
-        """Count the jobs of a dry run by rule and by the wildcards that distinguish its jobs."""
+    def planned(self, *arguments: str, bundles: bool = False) -> Counter[str]:
+        """Count the jobs of a dry run by rule and by the wildcards that distinguish its jobs.
+
+        Bundles follow each change of a model. Only with ``bundles`` are their jobs counted.
+        """
         jobs: Counter[str] = Counter()
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", self.snakemake("-n", STANDARD, *arguments))[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
             wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or [""])[0]))
             distinguishing = [value for name, value in wildcards.items() if name not in ("variant", "shard")]
-            if rule != "all":
+            if rule != "all" and (bundles or rule not in BUNDLING):
                 jobs[" ".join([rule, *distinguishing])] += 1
         return jobs
 

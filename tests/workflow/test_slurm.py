@@ -182,6 +182,7 @@ def test_every_stage_is_submitted_with_its_resources(fresh, cluster, undisturbed
         "preprocess": 6,
         "train": 1,
         "score": 1,
+        "convert_network": 1,
         "run_features": 1,
         "eye_stacking": 1,
     }

@@ -1,16 +1,16 @@
 """The command ``retinaflow``: grade new images with a finished run, and show GPUs, plans and the reference."""
 
 import argparse
-import gc
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from retinaflow.errors import RetinaflowError
@@ -19,12 +19,13 @@ from retinaflow.storage.texts import printable
 
 if TYPE_CHECKING:
     from retinaflow.serving.bundle import Bundle
-    from retinaflow.serving.predict import LoadedModel
+    from retinaflow.serving.runtime import LoadedModel
 
 READ_THREADS = 4  # for reading and decoding
+UNPACKED_GB = 200  # largest size of an unpacked archive
 # Modules that each command imports beyond the base installation, and the extra of pyproject.toml that installs them.
 NEEDED = {
-    "predict": (("numpy", "cv2", "keras", "simplejpeg"), "workflow"),
+    "predict": (("numpy", "cv2", "onnxruntime", "simplejpeg", "PIL"), "predict"),
     "serve": (("fastapi", "uvicorn", "python_multipart"), "serve"),
     "plan": (("snakemake",), "workflow"),
     "reference": (("yaml", "pydantic"), "workflow"),
@@ -66,8 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     predict = commands.add_parser("predict", help="grade images with a finished run")
     predict.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="an image; both eyes of a patient are graded together"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="an image, a folder, an archive, or a list; both eyes of a patient are graded together",
     )
+    predict.add_argument("--output", type=Path, metavar="FOLDER", help="write the answers as tables to a folder")
     predict.add_argument("--json", action="store_true", help="print all values as JSON")
     serve = commands.add_parser("serve", help="grade images on a web page of this computer")
     serve.add_argument(
@@ -75,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (predict, serve):
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
-        command.add_argument("--model", help="a network, or `ensemble` (default: the best on held-out images)")
+        command.add_argument(
+            "--model", help="a model of the run, or the folder of a bundle (default: the best on held-out images)"
+        )
     commands.add_parser("gpus", help="list the GPUs of this machine and the jobs that use them")
     commands.add_parser("plan", help="estimate images, disk, GPU memory and hours; takes snakemake's own options")
     clean = commands.add_parser("clean", help="list or remove shards, features and checkpoints that no model uses")
@@ -166,66 +173,75 @@ def _verify(results: Path, remove: bool) -> int:
 
 
 def _grade_images(asked: argparse.Namespace) -> int:
-    from retinaflow.serving.bundle import read_bundle
+    from retinaflow.serving.bundle import best_bundle, named_bundle, read_bundle
 
-    bundle = read_bundle(asked.results / "models/bundle.json")
-    name = asked.model or bundle.best
+    bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+    # Imported here: it takes a second, and the errors above need none of it.
+    from retinaflow.serving.runtime import load_bundled_model
+
+    loaded = load_bundled_model(bundle)
+    if bundle.warning:
+        print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
     if asked.command == "predict":
-        return _predict(asked.images, bundle, name, as_json=asked.json)
-    return _serve(bundle, name, asked.port)
+        return _predict(asked.images, loaded, asked.output, as_json=asked.json)
+    return _serve(loaded, asked.port)
 
 
-def _serve(bundle: "Bundle", name: str, port: int) -> int:
-    # The heat maps need TensorFlow. All models answer the same with every backend, to 1e-4.
-    loaded = _load(bundle, name, "tensorflow")
+def _serve(loaded: "LoadedModel", port: int) -> int:
     from retinaflow.serving.serve import serve
 
-    serve(loaded, name, port=port, threads=READ_THREADS)
+    serve(loaded, loaded.bundle.model, port=port, threads=READ_THREADS)
     return 0
 
 
-def _load(bundle: "Bundle", name: str, backend: str) -> "LoadedModel":
-    """Load a model so that it grades a few images at once."""
-    from retinaflow.networks.backend import choose
-
-    choose(backend)
-    # Hide the messages about TensorFlow's build.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    gc.disable()  # Imports and models leave no garbage; the search for some takes a second.
-    try:
-        # Imported here: it takes seconds, and the errors above need none of it.
-        from retinaflow.serving.predict import load_bundled_model
-
-        loaded = load_bundled_model(bundle, name)
-    finally:
-        gc.enable()
-    for model in (model for _, models in loaded.networks for model in models):
-        model.run_eagerly = True  # Compilation takes longer than a few images.
-    return loaded
-
-
-def _predict(images: Sequence[str], bundle: "Bundle", name: str, *, as_json: bool) -> int:
-    loaded = _load(bundle, name, bundle.model(name).networks[0].backend)
+def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, *, as_json: bool) -> int:
     from retinaflow.serving.bundle import NOTICE
-    from retinaflow.serving.predict import grade_files, patient_verdicts
+    from retinaflow.serving.predict import answer_tables, grade_files, none_graded, patient_verdicts, write_answers
     from retinaflow.serving.verdict import verdict_object
 
-    answers, problems = grade_files({image: image for image in images}, loaded, READ_THREADS)
+    bundle = loaded.bundle
+    with _all_files(images) as files:
+        if not files:
+            raise RetinaflowError(f"images: {', '.join(images)}: {none_graded([])}")
+        answers, problems = grade_files(files, loaded, READ_THREADS)
+    if output:
+        write_answers(answer_tables(output), answers, problems, bundle)
     verdicts = patient_verdicts(answers, problems, bundle.patient_pattern)
     patients = [verdict_object(verdict, bundle.grade_names) for verdict in verdicts]
     if as_json:
-        content = {"model": name, "notice": NOTICE, "patients": patients, "images": answers, "problems": problems}
+        content: dict[str, Any] = {"model": bundle.model, "notice": NOTICE, "warning": bundle.warning}
+        content |= {"patients": patients, "images": answers, "problems": problems}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
+    elif output:
+        print(f"{len(answers)} images graded by {printable(bundle.model)}; see {printable(str(output))}. {NOTICE}")
     else:
         verdict_text = [line for patient in patients for line in _patient_lines(patient)]
         image_text = [line for answer in answers for line in _lines(answer, bundle)]
-        print("\n".join([*verdict_text, *image_text, f"{name}. {NOTICE}"]))
+        print("\n".join([*verdict_text, *image_text, f"{printable(bundle.model)}. {NOTICE}"]))
     for problem in problems:
         print(
             f"error: {printable(problem['image'])}: {problem['problem']}, {printable(problem['found'])}",
             file=sys.stderr,
         )
     return int(bool(problems))
+
+
+@contextmanager
+def _all_files(images: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the path of each image by its name: images, and those of folders, archives and lists."""
+    from retinaflow.data.sources import files_of, is_source
+
+    with ExitStack() as stack:
+        files = {}
+        for image in images:
+            if not is_source(image):
+                files[image] = image
+                continue
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="retinaflow-")), "unpacked")
+            found = stack.enter_context(files_of(image, scratch, UNPACKED_GB * 2**30))
+            # The names of several sources may be the same.
+            files.update(found if len(images) == 1 else {f"{image}/{name}": path for name, path in found.items()})
+        yield files
 
 
 def _patient_lines(patient: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from retinaflow.config import changes, lookups
 from retinaflow.config.checks import check_packages
 from retinaflow.config.limits import check_text
 from retinaflow.config.loading import load
-from retinaflow.config.models import NO_TTA, Models, network_of
+from retinaflow.config.models import EYE_AVERAGE, NO_TTA, Models, network_of
 from retinaflow.config.places import check_files, sharing_sets
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources

@@ -1,43 +1,9 @@
-# Compare all models in one table and one figure, and in pairs. Write the deployment bundle.
+# Compare all models in one table and one figure, and in pairs.
 
 
 def score_files(file, models=MODELS.names):
     """Every `metrics.json`, or `predictions.csv`, that the comparison of some models reads."""
     return [path("scores", model, split, file) for model in models for split in MODELS.splits_of(model)]
-
-
-def bundle_content():
-    """Content of the deployment bundle that ``bundle.write_bundle`` expects. Its files are below `models`."""
-    networks = {
-        name: {
-            "name": name,
-            "objective": MODELS.objective(name),
-            "variant": lookups.variant(CONFIG, name).name,
-            "files": [f"{run}/model.keras" for run in MODELS.runs_of(name)],
-            "cpu_threads": settings.cpu_threads,
-            "backend": settings.backend,
-        }
-        for name, settings in CONFIG.models.items()
-    }
-    return {
-        "grade_names": GRADE_NAMES,
-        "patient_pattern": CONFIG.data.patient_pattern,
-        "pixel_limit": CONFIG.data.pixel_limit,
-        "seed": CONFIG.seed,
-        "tta_views": CONFIG.score.tta_views,
-        "fellow_eye_weight": CONFIG.eyes.fellow_eye_weight,
-        "models": {
-            model: {
-                "objective": MODELS.objective(model),
-                "decision_rule": f"{model}/decision_rule.json",
-                "eye_average": (
-                    f"{model}+eye_average/decision_rule.json" if f"{model}+eye_average" in MODELS.names else None
-                ),
-                "networks": [networks[name] for name in MODELS.ensembles.get(model, [model])],
-            }
-            for model in lookups.grading_models(CONFIG)
-        },
-    }
 
 
 def referable_names(split):
@@ -61,7 +27,6 @@ rule compare:
     input:
         scores=score_files("metrics.json"),
         predictions=score_files("predictions.csv"),
-        inventory=path("inventory", "train.csv"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:
         **{
@@ -84,7 +49,6 @@ rule compare:
             category="Comparison",
             labels={"figure": "kappa and accuracy with intervals"},
         ),
-        bundle=path("models", "bundle.json"),
     log:
         path("logs", "compare.log"),
     localrule: True
@@ -94,7 +58,6 @@ rule compare:
         code=code_of("compare.py"),
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
-        bundle=bundle_content(),
         repeats=lookups.repeats(CONFIG),
         curves={split: roc_curves(split) for split in MODELS.tests},
         data_sets=[data_set.partition("-")[2] for data_set in TRAINING_SETS if TRAINING_SETS != ["train"]],

@@ -15,17 +15,20 @@ def new_images():
         raise WorkflowError(str(error)) from None
 
 
-def decision_rule_files():
-    """Decision rules of the bundle's models."""
-    models = bundle_content()["models"].values()
-    return [path("models", file) for model in models for file in (model["decision_rule"], model["eye_average"]) if file]
+def predicting_bundles(wildcards):
+    """Input function: bundle of the named model, or those of all models."""
+    if CONFIG.model and CONFIG.model not in MODELS.bundled:
+        raise WorkflowError(
+            f"model: {CONFIG.model!r} grades no new images; expected one of {', '.join(MODELS.bundled)}, or none for "
+            "the best."
+        )
+    return [path("models", model, "bundle") for model in ([CONFIG.model] if CONFIG.model else MODELS.bundled)]
 
 
 rule predict:
     input:
-        bundle=path("models", "bundle.json"),
-        models=[path("models", run, "model.keras") for run in MODELS.training_runs],
-        decision_rule_files=decision_rule_files(),
+        bundles=predicting_bundles,
+        comparison=path("comparison", "comparison.csv"),
     output:
         predictions=path("predictions", PREDICTED, "predictions.csv"),
         patients=path("predictions", PREDICTED, "patients.csv"),
@@ -36,7 +39,6 @@ rule predict:
         "../../envs/retinaflow.yaml"
     threads: max(settings.cpu_threads for settings in FEATURE_NETWORKS.values())
     resources:
-        gpu=1,
         mem_mb=predict_memory,
         runtime=scheduled(predict_runtime),
     params:

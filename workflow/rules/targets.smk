@@ -64,7 +64,8 @@ def final_output():
         *score_files("predictions.csv"),
         *[path("models", model, "decision_rule.json") for model in MODELS.names],
         *[path("comparison", f"{table}.csv") for table in ("comparison", "pairs", "repeats")],
-        path("models", "bundle.json"),
+        *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs],
+        *[path("models", model, "bundle") for model in MODELS.bundled],
     ]
 
 

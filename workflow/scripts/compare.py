@@ -1,4 +1,4 @@
-"""Rank all models, draw the comparison, and describe the models that grade new images."""
+"""Rank all models and draw the comparison."""
 
 from itertools import chain
 from pathlib import Path
@@ -7,7 +7,6 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import comparison_figure
 from retinaflow.reporting.report import draw_model_curves
 from retinaflow.scoring.compare import ComparisonFiles, compare, kept_phases
-from retinaflow.serving.bundle import write_bundle
 
 with job_log(snakemake.log[0]):
     runs = chain.from_iterable(snakemake.params.runs.values())
@@ -38,9 +37,3 @@ with job_log(snakemake.log[0]):
             referable_names=curves["referable_names"],
             figure=Path(snakemake.output[f"{split}_roc"]),
         )
-    write_bundle(
-        Path(snakemake.output.bundle),
-        snakemake.params.bundle,
-        Path(snakemake.output.table),
-        Path(snakemake.input.inventory),
-    )

@@ -2,28 +2,20 @@
 
 from pathlib import Path
 
-from retinaflow.jobs import gpus
 from retinaflow.jobs.logs import job_log
-from retinaflow.networks.backend import choose
-from retinaflow.serving.bundle import read_bundle
+from retinaflow.serving.bundle import first_ranked, read_bundle
+from retinaflow.serving.predict import AnswerTables, PredictJob, predict
+from retinaflow.serving.runtime import load_bundled_model
 
 with job_log(snakemake.log[0]):
-    bundle = read_bundle(snakemake.input.bundle)
-    model = snakemake.params.model or bundle.best
-    gpus.claim(snakemake.resources.gpu, f"predict by {model}")
-    choose(bundle.model(model).networks[0].backend)
-    # Imported here, so that the log has the error of a backend that does not load.
-    from retinaflow.serving.predict import PredictJob, predict
-
+    params, output = snakemake.params, snakemake.output
+    folder = first_ranked([Path(folder) for folder in snakemake.input.bundles], Path(snakemake.input.comparison))
     predict(
         PredictJob(
-            source=snakemake.params.source,
-            bundle=bundle,
-            model=model,
-            max_bytes=snakemake.params.limit * 2**30,
+            source=params.source,
+            loaded=load_bundled_model(read_bundle(folder), snakemake.threads),
+            max_bytes=params.limit * 2**30,
             threads=snakemake.threads,
-            predictions=Path(snakemake.output.predictions),
-            patients=Path(snakemake.output.patients),
-            problems=Path(snakemake.output.problems),
+            tables=AnswerTables(Path(output.predictions), Path(output.patients), Path(output.problems)),
         )
     )

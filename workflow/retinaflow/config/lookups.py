@@ -175,8 +175,12 @@ def training_seed(config: Configuration, model: str) -> int:
 
 
 def grading_models(config: Configuration) -> list[str]:
-    """Names of the models that can grade new images: the networks and, of several, their ensembles."""
-    return [*config.models, *ensembles(config)]
+    """Names of the models that can grade new images: networks, ensembles, and the other models of one network.
+
+    A network has an ``+eye_average`` only if images have fellow eyes, which the label tables show.
+    """
+    of_networks = [f"{name}+{kind}" for name in config.models for kind in ("no_tta", "eye_average")]
+    return [*config.models, *ensembles(config), *of_networks]
 
 
 def eye_models(config: Configuration) -> list[str]:

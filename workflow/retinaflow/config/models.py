@@ -111,6 +111,17 @@ class Models:
         of_both = model in self.linear and self.linear[model].eyes == "both"
         return of_both or needs_pairs(model)
 
+    @property
+    def bundled(self) -> list[str]:
+        """Ranked models that have a bundle, which grades new images."""
+        return [model for model in self.ranked if not self.is_linear(model)]
+
+    def kind(self, model: str) -> str:
+        """Kind of a bundle: ``network``, ``ensemble`` or ``eye_average``."""
+        if model.endswith(f"+{EYE_AVERAGE}"):
+            return EYE_AVERAGE
+        return "ensemble" if model in self.ensembles else "network"
+
     def objective(self, model: str) -> str:
         """Kind of the raw outputs of a model: ``softmax``, ``regression`` or ``ordinal``."""
         if self.is_linear(model):

@@ -7,8 +7,9 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -39,6 +40,10 @@ ASIDE = {*range(0xE0, 0xF0), 0xFE}
 UNFINISHED = "Premature end of JPEG file"
 NO_END = "no end marker, although all pixels are there"
 PADDED = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+
+
+# From the bytes of a JPEG to grey pixels, uint8 (height, width), or None, and a text, as ``read_jpeg``.
+JpegDecoder = Callable[[bytes], tuple["np.ndarray | None", str]]
 
 
 class Header(NamedTuple):
@@ -148,6 +153,13 @@ def _write_cache(cache: Path, stamp: str, headers: Mapping[str, tuple[State, Hea
 
 def examine_files(paths: Sequence[str], megapixels: int, threads: int) -> list[Header]:
     """Read the header of each file as ``read_headers`` does, without a cache."""
+    with any_image_size(), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda path: examine_file(path, megapixels)[0], paths))
+
+
+@contextmanager
+def any_image_size() -> Iterator[None]:
+    """Let Pillow and OpenCV read images of any size in several threads. ``examine_file`` has its own limit."""
     # Imported here, because other stages import this module and should not wait for Pillow.
     import cv2
     from PIL import Image, PngImagePlugin
@@ -160,36 +172,47 @@ def examine_files(paths: Sequence[str], megapixels: int, threads: int) -> list[H
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     try:
         # An odd but readable header needs no warning. An unreadable one becomes a problem.
-        with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda path: _examine_file(path, megapixels), paths))
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _examine_file(path: str, megapixels: int) -> Header:
+def examine_file(path: str, megapixels: int, decode: JpegDecoder | None = None) -> tuple[Header, bytes]:
+    """Read one file, within ``any_image_size``.
+
+    Args:
+        path: The file.
+        megapixels: Largest size of an image.
+        decode: Function that is used instead of ``read_jpeg``.
+
+    Returns:
+        Its header and its bytes, which are empty if it was not read.
+    """
     try:
         # Opening a named pipe would wait for ever.
         if not Path(path).is_file():
-            return Header(problem="unreadable", found="neither a file nor a link to one")
+            return Header(problem="unreadable", found="neither a file nor a link to one"), b""
         with open(path, "rb") as file:
-            return _examine(file, megapixels)
+            return _examine(file, megapixels, decode or read_jpeg)
     except OSError as error:
-        return Header(problem="unreadable", found=error.strerror or str(error))
+        return Header(problem="unreadable", found=error.strerror or str(error)), b""
 
 
-def _examine(file: BinaryIO, megapixels: int) -> Header:
+def _examine(file: BinaryIO, megapixels: int, decode: JpegDecoder) -> tuple[Header, bytes]:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
-        return Header(0, problem="empty", found="0 bytes")
+        return Header(0, problem="empty", found="0 bytes"), b""
     limit = megapixels * MEGAPIXEL
     if size > BYTES_A_PIXEL * limit:
         found = f"{size} bytes, expected {BYTES_A_PIXEL * limit} at most for {megapixels} megapixels"
-        return Header(size, problem="oversized", found=found)
+        return Header(size, problem="oversized", found=found), b""
     content = file.read()
-    return _examine_dicom(content, limit) if is_dicom(content) else _examine_image(content, limit)
+    header = _examine_dicom(content, limit) if is_dicom(content) else _examine_image(content, limit, decode)
+    return header, content
 
 
-def _examine_image(content: bytes, limit: int) -> Header:
+def _examine_image(content: bytes, limit: int, decode: JpegDecoder) -> Header:
     """Read the header of an image file with at most ``limit`` pixels."""
     from PIL import Image, UnidentifiedImageError
 
@@ -210,7 +233,7 @@ def _examine_image(content: bytes, limit: int) -> Header:
     if fault := pixels_fault(content):
         return Header(size, width, height, problem="unreadable", found=fault)
     header = Header(size, width, height, digest(content))
-    grey, damage = read_jpeg(content) if content.startswith(SOI) else _decode(content)
+    grey, damage = decode(content) if content.startswith(SOI) else _decode(content)
     if grey is None:
         return header._replace(problem="truncated", found=damage)
     return _assessed(header._replace(note=damage), grey)

@@ -13,6 +13,8 @@ from retinaflow.storage import archives
 from retinaflow.storage.files import digest
 
 LISTS = (".txt", ".csv")
+# New images in memory at a time.
+PREDICTED = 256
 EXPECTED_SOURCE = (
     "a folder of images, a .zip archive of one, or a list of them: a .txt file with one path a line, or a .csv "
     "table with the column 'image'"
@@ -43,6 +45,11 @@ def source_states(source: str) -> list[str]:
         except OSError:
             texts.append(f"{name}\0")
     return texts
+
+
+def is_source(path: str) -> bool:
+    """Whether a path is a folder, an archive or a list of images."""
+    return os.path.isdir(path) or archives.split_archive(path) is not None or _is_list(path)  # noqa: PTH112
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from retinaflow.data.sources import PREDICTED
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.schedule import VIEWS
 
@@ -87,8 +88,6 @@ FITTED = 4 * 4 * 8192 / 1e6
 FIT = 1 / 20
 # Images in one batch of scoring.
 SCORED = 32
-# New images in memory at a time.
-PREDICTED = 256
 # Largest number of features that a backbone has for the head.
 FEATURES = 2048
 # Thousand million operations that a modest GPU sustains in float32, per second.

@@ -14,7 +14,6 @@ Training targets have the same width.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit, log_softmax, logit, ndtr
 
 # Least difference of a float32 probability from 1. Nearer ones have no finite logit.
 EPSILON = float(np.finfo(np.float32).eps)
@@ -101,6 +100,9 @@ def grade_probabilities(
     Returns:
         float64 (n, grade_count). Rows sum to 1.
     """
+    # Imported here: prediction imports this module and runs without SciPy.
+    from scipy.special import expit, log_softmax, logit, ndtr
+
     outputs = outputs.astype(np.float64)
     if objective == "softmax":
         return np.exp(log_softmax(np.log(np.maximum(outputs, TINY)) / temperature, axis=1))

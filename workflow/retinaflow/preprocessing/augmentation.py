@@ -5,12 +5,13 @@ Each training image is recoloured once and warped once.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from retinaflow.settings.augment import AugmentSettings
+if TYPE_CHECKING:
+    from retinaflow.settings.augment import AugmentSettings
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 # Views: the eight symmetries of a square, then the same of images turned by angles that halve the gaps.
@@ -48,7 +49,7 @@ class Colour(NamedTuple):
     hue: float = 0.0
 
 
-def draw_transform(settings: AugmentSettings, size: int, rng: np.random.Generator) -> Transform:
+def draw_transform(settings: "AugmentSettings", size: int, rng: np.random.Generator) -> Transform:
     """Draw a transform for images of ``size`` x ``size`` pixels from the ranges in ``train.augment``.
 
     A crop is a square anywhere in the transformed image. Its share of the area is uniform in ``crop`` to 1. It follows
@@ -68,20 +69,20 @@ def draw_transform(settings: AugmentSettings, size: int, rng: np.random.Generato
     )
 
 
-def draw_colour(settings: AugmentSettings, rng: np.random.Generator) -> Colour:
+def draw_colour(settings: "AugmentSettings", rng: np.random.Generator) -> Colour:
     """Draw a change of colours from the ranges in ``train.augment``: factors from 1 - x to 1 + x, and an angle."""
     ranges = [settings.brightness, settings.contrast, settings.saturation, settings.hue]
     brightness, contrast, saturation, hue = rng.uniform(-1.0, 1.0, 4) * ranges
     return Colour(1 + brightness, 1 + contrast, 1 + saturation, hue)
 
 
-def augment(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator, out: np.ndarray) -> None:
+def augment(image: np.ndarray, settings: "AugmentSettings", rng: np.random.Generator, out: np.ndarray) -> None:
     """Augment a uint8 RGB (size, size, 3) ``image`` by the ranges in ``train.augment``, and write it into ``out``."""
     transform = draw_transform(settings, len(image), rng)
     warp(recolour(image, draw_colour(settings, rng)), transform, out)
 
 
-def mix(images: np.ndarray, settings: AugmentSettings, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+def mix(images: np.ndarray, settings: "AugmentSettings", rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Mix each image with the next one, and the last with the first, in place.
 
     Args:

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,14 @@ class ShardReport(NamedTuple):
     reused: int
 
 
-def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.ndarray:
+def prepare(
+    content: bytes,
+    width: int,
+    height: int,
+    variant: Variant,
+    *,
+    decode: Callable[[bytes, int], np.ndarray] = decode_image,
+) -> np.ndarray:
     """Decode, crop, resize, enhance and pad one image.
 
     Args:
@@ -58,6 +65,7 @@ def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.nda
         width: Width in pixels, from the header.
         height: Height in pixels, from the header.
         variant: Preprocessing variant.
+        decode: Function with the parameters and the result of ``decode_image``.
 
     Returns:
         uint8 RGB (size, size, 3), upright by EXIF and without alpha.
@@ -66,11 +74,11 @@ def prepare(content: bytes, width: int, height: int, variant: Variant) -> np.nda
         RetinaflowError: ``content`` cannot be decoded. The message has no file name.
     """
     denominator = reduced_scale(width, height, variant) if content.startswith(JPEG_START) else 1
-    image = _crop(decode_image(content, denominator), variant.crop)
+    image = _crop(decode(content, denominator), variant.crop)
     deciding_side = max if variant.aspect == "keep" else min
     while denominator > 1 and deciding_side(image.shape[:2]) < variant.size:
         denominator //= 2
-        image = _crop(decode_image(content, denominator), variant.crop)
+        image = _crop(decode(content, denominator), variant.crop)
     small = _enhance(_resize(image, variant), variant.enhance)
     return cv2.cvtColor(_pad(small, variant.size, SURROUND[variant.enhance]), cv2.COLOR_BGR2RGB)
 

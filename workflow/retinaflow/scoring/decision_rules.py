@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import ndtr
 
 from retinaflow.data.folds import assign_folds
 from retinaflow.errors import RetinaflowError
@@ -335,6 +333,9 @@ def best_temperature(objective: str, outputs: np.ndarray, *, grades: np.ndarray,
         probabilities = objectives.grade_probabilities(objective, outputs, grade_count, math.exp(logarithm))
         return -float(np.log(np.maximum(_of(probabilities, grades), objectives.TINY)).mean())
 
+    # Imported here: prediction imports this module and runs without SciPy.
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(loss, bounds=tuple(map(math.log, TEMPERATURES)), method="bounded")
     return math.exp(found.x)
 
@@ -354,6 +355,9 @@ def ordered_probit(severity: np.ndarray, grades: np.ndarray, grade_count: int) -
     Returns:
         k - 1 ascending cutpoints, float64, and the standard deviation.
     """
+    from scipy.optimize import minimize
+    from scipy.special import ndtr
+
     severity, grades = (np.r_[values, np.arange(grade_count)] for values in (severity, grades))
     rows = np.arange(len(grades))
 

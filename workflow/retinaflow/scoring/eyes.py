@@ -2,14 +2,38 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from retinaflow.scoring.linear_model import join_eyes
 
 
-def fellow_eye_weights(patients: Sequence[str], eyes: Sequence[str]) -> csr_array:
+class FellowEyes(NamedTuple):
+    """A sparse matrix (n, n) that averages values over the images of each image's fellow eye. Needs no SciPy.
+
+    Attributes:
+        starts: Place of the first entry of each row in ``columns``, int64 (n + 1,).
+        columns: Images of the fellow eye of each image, int64 (m,).
+    """
+
+    starts: np.ndarray
+    columns: np.ndarray
+
+    def __matmul__(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean values of the fellow eye, float64 (n, d), or 0 without one, for ``values`` (n, d)."""
+        counts = np.diff(self.starts)
+        filled = np.flatnonzero(counts)
+        means = np.zeros(values.shape)
+        if len(self.columns) == len(filled):
+            means[filled] = values[self.columns]
+        else:
+            shares = np.repeat(1 / np.maximum(1, counts), counts)[:, np.newaxis]
+            means[filled] = np.add.reduceat(shares * values[self.columns], self.starts[filled], axis=0)
+        return means
+
+
+def fellow_eye_weights(patients: Sequence[str], eyes: Sequence[str]) -> FellowEyes:
     """Return a matrix that averages values over the images of each image's fellow eye.
 
     These are the images of the same patient with another eye; all of them have the same weight.
@@ -19,25 +43,23 @@ def fellow_eye_weights(patients: Sequence[str], eyes: Sequence[str]) -> csr_arra
         eyes: Names of the eyes (n,), "" for an unknown eye.
 
     Returns:
-        float64 (n, n). The row of an image without fellow eye, or of an unknown eye, is empty.
+        Weights (n, n). The row of an image without fellow eye, or of an unknown eye, is empty.
     """
     members = defaultdict(list)
     for number, (patient, eye) in enumerate(zip(patients, eyes, strict=True)):
         if eye:
             members[patient].append((number, eye))
-    rows, columns, weights = [], [], []
+    fellows: list[list[int]] = [[] for _ in patients]
     for images in members.values():
         for number, eye in images:
-            fellows = [other for other, other_eye in images if other_eye != eye]
-            rows += [number] * len(fellows)
-            columns += fellows
-            weights += [1 / max(1, len(fellows))] * len(fellows)
-    return csr_array((weights, (rows, columns)), shape=(len(patients), len(patients)))
+            fellows[number] = [other for other, other_eye in images if other_eye != eye]
+    starts = np.cumsum([0, *map(len, fellows)])
+    return FellowEyes(starts, np.array([other for of_image in fellows for other in of_image], np.int64))
 
 
-def have_fellow_eye(weights: csr_array) -> np.ndarray:
+def have_fellow_eye(weights: FellowEyes) -> np.ndarray:
     """Return which images have a fellow eye, bool (n,), from their ``fellow_eye_weights`` (n, n)."""
-    return np.diff(weights.indptr) > 0
+    return np.diff(weights.starts) > 0
 
 
 def average_eyes(

@@ -1,24 +1,47 @@
-"""Deployment bundle: models, decision rules and settings that grade new images. Imports nothing heavy."""
+"""Deployment bundle of one model: a folder with graphs in ONNX and a description of how they grade new images.
+
+The folder has no path to other folders, so it can be copied anywhere. It may come from another person. So its values
+have bounds, its files are named in it with their digests, and its pattern of names has a time limit.
+"""
 
 import os
-from collections.abc import Mapping
-from pathlib import Path, PurePath
+import stat
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.documents import read_document
-from retinaflow.storage.files import write_json
-from retinaflow.storage.tables import stream_table
+from retinaflow.storage.files import digest
+from retinaflow.storage.tables import read_table
 
 NOTICE = "This is research software, not a medical device."
-# Share of the training images below whose quality an image is reported as of low quality.
-LOW_QUALITY_SHARE = 0.05
-RUN_AGAIN = "Let the workflow run to its end; if it has, delete the file and run it again."
+BUNDLE_FILE = "bundle.json"
+BUNDLE_FOLDER = "bundle"
+FORMAT = "retinaflow bundle 1"
+CARD = "card.md"
 
-_NAME = {"type": "string", "minLength": 1}
-_COUNT = {"type": "integer", "minimum": 1}
+BUNDLE_BYTES = 4_000_000
+GRAPH_BYTES = 2**31  # the largest message of protobuf
+MOST_VIEWS = 32
+MOST_SIZE = 4096
+RUN_TO_END = "Let the workflow run to its end, or name the folder of a bundle: --model."
+COPY_AGAIN = "Copy the whole folder again, or let the workflow run to its end again."
+
+_TEXT = {"type": "string", "maxLength": 10_000}
+_NAME = {"type": "string", "minLength": 1, "maxLength": 500}
+_FILE = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_NUMBER = {"type": "number", "minimum": -1e9, "maximum": 1e9}
 _OBJECTIVE = {"enum": ["softmax", "regression", "ordinal"]}
+_VARIANT = {
+    "type": "string",
+    "pattern": r"^[1-9][0-9]{0,4}-(none|trim|circle)-(keep|squash)-(none|ben_graham|clahe)\Z",
+}
+
+
+def _count(most: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1, "maximum": most}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -30,35 +53,66 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _list(item: dict[str, Any], least: int = 1) -> dict[str, Any]:
-    return {"type": "array", "minItems": least, "items": item}
+def _list(item: dict[str, Any], least: int = 1, most: int = 100) -> dict[str, Any]:
+    return {"type": "array", "minItems": least, "maxItems": most, "items": item}
 
 
-_NETWORK = _object(
-    name=_NAME,
+def _optional(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [{"type": "null"}, schema]}
+
+
+_RULE = _object(
     objective=_OBJECTIVE,
-    variant=_NAME,
-    files=_list(_NAME),
-    cpu_threads=_COUNT,
-    backend={"enum": ["tensorflow", "jax", "torch"]},
+    grade_names=_list(_NAME, 2, 20),
+    thresholds=_list(_NUMBER, 1, 19),
+    temperature={"type": "number", "exclusiveMinimum": 0, "maximum": 1e9},
+    cutpoints=_optional(_list(_NUMBER, 1, 19)),
+    referable_grade=_count(19),
+    referable_sensitivity={**_SHARE, "exclusiveMinimum": 0},
+    referable_cut=_SHARE,
+    images=_count(10**12),
+    patients=_count(10**12),
 )
-_MODEL = _object(
-    objective=_OBJECTIVE,
-    decision_rule=_NAME,
-    eye_average={**_NAME, "type": ["string", "null"]},
-    networks=_list(_NETWORK),
+_ANSWER = _object(decision_rule=_RULE, graph=_FILE)
+_NETWORK = _object(name=_NAME, objective=_OBJECTIVE, variant=_VARIANT, graphs=_list(_FILE))
+_EVALUATION = _object(
+    split=_NAME,
+    images=_count(10**12),
+    quadratic_weighted_kappa=_optional(_NUMBER),
+    quadratic_weighted_kappa_low=_optional(_NUMBER),
+    baseline_grade_name=_NAME,
+)
+_RUN = _object(
+    training_run=_NAME,
+    seed={"type": "integer", "minimum": 0, "maximum": 2**63},
+    digests={"type": "object", "maxProperties": 100, "additionalProperties": _optional(_TEXT)},
+    packages={"type": "object", "maxProperties": 100, "additionalProperties": _TEXT},
 )
 BUNDLE_SCHEMA = _object(
-    grade_names=_list(_NAME, 2),
-    patient_pattern=_NAME,
-    pixel_limit=_COUNT,
-    seed={"type": "integer", "minimum": 0},
-    tta_views=_COUNT,
+    format={"const": FORMAT},
+    retinaflow=_NAME,
+    model=_NAME,
+    kind={"enum": ["network", "ensemble", "eye_average"]},
+    grade_names=_list(_NAME, 2, 20),
+    objective=_OBJECTIVE,
+    patient_pattern={**_NAME, "maxLength": 1000},
+    pixel_limit=_count(10_000),
+    tta_views=_count(MOST_VIEWS),
     fellow_eye_weight=_SHARE,
     quality_share=_SHARE,
     quality_threshold=_SHARE,
-    best=_NAME,
-    models={"type": "object", "minProperties": 1, "additionalProperties": _MODEL},
+    networks=_list(_NETWORK),
+    answer=_ANSWER,
+    eye_average=_optional(_ANSWER),
+    evaluation=_list(_EVALUATION),
+    provenance=_list(_RUN, 0, 1000),
+    files={
+        "type": "object",
+        "maxProperties": 1000,
+        "propertyNames": _FILE,
+        "additionalProperties": {"type": "string", "pattern": r"^[0-9a-f]{32}\Z"},
+    },
+    notice=_TEXT,
 )
 
 
@@ -69,121 +123,195 @@ class BundledNetwork(NamedTuple):
         name: Its name in the configuration.
         objective: Kind of its raw outputs: ``softmax``, ``regression`` or ``ordinal``.
         variant: Preprocessing variant of its images.
-        files: Its Keras file, or one for each fold.
-        cpu_threads: Number of threads that scored it.
-        backend: Backend of Keras that scored it.
+        graphs: Name of its ONNX file, or one name for each fold.
     """
 
     name: str
     objective: str
     variant: str
-    files: list[Path]
-    cpu_threads: int
-    backend: str
+    graphs: list[str]
 
 
-class BundledModel(NamedTuple):
-    """A model of a bundle: the mean raw outputs of its networks, graded by a decision rule.
+class BundledAnswer(NamedTuple):
+    """Answers to raw outputs: a decision rule, and the name of the ONNX file that applies it."""
 
-    Attributes:
-        objective: Kind of the mean raw outputs.
-        decision_rule: File of its decision rule.
-        eye_average: File of the decision rule for the mean of both eyes, if there is one.
-        networks: The networks it averages.
-    """
-
-    objective: str
-    decision_rule: Path
-    eye_average: Path | None
-    networks: list[BundledNetwork]
+    decision_rule: dict[str, Any]
+    graph: str
 
 
 class Bundle(NamedTuple):
-    """All models that grade new images, and the settings they share.
+    """One model that grades new images. ``docs/file-formats.md`` describes each value.
 
     Attributes:
+        folder: Folder of the bundle.
+        model: Name of the model.
+        kind: ``network``, ``ensemble`` or ``eye_average``.
         grade_names: Name of each grade.
+        objective: Kind of the mean raw outputs of the networks.
         patient_pattern: Regular expression for patient and eye in an image's name.
         pixel_limit: Largest image, in megapixels.
-        seed: Seed of the workflow.
         tta_views: Views of test-time augmentation.
         fellow_eye_weight: Weight of the fellow eye in an eye average, 0 to 1.
         quality_share: Share of the training images whose quality is below ``quality_threshold``.
         quality_threshold: Quality below which an image is of low quality, 0 to 1.
-        best: Name of the model with the highest kappa on held-out images.
-        models: The models by name.
+        networks: The networks whose raw outputs are averaged.
+        answer: Answers for one eye; those for the mean of both eyes if the kind is ``eye_average``.
+        eye_average: Answers for the mean of both eyes, if there are any.
+        evaluation: Metrics of the model on each split. The first split ranked it.
+        provenance: Training run, seed, digests and packages of each training run.
+        files: Digest of each file of the folder but ``bundle.json``.
     """
 
+    folder: Path
+    model: str
+    kind: str
     grade_names: list[str]
+    objective: str
     patient_pattern: str
     pixel_limit: int
-    seed: int
     tta_views: int
     fellow_eye_weight: float
     quality_share: float
     quality_threshold: float
-    best: str
-    models: dict[str, BundledModel]
+    networks: list[BundledNetwork]
+    answer: BundledAnswer
+    eye_average: BundledAnswer | None
+    evaluation: list[dict[str, Any]]
+    provenance: list[dict[str, Any]]
+    files: dict[str, str]
 
-    def model(self, name: str) -> BundledModel:
-        """Return a model by name; raise ``RetinaflowError`` if there is none."""
-        if name not in self.models:
-            raise RetinaflowError(
-                f"model: {name!r} grades no new images; expected one of {', '.join(self.models)}. Name one of them, or "
-                "none for the best."
-            )
-        return self.models[name]
+    @property
+    def warning(self) -> str:
+        """Return a warning for a model that is no better than a constant answer; empty otherwise."""
+        first = self.evaluation[0]
+        kappa, low = first["quadratic_weighted_kappa"], first["quadratic_weighted_kappa_low"]
+        least = kappa if low is None else low
+        # The constant answer has a kappa of 0.
+        if least is not None and least > 0:
+            return ""
+        found = "undefined" if kappa is None else f"{kappa:.3f}" + ("" if low is None else f" (95 % from {low:.3f})")
+        return (
+            f"{self.model} is no better than the answer {first['baseline_grade_name']} for every image: its kappa on "
+            f"{first['images']} images of {first['split']} is {found}. Do not rely on it."
+        )
+
+    def read_file(self, name: str) -> bytes:
+        """Read a file of the bundle.
+
+        Raises:
+            RetinaflowError: It is missing, is a link or too large, or has another digest.
+        """
+        path = self.folder / name
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise RetinaflowError(f"{path}: expected a file, found a link or a folder. {COPY_AGAIN}")
+            if status.st_size > GRAPH_BYTES:
+                raise RetinaflowError(f"{path}: {status.st_size} bytes, expected {GRAPH_BYTES} at most. {COPY_AGAIN}")
+            content = path.read_bytes()
+        except OSError as error:
+            raise RetinaflowError(f"{path}: {error.strerror}; expected a file of the bundle. {COPY_AGAIN}") from error
+        if digest(content) != self.files.get(name):
+            raise RetinaflowError(f"{path}: its digest is not the one in {BUNDLE_FILE}. {COPY_AGAIN}")
+        return content
 
 
-def write_bundle(path: Path, content: Mapping[str, Any], comparison: Path, inventory: Path) -> None:
-    """Write a bundle.
-
-    Args:
-        path: The file. Paths in ``content`` are relative to its folder.
-        content: All keys of ``BUNDLE_SCHEMA`` but ``best``, ``quality_share`` and ``quality_threshold``.
-        comparison: Table that ranks the models. The rank of ``X+eye_average`` counts for ``X``.
-        inventory: Inventory of the training images, for their quality.
-    """
-    ranked = [row["model"] for row in stream_table(comparison, ("rank", "model")) if row["rank"]]
-    names = (model.removesuffix("+eye_average") for model in ranked)
-    # Linear models alone are no content; a reader of the file says so.
-    best = next((name for name in names if name in content["models"]), None)
-    images = stream_table(inventory, ("quality", "problem"))
-    qualities = sorted(float(image["quality"]) for image in images if not image["problem"])
-    threshold = qualities[int(LOW_QUALITY_SHARE * len(qualities))]
-    derived = {"quality_share": LOW_QUALITY_SHARE, "quality_threshold": threshold, "best": best}
-    write_json(path, {**content, **derived})
-
-
-def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle.
+def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Read the description of a bundle. Its graphs are read later.
 
     Raises:
-        RetinaflowError: The file cannot be read or is no bundle, or one of its paths leads out of its folder.
+        RetinaflowError: The folder has no bundle, or its values are out of bounds or do not fit together.
     """
-    content = read_document(path, BUNDLE_SCHEMA, kind="the bundle of a finished run", again=RUN_AGAIN)
-    folder = Path(path).parent
-
-    def below(name: str) -> Path:
-        # A bundle may come from another person; its files decide how images are graded.
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise RetinaflowError(
-                f"{path}: {name!r} leads out of the folder of models; expected a path below it. {RUN_AGAIN}"
-            )
-        return folder / name
-
-    models = {
-        name: BundledModel(
-            model["objective"],
-            below(model["decision_rule"]),
-            below(model["eye_average"]) if model["eye_average"] else None,
-            [
-                BundledNetwork(**{**network, "files": [below(file) for file in network["files"]]})
-                for network in model["networks"]
-            ],
-        )
-        for name, model in content["models"].items()
-    }
-    bundle = Bundle(**{**content, "models": models})
-    bundle.model(bundle.best)
+    path = Path(folder) / BUNDLE_FILE
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise RetinaflowError(f"{path}: {error.strerror}; expected the bundle of a model. {COPY_AGAIN}") from error
+    if size > BUNDLE_BYTES:
+        raise RetinaflowError(f"{path}: {size} bytes, expected {BUNDLE_BYTES} at most. {COPY_AGAIN}")
+    try:
+        content = read_document(path, BUNDLE_SCHEMA, kind="the bundle of a model", again=COPY_AGAIN)
+    except RecursionError:
+        raise RetinaflowError(f"{path}: nested too deeply; expected the bundle of a model. {COPY_AGAIN}") from None
+    bundle = Bundle(
+        folder=Path(folder),
+        networks=[BundledNetwork(**network) for network in content["networks"]],
+        answer=BundledAnswer(**content["answer"]),
+        eye_average=BundledAnswer(**content["eye_average"]) if content["eye_average"] else None,
+        **{name: content[name] for name in Bundle._fields if name not in _READ},
+    )
+    if fault := _fault(bundle):
+        raise RetinaflowError(f"{path}: {fault}. {COPY_AGAIN}")
     return bundle
+
+
+_READ = ("folder", "networks", "answer", "eye_average")
+
+
+def _fault(bundle: Bundle) -> str:
+    """Words for values that do not fit together; empty if they do."""
+    answers = [bundle.answer, *([bundle.eye_average] if bundle.eye_average else [])]
+    for answer in answers:
+        rule = answer.decision_rule
+        if (rule["objective"], rule["grade_names"]) != (bundle.objective, bundle.grade_names):
+            return f"a decision rule for {rule['objective']} of {', '.join(rule['grade_names'])}, not that of the model"
+        if rule["referable_grade"] >= len(bundle.grade_names):
+            return f"referable_grade {rule['referable_grade']}, expected a grade below {len(bundle.grade_names)}"
+    large = [network.variant for network in bundle.networks if int(network.variant.split("-")[0]) > MOST_SIZE]
+    if large:
+        return f"variant {large[0]}: expected images of {MOST_SIZE} px at most"
+    named = [graph for network in bundle.networks for graph in network.graphs] + [answer.graph for answer in answers]
+    missing = [name for name in named if name not in bundle.files]
+    return f"{missing[0]} is not listed under files" if missing else ""
+
+
+def best_bundle(results: Path) -> Path:
+    """Return the bundle of the model that is ranked first of those with a bundle.
+
+    Raises:
+        RetinaflowError: There is no bundle, or no comparison that ranks several.
+    """
+    bundles = bundles_of(results)
+    if not bundles:
+        raise RetinaflowError(f"{results}: no bundle of a model below {results / 'models'}. {RUN_TO_END}")
+    return first_ranked(list(bundles.values()), results / "comparison/comparison.csv")
+
+
+def first_ranked(folders: Sequence[Path], comparison: Path) -> Path:
+    """Return the folder of the model that a comparison ranks first. A single folder needs no comparison.
+
+    Raises:
+        RetinaflowError: The comparison cannot be read, or ranks none of several models.
+    """
+    if len(folders) == 1:
+        return folders[0]
+    bundles = {folder.parent.name: folder for folder in folders}
+    rows = read_table(comparison, ("rank", "model"))
+    ranked = [row["model"] for row in rows if row["rank"] and row["model"] in bundles]
+    if not ranked:
+        raise RetinaflowError(f"{comparison}: it ranks none of {', '.join(bundles)}. Name one of them: --model.")
+    return bundles[ranked[0]]
+
+
+def named_bundle(results: Path, name: str) -> Path:
+    """Return the folder of a bundle by its path, or by the name of its model in a run.
+
+    Raises:
+        RetinaflowError: There is none.
+    """
+    if (Path(name) / BUNDLE_FILE).is_file():
+        return Path(name)
+    bundles = bundles_of(results)
+    if name not in bundles:
+        known = ", ".join(bundles) or "none"
+        raise RetinaflowError(
+            f"model: {name!r} is no folder with a {BUNDLE_FILE}, and no model with a bundle in {results}; there are: "
+            f"{known}. Name a folder or one of these models."
+        )
+    return bundles[name]
+
+
+def bundles_of(results: Path) -> dict[str, Path]:
+    """Return the folder of each bundle of a workflow run by the name of its model."""
+    found = sorted((results / "models").glob(f"*/{BUNDLE_FOLDER}/{BUNDLE_FILE}"))
+    return {path.parent.parent.name: path.parent for path in found}

@@ -17,10 +17,10 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib import colormaps
 
 from retinaflow.reporting.illustrations import captioned_figure, shortened
 from retinaflow.reporting.report import Shards, stored_pixels
+from retinaflow.serving.heat_maps import overlay, scaled
 from retinaflow.storage.tables import Row, read_table, write_table
 from retinaflow.training.head import split
 
@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 
 # Images of each grade that are explained: the most probable right answers and the most probable wrong ones.
 RIGHT, WRONG = 2, 2
-# Even in lightness, and the same to all kinds of colour vision.
-COLOURS = "cividis"
-OPACITY = 0.8
 EXPLAIN_COLUMNS = ("image", "filename", "grade_name", "predicted_grade_name", "probability", "right")
 
 
@@ -81,12 +78,6 @@ def relevance(model: keras.Model, pixels: np.ndarray, objective: str, grades: np
     return scaled(np.maximum(total, 0))
 
 
-def scaled(maps: np.ndarray) -> np.ndarray:
-    """Scale each of ``maps``, non-negative float (n, size, size), to a largest value of 1. A map of zeros is kept."""
-    largest = maps.max(axis=(1, 2), keepdims=True)
-    return np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
-
-
 @functools.cache  # Keras adds nodes to the shared layers each time.
 def _parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Split a model into the part up to its feature maps and the head, which reads their means."""
@@ -102,24 +93,6 @@ def _score(outputs: tf.Tensor, objective: str, grades: np.ndarray) -> tf.Tensor:
         return tf.math.log(tf.gather(outputs, tf.constant(grades), axis=1, batch_dims=1) + keras.config.epsilon())
     # The output is a severity, or its sum is: probabilities of exceeding each grade.
     return tf.reduce_sum(outputs, axis=1) * tf.constant(np.where(grades > 0, 1.0, -1.0), outputs.dtype)
-
-
-def overlay(pixels: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
-    """Draw a heat map over an image.
-
-    The image is grey: the colours of a retina are too close to yellow. It shows where the heat map is low.
-
-    Args:
-        pixels: uint8 RGB (size, size, 3).
-        heat_map: float (size, size), 0 to 1.
-
-    Returns:
-        uint8 RGB (size, size, 3).
-    """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
-    colours = colormaps[COLOURS](heat_map)[..., :3].astype(np.float32) * 255
-    cover = OPACITY * heat_map[..., np.newaxis]
-    return np.round((1 - cover) * grey + cover * colours).astype(np.uint8)
 
 
 def chosen(predictions: Path, grade_names: Sequence[str]) -> list[Explained]:

@@ -8,7 +8,6 @@ integers.
 
 import json
 import logging
-import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,13 +25,13 @@ from sklearn.metrics import confusion_matrix
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import kappa
-from retinaflow.networks.building import refresh_scaling
 from retinaflow.networks.objectives import impossible_rows
 from retinaflow.preprocessing.batches import Batches, Images, ImageSource
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
 from retinaflow.scoring.score import BATCH, predict_tta
 from retinaflow.serving.bundle import NOTICE
+from retinaflow.serving.convert import convertible, quiet_converter
 from retinaflow.serving.exported import DIFFERENCE_COLUMNS
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import write_table
@@ -215,46 +214,8 @@ def answers(answer: Predictor, images: ImageSource, threads: int, tta_views: int
 # Formats ------------------------------------------------------------------------------------------------------------
 
 
-def convertible(model: keras.Model) -> keras.Model:
-    """Return the same model with layers that converters know.
-
-    tf2onnx takes the constants of Keras's normalisation (EfficientNetV2) for inputs. XLA compiles convolutions of one
-    channel each (ConvNeXt).
-    """
-
-    def known(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
-            mean, deviation = (np.ravel(keras.ops.convert_to_numpy(each)) for each in (layer.mean, layer.variance**0.5))
-            scale = 1 / np.maximum(deviation, keras.config.epsilon())
-            return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=layer.name)
-        if isinstance(layer, keras.layers.Conv2D) and layer.groups == layer.filters > 1:
-            options = {name: getattr(layer, name) for name in ("strides", "padding", "use_bias", "activation", "name")}
-            return keras.layers.DepthwiseConv2D(layer.kernel_size, **options)
-        if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.gelu:
-            return keras.layers.Activation(_gelu, name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
-
-    copy = keras.models.clone_model(model, clone_function=known, recursive=True)
-    copy.set_weights(
-        [
-            # The kernel (height, width, 1, channels) is (height, width, channels, 1) in a depthwise layer.
-            value if value.shape == tuple(place.shape) else np.swapaxes(value, 2, 3)
-            for value, place in zip(model.get_weights(), copy.weights, strict=True)
-        ]
-    )
-    refresh_scaling(copy)
-    copy(np.zeros((1, *copy.input_shape[1:]), np.uint8))  # Keras exports only a model that was called.
-    return copy
-
-
-def _gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Hendrycks and Gimpel 2016, arXiv:1606.08415, with the error function, not its complement."""
-    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
-
-
 def _write_onnx(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
-    # tf2onnx logs an error with a traceback for an optimisation that it leaves out.
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    quiet_converter()
     model.export(path, format="onnx", verbose=False)
 
 

@@ -1,4 +1,4 @@
-"""HTTP service and page that grade the images of one patient at a time. Computes with TensorFlow.
+"""HTTP service and page that grade the images of one patient at a time.
 
 The service listens on the loopback interface only. It keeps no image after its answer and limits the size of a request.
 The page shows the answers of `predict` beside the heat map of `explain`.
@@ -26,8 +26,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from retinaflow.data.labels import IMAGE_EXTENSIONS
 from retinaflow.errors import RetinaflowError
 from retinaflow.serving.bundle import NOTICE
-from retinaflow.serving.explain import overlay, relevance, scaled
-from retinaflow.serving.predict import Decoded, LoadedModel, answers_of, raw_outputs, read_images
+from retinaflow.serving.heat_maps import overlay
+from retinaflow.serving.predict import answers_of, read_images
+from retinaflow.serving.runtime import LoadedModel, heat_maps, raw_outputs
 from retinaflow.serving.verdict import EYE_ORDER
 
 LOOPBACK = "127.0.0.1"
@@ -186,9 +187,9 @@ def examine(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> dict
     images, decoded, unread = read_images(files, loaded, threads)
     graded: list[dict[str, Any]] = []
     if images:
-        outputs = raw_outputs(loaded, decoded, threads)
+        outputs = raw_outputs(loaded, decoded)
         answers = answers_of(images, [("", image.name) for image in images], outputs, loaded)
-        heat_maps = _heat_maps(loaded, decoded, np.array([answer["predicted_grade"] for answer in answers]))
+        shares = heat_maps(loaded, decoded, np.array([answer["predicted_grade"] for answer in answers]))
         shown = decoded[loaded.networks[0][0].variant]
         graded = [
             {
@@ -197,22 +198,10 @@ def examine(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> dict
                 "input": _png(shown[number]),
                 "heat_map": _png(overlay(shown[number], heat_map)),
             }
-            for number, (image, answer, heat_map) in enumerate(zip(images, answers, heat_maps, strict=True))
+            for number, (image, answer, heat_map) in enumerate(zip(images, answers, shares, strict=True))
         ]
     problems = [{"eye": eye, "problem": kind, "found": text} for eye, (kind, text) in unread.items()]
     return {"images": graded, "problems": problems}
-
-
-def _heat_maps(loaded: LoadedModel, decoded: Mapping[str, Decoded], grades: np.ndarray) -> np.ndarray:
-    """Mean of ``explain.relevance`` over all networks, in the image size of the first."""
-    size = decoded[loaded.networks[0][0].variant].size
-    of_files = [
-        np.stack([cv2.resize(share, (size, size)) for share in relevance(model, pixels, network.objective, grades)])
-        for network, models in loaded.networks
-        for pixels in [decoded[network.variant].pixels]
-        for model in models
-    ]
-    return scaled(np.mean(of_files, axis=0))
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -1,0 +1,139 @@
+"""Writing of deployment bundles: one folder a model, with the graphs of its training runs. Needs the package onnx."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from retinaflow.scoring.decision_rules import read_decision_rule
+from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, NOTICE, read_bundle
+from retinaflow.serving.graphs import answer_graph
+from retinaflow.storage.documents import read_own
+from retinaflow.storage.files import write_json
+from retinaflow.storage.tables import stream_table
+
+# Share of the training images below whose quality an image is reported as of low quality.
+LOW_QUALITY_SHARE = 0.05
+ANSWER_FILE, EYE_AVERAGE_FILE = "answer.onnx", "eye_average.onnx"
+
+
+@dataclass(frozen=True)
+class BundleJob:
+    """Inputs and output of a bundle.
+
+    Attributes:
+        content: ``model``, ``kind``, ``objective``, ``grade_names`` and the other settings of ``Bundle``; ``networks``
+            with the ``training_runs`` of each.
+        graphs: ONNX file of each training run.
+        decision_rule: Decision rule of the model.
+        eye_average: Decision rule for the mean of both eyes, if there is one.
+        metrics: Metrics of the model on each split; the first split ranks it.
+        records: ``training_run.json`` of each training run.
+        inventory: Inventory of the training images, for their quality.
+        card: Card of the model.
+        folder: Folder to write.
+    """
+
+    content: Mapping[str, Any]
+    graphs: Mapping[str, Path]
+    decision_rule: Path
+    eye_average: Path | None
+    metrics: Sequence[Path]
+    records: Sequence[Path]
+    inventory: Path
+    card: Path
+    folder: Path
+
+
+def write_bundle(job: BundleJob) -> None:
+    """Write a bundle. Its description comes last, so a folder with one is whole."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / BUNDLE_FILE).unlink(missing_ok=True)
+    for run, graph in job.graphs.items():
+        _link(graph, job.folder / graph_file(run))
+    _link(job.card, job.folder / CARD, copy=True)
+    answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
+    if job.eye_average:
+        answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)
+    networks = [
+        {
+            **{name: network[name] for name in ("name", "objective", "variant")},
+            "graphs": [graph_file(run) for run in network["training_runs"]],
+        }
+        for network in job.content["networks"]
+    ]
+    names = [CARD, *(answer["graph"] for answer in answers.values() if answer), *map(graph_file, job.graphs)]
+    description = {
+        "format": FORMAT,
+        "retinaflow": version("retinaflow"),
+        **job.content,
+        "networks": networks,
+        **answers,
+        "quality_share": LOW_QUALITY_SHARE,
+        "quality_threshold": quality_threshold(job.inventory),
+        "evaluation": [_evaluation(path) for path in job.metrics],
+        "provenance": [_provenance(path) for path in job.records],
+        "files": {name: digest_of_file(job.folder / name) for name in names},
+        "notice": NOTICE,
+    }
+    write_json(job.folder / BUNDLE_FILE, description)
+    read_bundle(job.folder)
+
+
+def graph_file(training_run: str) -> str:
+    """Return the name of a training run's graph in a bundle."""
+    name = re.sub(r"[^A-Za-z0-9._+-]", "-", training_run)
+    return f"network-{name}.onnx"
+
+
+def _link(source: Path, target: Path, copy: bool = False) -> None:
+    """Link a file, or copy it to another file system. Bundles of one run share their large files by links."""
+    target.unlink(missing_ok=True)
+    try:
+        if copy:
+            raise OSError
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _answer(job: BundleJob, path: Path, graph: str) -> dict[str, Any]:
+    rule = read_decision_rule(path)
+    (job.folder / graph).write_bytes(answer_graph(rule).SerializeToString())
+    return {"decision_rule": rule._asdict(), "graph": graph}
+
+
+def quality_threshold(inventory: Path) -> float:
+    """Return the quality that all but ``LOW_QUALITY_SHARE`` of the training images reach."""
+    images = stream_table(inventory, ("quality", "problem"))
+    qualities = sorted(float(image["quality"]) for image in images if not image["problem"])
+    return qualities[int(LOW_QUALITY_SHARE * len(qualities))]
+
+
+def digest_of_file(path: Path) -> str:
+    """Digest of a file's content, as ``storage.files.digest``."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    metrics = read_own(path)
+    return {
+        **{name: metrics[name] for name in ("split", "images", "quadratic_weighted_kappa")},
+        "quadratic_weighted_kappa_low": ((metrics["intervals"] or {}).get("quadratic_weighted_kappa") or [None])[0],
+        "baseline_grade_name": metrics["baseline"]["grade_name"],
+    }
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    record = read_own(path)
+    # The settings have paths of the computer that trained.
+    return {
+        **{name: record[name] for name in ("training_run", "seed", "digests")},
+        "packages": record["environment"]["packages"],
+    }

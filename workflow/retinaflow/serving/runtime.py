@@ -1,0 +1,284 @@
+"""Networks and answers of a bundle in ONNX Runtime. Needs NumPy and OpenCV, no TensorFlow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from retinaflow.errors import RetinaflowError
+from retinaflow.networks.objectives import impossible_rows, mean_outputs, width
+from retinaflow.preprocessing.augmentation import write_view
+from retinaflow.serving.bundle import COPY_AGAIN, Bundle, BundledAnswer, BundledNetwork
+from retinaflow.serving.graph_check import graph_fault
+from retinaflow.serving.heat_maps import scaled
+
+BATCH = 32
+# Names of the inputs and outputs of the graphs.
+PIXELS, OUTPUTS, MAP, RELEVANCE = "pixels", "outputs", "map_", "relevance"
+ANSWERS = ("severity", "probabilities", "risk", "grade", "referable")
+
+
+class Answers(NamedTuple):
+    """Answers to n images of k grades.
+
+    Attributes:
+        severity: float64 (n,), 0 to k - 1.
+        probabilities: float32 (n, k), calibrated; rows sum to 1.
+        risk: float32 (n,), probability of the referable grades.
+        grade: int64 (n,), by the thresholds of the decision rule.
+        referable: bool (n,), whether the risk reaches the operating point.
+    """
+
+    severity: np.ndarray
+    probabilities: np.ndarray
+    risk: np.ndarray
+    grade: np.ndarray
+    referable: np.ndarray
+
+
+class LoadedModel(NamedTuple):
+    """A bundle with its graphs loaded.
+
+    Attributes:
+        bundle: The bundle.
+        networks: Each network with the graphs of its files.
+        answer: Graph that answers raw outputs.
+        eye_average: Graph that answers the mean raw outputs of both eyes.
+    """
+
+    bundle: Bundle
+    networks: list[tuple[BundledNetwork, list["NetworkGraph"]]]
+    answer: "AnswerGraph"
+    eye_average: "AnswerGraph"
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedModel:
+    """Load the graphs of a bundle.
+
+    Args:
+        bundle: The bundle.
+        threads: Threads of the networks, by default one for each core.
+
+    Raises:
+        RetinaflowError: A file is missing, changed or not allowed, or does not fit the bundle.
+    """
+    threads = threads or cores()
+    grades = len(bundle.grade_names)
+
+    def answer(of: BundledAnswer) -> AnswerGraph:
+        return AnswerGraph(_session(bundle, of.graph, 1), str(bundle.folder / of.graph), grades)
+
+    networks = [
+        (
+            network,
+            [
+                NetworkGraph(_session(bundle, name, threads), str(bundle.folder / name), network)
+                for name in network.graphs
+            ],
+        )
+        for network in bundle.networks
+    ]
+    own = answer(bundle.answer)
+    return LoadedModel(bundle, networks, own, answer(bundle.eye_average) if bundle.eye_average else own)
+
+
+def _session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
+    content = bundle.read_file(name)
+    if fault := graph_fault(content):
+        raise RetinaflowError(f"{bundle.folder / name}: {fault}. {COPY_AGAIN}")
+    try:
+        return graph_session(content, threads)
+    except Exception as error:  # ONNX Runtime has a type of exception for each of its status codes.
+        raise _unusable(str(bundle.folder / name), error) from None
+
+
+def graph_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX file for the CPU. It was checked before (``graph_check``)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # An error is an exception; its log has the same text again.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _unusable(path: str, error: Exception) -> RetinaflowError:
+    cause = " ".join(str(error).split())[-300:]
+    return RetinaflowError(f"{path}: ONNX Runtime cannot use this graph ({cause}). {COPY_AGAIN}")
+
+
+class NetworkGraph:
+    """A trained network: from pixels to raw outputs, feature maps and their weights."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
+        """Check inputs and outputs of the graph of ``network``."""
+        self._session, self._path, self._objective = session, path, network.objective
+        self.size = int(network.variant.split("-")[0])
+        self._maps = sorted(output.name for output in session.get_outputs() if output.name.startswith(MAP))
+        inputs = [(each.name, each.type, each.shape[1:]) for each in session.get_inputs()]
+        expected = [(PIXELS, "tensor(uint8)", [self.size, self.size, 3])]
+        outputs = {output.name for output in session.get_outputs()}
+        if inputs != expected or not {OUTPUTS, RELEVANCE} <= outputs or not self._maps:
+            raise RetinaflowError(
+                f"{path}: found inputs {inputs} and outputs {sorted(outputs)}; expected inputs {expected} and outputs "
+                f"{OUTPUTS}, {RELEVANCE}, {MAP}1. {COPY_AGAIN}"
+            )
+
+    def _run(self, names: Sequence[str], pixels: np.ndarray) -> list[np.ndarray]:
+        try:
+            found: list[np.ndarray] = self._session.run(list(names), {PIXELS: pixels})
+        except Exception as error:
+            raise _unusable(self._path, error) from None
+        return found
+
+    def outputs(self, pixels: np.ndarray, width: int) -> np.ndarray:
+        """Compute raw outputs.
+
+        Args:
+            pixels: uint8 RGB (n, size, size, 3).
+            width: Number of raw outputs of the objective.
+
+        Returns:
+            float64 (n, width). Rows of softmax sum to 1.
+
+        Raises:
+            RetinaflowError: The graph fails or gives values that its objective excludes.
+        """
+        starts = range(0, len(pixels), BATCH)
+        parts = [self._run([OUTPUTS], pixels[start : start + BATCH])[0] for start in starts]
+        outputs = np.concatenate(parts).astype(np.float64)
+        if outputs.shape != (len(pixels), width) or impossible_rows(self._objective, outputs).any():
+            raise RetinaflowError(
+                f"{self._path}: its raw outputs {outputs.shape} do not fit objective {self._objective}, expected "
+                f"{(len(pixels), width)}. {COPY_AGAIN}"
+            )
+        if self._objective == "softmax":
+            outputs /= np.maximum(outputs.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return outputs
+
+    def relevance(self, pixels: np.ndarray, grades: np.ndarray) -> np.ndarray:
+        """Compute the heat maps of answers, as ``explain.relevance`` does with TensorFlow.
+
+        Args:
+            pixels: uint8 RGB (n, size, size, 3).
+            grades: The answers, int (n,).
+
+        Returns:
+            float32 (n, size, size), 0 to 1. The largest value of each image is 1, or 0 without a region that supports
+            the answer.
+        """
+        total = np.zeros((len(pixels), self.size, self.size), np.float32)
+        for first in range(0, len(pixels), BATCH):
+            chosen = slice(first, min(first + BATCH, len(pixels)))
+            weights, *layers = self._run([RELEVANCE, *self._maps], pixels[chosen])
+            weights = weights[np.arange(len(weights)), grades[chosen]]
+            start = 0
+            for layer in layers:
+                # Channels are last, as in Keras.
+                sums = np.einsum("nhwc,nc->nhw", layer, weights[:, start : start + layer.shape[-1]])
+                total[chosen] += np.stack([cv2.resize(of_image, (self.size, self.size)) for of_image in sums])
+                start += layer.shape[-1]
+        return scaled(np.maximum(total, 0))
+
+
+class AnswerGraph:
+    """A decision rule: from raw outputs to calibrated probabilities, risk, grade and referral."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, path: str, grades: int) -> None:
+        """Check inputs and outputs of the graph for a number of ``grades``."""
+        self._session, self._path, self._grades = session, path, grades
+        inputs, outputs = (
+            [each.name for each in of_graph] for of_graph in (session.get_inputs(), session.get_outputs())
+        )
+        if inputs != [OUTPUTS] or not set(ANSWERS) <= set(outputs):
+            raise RetinaflowError(
+                f"{path}: found inputs {inputs} and outputs {outputs}; expected input {OUTPUTS} and outputs "
+                f"{', '.join(ANSWERS)}. {COPY_AGAIN}"
+            )
+
+    def __call__(self, outputs: np.ndarray) -> Answers:
+        """Answer raw ``outputs``, float64 (n, width)."""
+        try:
+            answers = Answers(*self._session.run(ANSWERS, {OUTPUTS: outputs}))
+        except Exception as error:
+            raise _unusable(self._path, error) from None
+        n, k = len(outputs), self._grades
+        fits = answers.probabilities.shape == (n, k) and all(
+            each.shape == (n,) for each in (answers.severity, answers.risk, answers.grade, answers.referable)
+        )
+        # A grade is the place of a name.
+        if not fits or not ((answers.grade >= 0) & (answers.grade < k)).all():
+            raise RetinaflowError(f"{self._path}: its answers are not those of {k} grades. {COPY_AGAIN}")
+        return answers
+
+
+def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute the raw outputs of a model: means over TTA views, folds and networks.
+
+    Args:
+        loaded: The model.
+        decoded: Pixels of n images, uint8 RGB (n, size, size, 3), by preprocessing variant.
+
+    Returns:
+        float64 (n, width).
+    """
+    grades = len(loaded.bundle.grade_names)
+    totals: dict[tuple[str, int], np.ndarray] = {}
+    graphs = [
+        (network, number, graph) for network, of_network in loaded.networks for number, graph in enumerate(of_network)
+    ]
+    for view in range(loaded.bundle.tta_views):
+        shown = {variant: _view(pixels, view) for variant, pixels in decoded.items()}
+        for network, number, graph in graphs:
+            outputs = graph.outputs(shown[network.variant], width(network.objective, grades))
+            totals[network.name, number] = totals.get((network.name, number), 0.0) + outputs
+    means = [
+        (
+            network.objective,
+            mean_outputs(
+                [
+                    (network.objective, totals[network.name, number] / loaded.bundle.tta_views)
+                    for number in range(len(of_network))
+                ],
+                network.objective,
+                grades,
+            ),
+        )
+        for network, of_network in loaded.networks
+    ]
+    return mean_outputs(means, loaded.bundle.objective, grades)
+
+
+def _view(pixels: np.ndarray, number: int) -> np.ndarray:
+    if number == 0:
+        return pixels
+    view = np.empty_like(pixels)
+    for image, out in zip(pixels, view, strict=True):
+        write_view(image, number, out)
+    return view
+
+
+def heat_maps(loaded: LoadedModel, decoded: Mapping[str, np.ndarray], grades: np.ndarray) -> np.ndarray:
+    """Return the mean heat map of all networks.
+
+    Args:
+        loaded: The model.
+        decoded: Pixels of n images by preprocessing variant.
+        grades: The answers, int (n,).
+
+    Returns:
+        float (n, size, size), 0 to 1, in the image size of the first network.
+    """
+    size = loaded.networks[0][1][0].size
+    of_graphs = [
+        np.stack([cv2.resize(share, (size, size)) for share in graph.relevance(decoded[network.variant], grades)])
+        for network, of_network in loaded.networks
+        for graph in of_network
+    ]
+    return scaled(np.mean(of_graphs, axis=0))

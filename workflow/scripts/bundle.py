@@ -1,0 +1,22 @@
+"""Write the deployment bundle of a model."""
+
+from pathlib import Path
+
+from retinaflow.jobs.logs import job_log
+from retinaflow.serving.bundling import BundleJob, write_bundle
+
+with job_log(snakemake.log[0]):
+    files = snakemake.input
+    write_bundle(
+        BundleJob(
+            content=snakemake.params.content,
+            graphs=dict(zip(snakemake.params.training_runs, map(Path, files.graphs), strict=True)),
+            decision_rule=Path(files.decision_rule),
+            eye_average=next(map(Path, files.eye_average), None),
+            metrics=[Path(metrics) for metrics in files.metrics],
+            records=[Path(record) for record in files.records],
+            inventory=Path(files.inventory),
+            card=Path(files.card),
+            folder=Path(snakemake.output.folder),
+        )
+    )
