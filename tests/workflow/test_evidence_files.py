@@ -28,5 +28,5 @@ def test_evidence_has_every_split_and_data_set(reviewed: Project) -> None:
 def test_evidence_settings_train_nothing(reviewed: Project) -> None:
     assert not reviewed.planned("evidence")
     reviewed.config = {**reviewed.config, "evidence": {"operating_points": ["sensitivity 0.80"]}}
-    assert set(reviewed.planned("evidence")) == {"write_evidence"}
+    assert set(reviewed.planned("evidence")) == {"write_evidence", "evidence"}
     assert not reviewed.planned()
