@@ -120,7 +120,8 @@ def write_toy_bundle(
     record = {"training_run": model, "seed": 1, "digests": {}, "environment": {"packages": {"keras": "3"}}}
     write_json(folder / "training_run.json", record)
     (folder / "card.md").write_text(f"# Model card: {model}\n")
-    write_table(results / "train.csv", ("quality", "problem"), [{"quality": "0.5", "problem": ""}])
+    figures = {"focus": "0.5", "exposure": "0.5", "field": "0.5", "quality": "0.5", "problem": ""}
+    write_table(results / "train.csv", list(figures), [figures])
     content = {
         **{"model": model, "kind": "network" if len(networks) == 1 else "ensemble", "grade_names": THREE},
         **{"objective": objective, "patient_pattern": PATTERN, "pixel_limit": 1, "tta_views": 2},
@@ -140,6 +141,7 @@ def write_toy_bundle(
             metrics=[folder / "metrics.json"],
             records=[folder / "training_run.json"],
             inventory=results / "train.csv",
+            shards=[],
             card=folder / "card.md",
             folder=folder / "bundle",
         )

@@ -63,6 +63,7 @@ rule bundle:
         ],
         records=model_records,
         inventory=path("inventory", "train.csv"),
+        shards=lambda wildcards: shard_files(MODELS.networks_of(wildcards.model)[0], TRAINING_SPLITS, "npy"),
         card=path("cards", "{model}.md"),
     output:
         folder=directory(path("models", "{model}", "bundle")),

@@ -16,6 +16,7 @@ with job_log(snakemake.log[0]):
             metrics=[Path(metrics) for metrics in files.metrics],
             records=[Path(record) for record in files.records],
             inventory=Path(files.inventory),
+            shards=[Path(shard) for shard in files.shards],
             card=Path(files.card),
             folder=Path(snakemake.output.folder),
         )

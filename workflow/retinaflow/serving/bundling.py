@@ -12,6 +12,7 @@ from typing import Any
 
 from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, NOTICE, read_bundle
+from retinaflow.serving.gates import GATES_FILE, fit_gates
 from retinaflow.serving.graphs import answer_graph
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.files import write_json
@@ -35,6 +36,7 @@ class BundleJob:
         metrics: Metrics of the model on each split; the first split ranks it.
         records: ``training_run.json`` of each training run.
         inventory: Inventory of the training images, for their quality.
+        shards: Shards of training images in the preprocessing variant of the first network, for the gates.
         card: Card of the model.
         folder: Folder to write.
     """
@@ -46,6 +48,7 @@ class BundleJob:
     metrics: Sequence[Path]
     records: Sequence[Path]
     inventory: Path
+    shards: Sequence[Path]
     card: Path
     folder: Path
 
@@ -57,6 +60,7 @@ def write_bundle(job: BundleJob) -> None:
     for run, graph in job.graphs.items():
         _link(graph, job.folder / graph_file(run))
     _link(job.card, job.folder / CARD, copy=True)
+    write_json(job.folder / GATES_FILE, fit_gates(job.inventory, job.shards))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
     if job.eye_average:
         answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)
@@ -67,7 +71,8 @@ def write_bundle(job: BundleJob) -> None:
         }
         for network in job.content["networks"]
     ]
-    names = [CARD, *(answer["graph"] for answer in answers.values() if answer), *map(graph_file, job.graphs)]
+    of_answers = [answer["graph"] for answer in answers.values() if answer]
+    names = [CARD, GATES_FILE, *of_answers, *map(graph_file, job.graphs)]
     description = {
         "format": FORMAT,
         "retinaflow": version("retinaflow"),

@@ -16,6 +16,7 @@ from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.scoring.eyes import average_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.serving.bundle import Bundle
+from retinaflow.serving.gates import FIGURES, GATE_PROBLEMS
 from retinaflow.serving.reading import NewImage, read_new_images
 from retinaflow.serving.runtime import Answers, LoadedModel, raw_outputs
 from retinaflow.serving.verdict import (
@@ -108,7 +109,7 @@ def predict(job: PredictJob) -> None:
         log.warning("%s", job.loaded.bundle.warning)
     with files_of(job.source, job.tables.predictions.parent / ".unpacked", job.max_bytes) as files:
         answers, problems = grade_files(files, job.loaded, job.threads)
-        if not answers:
+        if not answers and not any(problem["problem"] in GATE_PROBLEMS for problem in problems):
             raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED_SOURCE}.")
     write_answers(job.tables, answers, problems, job.loaded.bundle)
     kinds = Counter(problem["problem"] for problem in problems)
@@ -205,6 +206,13 @@ def read_images(
     read = read_new_images(list(files.items()), variants, loaded.bundle.pixel_limit, threads)
     images = [image for image in read if not image.header.problem]
     problems = {image.name: (image.header.problem, image.header.found) for image in read if image.header.problem}
+    if gates := loaded.gates:
+        first = loaded.networks[0][0].variant
+        for image in images:
+            figures = {name: float(getattr(image.header, name)) for name in FIGURES}
+            if refusal := gates.refusal(figures, image.pixels[first]):
+                problems[image.name] = refusal
+        images = [image for image in images if image.name not in problems]
     decoded = {variant: np.stack([image.pixels[variant] for image in images]) for variant in variants if images}
     return images, decoded, problems
 

@@ -12,6 +12,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import impossible_rows, mean_outputs, width
 from retinaflow.preprocessing.augmentation import write_view
 from retinaflow.serving.bundle import COPY_AGAIN, Bundle, BundledAnswer, BundledNetwork
+from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
 
@@ -47,12 +48,14 @@ class LoadedModel(NamedTuple):
         networks: Each network with the graphs of its files.
         answer: Graph that answers raw outputs.
         eye_average: Graph that answers the mean raw outputs of both eyes.
+        gates: Gates before grading, if the bundle has some.
     """
 
     bundle: Bundle
     networks: list[tuple[BundledNetwork, list["NetworkGraph"]]]
     answer: "AnswerGraph"
     eye_average: "AnswerGraph"
+    gates: Gates | None
 
 
 def cores() -> int:
@@ -87,7 +90,10 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
         for network in bundle.networks
     ]
     own = answer(bundle.answer)
-    return LoadedModel(bundle, networks, own, answer(bundle.eye_average) if bundle.eye_average else own)
+    gates = None
+    if GATES_FILE in bundle.files:
+        gates = parse_gates(bundle.read_file(GATES_FILE), str(bundle.folder / GATES_FILE))
+    return LoadedModel(bundle, networks, own, answer(bundle.eye_average) if bundle.eye_average else own, gates)
 
 
 def _session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:

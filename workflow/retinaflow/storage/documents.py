@@ -38,6 +38,19 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, ki
     return content
 
 
+def parse_document(content: bytes, schema: Mapping[str, Any], *, path: str, again: str) -> dict[str, Any]:
+    """Parse the content of a JSON file and check it as ``read_document``."""
+    try:
+        found: dict[str, Any] = json.loads(content, parse_constant=_refuse)
+        jsonschema.validate(found, schema)
+    except (ValueError, RecursionError) as error:
+        raise RetinaflowError(f"{path}: this is not valid JSON ({error}). {again}") from error
+    except jsonschema.exceptions.ValidationError as error:
+        where = error.json_path.removeprefix("$.")
+        raise RetinaflowError(f"{path}: {where}: {error.message[:200]}. {again}") from error
+    return found
+
+
 def read_own(path: Path) -> dict[str, Any]:
     """Read a JSON file that an earlier job of the same run wrote.
 
