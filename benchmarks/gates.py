@@ -49,14 +49,14 @@ def _in_disc(image: np.ndarray) -> np.ndarray:
 
 
 def pictures(count: int) -> Iterator[np.ndarray]:
-    """Parts of the photographs of scikit-learn, and its digits; half of them within a disc on black."""
+    """Parts of the sample images of scikit-learn, and its digits; half of them within a disc on black."""
     rng = np.random.default_rng(0)
-    photographs, digits = load_sample_images().images, load_digits().images
+    samples, digits = load_sample_images().images, load_digits().images
     for number in range(count):
         if number % 4 == 3:
             image = cv2.cvtColor((digits[number] * 15.9).astype(np.uint8), cv2.COLOR_GRAY2BGR)
         else:
-            whole = photographs[number % len(photographs)][..., ::-1]
+            whole = samples[number % len(samples)][..., ::-1]
             side = int(rng.integers(120, 420))
             top, left = rng.integers(0, whole.shape[0] - side), rng.integers(0, whole.shape[1] - side)
             image = whole[top : top + side, left : left + side]

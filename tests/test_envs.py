@@ -2,9 +2,11 @@
 
 import re
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from common import ROOT
 
@@ -130,3 +132,24 @@ def test_containers_hold_the_pins_and_the_project():
     # The Python of the conda environments.
     assert base.startswith("python:3.12-")
     assert all("python =3.12\n" in path.read_text() for path in ENVS.glob("*.yaml"))
+
+
+def test_container_of_the_service_has_all_packages_it_needs():
+    text = (ENVS / "serve.Dockerfile").read_text()
+    listed = re.search(r"sys.argv.*?\n(.*?) > /pins", text, re.DOTALL)[1].replace("\\", " ").split()
+    assert listed == sorted(listed)
+    there = set(listed) | pins("requirements-predict.txt").keys() | pins("requirements-dicom.txt").keys()
+    assert set(listed) <= pins("requirements-serve.txt").keys()
+    waiting, needed = list(names("predict", "dicom", "serve")), set()
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name not in needed:
+            needed.add(name)
+            for text_of in metadata.requires(name) or []:
+                requirement = Requirement(text_of)
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    waiting.append(requirement.name)
+    # For Python 3.12 and newer without them.
+    assert needed - there <= {"backports-asyncio-runner", "exceptiongroup"}
+    assert "tensorflow" not in there
+    assert re.search(r"^USER [1-9]", text, re.MULTILINE)

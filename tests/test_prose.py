@@ -54,7 +54,6 @@ def test_text_is_plain_english(path):
         "Train first. Where it stops is in the log.",
         "A photograph is decoded once.",
         "The grader of the left eye has a high kappa.",
-        "The verdict excludes the row.",
         "The stage judges both tables.",
         "Use the label of the other eye.",
         "One file a dataset.",

@@ -85,7 +85,7 @@ def test_verdict_says_what_is_missing_and_what_to_do():
     lines = verdict_lines(verdict_of([result(DO_NOT_REFER, "right")._replace(low_quality=True)]), GRADE_NAMES)
     assert lines == [
         "Do not refer (incomplete: one eye graded).",
-        "Risk 0.100 in the right eye; referred from 0.300. Most likely grade: no.",
+        "Risk 0.100 in the right eye; referred from 0.300. Predicted grade: no.",
         "The left eye has no image.",
         "0right is of low quality.",
         "Take another image of the eye that was not graded. If that is not possible, refer.",

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from retinaflow.serving.runtime import LoadedModel
 
 READ_THREADS = 4  # for reading and decoding
+SHORTEST_TOKEN = 16  # characters
 UNPACKED_GB = 200  # largest size of an unpacked archive
 # Modules that each command imports beyond the base installation, and the extra of pyproject.toml that installs them.
 NEEDED = {
@@ -78,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--port", type=int, default=8000, choices=range(65536), metavar="PORT", help="%(default)s, 0: any"
     )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s); others need a token")
+    serve.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token that requests need")
+    serve.add_argument("--workers", type=_count, default=2, metavar="N", help="images examined at once (%(default)s)")
+    serve.add_argument("--queue", type=_count, default=64, metavar="N", help="requests that may wait (%(default)s)")
+    serve.add_argument(
+        "--seconds", type=_count, default=30, metavar="S", help="time limit of an image in seconds (%(default)s)"
+    )
     for command in (predict, serve):
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
         command.add_argument(
@@ -97,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--remove", action="store_true", help="remove damaged files; without it, they are listed")
     commands.add_parser("reference", help="write config/README.md of a checkout, the reference of every key")
     return parser
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 to 1000."""
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:5]) <= 1000):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 1000")
+    return int(text)
 
 
 def _check_packages(command: str) -> None:
@@ -176,22 +192,47 @@ def _grade_images(asked: argparse.Namespace) -> int:
     from retinaflow.serving.bundle import best_bundle, named_bundle, read_bundle
 
     bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+    if bundle.warning:
+        print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
+    if asked.command == "serve":
+        return _serve(asked, bundle)
     # Imported here: it takes a second, and the errors above need none of it.
     from retinaflow.serving.runtime import load_bundled_model
 
-    loaded = load_bundled_model(bundle)
-    if bundle.warning:
-        print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
-    if asked.command == "predict":
-        return _predict(asked.images, loaded, asked.output, as_json=asked.json)
-    return _serve(loaded, asked.port)
+    return _predict(asked.images, load_bundled_model(bundle), asked.output, as_json=asked.json)
 
 
-def _serve(loaded: "LoadedModel", port: int) -> int:
-    from retinaflow.serving.serve import serve
+def _serve(asked: argparse.Namespace, bundle: "Bundle") -> int:
+    from retinaflow.serving.serve import serve, settings_of
 
-    serve(loaded, loaded.bundle.model, port=port, threads=READ_THREADS)
+    serve(
+        settings_of(
+            bundle,
+            host=asked.host,
+            port=asked.port,
+            token=_token(asked.token_file),
+            workers=asked.workers,
+            seconds=asked.seconds,
+            queue=asked.queue,
+        )
+    )
     return 0
+
+
+def _token(path: Path | None) -> str | None:
+    """The token of the service: the content of a file, else the variable ``RETINAFLOW_TOKEN``."""
+    try:
+        token = path.read_text(encoding="utf-8").strip() if path else os.environ.get("RETINAFLOW_TOKEN", "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetinaflowError(f"--token-file {path}: cannot be read ({error}); expected a file of text.") from None
+    if not token and not path:
+        return None
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise RetinaflowError(
+            f"{path or 'RETINAFLOW_TOKEN'}: the token has {len(token)} characters; expected at least {SHORTEST_TOKEN} "
+            "letters, digits and marks in ASCII. `openssl rand -hex 32` makes one."
+        )
+    return token
 
 
 def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, *, as_json: bool) -> int:
@@ -258,7 +299,7 @@ def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
     risk, threshold = f"{answer['risk']:.3f}", f"{answer['risk_threshold']:.3f}"
     yield f"{printable(answer['image'])}: {decision}, risk {risk}, referred from {threshold}"
     grade, severity = answer["predicted_grade_name"], f"{answer['severity']:.2f} of {len(bundle.grade_names) - 1}"
-    yield f"  most likely grade {grade}, severity {severity}, uncertainty {answer['uncertainty']:.2f}"
+    yield f"  predicted grade {grade}, severity {severity}, uncertainty {answer['uncertainty']:.2f}"
     yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in bundle.grade_names)
     if answer["low_quality"]:
         yield (

@@ -24,13 +24,13 @@ FIGURES = {
     "field": "part of the field is missing or dark; centre the pupil, keep the distance, and lift the lid",
 }
 REFUSED_SHARE = 0.01
-COMPONENTS = 16
+MOST_COMPONENTS = 16
 # Images for each component. Fewer make the distance of an unseen image too large.
 IMAGES_A_COMPONENT = 8
 FEWEST_IMAGES = 100
 # Least standard deviation along a component, of features with a deviation of 1: smaller ones are noise.
 LEAST_SPREAD = 0.1
-MOST_IMAGES = 500
+FITTED_IMAGES = 500
 # Side of the thumbnail, in cells, and of the cells, in pixels.
 CELLS, CELL = 4, 16
 
@@ -61,7 +61,7 @@ GATES_SCHEMA = {
         "fundus": _nullable(
             mean=_NUMBERS,
             scale=_NUMBERS,
-            components={"type": "array", "maxItems": COMPONENTS, "items": _NUMBERS},
+            components={"type": "array", "maxItems": MOST_COMPONENTS, "items": _NUMBERS},
             spread=_NUMBERS,
             rest={**_NUMBER, "exclusiveMinimum": 0},
             threshold={**_NUMBER, "minimum": 0},
@@ -165,7 +165,7 @@ def fit_fundus_gate(features: np.ndarray, share: float = REFUSED_SHARE) -> Fundu
 def _shape(features: np.ndarray, share: float) -> FundusGate:
     mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
     centred = (features - mean) / scale
-    most = max(1, min(COMPONENTS, len(features) // IMAGES_A_COMPONENT, features.shape[1] - 1))
+    most = max(1, min(MOST_COMPONENTS, len(features) // IMAGES_A_COMPONENT, features.shape[1] - 1))
     _, values, components = np.linalg.svd(centred, full_matrices=False)
     spread = np.maximum(values[:most] / np.sqrt(len(features)), LEAST_SPREAD)
     rest = centred - centred @ components[:most].T @ components[:most]
@@ -229,7 +229,7 @@ def fit_gates(inventory: Path, shards: Sequence[Path]) -> dict[str, Any]:
     arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
     counts = [len(array) for array in arrays]
     places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
-    chosen = np.linspace(0, max(0, len(places) - 1), min(MOST_IMAGES, len(places))).astype(int)
+    chosen = np.linspace(0, max(0, len(places) - 1), min(FITTED_IMAGES, len(places))).astype(int)
     features = thumbnail_features(arrays[places[number][0]][places[number][1]] for number in chosen)
     quality = fit_quality_gate(columns) if len(good) >= FEWEST_IMAGES else None
     fundus = fit_fundus_gate(features) if len(chosen) >= FEWEST_IMAGES else None

@@ -161,7 +161,7 @@ def verdict_lines(verdict: Verdict, grade_names: Sequence[str]) -> list[str]:
     if verdict.grade is not None:
         lines.append(
             f"Risk {verdict.risk:.3f} {'in the ' + verdict.worse_eye + ' eye' if verdict.worse_eye else ''}".rstrip()
-            + f"; referred from {verdict.risk_threshold:.3f}. Most likely grade: {grade_names[verdict.grade]}."
+            + f"; referred from {verdict.risk_threshold:.3f}. Predicted grade: {grade_names[verdict.grade]}."
         )
     lines += [f"The {eye} eye has no image." for eye in verdict.missing_eyes]
     lines += [f"{image} cannot be graded: {reason}." for image, reason in verdict.ungradable]

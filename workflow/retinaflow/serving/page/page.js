@@ -4,9 +4,46 @@ const EYES = ["right", "left"];
 const element = (id) => document.getElementById(id);
 const chosen = {};
 const previews = {};
-const ready = fetch("/about").then((response) => response.json());
+const ADVICE = {
+  focus: "Blurred: clean the lens, focus again, ask the patient not to move, and check for a cataract.",
+  exposure: "Too dark or too bright: adjust the flash, and wait until the pupil is wide.",
+  field: "Part of the field is missing or uneven: centre the pupil, keep the distance, and lift the lid.",
+};
+const TEXTS = {
+  refer: "Refer", do_not_refer: "Do not refer", ungradable: "Ungradable", ungradable_refer: "Ungradable: refer",
+};
+let token = "";
 let about = null; // limits and names; loaded before the first choice
+let ready = load();
 let request = 0; // number of the present request; answers to older ones are dropped
+
+async function asked(address, options = {}) {
+  let response;
+  try {
+    response = await fetch(address, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  } catch {
+    throw new Error("The retinaflow server does not answer. Is it still running?");
+  }
+  const found = await response.json();
+  if (response.ok) return found;
+  if (response.status === 401) {
+    element("sign-in").hidden = false;
+    element("token").focus();
+  }
+  throw new Error(found.error.message);
+}
+
+async function load() {
+  const limits = await asked("/v1/model");
+  element("sign-in").hidden = true;
+  element("about").textContent = `Graded by ${limits.model}. Referred: ${limits.card.referable_grades.join(", ")}, from a risk of `
+    + `${limits.card.risk_threshold.toFixed(3)}, fixed on validation for ${limits.card.operating_point}.`;
+  element("limits").textContent = `${limits.types.join(", ")}, up to ${size(limits.most_bytes)} each`;
+  element("warning").textContent = limits.card.warning;
+  element("warning").hidden = !limits.card.warning;
+  for (const eye of EYES) element(eye).accept = limits.types.join(",");
+  return limits;
+}
 
 function report(text) { element("status").textContent = text; }
 
@@ -24,7 +61,9 @@ function size(bytes) {
 
 function problemOf(file) {
   const name = file.name.toLowerCase();
-  if (!about.types.some((type) => name.endsWith(type))) return `expected a file that ends in ${about.types.join(", ")}`;
+  // DICOM files may have no extension, or digits after a point.
+  const extension = /[.][a-z][a-z0-9]{1,4}$/.test(name);
+  if (extension && !about.types.some((type) => name.endsWith(type))) return `expected a file that ends in ${about.types.join(", ")}`;
   if (file.size > about.most_bytes) return `${size(file.size)}, expected ${size(about.most_bytes)} at most`;
   return "";
 }
@@ -33,6 +72,8 @@ function clearAnswers() {
   request += 1;
   showProblems([]);
   element("results").replaceChildren();
+  element("verdict").hidden = true;
+  element("print").disabled = true;
   report("");
   element("grade").disabled = !EYES.some((eye) => chosen[eye]);
 }
@@ -72,60 +113,71 @@ function clear() {
   clearAnswers();
 }
 
-function graded(answer, prefix) {
-  const severity = answer[`${prefix === "predicted_" ? "" : prefix}severity`].toFixed(2);
-  return `grade ${answer[`${prefix}grade_name`]}, severity ${severity} of ${about.grade_names.length - 1}`;
+function showVerdict(patient) {
+  const place = element("verdict");
+  const [first, ...others] = patient.lines;
+  place.className = `${patient.verdict} ${patient.complete ? "complete" : "incomplete"}`;
+  element("decision").textContent = first.replace(/[.]$/, "");
+  place.querySelector(".risk").textContent = patient.risk === null ? "" : others.shift();
+  place.querySelector("ul").replaceChildren(...others.map((text) => {
+    const line = document.createElement("li");
+    line.textContent = text;
+    return line;
+  }));
+  place.hidden = false;
+  element("print").disabled = false;
+  place.focus();
 }
 
-function decided(answer) {
-  const decision = answer.decision === "refer" ? "Refer" : "Do not refer";
-  return `${decision}, risk ${answer.risk.toFixed(3)}, referred from ${answer.risk_threshold.toFixed(3)}`;
+function rowOf(name, share) {
+  const row = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = name;
+  row.append(head);
+  const meter = document.createElement("meter");
+  meter.value = share;
+  meter.setAttribute("aria-label", `probability of ${name}`);
+  row.insertCell().append(meter);
+  row.insertCell().textContent = share.toFixed(3);
+  return row;
+}
+
+function showQuality(find, answer) {
+  const poor = answer.decision === "ungradable" || answer.low_quality;
+  find(".quality").classList.toggle("poor", Boolean(poor));
+  const cause = answer.ungradable_reason || "lower than nearly all training images";
+  find(".quality p").textContent = `${poor ? "Poor quality" : "Quality"} ${answer.quality.toFixed(2)} of 1: ${cause}`;
+  const worst = Object.keys(ADVICE).filter((name) => name in answer).sort((a, b) => answer[a] - answer[b])[0];
+  find(".advice").textContent = `${worst ? ADVICE[worst] : ""} Take another image; if it stays poor, refer.`.trim();
 }
 
 function result(answer) {
   const article = element("result").content.cloneNode(true).firstElementChild;
   const find = (selector) => article.querySelector(selector);
   article.dataset.eye = answer.eye;
-  find("h2").textContent = `${answer.eye === "right" ? "Right" : "Left"} eye`;
-  find(".grade").textContent = decided(answer);
-  find(".grade").classList.toggle("refer", Boolean(answer.referable));
-  find(".detail").textContent = `Most likely ${graded(answer, "predicted_")}, uncertainty ${answer.uncertainty.toFixed(2)}`;
-  if (answer.eye_average_grade_name !== null) {
-    find(".both").textContent = `With the fellow eye: ${graded(answer, "eye_average_")}`;
+  article.classList.add(answer.decision);
+  find("h3").textContent = `${answer.eye === "right" ? "Right" : "Left"} eye`;
+  find(".decision").textContent = answer.decision === "ungradable" ? TEXTS.ungradable
+    : `${TEXTS[answer.decision]}: risk ${answer.risk.toFixed(3)}, referred from ${answer.risk_threshold.toFixed(3)}`;
+  const most = about.grade_names.length - 1;
+  if (answer.decision !== "ungradable") {
+    find(".detail").textContent = `Predicted grade: ${answer.predicted_grade_name} `
+      + `(severity ${answer.severity.toFixed(2)} of ${most}, uncertainty ${answer.uncertainty.toFixed(2)})`;
+    find("tbody").append(...about.grade_names.map((name) => rowOf(name, answer[`probability_${name}`])));
+    if (answer.eye_average_grade_name !== null) {
+      find(".both").textContent = `Grade with the fellow eye: ${answer.eye_average_grade_name}`;
+    }
   }
-  if (answer.low_quality) {
-    find(".quality").textContent = `Low quality (${answer.quality.toFixed(2)}): lower than nearly all training images`;
-  }
-  for (const name of about.grade_names) {
-    const share = answer[`probability_${name}`];
-    const row = find("tbody").insertRow();
-    const head = document.createElement("th");
-    head.scope = "row";
-    head.textContent = name;
-    row.append(head);
-    const meter = document.createElement("meter");
-    meter.value = share;
-    meter.setAttribute("aria-label", `probability of ${name}`);
-    row.insertCell().append(meter);
-    row.insertCell().textContent = share.toFixed(3);
-  }
+  find("table").hidden = answer.decision === "ungradable";
+  showQuality(find, answer);
   for (const name of ["input", "heat_map"]) {
-    find(`.${name}`).src = answer[name];
-    find(`.${name}`).alt = `${answer.eye} eye, ${name === "input" ? "input of the network" : "Grad-CAM heat map"}`;
+    const picture = find(`.${name}`);
+    picture.closest("figure").hidden = !answer[name];
+    if (answer[name]) picture.src = answer[name];
+    picture.alt = `${answer.eye} eye, ${name === "input" ? "image as the network sees it" : "heat map"}`;
   }
   return article;
-}
-
-async function answer(sent) {
-  let response;
-  try {
-    response = await fetch("/grade", { method: "POST", body: sent });
-  } catch {
-    throw new Error("The retinaflow server does not answer. Is it still running?");
-  }
-  const found = await response.json();
-  if (!response.ok) throw new Error(found.error);
-  return found;
 }
 
 async function grade(event) {
@@ -137,11 +189,11 @@ async function grade(event) {
   element("grade").disabled = true;
   report("Grading ...");
   try {
-    const found = await answer(sent);
+    const found = await asked("/v1/patient", { method: "POST", body: sent });
     if (number !== request) return;
     element("results").replaceChildren(...found.images.map(result));
-    showProblems(found.problems.map((problem) => `${problem.eye} eye: ${problem.problem}, ${problem.found}`));
     report(found.images.length ? "Graded." : "Nothing was graded.");
+    showVerdict(found.patient);
   } catch (error) {
     if (number !== request) return;
     report("");
@@ -166,8 +218,12 @@ for (const name of ["dragover", "drop"]) document.addEventListener(name, (event)
 element("form").addEventListener("submit", grade);
 element("clear").addEventListener("click", (event) => { event.preventDefault(); clear(); });
 
-ready.then((limits) => {
-  element("about").textContent = `Graded by ${limits.model}.`;
-  element("limits").textContent = `${limits.types.join(", ")}, up to ${size(limits.most_bytes)} each`;
-  for (const eye of EYES) element(eye).accept = limits.types.join(",");
-}, () => showProblems(["The retinaflow server does not answer. Start it and load this page again."]));
+element("print").addEventListener("click", () => window.print());
+element("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = element("token").value.trim();
+  showProblems([]);
+  ready = load();
+  ready.catch((error) => showProblems([error.message]));
+});
+ready.catch((error) => showProblems([error.message]));

@@ -1,0 +1,64 @@
+"""Connections of the HTTP service. A connection without a whole request in time is closed."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# Seconds from the start of a connection, or of a later request, to the end of its headers.
+HEADER_SECONDS = 10.0
+HEADERS: Mapping[str, str] = {
+    # Load only files of this service, and show none of them in a frame of another site.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Connection(H11Protocol):
+    """HTTP connection with a time limit for headers, and security headers on the answer to a malformed request."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the time limit of the first request."""
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        """Start the time limit of a later request with its first byte."""
+        if self._deadline is None and self._waits():
+            self._set_deadline()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time limit."""
+        if self._deadline:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _waits(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _set_deadline(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._check)
+
+    def _check(self) -> None:
+        self._deadline = None
+        if self._waits():
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Refuse a malformed request."""
+        names = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+        body = '{"error":{"code":"bad_request","message":"this is no HTTP request"}}'
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}{names}connection: close\r\n\r\n{body}".encode())
+        self.transport.close()
