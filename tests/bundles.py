@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from retinaflow.networks.objectives import width
 from retinaflow.scoring.decision_rules import LabelledOutputs, fit_decision_rule, write_decision_rule
-from retinaflow.serving.bundling import BundleJob, write_bundle
+from retinaflow.serving.bundling import BundleJob, OneEyeFiles, write_bundle
 from retinaflow.serving.graphs import IR_VERSION, OPSET
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
@@ -71,6 +71,28 @@ def network_graph(path: Path, objective: str, seed: int, size: int = SIZE) -> No
     path.write_bytes(model.SerializeToString())
 
 
+def backbone_graph(path: Path, seed: int, size: int = SIZE) -> None:
+    """Write a frozen backbone whose three features are weighted sums of the mean colour."""
+    constants = {"scale": np.float32(255), "kernel": weights("softmax", seed)}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "scale"], ["shares"]),
+        helper.make_node("ReduceMean", ["shares"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["means", "kernel"], ["features"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "backbone",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", size, size, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+
+
 def save_decision_rule(path: Path, objective: str, seed: int) -> None:
     """Write a decision rule that was fitted on drawn outputs."""
     rng = np.random.default_rng(seed)
@@ -89,6 +111,8 @@ def write_toy_bundle(
     networks: Sequence[tuple[str, str, Sequence[str]]],
     *,
     eye_average: bool = False,
+    linear: Sequence[Path] = (),
+    one_eye: OneEyeFiles | None = None,
     **changes: Any,
 ) -> Path:
     """Write the bundle of a model below a results folder.
@@ -98,18 +122,23 @@ def write_toy_bundle(
         model: Name of the model.
         networks: Name, objective and training runs of each network. The number of a run in its network is its seed.
         eye_average: Whether there is a decision rule for both eyes.
+        linear: Linear models.
+        one_eye: Model for images without fellow eye.
         changes: Other settings than the default ones.
 
     Returns:
         Folder of the bundle.
     """
     objectives = {objective for _, objective, _ in networks}
-    objective = objectives.pop() if len(objectives) == 1 else "regression"
+    objective = objectives.pop() if len(objectives) == 1 and not linear else "regression"
     graphs = {}
     for _, own, runs in networks:
         for seed, run in enumerate(runs):
             graphs[run] = results / "models" / run / "network.onnx"
-            network_graph(graphs[run], own, seed)
+            if own == "features":
+                backbone_graph(graphs[run], seed)
+            else:
+                network_graph(graphs[run], own, seed)
     folder = results / "models" / model
     save_decision_rule(folder / "decision_rule.json", objective, 1)
     pair = results / "models" / f"{model}+eye_average/decision_rule.json"
@@ -144,6 +173,8 @@ def write_toy_bundle(
             shards=[],
             card=folder / "card.md",
             folder=folder / "bundle",
+            linear=linear,
+            one_eye=one_eye,
         )
     )
     return folder / "bundle"

@@ -11,11 +11,12 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.building import build
 from retinaflow.networks.objectives import width
+from retinaflow.scoring.features import frozen_backbone
 from retinaflow.serving import convert
 from retinaflow.serving.bundle import BundledNetwork
-from retinaflow.serving.convert import convert_network
+from retinaflow.serving.convert import convert_backbone, convert_network
 from retinaflow.serving.explain import relevance
-from retinaflow.serving.runtime import NetworkGraph, graph_session
+from retinaflow.serving.runtime import BackboneGraph, NetworkGraph, graph_session
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("converts with TensorFlow", allow_module_level=True)
@@ -53,6 +54,18 @@ def test_graph_answers_like_keras(monkeypatch, tmp_path: Path, objective: str, s
     np.testing.assert_allclose(graph.outputs(PIXELS, width(objective, 3)), expected, rtol=1e-4, atol=1e-5)
     grades = np.arange(len(PIXELS)) % 3
     np.testing.assert_allclose(graph.relevance(PIXELS, grades), relevance(model, PIXELS, objective, grades), atol=1e-3)
+
+
+@pytest.mark.parametrize("layers", [[], ["first", "last"]])
+def test_backbone_graph_has_the_features_of_keras(monkeypatch, tmp_path: Path, layers: list[str]) -> None:
+    small.register(monkeypatch)
+    model = frozen_backbone("Tiny", SIZE, layers=layers, weights=None, seed=3, threads=1)
+    convert_backbone(model, tmp_path / "backbone.onnx")
+    network = BundledNetwork("A", "features", f"{SIZE}-trim-keep-none", ["backbone.onnx"])
+    graph = BackboneGraph(graph_session((tmp_path / "backbone.onnx").read_bytes(), 1), "backbone.onnx", network)
+    expected = model.predict(PIXELS, verbose=0)
+    assert np.ptp(expected, axis=0).max() > 0.01
+    np.testing.assert_allclose(graph.features(PIXELS), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_graph_that_answers_otherwise_is_no_output(monkeypatch, tmp_path: Path) -> None:

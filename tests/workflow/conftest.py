@@ -22,7 +22,7 @@ from retinaflow.data.demo import draw_collection
 from retinaflow.storage.tables import read_table
 
 # Rules of the bundles, which follow training and grading.
-BUNDLING = ("convert_network", "model_card", "bundle")
+BUNDLING = ("convert_network", "convert_backbone", "model_card", "bundle")
 
 ROOT = Path(__file__).resolve().parents[2]
 # Snakemake finds the logger plugin in the copy of the project that it runs in.

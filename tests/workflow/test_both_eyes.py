@@ -3,8 +3,10 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from common import SMALL
+from retinaflow.cli import main
 from retinaflow.storage.tables import read_table
 
 NETWORK = "MobileNetV3Small"
@@ -46,6 +48,14 @@ def test_both_eyes_and_probe_are_written_and_rerun(finished):
         stacked = outputs(finished, f"{NETWORK}+eye_stacking", split)
         assert stacked.keys() == own.keys()
         assert {answer.shape for answer in stacked.values()} == {(1,)}
+    # The bundle of the stacking has the answers of the stage.
+    bundle, answers = finished.folder / f"results/models/{NETWORK}+eye_stacking/bundle", finished.folder / "answers"
+    assert main(["predict", "--model", str(bundle), str(finished.folder / "test"), "--output", str(answers)]) == 0
+    graded = {row["image"]: row for row in read_table(answers / "predictions.csv")}
+    scored = read_table(finished.folder / f"results/scores/{NETWORK}+eye_stacking/test/predictions.csv")
+    assert [float(graded[row["filename"]]["severity"]) for row in scored] == pytest.approx(
+        [float(row["severity"]) for row in scored], abs=1e-4
+    )
     rows = read_table(finished.folder / "results/probe/probe.csv")
     # Probes use the training data set only.
     assert [(row["eyes"], row["images"]) for row in rows] in (

@@ -3,8 +3,10 @@
 from collections import Counter
 
 import h5py
+import pytest
 
 from common import SMALL
+from retinaflow.cli import main
 from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.storage.tables import read_table
 
@@ -12,7 +14,7 @@ NETWORK = "MobileNetV3Small"
 LINEAR = ["fit_linear ridge", "fit_linear ridge+one_eye", "grade ridge", "grade ridge+one_eye", "compare_linear"]
 
 
-def test_linear_models_are_ranked_first_and_beside_a_failed_network(fresh):
+def test_linear_models_are_ranked_first_and_beside_a_failed_network(fresh, tmp_path):
     project = fresh(data={"train": {"images": "my photographs", "labels": "labels train.csv"}})
     project.config["models"] = {
         **SMALL,
@@ -28,6 +30,20 @@ def test_linear_models_are_ranked_first_and_beside_a_failed_network(fresh):
     both, one = (read_linear_model(results / "models" / name / "linear.npz") for name in ("ridge", "ridge+one_eye"))
     assert both.record["fallback"] == "ridge+one_eye"
     assert len(both.weights) == 2 * len(one.weights) + 1
+
+    # Both are usable now: answers of the bundle are those of the stage.
+    answers = tmp_path / "answers"
+    images = str(project.folder / "my photographs")
+    assert main(["predict", "--results", str(results), images, "--output", str(answers)]) == 0
+    first = read_table(results / "comparison/linear.csv")[0]["model"]
+    graded = {row["image"]: row for row in read_table(answers / "predictions.csv")}
+    scored = read_table(results / "scores" / first / "validation/predictions.csv")
+    assert {graded[row["filename"]]["answered_by"] for row in scored} == {first}
+    assert [float(graded[row["filename"]]["severity"]) for row in scored] == pytest.approx(
+        [float(row["severity"]) for row in scored], abs=1e-4
+    )
+    backbones = [results / "models" / name / f"bundle/backbone-{NETWORK}.onnx" for name in ("ridge", "ridge+one_eye")]
+    assert backbones[0].samefile(backbones[1])
     planned = project.planned()
     assert not planned & Counter(LINEAR)
     assert planned[f"train {NETWORK}"] == planned["train broken"] == 1

@@ -301,6 +301,8 @@ def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
     grade, severity = answer["predicted_grade_name"], f"{answer['severity']:.2f} of {len(bundle.grade_names) - 1}"
     yield f"  predicted grade {grade}, severity {severity}, uncertainty {answer['uncertainty']:.2f}"
     yield "  " + ", ".join(f"{name} {answer[f'probability_{name}']:.3f}" for name in bundle.grade_names)
+    if answer["answered_by"] != bundle.model:
+        yield f"  the fellow eye is missing: answered by {printable(answer['answered_by'])}"
     if answer["low_quality"]:
         yield (
             f"  low quality: {answer['quality']:.2f}; {1 - bundle.quality_share:.0%} of the training images have "

@@ -14,15 +14,59 @@ def bundle_content(wildcards):
         "tta_views": 1 if model.endswith(f"+{NO_TTA}") else CONFIG.score.tta_views,
         "fellow_eye_weight": CONFIG.eyes.fellow_eye_weight,
         "networks": [
-            {
-                "name": network,
-                "objective": MODELS.objective(network),
-                "variant": lookups.variant(CONFIG, network).name,
-                "training_runs": MODELS.runs_of(network),
-            }
-            for network in MODELS.networks_of(model)
+            (
+                {
+                    "name": network,
+                    "objective": MODELS.objective(network),
+                    "variant": lookups.variant(CONFIG, network).name,
+                    "training_runs": MODELS.runs_of(network),
+                }
+                if model not in MODELS.linear
+                else frozen_network(network)
+            )
+            for network in MODELS.feature_networks_of(model)
         ],
     }
+
+
+def frozen_network(network):
+    """Description of the frozen backbone of a linear model in its bundle."""
+    return {
+        "name": network,
+        "objective": "features",
+        "variant": lookups.variant(CONFIG, network).name,
+        "training_runs": [network],
+    }
+
+
+def bundled_graphs(wildcards):
+    """Input function: graph of each training run of a model, or of each frozen backbone of a linear model."""
+    if wildcards.model in MODELS.linear:
+        return [path("features", network, "backbone.onnx") for network in MODELS.feature_networks_of(wildcards.model)]
+    return [path("models", run, "network.onnx") for run in MODELS.records_of(wildcards.model)]
+
+
+def bundled_runs(wildcards):
+    """Parameter function: names of the `bundled_graphs`."""
+    model = wildcards.model
+    return MODELS.feature_networks_of(model) if model in MODELS.linear else MODELS.records_of(model)
+
+
+def bundled_linear(wildcards):
+    """Input function: files of a linear model."""
+    return linear_files(wildcards.model) if MODELS.is_linear(wildcards.model) else []
+
+
+def one_eye_linear(wildcards):
+    """Input function: files of the linear model for images without fellow eye."""
+    model = MODELS.one_eye(wildcards.model)
+    return linear_files(model) if model in MODELS.linear else []
+
+
+def one_eye_rule(wildcards):
+    """Input function: decision rule of the model for images without fellow eye, if there is one."""
+    model = MODELS.one_eye(wildcards.model)
+    return [path("models", model, "decision_rule.json")] if model else []
 
 
 def eye_average_rule(wildcards):
@@ -53,9 +97,35 @@ rule convert_network:
         "../scripts/convert_network.py"
 
 
+# Graph of a frozen backbone. All linear models share it.
+rule convert_backbone:
+    input:
+        weights=lambda wildcards: weights_of(wildcards.network),
+    output:
+        graph=path("features", "{network}", "backbone.onnx"),
+    log:
+        path("logs", "convert", "{network}-backbone.log"),
+    priority: lambda wildcards: int(wildcards.network in FIRST)
+    conda:
+        "../../envs/retinaflow.yaml"
+    threads: 2
+    resources:
+        mem_mb=convert_memory,
+        runtime=scheduled(convert_runtime),
+    params:
+        code=code_of("convert_backbone.py"),
+        settings=feature_settings,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/convert_backbone.py"
+
+
 rule bundle:
     input:
-        graphs=lambda wildcards: [path("models", run, "network.onnx") for run in MODELS.records_of(wildcards.model)],
+        graphs=bundled_graphs,
+        linear=bundled_linear,
+        one_eye_linear=one_eye_linear,
+        one_eye_rule=one_eye_rule,
         decision_rule=path("models", "{model}", "decision_rule.json"),
         eye_average=eye_average_rule,
         metrics=lambda wildcards: [
@@ -63,7 +133,7 @@ rule bundle:
         ],
         records=model_records,
         inventory=path("inventory", "train.csv"),
-        shards=lambda wildcards: shard_files(MODELS.networks_of(wildcards.model)[0], TRAINING_SPLITS, "npy"),
+        shards=lambda wildcards: shard_files(MODELS.feature_networks_of(wildcards.model)[0], TRAINING_SPLITS, "npy"),
         card=path("cards", "{model}.md"),
     output:
         folder=directory(path("models", "{model}", "bundle")),
@@ -77,6 +147,7 @@ rule bundle:
     params:
         code=code_of("bundle.py"),
         content=bundle_content,
-        training_runs=lambda wildcards: MODELS.records_of(wildcards.model),
+        training_runs=bundled_runs,
+        one_eye=lambda wildcards: MODELS.one_eye(wildcards.model),
     script:
         "../scripts/bundle.py"

@@ -31,11 +31,6 @@ def used_weights(network):
     return lambda wildcards: weights_of(network) if network in MODELS.linear[wildcards.linear].features else []
 
 
-def fallback(wildcards):
-    """Parameter function: the model for images without fellow eye."""
-    return lookups.one_eye(wildcards.linear) if MODELS.needs_pairs(wildcards.linear) else None
-
-
 def scored_linear(tests):
     """Outputs of linear models that are scored on some test sets."""
     splits = [MODELS.splits_of("pooled")[0], *tests]
@@ -81,7 +76,7 @@ if MODELS.linear:
         params:
             code=code_of("fit_linear.py"),
             eyes=lambda wildcards: MODELS.linear[wildcards.linear].eyes,
-            fallback=fallback,
+            fallback=lambda wildcards: MODELS.one_eye(wildcards.linear),
             networks=linear_networks,
             splits=list(SHARDS),
             runs=linear_runs,

@@ -18,8 +18,9 @@ def new_images():
 def predicting_bundles(wildcards):
     """Input function: bundle of the named model, or those of all models."""
     if CONFIG.model and CONFIG.model not in MODELS.bundled:
+        reason = f" ({MODELS.unbundled(CONFIG.model)})" if CONFIG.model in MODELS.ranked else ""
         raise WorkflowError(
-            f"model: {CONFIG.model!r} grades no new images; expected one of {', '.join(MODELS.bundled)}, or none for "
+            f"model: {CONFIG.model!r} grades no new images{reason}; expected one of {', '.join(MODELS.bundled)}, or none for "
             "the best."
         )
     return [path("models", model, "bundle") for model in ([CONFIG.model] if CONFIG.model else MODELS.bundled)]

@@ -105,6 +105,14 @@ def features_runtime(wildcards, input, threads, attempt):
     return resources.scoring_minutes(FEATURE_NETWORKS[wildcards.network], views, attempt)
 
 
+def convert_memory(wildcards, attempt):
+    return resources.network_memory(FEATURE_NETWORKS[wildcards.network], 1, training=False, attempt=attempt)
+
+
+def convert_runtime(wildcards, input, threads, attempt):
+    return resources.scoring_minutes(FEATURE_NETWORKS[wildcards.network], 1, attempt)
+
+
 def run_features_runtime(wildcards, input, threads, attempt):
     count = sum(training_run_images(wildcards.training_run, use) for use in MODELS.scored_pairs)
     views = CONFIG.features.views * count

@@ -65,7 +65,7 @@ def final_output():
         *[path("models", model, "decision_rule.json") for model in MODELS.names],
         *[path("comparison", f"{table}.csv") for table in ("comparison", "pairs", "repeats")],
         *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs],
-        *[path("models", model, "bundle") for model in MODELS.bundled],
+        *[path("models", model, "bundle") for model in MODELS.bundled if model not in MODELS.linear],
     ]
 
 
@@ -81,6 +81,12 @@ def linear_output():
         ],
         *[file for model in MODELS.linear for file in linear_files(model)],
         *([path("comparison", "linear.csv")] if MODELS.linear else []),
+        *[
+            path("features", network, "backbone.onnx")
+            for network in FIRST
+            if any(network in MODELS.linear[model].features for model in MODELS.bundled if model in MODELS.linear)
+        ],
+        *[path("models", model, "bundle") for model in MODELS.bundled if model in MODELS.linear],
     ]
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.serving.bundling import BundleJob, write_bundle
+from retinaflow.serving.bundling import BundleJob, OneEyeFiles, write_bundle
 
 with job_log(snakemake.log[0]):
     files = snakemake.input
@@ -13,6 +13,12 @@ with job_log(snakemake.log[0]):
             graphs=dict(zip(snakemake.params.training_runs, map(Path, files.graphs), strict=True)),
             decision_rule=Path(files.decision_rule),
             eye_average=next(map(Path, files.eye_average), None),
+            linear=[Path(model) for model in files.linear],
+            one_eye=OneEyeFiles(
+                snakemake.params.one_eye, [Path(model) for model in files.one_eye_linear], Path(files.one_eye_rule[0])
+            )
+            if snakemake.params.one_eye
+            else None,
             metrics=[Path(metrics) for metrics in files.metrics],
             records=[Path(record) for record in files.records],
             inventory=Path(files.inventory),

@@ -175,12 +175,14 @@ def training_seed(config: Configuration, model: str) -> int:
 
 
 def grading_models(config: Configuration) -> list[str]:
-    """Names of the models that can grade new images: networks, ensembles, and the other models of one network.
+    """Names of the models that can grade new images: networks, ensembles, other models of one network, linear models.
 
-    A network has an ``+eye_average`` only if images have fellow eyes, which the label tables show.
+    There are ``+eye_average``, ``+eye_stacking`` and ``+one_eye`` only if images have fellow eyes, which the label
+    tables show.
     """
-    of_networks = [f"{name}+{kind}" for name in config.models for kind in ("no_tta", "eye_average")]
-    return [*config.models, *ensembles(config), *of_networks]
+    of_networks = [f"{name}+{kind}" for name in config.models for kind in ("no_tta", "eye_average", "eye_stacking")]
+    linear = [model for name in config.linear for model in (name, one_eye(name))]
+    return [*config.models, *ensembles(config), *of_networks, *linear]
 
 
 def eye_models(config: Configuration) -> list[str]:

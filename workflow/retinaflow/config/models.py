@@ -40,6 +40,8 @@ class Models:
         ensembles: Networks of each ensemble by its name.
         unpaired: Test sets without fellow eyes. Models of both eyes are not scored on them.
         linear: Linear models on features of frozen backbones by name, of one eye or both.
+        feature_views: Views of each image that features are means of.
+        drawn: Frozen backbones with random weights that another backend than TensorFlow draws.
     """
 
     networks: Mapping[str, str]
@@ -50,6 +52,8 @@ class Models:
     ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unpaired: Sequence[str] = ()
     linear: Mapping[str, LinearSection] = field(default_factory=dict)
+    feature_views: int = 1
+    drawn: Sequence[str] = ()
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
@@ -66,6 +70,12 @@ class Models:
             ensembles=lookups.ensembles(config),
             unpaired=lookups.unpaired_sets(config) if paired else (),
             linear=linear,
+            feature_views=config.features.views,
+            drawn=[
+                name
+                for name, settings in lookups.linear_networks(config).items()
+                if settings.weights == "random" and settings.backend != "tensorflow"
+            ],
         )
 
     @property
@@ -114,12 +124,24 @@ class Models:
     @property
     def bundled(self) -> list[str]:
         """Ranked models that have a bundle, which grades new images."""
-        return [model for model in self.ranked if not self.is_linear(model)]
+        return [model for model in self.ranked if not self.unbundled(model)]
+
+    def unbundled(self, model: str) -> str:
+        """Reason why a ranked model has no bundle; empty if it has one."""
+        if not self.is_linear(model):
+            return ""
+        if self.feature_views > 1:
+            return "features.views is above 1, and a bundle computes features of one view"
+        drawn = [name for name in self.feature_networks_of(model) if name in self.drawn and model in self.linear]
+        return f"TensorFlow cannot draw the random weights of {drawn[0]} again" if drawn else ""
 
     def kind(self, model: str) -> str:
-        """Kind of a bundle: ``network``, ``ensemble`` or ``eye_average``."""
-        if model.endswith(f"+{EYE_AVERAGE}"):
-            return EYE_AVERAGE
+        """Kind of a bundle: ``network``, ``ensemble``, ``eye_average``, ``eye_stacking`` or ``linear``."""
+        for kind in (EYE_AVERAGE, EYE_STACKING):
+            if model.endswith(f"+{kind}"):
+                return kind
+        if model in self.linear:
+            return "linear"
         return "ensemble" if model in self.ensembles else "network"
 
     def objective(self, model: str) -> str:
@@ -137,6 +159,12 @@ class Models:
     def feature_networks_of(self, model: str) -> list[str]:
         """Networks that see the images of a model."""
         return list(self.linear[model].features) if model in self.linear else self.networks_of(model)
+
+    def one_eye(self, model: str) -> str | None:
+        """Model that answers for an image without fellow eye, if ``model`` is linear and needs both eyes."""
+        if model in self.linear:
+            return lookups.one_eye(model) if self.needs_pairs(model) else None
+        return network_of(model) if self.is_linear(model) else None
 
     def networks_of(self, model: str) -> list[str]:
         """Networks that a model is made of. A linear model has none."""

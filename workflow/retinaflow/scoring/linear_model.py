@@ -1,5 +1,6 @@
 """Linear models: files that turn features of images into severities. NumPy alone, since prediction imports this."""
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -156,12 +157,25 @@ def read_linear_model(path: Path) -> LinearModel:
     Raises:
         RetinaflowError: The file cannot be read or is no linear model.
     """
+    return _parse(path, path)
+
+
+def parse_linear_model(content: bytes, path: Path) -> LinearModel:
+    """Return the linear model of a file's ``content``. Errors name the ``path``.
+
+    Raises:
+        RetinaflowError: It is no linear model.
+    """
+    return _parse(io.BytesIO(content), path)
+
+
+def _parse(source: Path | io.BytesIO, path: Path) -> LinearModel:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         if set(sizes) != {f"{name}.npy" for name in _ARRAYS} or max(sizes.values()) > _LARGEST:
             raise ValueError(f"found {sorted(sizes)[:5]}")
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(source, allow_pickle=False) as arrays:
             weights, intercept, text = (arrays[name] for name in _ARRAYS)
         model = LinearModel(weights.astype(np.float64), float(intercept), json.loads(text.tobytes()))
     except Exception as error:  # NumPy and zipfile raise many types for a damaged file.

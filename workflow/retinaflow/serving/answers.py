@@ -62,6 +62,9 @@ class ImageAnswer(BaseModel):
     low_quality: int
     input: str | None = Field(None, description="Input of the network as PNG, a `data:` address")
     heat_map: str | None = Field(None, description="Heat map over the input as PNG, a `data:` address")
+    answered_by: str = Field(
+        description="Model of the answer: another one if the fellow eye that a model needs is missing"
+    )
 
 
 class ImageProblem(BaseModel):

@@ -6,7 +6,7 @@ have bounds, its files are named in it with their digests, and its pattern of na
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,10 @@ NOTICE = "This is research software, not a medical device."
 BUNDLE_FILE = "bundle.json"
 BUNDLE_FOLDER = "bundle"
 FORMAT = "retinaflow bundle 1"
+BACKBONE_FEATURES = "features"  # objective of a frozen backbone, which returns features alone
 CARD = "card.md"
+LINEAR, EYE_STACKING = "linear", "eye_stacking"
+LINEAR_KINDS = (LINEAR, EYE_STACKING)
 
 BUNDLE_BYTES = 4_000_000
 GRAPH_BYTES = 2**31  # the largest message of protobuf
@@ -74,7 +77,10 @@ _RULE = _object(
     patients=_count(10**12),
 )
 _ANSWER = _object(decision_rule=_RULE, graph=_FILE)
-_NETWORK = _object(name=_NAME, objective=_OBJECTIVE, variant=_VARIANT, graphs=_list(_FILE))
+_NETWORK = _object(
+    name=_NAME, objective={"enum": [*_OBJECTIVE["enum"], BACKBONE_FEATURES]}, variant=_VARIANT, graphs=_list(_FILE)
+)
+_ONE_EYE = _object(model=_NAME, linear=_list(_FILE, 0), answer=_ANSWER)
 _EVALUATION = _object(
     split=_NAME,
     images=_count(10**12),
@@ -92,7 +98,7 @@ BUNDLE_SCHEMA = _object(
     format={"const": FORMAT},
     retinaflow=_NAME,
     model=_NAME,
-    kind={"enum": ["network", "ensemble", "eye_average"]},
+    kind={"enum": ["network", "ensemble", "eye_average", *LINEAR_KINDS]},
     grade_names=_list(_NAME, 2, 20),
     objective=_OBJECTIVE,
     patient_pattern={**_NAME, "maxLength": 1000},
@@ -104,6 +110,8 @@ BUNDLE_SCHEMA = _object(
     networks=_list(_NETWORK),
     answer=_ANSWER,
     eye_average=_optional(_ANSWER),
+    linear=_list(_FILE, 0),
+    one_eye=_optional(_ONE_EYE),
     evaluation=_list(_EVALUATION),
     provenance=_list(_RUN, 0, 1000),
     files={
@@ -114,6 +122,8 @@ BUNDLE_SCHEMA = _object(
     },
     notice=_TEXT,
 )
+# Bundles of networks may lack them.
+BUNDLE_SCHEMA["required"] = [name for name in BUNDLE_SCHEMA["required"] if name not in ("linear", "one_eye")]
 
 
 class BundledNetwork(NamedTuple):
@@ -139,13 +149,27 @@ class BundledAnswer(NamedTuple):
     graph: str
 
 
+class BundledOneEye(NamedTuple):
+    """The model that answers for an image without fellow eye.
+
+    Attributes:
+        model: Its name.
+        linear: Files of its linear models; empty if it is the network itself.
+        answer: Its answers.
+    """
+
+    model: str
+    linear: list[str]
+    answer: BundledAnswer
+
+
 class Bundle(NamedTuple):
     """One model that grades new images. ``docs/file-formats.md`` describes each value.
 
     Attributes:
         folder: Folder of the bundle.
         model: Name of the model.
-        kind: ``network``, ``ensemble`` or ``eye_average``.
+        kind: ``network``, ``ensemble``, ``eye_average``, ``eye_stacking`` or ``linear``.
         grade_names: Name of each grade.
         objective: Kind of the mean raw outputs of the networks.
         patient_pattern: Regular expression for patient and eye in an image's name.
@@ -157,6 +181,8 @@ class Bundle(NamedTuple):
         networks: The networks whose raw outputs are averaged.
         answer: Answers for one eye; those for the mean of both eyes if the kind is ``eye_average``.
         eye_average: Answers for the mean of both eyes, if there are any.
+        linear: Files of the linear models, whose severities are averaged; empty for other kinds.
+        one_eye: Model for images without fellow eye, if the linear models need both eyes.
         evaluation: Metrics of the model on each split. The first split ranked it.
         provenance: Training run, seed, digests and packages of each training run.
         files: Digest of each file of the folder but ``bundle.json``.
@@ -176,6 +202,8 @@ class Bundle(NamedTuple):
     networks: list[BundledNetwork]
     answer: BundledAnswer
     eye_average: BundledAnswer | None
+    linear: list[str]
+    one_eye: BundledOneEye | None
     evaluation: list[dict[str, Any]]
     provenance: list[dict[str, Any]]
     files: dict[str, str]
@@ -238,6 +266,8 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         networks=[BundledNetwork(**network) for network in content["networks"]],
         answer=BundledAnswer(**content["answer"]),
         eye_average=BundledAnswer(**content["eye_average"]) if content["eye_average"] else None,
+        linear=content.get("linear", []),
+        one_eye=_one_eye(content.get("one_eye")),
         **{name: content[name] for name in Bundle._fields if name not in _READ},
     )
     if fault := _fault(bundle):
@@ -245,24 +275,54 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-_READ = ("folder", "networks", "answer", "eye_average")
+_READ = ("folder", "networks", "answer", "eye_average", "linear", "one_eye")
+
+
+def _one_eye(content: Mapping[str, Any] | None) -> BundledOneEye | None:
+    return BundledOneEye(content["model"], content["linear"], BundledAnswer(**content["answer"])) if content else None
 
 
 def _fault(bundle: Bundle) -> str:
     """Words for values that do not fit together; empty if they do."""
-    answers = [bundle.answer, *([bundle.eye_average] if bundle.eye_average else [])]
-    for answer in answers:
+    if fault := _kind_fault(bundle):
+        return fault
+    answers = [(bundle.objective, bundle.answer)]
+    if bundle.eye_average:
+        answers.append((bundle.objective, bundle.eye_average))
+    if one := bundle.one_eye:
+        answers.append(("regression" if one.linear else bundle.networks[0].objective, one.answer))
+    for objective, answer in answers:
         rule = answer.decision_rule
-        if (rule["objective"], rule["grade_names"]) != (bundle.objective, bundle.grade_names):
+        if (rule["objective"], rule["grade_names"]) != (objective, bundle.grade_names):
             return f"a decision rule for {rule['objective']} of {', '.join(rule['grade_names'])}, not that of the model"
         if rule["referable_grade"] >= len(bundle.grade_names):
             return f"referable_grade {rule['referable_grade']}, expected a grade below {len(bundle.grade_names)}"
     large = [network.variant for network in bundle.networks if int(network.variant.split("-")[0]) > MOST_SIZE]
     if large:
         return f"variant {large[0]}: expected images of {MOST_SIZE} px at most"
-    named = [graph for network in bundle.networks for graph in network.graphs] + [answer.graph for answer in answers]
+    named = [graph for network in bundle.networks for graph in network.graphs] + [answer.graph for _, answer in answers]
+    named += [*bundle.linear, *(bundle.one_eye.linear if bundle.one_eye else [])]
     missing = [name for name in named if name not in bundle.files]
     return f"{missing[0]} is not listed under files" if missing else ""
+
+
+def _kind_fault(bundle: Bundle) -> str:
+    """Words for files that a model of this kind has not, or lacks; empty if they fit."""
+    linear = bundle.kind in LINEAR_KINDS
+    if linear != bool(bundle.linear) or (bundle.one_eye and not linear):
+        return f"kind {bundle.kind} with {len(bundle.linear)} linear models"
+    if linear and bundle.objective != "regression":
+        return f"objective {bundle.objective} of a linear model, expected regression"
+    frozen = [network.objective == BACKBONE_FEATURES for network in bundle.networks]
+    if any(each != (bundle.kind == LINEAR) for each in frozen):
+        return f"kind {bundle.kind} with networks of {', '.join(network.objective for network in bundle.networks)}"
+    if bundle.kind == EYE_STACKING and [len(network.graphs) for network in bundle.networks] != [len(bundle.linear)]:
+        return f"{len(bundle.linear)} linear models, expected one for each graph of one network"
+    if bundle.kind == LINEAR and any(len(network.graphs) != 1 for network in bundle.networks):
+        return "several graphs of a backbone, expected one"
+    if bundle.kind == EYE_STACKING and (not bundle.one_eye or bundle.one_eye.linear):
+        return "one_eye, expected the network itself"
+    return ""
 
 
 def best_bundle(results: Path) -> Path:
@@ -274,7 +334,10 @@ def best_bundle(results: Path) -> Path:
     bundles = bundles_of(results)
     if not bundles:
         raise RetinaflowError(f"{results}: no bundle of a model below {results / 'models'}. {RUN_TO_END}")
-    return first_ranked(list(bundles.values()), results / "comparison/comparison.csv")
+    comparison = results / "comparison/comparison.csv"
+    # While networks train, the linear models have a table of their own.
+    first = comparison if comparison.exists() else results / "comparison/linear.csv"
+    return first_ranked(list(bundles.values()), first if first.exists() else comparison)
 
 
 def first_ranked(folders: Sequence[Path], comparison: Path) -> Path:

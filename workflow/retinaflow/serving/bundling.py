@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinaflow.scoring.decision_rules import read_decision_rule
-from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, NOTICE, read_bundle
+from retinaflow.scoring.linear_model import read_linear_model
+from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, LINEAR, NOTICE, read_bundle
 from retinaflow.serving.gates import GATES_FILE, fit_gates
 from retinaflow.serving.graphs import answer_graph
 from retinaflow.storage.documents import read_own
@@ -20,7 +21,21 @@ from retinaflow.storage.tables import stream_table
 
 # Share of the training images below whose quality an image is reported as of low quality.
 LOW_QUALITY_SHARE = 0.05
-ANSWER_FILE, EYE_AVERAGE_FILE = "answer.onnx", "eye_average.onnx"
+ANSWER_FILE, EYE_AVERAGE_FILE, ONE_EYE_FILE = "answer.onnx", "eye_average.onnx", "one_eye.onnx"
+
+
+class OneEyeFiles(NamedTuple):
+    """Files of the model that answers for an image without fellow eye.
+
+    Attributes:
+        model: Its name.
+        linear: Its linear models; empty if it is the network itself.
+        decision_rule: Its decision rule.
+    """
+
+    model: str
+    linear: Sequence[Path]
+    decision_rule: Path
 
 
 @dataclass(frozen=True)
@@ -30,11 +45,13 @@ class BundleJob:
     Attributes:
         content: ``model``, ``kind``, ``objective``, ``grade_names`` and the other settings of ``Bundle``; ``networks``
             with the ``training_runs`` of each.
-        graphs: ONNX file of each training run.
+        graphs: ONNX file of each training run, or of each frozen backbone of a linear model.
         decision_rule: Decision rule of the model.
         eye_average: Decision rule for the mean of both eyes, if there is one.
+        linear: Linear models, for ``linear`` and ``eye_stacking``.
+        one_eye: Model for images without fellow eye, if the linear models need both eyes.
         metrics: Metrics of the model on each split; the first split ranks it.
-        records: ``training_run.json`` of each training run.
+        records: ``training_run.json`` of each training run, and ``linear.npz`` of a linear model.
         inventory: Inventory of the training images, for their quality.
         shards: Shards of training images in the preprocessing variant of the first network, for the gates.
         card: Card of the model.
@@ -51,14 +68,18 @@ class BundleJob:
     shards: Sequence[Path]
     card: Path
     folder: Path
+    linear: Sequence[Path] = ()
+    one_eye: OneEyeFiles | None = None
 
 
 def write_bundle(job: BundleJob) -> None:
     """Write a bundle. Its description comes last, so a folder with one is whole."""
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / BUNDLE_FILE).unlink(missing_ok=True)
+    prefix = "backbone" if job.content["kind"] == LINEAR else "network"
+    graphs = {run: graph_file(run, prefix) for run in job.graphs}
     for run, graph in job.graphs.items():
-        _link(graph, job.folder / graph_file(run))
+        _link(graph, job.folder / graphs[run])
     _link(job.card, job.folder / CARD, copy=True)
     write_json(job.folder / GATES_FILE, fit_gates(job.inventory, job.shards))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
@@ -67,18 +88,23 @@ def write_bundle(job: BundleJob) -> None:
     networks = [
         {
             **{name: network[name] for name in ("name", "objective", "variant")},
-            "graphs": [graph_file(run) for run in network["training_runs"]],
+            "graphs": [graphs[run] for run in network["training_runs"]],
         }
         for network in job.content["networks"]
     ]
+    linear = _linear_files(job.linear, "linear", job.folder)
+    one_eye = _one_eye(job)
     of_answers = [answer["graph"] for answer in answers.values() if answer]
-    names = [CARD, GATES_FILE, *of_answers, *map(graph_file, job.graphs)]
+    of_one_eye = [one_eye["answer"]["graph"], *one_eye["linear"]] if one_eye else []
+    names = [CARD, GATES_FILE, *of_answers, *linear, *of_one_eye, *graphs.values()]
     description = {
         "format": FORMAT,
         "retinaflow": version("retinaflow"),
         **job.content,
         "networks": networks,
         **answers,
+        "linear": linear,
+        "one_eye": one_eye,
         "quality_share": LOW_QUALITY_SHARE,
         "quality_threshold": quality_threshold(job.inventory),
         "evaluation": [_evaluation(path) for path in job.metrics],
@@ -90,10 +116,29 @@ def write_bundle(job: BundleJob) -> None:
     read_bundle(job.folder)
 
 
-def graph_file(training_run: str) -> str:
+def _linear_files(models: Sequence[Path], name: str, folder: Path) -> list[str]:
+    """Copy linear models into the folder of a bundle; return their names there."""
+    names = [f"{name}-{number}.npz" for number in range(1, len(models) + 1)]
+    for model, own in zip(models, names, strict=True):
+        _link(model, folder / own, copy=True)
+    return names
+
+
+def _one_eye(job: BundleJob) -> dict[str, Any] | None:
+    """The model for images without fellow eye, and its files."""
+    if not job.one_eye:
+        return None
+    return {
+        "model": job.one_eye.model,
+        "linear": _linear_files(job.one_eye.linear, "one_eye", job.folder),
+        "answer": _answer(job, job.one_eye.decision_rule, ONE_EYE_FILE),
+    }
+
+
+def graph_file(training_run: str, prefix: str = "network") -> str:
     """Return the name of a training run's graph in a bundle."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", training_run)
-    return f"network-{name}.onnx"
+    return f"{prefix}-{name}.onnx"
 
 
 def _link(source: Path, target: Path, copy: bool = False) -> None:
@@ -136,6 +181,9 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _provenance(path: Path) -> dict[str, Any]:
+    if path.suffix == ".npz":
+        fit = read_linear_model(path).record
+        return {"training_run": fit["model"], **{name: fit[name] for name in ("seed", "digests", "packages")}}
     record = read_own(path)
     # The settings have paths of the computer that trained.
     return {

@@ -6,10 +6,13 @@ A graph maps ``pixels``, uint8 RGB (n, size, size, 3), to
 - ``map_1``, ``map_2`` and so on: the feature maps whose means the head reads, float32 (n, height, width, channels);
 - ``relevance``: weights of the channels of all maps for each of k grades as the answer, float32 (n, k, channels). The
   weighted sum of the maps is the heat map of module ``explain``.
+
+The graph of a frozen backbone maps ``pixels`` to ``features`` alone, float32 (n, channels).
 """
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -17,6 +20,7 @@ import numpy as np
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import refresh_scaling
+from retinaflow.serving.bundle import BACKBONE_FEATURES
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.runtime import MAP, OUTPUTS, RELEVANCE, graph_session
 from retinaflow.storage.files import whole_file
@@ -52,7 +56,23 @@ def convert_network(model: keras.Model, objective: str, grade_count: int, path: 
             RELEVANCE: _relevance(known, objective, grade_count),
         },
     )
-    size = model.input_shape[1]
+    _export(whole, (OUTPUTS, RELEVANCE), model.name, path)
+
+
+def convert_backbone(model: keras.Model, path: Path) -> None:
+    """Write a network of ``features.frozen_backbone`` as an ONNX graph, and check that it answers like Keras.
+
+    Raises:
+        RetinaflowError: The network cannot be converted.
+    """
+    known = convertible(model)
+    features = keras.layers.Identity(name="as_features")(known.output)
+    _export(keras.Model(known.inputs, {BACKBONE_FEATURES: features}), (BACKBONE_FEATURES,), model.name, path)
+
+
+def _export(whole: keras.Model, names: Sequence[str], name: str, path: Path) -> None:
+    """Write ``whole`` as an ONNX graph, and check its outputs ``names``. The first one decides."""
+    size = whole.input_shape[1]
     drawn = np.random.default_rng(0).integers(0, 256, (CHECKED, size, size, 3), np.uint8)
     expected = whole(drawn, training=False)  # Keras exports only a model that was called.
     quiet_converter()
@@ -60,26 +80,30 @@ def convert_network(model: keras.Model, objective: str, grade_count: int, path: 
         try:
             whole.export(part, format="onnx", verbose=False)
             content = part.read_bytes()
-            found = graph_session(content, 1).run([OUTPUTS, RELEVANCE], {"pixels": drawn})
+            found = graph_session(content, 1).run(list(names), {"pixels": drawn})
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Converters raise errors of many kinds.
             cause = " ".join(str(error).split())[-400:]
             raise RetinaflowError(
-                f"{model.name}: ONNX cannot hold this network ({type(error).__name__}: {cause}). Choose another "
-                "backbone."
+                f"{name}: ONNX cannot hold this network ({type(error).__name__}: {cause}). Choose another backbone."
             ) from error
         fault = graph_fault(content)
         apart = [
-            float(np.abs(array - keras.ops.convert_to_numpy(expected[name])).max())
-            for name, array in zip((OUTPUTS, RELEVANCE), found, strict=True)
+            _apart(array, keras.ops.convert_to_numpy(expected[output]))
+            for output, array in zip(names, found, strict=True)
         ]
         log.info("%s: %d bytes; largest difference from Keras on noise %.1e", path, len(content), apart[0])
         if fault or apart[0] > TOLERANCE:
             raise RetinaflowError(
-                f"{model.name}: its ONNX graph cannot be used ({fault or f'raw outputs differ by {apart[0]:.2g}'}). "
+                f"{name}: its ONNX graph cannot be used ({fault or f'raw outputs differ by {apart[0]:.2g}'}). "
                 "Choose another backbone."
             )
+
+
+def _apart(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference; of values above 1, as features may be, as a share of the largest."""
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def _relevance(model: keras.Model, objective: str, grade_count: int) -> keras.KerasTensor:

@@ -7,10 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from retinaflow.serving.computed import compute
 from retinaflow.serving.heat_maps import overlay
 from retinaflow.serving.predict import Answer, answers_of, grade_files, patient_verdicts, read_images
 from retinaflow.serving.reading import NewImage
-from retinaflow.serving.runtime import LoadedModel, heat_maps, raw_outputs
+from retinaflow.serving.runtime import LoadedModel, heat_maps
 from retinaflow.serving.verdict import EYE_ORDER, image_result, problem_result, verdict_object, verdict_of
 
 
@@ -24,8 +25,8 @@ def examine_patient(files: Mapping[str, str], loaded: LoadedModel, threads: int)
 
     Returns:
         ``patient``: the verdict. ``images``: for each graded image the ``predict.columns`` and, as PNG in `data:`
-        addresses, the ``input`` of the network and the ``heat_map`` over it. ``problems``: the reason for each other
-        image.
+        addresses, the ``input`` of the network and the ``heat_map`` over it (None for linear models). ``problems``:
+        the reason for each other image.
     """
     images, decoded, unread = read_images(files, loaded, threads)
     unread |= {
@@ -49,17 +50,18 @@ def examine_patient(files: Mapping[str, str], loaded: LoadedModel, threads: int)
 
 
 def _explained(images: Sequence[NewImage], decoded: Mapping[str, np.ndarray], loaded: LoadedModel) -> list[Answer]:
-    outputs = raw_outputs(loaded, decoded)
-    answers = answers_of(images, [("patient", image.name) for image in images], outputs, loaded)
+    computed = compute(loaded, decoded)
+    answers = answers_of(images, [("patient", image.name) for image in images], computed, loaded)
     grades = np.array([answer["predicted_grade"] for answer in answers])
-    maps = heat_maps(loaded, decoded, grades)
-    shown = decoded[loaded.networks[0][0].variant]
+    # The weights of a linear model belong to means over the image, also of the fellow eye.
+    maps = [None] * len(answers) if loaded.linear else heat_maps(loaded, decoded, grades)
+    shown = decoded[loaded.variants[0]]
     return [
         {
             **answer,
             "patient": "",
             "input": _png(pixels),
-            "heat_map": _png(overlay(pixels, heat_map)),
+            "heat_map": None if heat_map is None else _png(overlay(pixels, heat_map)),
         }
         for answer, pixels, heat_map in zip(answers, shown, maps, strict=True)
     ]

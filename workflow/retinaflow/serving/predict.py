@@ -14,11 +14,11 @@ from retinaflow.data.image_files import IMAGE_EXTENSIONS, is_image_file, is_thum
 from retinaflow.data.labels import image_name, name_parser
 from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
-from retinaflow.scoring.eyes import average_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.serving.bundle import Bundle
+from retinaflow.serving.computed import Computed, compute, eye_answers, joined
 from retinaflow.serving.gates import FIGURES, GATE_PROBLEMS
 from retinaflow.serving.reading import NewImage, read_new_images
-from retinaflow.serving.runtime import Answers, LoadedModel, raw_outputs
+from retinaflow.serving.runtime import Answers, LoadedModel
 from retinaflow.serving.verdict import (
     DO_NOT_REFER,
     REFER,
@@ -55,7 +55,8 @@ def columns(grade_names: Sequence[str]) -> list[str]:
     - ``predicted_grade``: number of thresholds below the ``severity``, which is 0 to k - 1.
     - ``probability_NAME``: calibrated. ``uncertainty``: 1 minus the highest probability.
     - ``quality``: 0 to 1. ``low_quality``: 1 if it is below the ``quality_threshold`` of the bundle.
-    - ``eye_average_...``: the grade of the eye average; empty if the fellow eye is missing.
+    - ``eye_average_...``: the grade of the eye average; empty if the fellow eye is missing, or the model needs both.
+    - ``answered_by``: model that the answer is of. A model of both eyes has another one for a missing fellow eye.
     """
     return [
         *("image", "patient", "eye", "decision", "risk", "risk_threshold"),
@@ -63,6 +64,7 @@ def columns(grade_names: Sequence[str]) -> list[str]:
         *(f"probability_{name}" for name in grade_names),
         *("referable", "uncertainty", "quality", "low_quality"),
         *EYE_AVERAGE_COLUMNS,
+        "answered_by",
     ]
 
 
@@ -169,17 +171,17 @@ def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
     found |= _duplicates([name for name in files if name not in found])
     left = sorted(name for name in files if name not in found)
     graded: list[NewImage] = []
-    outputs: list[np.ndarray] = []
+    parts: list[Computed] = []
     for first in range(0, len(left), PREDICTED):
         names = left[first : first + PREDICTED]
         chunk, decoded, unread = read_images({name: files[name] for name in names}, loaded, threads)
         found |= unread
         if chunk:
-            outputs.append(raw_outputs(loaded, decoded))
+            parts.append(compute(loaded, decoded))
             graded += [image._replace(pixels={}) for image in chunk]
             log.info("%d of %d images", first + len(names), len(left))
     eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern)
-    answers = answers_of(graded, eyes, np.concatenate(outputs), loaded) if graded else []
+    answers = answers_of(graded, eyes, joined(parts), loaded) if graded else []
     return answers, [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
 
 
@@ -202,12 +204,12 @@ def read_images(
         The images that can be graded, their pixels by preprocessing variant, uint8 RGB (n, size, size, 3), and the
         problems of the others by name.
     """
-    variants = sorted({network.variant for network, _ in loaded.networks})
+    variants = sorted(set(loaded.variants))
     read = read_new_images(list(files.items()), variants, loaded.bundle.pixel_limit, threads)
     images = [image for image in read if not image.header.problem]
     problems = {image.name: (image.header.problem, image.header.found) for image in read if image.header.problem}
     if gates := loaded.gates:
-        first = loaded.networks[0][0].variant
+        first = loaded.variants[0]
         for image in images:
             figures = {name: float(getattr(image.header, name)) for name in FIGURES}
             if refusal := gates.refusal(figures, image.pixels[first]):
@@ -241,14 +243,14 @@ def _duplicates(names: Sequence[str]) -> dict[str, Found]:
 
 
 def answers_of(
-    images: Sequence[NewImage], eyes_of: Sequence[tuple[str, str]], outputs: np.ndarray, loaded: LoadedModel
+    images: Sequence[NewImage], eyes_of: Sequence[tuple[str, str]], computed: Computed, loaded: LoadedModel
 ) -> list[Answer]:
-    """Grade images by their raw outputs.
+    """Grade images by the values that the graphs computed.
 
     Args:
         images: n images.
         eyes_of: Patient and eye of each, empty if unknown.
-        outputs: Raw outputs, float64 (n, width).
+        computed: Values of the images.
         loaded: The model.
 
     Returns:
@@ -256,11 +258,8 @@ def answers_of(
     """
     names = loaded.bundle.grade_names
     patients, eyes = [patient for patient, _ in eyes_of], [eye for _, eye in eyes_of]
-    averaged = average_eyes(outputs, patients, eyes=eyes, fellow_eye_weight=loaded.bundle.fellow_eye_weight)
-    both = loaded.eye_average(averaged)
-    own = both if loaded.bundle.kind == "eye_average" else loaded.answer(outputs)
-    threshold = float(loaded.bundle.answer.decision_rule["referable_cut"])
-    has_both = have_fellow_eye(fellow_eye_weights(patients, eyes))
+    found = eye_answers(computed, patients, eyes, loaded=loaded)
+    own, both = found.own, found.both
     return [
         {
             "image": image.name,
@@ -269,7 +268,7 @@ def answers_of(
             "decision": REFER if own.referable[number] else DO_NOT_REFER,
             "referable": int(own.referable[number]),
             "risk": float(own.risk[number]),
-            "risk_threshold": threshold,
+            "risk_threshold": float(found.thresholds[number]),
             **_graded(own, number, names, "predicted_", ""),
             **{
                 f"probability_{name}": float(value)
@@ -280,9 +279,10 @@ def answers_of(
             "low_quality": int(float(image.header.quality) < loaded.bundle.quality_threshold),
             **(
                 _graded(both, number, names, "eye_average_", "eye_average_")
-                if has_both[number]
+                if both and found.paired[number]
                 else dict.fromkeys(EYE_AVERAGE_COLUMNS)
             ),
+            "answered_by": found.models[number],
         }
         for number, image in enumerate(images)
     ]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +12,8 @@ import onnxruntime
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import impossible_rows, mean_outputs, width
 from retinaflow.preprocessing.augmentation import write_view
-from retinaflow.serving.bundle import COPY_AGAIN, Bundle, BundledAnswer, BundledNetwork
+from retinaflow.scoring.linear_model import LinearModel, parse_linear_model
+from retinaflow.serving.bundle import BACKBONE_FEATURES, COPY_AGAIN, LINEAR, Bundle, BundledAnswer, BundledNetwork
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
@@ -40,12 +42,31 @@ class Answers(NamedTuple):
     referable: np.ndarray
 
 
+class OneEyeModel(NamedTuple):
+    """Model that answers for an image without fellow eye.
+
+    Attributes:
+        name: Its name.
+        linear: Its linear models; empty if it is the network itself.
+        answer: Graph that answers its raw outputs.
+        threshold: Its threshold of referral.
+    """
+
+    name: str
+    linear: list[LinearModel]
+    answer: "AnswerGraph"
+    threshold: float
+
+
 class LoadedModel(NamedTuple):
     """A bundle with its graphs loaded.
 
     Attributes:
         bundle: The bundle.
-        networks: Each network with the graphs of its files.
+        networks: Each trained network with the graphs of its files.
+        backbones: Each frozen backbone of a linear model, with its graph.
+        linear: Linear models, whose severities are averaged.
+        one_eye: Model for images without fellow eye, if the linear models need both eyes.
         answer: Graph that answers raw outputs.
         eye_average: Graph that answers the mean raw outputs of both eyes.
         gates: Gates before grading, if the bundle has some.
@@ -53,9 +74,17 @@ class LoadedModel(NamedTuple):
 
     bundle: Bundle
     networks: list[tuple[BundledNetwork, list["NetworkGraph"]]]
+    backbones: list[tuple[BundledNetwork, "BackboneGraph"]]
+    linear: list[LinearModel]
+    one_eye: OneEyeModel | None
     answer: "AnswerGraph"
     eye_average: "AnswerGraph"
     gates: Gates | None
+
+    @property
+    def variants(self) -> list[str]:
+        """Return the preprocessing variant of each network. The first one is shown, and has the gates."""
+        return [network.variant for network, _ in (*self.networks, *self.backbones)]
 
 
 def cores() -> int:
@@ -88,12 +117,55 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
             ],
         )
         for network in bundle.networks
+        if network.objective != BACKBONE_FEATURES
     ]
+    backbones = [
+        (network, BackboneGraph(_session(bundle, name, threads), str(bundle.folder / name), network))
+        for network in bundle.networks
+        if network.objective == BACKBONE_FEATURES
+        for name in network.graphs
+    ]
+    one_eye = None
+    if one := bundle.one_eye:
+        threshold = float(one.answer.decision_rule["referable_cut"])
+        one_eye = OneEyeModel(one.model, _linear_models(bundle, one.linear, "one"), answer(one.answer), threshold)
     own = answer(bundle.answer)
     gates = None
     if GATES_FILE in bundle.files:
         gates = parse_gates(bundle.read_file(GATES_FILE), str(bundle.folder / GATES_FILE))
-    return LoadedModel(bundle, networks, own, answer(bundle.eye_average) if bundle.eye_average else own, gates)
+    return LoadedModel(
+        bundle=bundle,
+        networks=networks,
+        backbones=backbones,
+        linear=_linear_models(bundle, bundle.linear, "both" if one_eye else "one"),
+        one_eye=one_eye,
+        answer=own,
+        eye_average=answer(bundle.eye_average) if bundle.eye_average else own,
+        gates=gates,
+    )
+
+
+def _linear_models(bundle: Bundle, names: Sequence[str], eyes: str) -> list[LinearModel]:
+    """Read linear models, and check that they fit the bundle."""
+    models = []
+    networks = [(network.name, network.variant) for network in bundle.networks]
+    for name in names:
+        path = bundle.folder / name
+        model = parse_linear_model(bundle.read_file(name), Path(path))
+        inputs = [(item["network"], item["variant"]) for item in model.record["inputs"]]
+        found = (model.record["eyes"], model.record["grade_names"], inputs)
+        if found != (eyes, bundle.grade_names, networks):
+            raise RetinaflowError(
+                f"{path}: a linear model of {found}, expected {(eyes, bundle.grade_names, networks)}. {COPY_AGAIN}"
+            )
+        for item in model.record["inputs"]:
+            if item["views"] != 1 or item["severity"] == (bundle.kind == LINEAR):
+                raise RetinaflowError(
+                    f"{path}: features of {item['views']} views, severity {item['severity']}; expected 1 view, and a "
+                    f"severity for eye_stacking alone. {COPY_AGAIN}"
+                )
+        models.append(model)
+    return models
 
 
 def _session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
@@ -119,21 +191,22 @@ def _unusable(path: str, error: Exception) -> RetinaflowError:
     return RetinaflowError(f"{path}: ONNX Runtime cannot use this graph ({cause}). {COPY_AGAIN}")
 
 
-class NetworkGraph:
-    """A trained network: from pixels to raw outputs, feature maps and their weights."""
+class _PixelGraph:
+    """A graph whose input is pixels."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork, needed: Sequence[str]
+    ) -> None:
         """Check inputs and outputs of the graph of ``network``."""
         self._session, self._path, self._objective = session, path, network.objective
         self.size = int(network.variant.split("-")[0])
-        self._maps = sorted(output.name for output in session.get_outputs() if output.name.startswith(MAP))
         inputs = [(each.name, each.type, each.shape[1:]) for each in session.get_inputs()]
         expected = [(PIXELS, "tensor(uint8)", [self.size, self.size, 3])]
         outputs = {output.name for output in session.get_outputs()}
-        if inputs != expected or not {OUTPUTS, RELEVANCE} <= outputs or not self._maps:
+        if inputs != expected or not set(needed) <= outputs:
             raise RetinaflowError(
                 f"{path}: found inputs {inputs} and outputs {sorted(outputs)}; expected inputs {expected} and outputs "
-                f"{OUTPUTS}, {RELEVANCE}, {MAP}1. {COPY_AGAIN}"
+                f"{', '.join(needed)}. {COPY_AGAIN}"
             )
 
     def _run(self, names: Sequence[str], pixels: np.ndarray) -> list[np.ndarray]:
@@ -142,6 +215,54 @@ class NetworkGraph:
         except Exception as error:
             raise _unusable(self._path, error) from None
         return found
+
+    def _checked(self, parts: Sequence[np.ndarray], count: int) -> np.ndarray:
+        """Join the features of batches, float32 (count, d), and round them as the file of features does."""
+        features = np.concatenate(parts)
+        # NaN fails the comparison.
+        if features.ndim != 2 or len(features) != count or not (np.abs(features) <= np.finfo(np.float16).max).all():
+            raise RetinaflowError(
+                f"{self._path}: its features {features.shape} are not {count} rows of values from -65504 to 65504, the "
+                f"range of float16. {COPY_AGAIN}"
+            )
+        return features.astype(np.float16).astype(np.float32)
+
+
+class BackboneGraph(_PixelGraph):
+    """A frozen backbone: from pixels to features."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
+        """Check inputs and outputs of the graph of ``network``."""
+        super().__init__(session, path, network, (BACKBONE_FEATURES,))
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute features, float32 (n, d) of float16 values, of ``pixels``, uint8 RGB (n, size, size, 3)."""
+        starts = range(0, len(pixels), BATCH)
+        return self._checked(
+            [self._run([BACKBONE_FEATURES], pixels[start : start + BATCH])[0] for start in starts], len(pixels)
+        )
+
+
+class NetworkGraph(_PixelGraph):
+    """A trained network: from pixels to raw outputs, feature maps and their weights."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
+        """Check inputs and outputs of the graph of ``network``."""
+        super().__init__(session, path, network, (OUTPUTS, RELEVANCE, f"{MAP}1"))
+        names = [output.name for output in session.get_outputs() if output.name.startswith(MAP)]
+        self._maps = sorted(names, key=lambda name: (len(name), name))
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute the input of the head: the means of all maps, joined. Float32 (n, d) of float16 values.
+
+        Args:
+            pixels: uint8 RGB (n, size, size, 3).
+        """
+        parts = []
+        for start in range(0, len(pixels), BATCH):
+            maps = self._run(self._maps, pixels[start : start + BATCH])
+            parts.append(np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1))
+        return self._checked(parts, len(pixels))
 
     def outputs(self, pixels: np.ndarray, width: int) -> np.ndarray:
         """Compute raw outputs.
@@ -234,6 +355,33 @@ def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> np.nd
     Returns:
         float64 (n, width).
     """
+    return mean_raw_outputs(loaded, view_means(loaded, decoded))
+
+
+def mean_raw_outputs(loaded: LoadedModel, means: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Average the results of ``view_means`` over folds and networks: float64 (n, width)."""
+    grades = len(loaded.bundle.grade_names)
+    of_networks = [
+        (
+            network.objective,
+            mean_outputs([(network.objective, outputs) for outputs in of_graphs], network.objective, grades),
+        )
+        for (network, _), of_graphs in zip(loaded.networks, means, strict=True)
+    ]
+    objective = loaded.networks[0][0].objective if loaded.linear else loaded.bundle.objective
+    return mean_outputs(of_networks, objective, grades)
+
+
+def view_means(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    """Compute the mean raw outputs over the TTA views of each graph of each network.
+
+    Args:
+        loaded: The model.
+        decoded: Pixels of n images by preprocessing variant.
+
+    Returns:
+        float64 (n, width) for each graph of each network.
+    """
     grades = len(loaded.bundle.grade_names)
     totals: dict[tuple[str, int], np.ndarray] = {}
     graphs = [
@@ -244,21 +392,10 @@ def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> np.nd
         for network, number, graph in graphs:
             outputs = graph.outputs(shown[network.variant], width(network.objective, grades))
             totals[network.name, number] = totals.get((network.name, number), 0.0) + outputs
-    means = [
-        (
-            network.objective,
-            mean_outputs(
-                [
-                    (network.objective, totals[network.name, number] / loaded.bundle.tta_views)
-                    for number in range(len(of_network))
-                ],
-                network.objective,
-                grades,
-            ),
-        )
+    return [
+        [totals[network.name, number] / loaded.bundle.tta_views for number in range(len(of_network))]
         for network, of_network in loaded.networks
     ]
-    return mean_outputs(means, loaded.bundle.objective, grades)
 
 
 def _view(pixels: np.ndarray, number: int) -> np.ndarray:
