@@ -167,7 +167,7 @@ function result(answer) {
     find("tbody").append(...about.grade_names.map((name) => rowOf(name, answer[`probability_${name}`])));
     if (answer.eye_average_grade_name !== null) {
       find(".both").textContent = `Grade with the fellow eye: ${answer.eye_average_grade_name}`;
-    } else if (answer.answered_by !== about.model) {
+    } else if (answer.answered_by && answer.answered_by !== about.model) {
       find(".both").textContent = `The fellow eye is missing: answered by ${answer.answered_by}`;
     }
   }
