@@ -53,8 +53,9 @@ def test_both_eyes_and_probe_are_written_and_rerun(finished):
     assert main(["predict", "--model", str(bundle), str(finished.folder / "test"), "--output", str(answers)]) == 0
     graded = {row["image"]: row for row in read_table(answers / "predictions.csv")}
     scored = read_table(finished.folder / f"results/scores/{NETWORK}+eye_stacking/test/predictions.csv")
+    # Features are rounded to float16, so a difference of 1e-7 may move a feature by 0.0005 of itself.
     assert [float(graded[row["filename"]]["severity"]) for row in scored] == pytest.approx(
-        [float(row["severity"]) for row in scored], abs=1e-4
+        [float(row["severity"]) for row in scored], abs=5e-4
     )
     rows = read_table(finished.folder / "results/probe/probe.csv")
     # Probes use the training data set only.
