@@ -68,7 +68,7 @@ def study_facts(
         "explain": "Heat maps by `snakemake explain`.",
         "mistakes": "Worst mistakes by `snakemake report`.",
         "versions": f"{versions()}.",
-        "code": "Models and decision rules are in models/, described by models/bundle.json.",
+        "code": "Each model, with its decision rule, is in models/*/bundle/.",
         "settings": f"The configuration, with seed {settings['seed']}; register it before the test set is scored.",
     }
 

@@ -52,7 +52,7 @@ class ImageAnswer(BaseModel):
 
     image: str
     eye: str
-    decision: Literal["refer", "do_not_refer", "ungradable"]
+    decision: Literal["refer", "do_not_refer"]
     risk: float | None
     risk_threshold: float
     predicted_grade_name: str | None

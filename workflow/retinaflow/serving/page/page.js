@@ -4,14 +4,7 @@ const EYES = ["right", "left"];
 const element = (id) => document.getElementById(id);
 const chosen = {};
 const previews = {};
-const ADVICE = {
-  focus: "Blurred: clean the lens, focus again, ask the patient not to move, and check for a cataract.",
-  exposure: "Too dark or too bright: adjust the flash, and wait until the pupil is wide.",
-  field: "Part of the field is missing or uneven: centre the pupil, keep the distance, and lift the lid.",
-};
-const TEXTS = {
-  refer: "Refer", do_not_refer: "Do not refer", ungradable: "Ungradable", ungradable_refer: "Ungradable: refer",
-};
+const TEXTS = { refer: "Refer", do_not_refer: "Do not refer" };
 let token = "";
 let about = null; // limits and names; loaded before the first choice
 let ready = load();
@@ -144,12 +137,11 @@ function rowOf(name, share) {
 }
 
 function showQuality(find, answer) {
-  const poor = answer.decision === "ungradable" || answer.low_quality;
-  find(".quality").classList.toggle("poor", Boolean(poor));
-  const cause = answer.ungradable_reason || "lower than nearly all training images";
-  find(".quality p").textContent = `${poor ? "Poor quality" : "Quality"} ${answer.quality.toFixed(2)} of 1: ${cause}`;
-  const worst = Object.keys(ADVICE).filter((name) => name in answer).sort((a, b) => answer[a] - answer[b])[0];
-  find(".advice").textContent = `${worst ? ADVICE[worst] : ""} Take another image; if it stays poor, refer.`.trim();
+  const poor = Boolean(answer.low_quality);
+  find(".quality").classList.toggle("poor", poor);
+  find(".quality p").textContent = `${poor ? "Poor quality" : "Quality"} ${answer.quality.toFixed(2)} of 1`
+    + (poor ? ": lower than nearly all training images" : "");
+  find(".advice").textContent = poor ? "Take another image; if it stays poor, refer." : "";
 }
 
 function result(answer) {
@@ -158,20 +150,17 @@ function result(answer) {
   article.dataset.eye = answer.eye;
   article.classList.add(answer.decision);
   find("h3").textContent = `${answer.eye === "right" ? "Right" : "Left"} eye`;
-  find(".decision").textContent = answer.decision === "ungradable" ? TEXTS.ungradable
-    : `${TEXTS[answer.decision]}: risk ${answer.risk.toFixed(3)}, referred from ${answer.risk_threshold.toFixed(3)}`;
+  find(".decision").textContent =
+    `${TEXTS[answer.decision]}: risk ${answer.risk.toFixed(3)}, referred from ${answer.risk_threshold.toFixed(3)}`;
   const most = about.grade_names.length - 1;
-  if (answer.decision !== "ungradable") {
-    find(".detail").textContent = `Predicted grade: ${answer.predicted_grade_name} `
-      + `(severity ${answer.severity.toFixed(2)} of ${most}, uncertainty ${answer.uncertainty.toFixed(2)})`;
-    find("tbody").append(...about.grade_names.map((name) => rowOf(name, answer[`probability_${name}`])));
-    if (answer.eye_average_grade_name !== null) {
-      find(".both").textContent = `Grade with the fellow eye: ${answer.eye_average_grade_name}`;
-    } else if (answer.answered_by && answer.answered_by !== about.model) {
-      find(".both").textContent = `The fellow eye is missing: answered by ${answer.answered_by}`;
-    }
+  find(".detail").textContent = `Predicted grade: ${answer.predicted_grade_name} `
+    + `(severity ${answer.severity.toFixed(2)} of ${most}, uncertainty ${answer.uncertainty.toFixed(2)})`;
+  find("tbody").append(...about.grade_names.map((name) => rowOf(name, answer[`probability_${name}`])));
+  if (answer.eye_average_grade_name !== null) {
+    find(".both").textContent = `Grade with the fellow eye: ${answer.eye_average_grade_name}`;
+  } else if (answer.answered_by && answer.answered_by !== about.model) {
+    find(".both").textContent = `The fellow eye is missing: answered by ${answer.answered_by}`;
   }
-  find("table").hidden = answer.decision === "ungradable";
   showQuality(find, answer);
   for (const name of ["input", "heat_map"]) {
     const picture = find(`.${name}`);
