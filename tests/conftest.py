@@ -21,8 +21,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Select the profile with more cases by HYPOTHESIS_PROFILE=thorough or --hypothesis-profile=thorough.
+# Without deadlines, since other work on the machine slows a test.
+settings.register_profile("usual", deadline=None)
 settings.register_profile("thorough", max_examples=2000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 
 # Files whose tests train, load or convert networks, draw or damage many images, or check all files. `make test-unit`

@@ -374,9 +374,9 @@ def test_kaggle_tables_are_read_fast() -> None:
     test = read_labels(str(DATA / "testLabels15.csv"), "image", "level")
     assert (len(train), train[0]) == (35125, LabelRow("10_left", "0", 2))
     assert (len(test), test[0]) == (53576, LabelRow("1_left", "0", 2))
-    start = time.perf_counter()
+    start = time.process_time()
     read_labels(str(DATA / "testLabels15.csv"), "image", "level")
-    assert time.perf_counter() - start < 2  # Each dry run reads it.
+    assert time.process_time() - start < 2  # Each dry run reads it.
 
 
 def test_subgroups_are_read_from_their_columns(tmp_path):

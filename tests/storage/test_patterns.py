@@ -30,7 +30,7 @@ def test_catastrophic_pattern_ends_with_a_message(pattern):
     start = time.monotonic()
     with pytest.raises(RetinaflowError, match=r"data.patient_pattern: .*takes more than 1 s for the name"):
         BoundedPattern(pattern, where="data.patient_pattern").groups_of(CATASTROPHES[pattern])
-    assert time.monotonic() - start < 4  # on a machine with other work
+    assert time.monotonic() - start < 20  # 1 s on an idle machine
 
 
 @pytest.mark.parametrize(
