@@ -9,6 +9,7 @@ import pytest
 import small
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
+from retinaflow.networks.backbones import BACKBONES, Backbone
 from retinaflow.networks.building import build
 from retinaflow.networks.objectives import width
 from retinaflow.scoring.features import frozen_backbone
@@ -43,8 +44,12 @@ def trained(**settings: object) -> keras.Model:
         ("regression", {"feature_layers": ["first"]}),
     ],
 )
-def test_graph_answers_like_keras(monkeypatch, tmp_path: Path, objective: str, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("input_mode", ["tf", "caffe"])
+def test_graph_answers_like_keras(
+    monkeypatch, tmp_path: Path, objective: str, settings: dict[str, object], input_mode: str
+) -> None:
     small.register(monkeypatch)
+    monkeypatch.setitem(BACKBONES, "Tiny", Backbone("Tiny", input_mode))
     model = trained(objective=objective, **settings)
     convert_network(model, objective, 3, tmp_path / "network.onnx")
     network = BundledNetwork("A", objective, f"{SIZE}-trim-keep-none", ["network.onnx"])

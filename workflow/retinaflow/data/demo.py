@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.storage.tables import write_table
+from retinaflow.storage.files import whole_file
 
 MINIMUM_PATIENTS = 3  # Patients whose worse eye has one grade.
 MINIMUM_SIZE = 64  # In a smaller image, even a large haemorrhage is a few pixels.
@@ -527,20 +527,22 @@ def draw_collection(images: Path, labels: Path, *, patients: int, first_patient:
     shutil.rmtree(part, ignore_errors=True)
     drawn = part / "drawn"
     drawn.mkdir(parents=True)
-    rows = []
+    rows = [("image", "level")]
     try:
         for patient, of_eyes in enumerate(grades.tolist(), start=first_patient):
             for eye, grade in zip(DRAWN_EYES, of_eyes, strict=True):
                 image = draw_image(grade, eye, size=size, rng=np.random.default_rng([seed, patient]))
                 _write_jpeg(drawn / f"{patient}_{eye}.jpeg", image)
-                rows.append({"image": f"{patient}_{eye}", "level": grade})
+                rows.append((f"{patient}_{eye}", str(grade)))
         if images.exists():
             # Move the old folder away at once: a kill can interrupt the deletion of many files.
             os.replace(images, part / "replaced")
         os.replace(drawn, images)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    write_table(labels, ["image", "level"], rows)
+    # A table of the user, who may change it, has no record of its content.
+    with whole_file(labels) as unfinished:
+        unfinished.write_text("".join(f"{image},{grade}\n" for image, grade in rows), encoding="utf-8")
 
 
 def _check_collection(patients: int, first_patient: int, seed: int) -> None:

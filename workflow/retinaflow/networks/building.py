@@ -370,7 +370,7 @@ def normalise(
         statistics: Mean and deviation of each channel, for ``dataset``.
     """
     bgr = input_mode == "caffe"
-    x = keras.ops.flip(pixels, axis=-1) if bgr else pixels
+    x = keras.ops.take(pixels, (2, 1, 0), axis=-1) if bgr else pixels
     if kind == "per_image":
         x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(x)
         return keras.layers.LayerNormalization(
