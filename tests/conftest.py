@@ -37,6 +37,7 @@ TRAINS = {
     "networks/test_backends.py",
     "networks/test_building.py",
     "networks/test_devices.py",
+    "networks/test_extractors.py",
     "networks/test_optimizers.py",
     "networks/test_parallel.py",
     "networks/test_weights.py",

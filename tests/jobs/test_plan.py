@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from configurations import completed
+from configurations import completed, labelled
+from extractors import write_extractor
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.plan import DEVICES, FED, ReferenceDevice, Work, measured, network_work, plan
-from retinaflow.jobs.resources import COSTS
+from retinaflow.jobs.resources import COSTS, cost_of
 from retinaflow.settings.root import Configuration
 
 IMAGES = {"train": 800.0, "validation": 200.0, "test": 500.0}
@@ -192,3 +193,12 @@ def test_damaged_record_is_an_error(tmp_path):
     recorded(tmp_path, "a", **{"photographs": None})
     with pytest.raises(RetinaflowError, match=r"run\.json: cannot be read as the record of a training run"):
         measured(tmp_path)
+
+
+def test_cost_of_a_network_in_onnx_form_follows_from_its_file(tmp_path):
+    file = write_extractor(tmp_path / "a.onnx", 32, channels=100)
+    assert cost_of(str(file)).parameters == pytest.approx(100 * 3 * 25 / 1e6, rel=0.05)
+    linear = {"kind": "linear", "features": ["a"], "eyes": "one"}
+    models = {"a": {"backbone": str(file)}, "ridge": linear}
+    text = plan(labelled(tmp_path, models=models, eyes={"models": []}), {"train": 80.0, "validation": 20.0})
+    assert cells(text, "a, features")[0] == "0 of 2"

@@ -33,7 +33,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH + 5, 32, 32, 3), dtype
 
 
 def backbone(layers: list[str]) -> keras.Model:
-    return frozen_backbone("Tiny", 32, layers=layers, weights=None, seed=1, threads=1)
+    own_input = {"normalisation": "imagenet", "pooling": "mean"}
+    return frozen_backbone("Tiny", 32, layers=layers, weights=None, seed=1, threads=1, **own_input)
 
 
 @pytest.fixture

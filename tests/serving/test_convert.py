@@ -64,7 +64,8 @@ def test_graph_answers_like_keras(
 @pytest.mark.parametrize("layers", [[], ["first", "last"]])
 def test_backbone_graph_has_the_features_of_keras(monkeypatch, tmp_path: Path, layers: list[str]) -> None:
     small.register(monkeypatch)
-    model = frozen_backbone("Tiny", SIZE, layers=layers, weights=None, seed=3, threads=1)
+    own_input = {"normalisation": "imagenet", "pooling": "mean"}
+    model = frozen_backbone("Tiny", SIZE, layers=layers, weights=None, seed=3, threads=1, **own_input)
     convert_backbone(model, tmp_path / "backbone.onnx")
     network = BundledNetwork("A", "features", f"{SIZE}-trim-keep-none", ["backbone.onnx"])
     graph = BackboneGraph(graph_session((tmp_path / "backbone.onnx").read_bytes(), 1), "backbone.onnx", network)

@@ -142,7 +142,8 @@ def test_copy_of_a_trained_network_has_its_record(tmp_path, train):
 
 def test_probe_has_the_features_of_the_earlier_model(train, few_parts):
     first = train("first", epochs=1, normalisation="dataset")
-    probed = frozen_backbone("Tiny", 32, layers=[], weights=first.outputs.model, seed=0, threads=1)
+    own_input = {"normalisation": "imagenet", "pooling": "mean"}
+    probed = frozen_backbone("Tiny", 32, layers=[], weights=first.outputs.model, seed=0, threads=1, **own_input)
     images = Images(*few_parts[0], THREE)
     pixels = np.stack([images[n] for n in range(len(images))])
     expected = fine_tuned(network(first)).predict(pixels, verbose=0)

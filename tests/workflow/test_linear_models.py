@@ -6,6 +6,7 @@ import h5py
 import pytest
 
 from common import SMALL
+from extractors import write_extractor
 from retinaflow.cli import main
 from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.storage.tables import read_table
@@ -69,3 +70,16 @@ def test_linear_models_are_ranked_first_and_beside_a_failed_network(fresh, tmp_p
     project.config["models"]["ridge"]["eyes"] = "one"
     again = ["fit_linear ridge", "grade ridge", "compare_linear", "compare"]
     assert project.planned() == Counter(again)
+
+
+def test_linear_model_uses_features_of_an_onnx_file(fresh):
+    linear = {"kind": "linear", "features": ["encoder"], "eyes": "one"}
+    models = {"encoder": {"backbone": "my encoder.onnx", "weights": "imagenet"}, "ridge": linear}
+    data = {"train": {"images": "my photographs", "labels": "labels train.csv"}}
+    project = fresh(models=models, data=data, preprocess={"shard_size": 64})
+    write_extractor(project.folder / "my encoder.onnx", size=32)
+    project.snakemake("quick", "plan")
+    results = project.folder / "results"
+    assert {row["model"] for row in read_table(results / "comparison/linear.csv")} == {"ridge"}
+    assert len(read_linear_model(results / "models/ridge/linear.npz").weights) == 6
+    assert "encoder, features" in project.read("results/logs/plan.log")

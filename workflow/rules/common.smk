@@ -22,6 +22,7 @@ from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.data.policies import own_policies
 from retinaflow.errors import RetinaflowError
+from retinaflow.networks.extractor_files import extractor_file
 from retinaflow.jobs.code import code_digests, library_folder
 from retinaflow.storage.files import digest
 from retinaflow.storage.former_layout import check_layout
@@ -184,7 +185,7 @@ def feature_source(network, training_run=None):
         "network": network,
         "training_run": training_run,
         "backbone": settings.backbone,
-        "weights": Path(settings.weights).name,
+        "weights": Path(extractor_file(settings.backbone) or settings.weights).name,
         "digest": None,
         "variant": lookups.variant(CONFIG, network).name,
         "feature_layers": settings.feature_layers,

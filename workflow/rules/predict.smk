@@ -17,6 +17,9 @@ def new_images():
 
 def predicting_bundles(wildcards):
     """Input function: bundle of the named model, or those of all models."""
+    if not MODELS.bundled:
+        reasons = "; ".join(f"{model}: {MODELS.unbundled(model)}" for model in MODELS.ranked)
+        raise WorkflowError(f"models: none of them grades new images ({reasons}). Add a network that is trained.")
     if CONFIG.model and CONFIG.model not in MODELS.bundled:
         reason = f" ({MODELS.unbundled(CONFIG.model)})" if CONFIG.model in MODELS.ranked else ""
         raise WorkflowError(

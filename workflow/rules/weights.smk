@@ -1,11 +1,15 @@
 # Initial weights. The submit host fetches those of ImageNet, so that jobs need no internet.
 
 from retinaflow.networks import earlier_model
+from retinaflow.networks.extractor_files import needed_extractor_files
 
 
 def weights_of(network):
     """File of the initial weights of a network, or files of the model that it starts from. Empty for random weights."""
     weights = FEATURE_NETWORKS[network].weights
+    file = extractor_file(FEATURE_NETWORKS[network].backbone)
+    if file:
+        return [needed.as_posix() for needed in needed_extractor_files(file)]
     if weights == "random":
         return []
     earlier = earlier_model.earlier_model(weights)

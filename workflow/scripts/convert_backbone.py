@@ -24,5 +24,7 @@ with job_log(snakemake.log[0]):
         weights=Path(files[0]) if files else None,
         seed=snakemake.params.seed,
         threads=snakemake.threads,
+        normalisation=settings.normalisation,
+        pooling=settings.pooling,
     )
     convert_backbone(backbone, Path(snakemake.output.graph))

@@ -24,6 +24,8 @@ with job_log(snakemake.log[0]):
         weights=Path(files.weights[0]) if files.weights else None,
         seed=params.seed,
         threads=settings.cpu_threads,
+        normalisation=settings.normalisation,
+        pooling=settings.pooling,
     )
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
     write_features(

@@ -23,6 +23,7 @@ from retinaflow.config.old_keys import present_value
 from retinaflow.data.grade_texts import map_faults, scale_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
+from retinaflow.networks.extractor_files import extractor_file, is_onnx
 from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings
 from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
@@ -46,6 +47,14 @@ def combination_problems(config: Configuration) -> Iterable[str]:
     yield from _case_problems("models", [*config.models, *config.linear], "results")
     for name, settings in config.models.items():
         yield from _model_problems(name, settings, len(config.data.grade_names))
+    for name, settings in config.frozen.items():
+        if is_onnx(settings.backbone):
+            yield from _model_problems(name, settings, len(config.data.grade_names))
+    if not config.models and not config.linear:
+        yield (
+            "models: a network in ONNX form is not trained, and no model uses its features; add one, such as "
+            f"`ridge: {{kind: linear, features: [{next(iter(config.frozen))}]}}`"
+        )
     for name, linear in config.linear.items():
         yield from _linear_problems(name, linear, config)
     yield from _choice_problems(config)
@@ -270,12 +279,22 @@ def _demo_places(config: Configuration) -> Iterable[str]:
 def _model_problems(name: str, settings: TrainingSettings, grades: int) -> Iterable[str]:
     key = f"models.{name}"
     yield from _name_problems(name, settings.backbone)
+    if extractor_file(settings.backbone):
+        yield from (f"{key}.{problem}" for problem in _extractor_problems(name, settings))
+        if not is_onnx(settings.backbone):
+            yield from _general_problems(key, settings, grades)
+        return
     yield from _backbone_problems(name, settings.backbone)
     if settings.backbone not in BACKBONES:
         return
+    yield from (f"{key}.{problem}" for problem in _own_input_problems(settings))
     least = BACKBONES[settings.backbone].minimum_size
     if settings.image_size < least:
         yield f"{key}.image_size: {settings.image_size} px; {settings.backbone} needs at least {least}"
+    yield from _general_problems(key, settings, grades)
+
+
+def _general_problems(key: str, settings: TrainingSettings, grades: int) -> Iterable[str]:
     for check in (
         _weight_problems,
         _objective_problems,
@@ -296,7 +315,7 @@ def _linear_problems(name: str, settings: LinearSection, config: Configuration) 
     if name in config.models or name in BACKBONES:  # such as a repeat, or a model of a sweep
         yield f"models.{name}: a network has this name; give the linear model another"
     for used in settings.features:
-        if used in config.models:
+        if used in config.models or (used in config.frozen and is_onnx(config.frozen[used].backbone)):
             continue
         key = f"models.{name}.features"
         if used in config.linear:
@@ -308,6 +327,32 @@ def _linear_problems(name: str, settings: LinearSection, config: Configuration) 
             yield f"{key}: {used} needs at least {least} px, found train.image_size {size}; set it higher"
     if settings.eyes == "both":
         yield from _eye_problems(config, f"models.{name}.eyes", "one")
+
+
+def _extractor_problems(name: str, settings: TrainingSettings) -> Iterable[str]:
+    """Problems of a model whose backbone is a file."""
+    if name == settings.backbone:
+        yield "backbone: this name is a path; give the model a name, and set its backbone to the path"
+    if settings.weights != "imagenet":
+        yield (
+            f"weights: {settings.weights}, but a backbone by path has the weights of its file; set it to imagenet, the "
+            "default"
+        )
+    if settings.normalisation in ("dataset", "per_image"):
+        yield (
+            f"normalisation: {settings.normalisation}, but a backbone by path keeps the input that it was trained "
+            "with; set it to imagenet, none, or a section with mean, std and scale"
+        )
+    if not is_onnx(settings.backbone) and settings.freeze_layers != "all":
+        yield f"freeze_layers: {settings.freeze_layers}, but a backbone by path stays frozen; set it to all"
+
+
+def _own_input_problems(settings: TrainingSettings) -> Iterable[str]:
+    """Problems of a network of ``keras.applications`` with settings of a backbone by path."""
+    if settings.normalisation not in ("imagenet", "dataset", "per_image"):
+        yield "normalisation: only a backbone by path has this one; set it to imagenet, dataset or per_image"
+    if settings.pooling != "mean":
+        yield f"pooling: {settings.pooling}, but {settings.backbone} has no tokens; set it to mean"
 
 
 def _name_problems(name: str, backbone: str) -> Iterable[str]:
@@ -331,7 +376,8 @@ def _backbone_problems(name: str, backbone: str) -> Iterable[str]:
         key = f"models.{name}" if name == backbone else f"models.{name}.backbone"
         found = "unknown backbone" if name == backbone else f"{backbone!r} is an unknown backbone"
         named = "; or name the backbone of this model with `backbone`" if name == backbone else ""
-        yield f"{key}: {found}; {hint}Known: {', '.join(BACKBONES)}{named}"
+        file = "" if "/" not in backbone and "." not in backbone else "a path ends with .onnx or .keras. "
+        yield f"{key}: {found}; {hint}{file}Known: {', '.join(BACKBONES)}{named}"
 
 
 def _weight_problems(settings: TrainingSettings) -> Iterable[str]:

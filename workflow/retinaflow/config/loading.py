@@ -14,6 +14,7 @@ from retinaflow.config.presets import with_presets
 from retinaflow.config.sweeps import expand, repeated
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.extractor_files import is_onnx
 from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration, ConfigurationFile
 from retinaflow.settings.train import ModelSection, TrainingSettings, TrainSection
@@ -70,17 +71,19 @@ def complete(written: ConfigurationFile) -> Configuration:
     sections = expand(
         {name: section for name, section in written.models.items() if not isinstance(section, LinearSection)}
     )
-    models = repeated(
-        {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}, written.repeats
-    )
+    completed = {name: _complete_model(name, shared, sections[name]) for name in sorted(sections)}
+    # A network in ONNX form has features and is not trained.
+    extractors = {name: settings for name, settings in completed.items() if is_onnx(settings.backbone)}
+    trained = {name: settings for name, settings in completed.items() if name not in extractors}
+    models = repeated(trained, written.repeats)
     others = {name: getattr(written, name) for name in Configuration.model_fields if hasattr(written, name)}
     if "endpoints" not in written.model_fields_set:
         others["endpoints"] = {"referable": _referable_grades(len(written.data.grade_names))}
-    used = {name for section in linear.values() for name in section.features if name not in models}
+    used = {name for section in linear.values() for name in section.features if name not in {**models, **extractors}}
     # An unknown name is refused afterwards.
-    frozen = {name: _complete_model(name, shared, ModelSection()) for name in sorted(used)}
+    frozen = {**extractors, **{name: _complete_model(name, shared, ModelSection()) for name in sorted(used)}}
     return Configuration.model_validate(
-        {**others, "models": models, "linear": dict(sorted(linear.items())), "frozen": frozen}
+        {**others, "models": models, "linear": dict(sorted(linear.items())), "frozen": dict(sorted(frozen.items()))}
     )
 
 

@@ -10,6 +10,7 @@ from retinaflow.data.image_files import has_image_extension
 from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser, read_labels
 from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.evaluation.grades import GradeScale
+from retinaflow.networks.extractor_files import is_onnx
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, named_sets, set_key, set_name
 from retinaflow.settings.linear import LinearSection
@@ -151,6 +152,11 @@ def linear_networks(config: Configuration) -> dict[str, TrainingSettings]:
     """Settings of the networks whose features linear models use, in the order of their names."""
     used = {name for settings in config.linear.values() for name in settings.features}
     return {name: settings for name, settings in feature_networks(config).items() if name in used}
+
+
+def onnx_networks(config: Configuration) -> list[str]:
+    """Names of the networks in ONNX form."""
+    return [name for name, settings in config.frozen.items() if is_onnx(settings.backbone)]
 
 
 def linear_models(config: Configuration) -> dict[str, LinearSection]:

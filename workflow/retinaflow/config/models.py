@@ -42,6 +42,7 @@ class Models:
         linear: Linear models on features of frozen backbones by name, of one eye or both.
         feature_views: Views of each image that features are means of.
         drawn: Frozen backbones with random weights that another backend than TensorFlow draws.
+        onnx: Networks in ONNX form. Only linear models use them.
     """
 
     networks: Mapping[str, str]
@@ -54,6 +55,7 @@ class Models:
     linear: Mapping[str, LinearSection] = field(default_factory=dict)
     feature_views: int = 1
     drawn: Sequence[str] = ()
+    onnx: Sequence[str] = ()
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
@@ -76,6 +78,7 @@ class Models:
                 for name, settings in lookups.linear_networks(config).items()
                 if settings.weights == "random" and settings.backend != "tensorflow"
             ],
+            onnx=lookups.onnx_networks(config),
         )
 
     @property
@@ -130,6 +133,9 @@ class Models:
         """Reason why a ranked model has no bundle; empty if it has one."""
         if not self.is_linear(model):
             return ""
+        files = [network for network in self.feature_networks_of(model) if network in self.onnx]
+        if files:  # ``serving.graph_check`` refuses most of them.
+            return f"{files[0]} is an ONNX file, which may have operations or weights beside it that a bundle refuses"
         if self.feature_views > 1:
             return "features.views is above 1, and a bundle computes features of one view"
         drawn = [name for name in self.feature_networks_of(model) if name in self.drawn and model in self.linear]

@@ -13,6 +13,7 @@ from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.earlier_model import earlier_model, faults
+from retinaflow.networks.extractor_files import extractor_faults, extractor_file
 from retinaflow.networks.weights import EXPECTED_WEIGHTS, weights_fault
 from retinaflow.settings.data import DataSetSettings
 from retinaflow.settings.root import Configuration
@@ -40,6 +41,9 @@ def check_files(config: Configuration) -> None:
     problems += _list_problems(config)
     problems += _overlaps(data_sets(config))
     for name, settings in feature_networks(config).items():
+        if extractor_file(settings.backbone):
+            problems += [f"backbone of {name}: {problem}" for problem in extractor_faults(settings)]
+            continue
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
         problems += _own_start_problems(name, config)
     raise_problems(problems)
@@ -70,6 +74,8 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
         yield from ((f"{data_key(data_set)}.images", images) for images in made)
     for name, settings in feature_networks(config).items():
         yield f"weights of {name}", settings.weights
+        if extractor_file(settings.backbone):
+            yield f"backbone of {name}", settings.backbone
 
 
 def _name_problems(key: str, name: str) -> Iterable[str]:

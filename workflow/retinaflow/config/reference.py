@@ -24,7 +24,7 @@ from retinaflow.settings.screening import ScreeningSettings
 from retinaflow.settings.section import Section
 from retinaflow.settings.split import SplitListSettings, SplitSettings
 from retinaflow.settings.tracking import TrackingSettings
-from retinaflow.settings.train import ModelSection
+from retinaflow.settings.train import ModelSection, NormalisationSettings
 
 SECTIONS: dict[str, type[Section]] = {
     "Keys at the top": ConfigurationFile,
@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[Section]] = {
     "`organize`": OrganizeSettings,
     "`preprocess`": PreprocessSettings,
     "`train`, and each of `models`": ModelSection,
+    "`train.normalisation`, of a backbone by path": NormalisationSettings,
     "`train.augment`": AugmentSettings,
     "`models`, with `kind: linear`": LinearSection,
     "`features`": FeatureSettings,

@@ -25,7 +25,7 @@ from retinaflow.config.lookups import (
     variant,
 )
 from retinaflow.errors import RetinaflowError
-from retinaflow.jobs.resources import COSTS, FEATURES, area, device_memory
+from retinaflow.jobs.resources import COSTS, FEATURES, area, cost_of, device_memory
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.markdown import table
@@ -72,7 +72,7 @@ class ReferenceDevice(NamedTuple):
 
     def _load(self, backbone: str) -> float:
         """Time for one image, relative to the reference network."""
-        cost = COSTS[backbone]
+        cost = cost_of(backbone)
         return (
             self.share * cost.operations / REFERENCE.operations
             + (1 - self.share) * cost.activations / REFERENCE.activations
@@ -239,7 +239,7 @@ def _stored(config: Configuration, images: Mapping[str, float], results: Path) -
         yield f"shards {used.name}", total * 3 * used.size**2 / 1e9, f"{present} of {len(files)}"
     checkpoints = []
     for network, settings in config.models.items():
-        weights = 4 * (COSTS[settings.backbone].parameters * 1e6 + _head_parameters(settings)) / 1e9
+        weights = 4 * (cost_of(settings.backbone).parameters * 1e6 + _head_parameters(settings)) / 1e9
         done = _finished(config, results, network)
         yield f"models of {network}", weights * len(done), f"{sum(done)} of {len(done)}"
         # The last and the best epoch have weights, two moments and an optional average. The head has its features.
@@ -326,7 +326,8 @@ def _notes(devices: Iterable[ReferenceDevice]) -> Iterator[str]:
         yield f"- {device.name}: {device.source}."
     yield (
         "- Rates of other backbones are estimates from operations and outputs of layers, to a factor of two. Published "
-        "rates are best cases. Early stopping can end a training run before its last epoch."
+        "rates are best cases. Those of a backbone by path follow from the size of its file. Early "
+        "stopping can end a training run before its last epoch."
     )
     yield f"- The estimate limits each device to {FED:,} images of 224 px per second, which two cores read."
     yield (

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from retinaflow.data.sources import PREDICTED
+from retinaflow.networks.extractor_files import extractor_file, megabytes
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.training.schedule import VIEWS
 
@@ -72,6 +73,11 @@ COSTS = {
     "ConvNeXtXLarge": Cost(348, 127, 60.9),
 }
 
+# Million output values and thousand million operations of a network by path, for each million parameters. A vision
+# transformer has 0.2 operations (ViT-L of 16 px: 304 million parameters, 61.6 operations) and 0.3 values.
+VALUES_A_PARAMETER, OPERATIONS_A_PARAMETER = 0.3, 0.2
+LEAST_VALUES = 40
+
 # MB of a process without and with a network. TensorFlow needs 0.8 GB. With a GPU, its libraries and pinned buffers add
 # to this.
 LIGHT = 1000
@@ -98,6 +104,14 @@ FEED = 500
 START = 10
 # Minutes. Many partitions end a job after a day. A training run then resumes in the next job.
 DAY = 24 * 60
+
+
+def cost_of(backbone: str) -> Cost:
+    """Cost of a backbone. That of a backbone by path is estimated from the size of its files."""
+    if not extractor_file(backbone):
+        return COSTS[backbone]
+    parameters = megabytes(backbone) / 4
+    return Cost(parameters, LEAST_VALUES + VALUES_A_PARAMETER * parameters, OPERATIONS_A_PARAMETER * parameters)
 
 
 def reading_memory(pixel_limit: int, threads: int, *, images: int, attempt: int = 1) -> int:
@@ -133,7 +147,7 @@ def network_memory(settings: TrainingSettings, images: int, *, training: bool, a
         training: Whether the job trains, rather than scores.
         attempt: Number of the attempt.
     """
-    cost = COSTS[settings.backbone]
+    cost = cost_of(settings.backbone)
     weights = 4 * cost.parameters * (4 + bool(settings.ema) if training else 1)
     row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings.head_epochs else 0)
     outputs = 4 * cost.activations * area(settings.image_size) * (2 * settings.batch_size if training else SCORED)
@@ -176,8 +190,8 @@ def predicting_memory(
     attempt: int = 1,
 ) -> int:
     """MB to grade ``images`` by all ``networks`` in one process."""
-    weights = sum(4 * COSTS[settings.backbone].parameters for settings in networks)
-    outputs = max(4 * COSTS[settings.backbone].activations * area(settings.image_size) for settings in networks)
+    weights = sum(4 * cost_of(settings.backbone).parameters for settings in networks)
+    outputs = max(4 * cost_of(settings.backbone).activations * area(settings.image_size) for settings in networks)
     sizes = {settings.image_size for settings in networks}
     # A batch of one size is in memory twice while it is joined.
     pixels = 2 * PREDICTED * sum(3 * size**2 for size in sizes) / 1e6
@@ -208,7 +222,7 @@ def device_memory(settings: TrainingSettings, value: int) -> float:
 
     The estimate is that of ``network_memory`` without the memory of the backend.
     """
-    cost = COSTS[settings.backbone]
+    cost = cost_of(settings.backbone)
     weights = 4 * cost.parameters * (4 + bool(settings.ema))
     outputs = 2 * value * cost.activations * area(settings.image_size) * settings.batch_size / settings.gpus
     return 1.25 * (weights + outputs) / 1000
@@ -221,7 +235,7 @@ def area(size: int) -> float:
 
 def _seconds(settings: TrainingSettings) -> float:
     """Seconds of a forward pass of one image. An operation is a multiplication and an addition."""
-    return 2 * COSTS[settings.backbone].operations * area(settings.image_size) / SPEED
+    return 2 * cost_of(settings.backbone).operations * area(settings.image_size) / SPEED
 
 
 def _minutes(seconds: float, attempt: int) -> int:

@@ -2,6 +2,11 @@
 
 from typing import NamedTuple
 
+from retinaflow.settings.train import NormalisationSettings
+
+# Mean and deviation of each ImageNet channel in RGB, for values 0 to 1 (keras.applications.imagenet_utils).
+TORCH_MEANS, TORCH_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 class Backbone(NamedTuple):
     """A network of ``keras.applications``.
@@ -52,3 +57,19 @@ BACKBONES = {
         for size in ("Tiny", "Small", "Base", "Large", "XLarge")
     },
 }
+
+
+def pixel_scaling(normalisation: str | NormalisationSettings) -> tuple[list[float], list[float]]:
+    """Factor and offset of each RGB channel for pixel values 0 to 255, of a backbone by path.
+
+    Args:
+        normalisation: ``imagenet``, ``none``, or means and deviations.
+    """
+    if isinstance(normalisation, NormalisationSettings):
+        means, deviations, scale = normalisation.mean, normalisation.std, normalisation.scale
+    elif normalisation == "imagenet":
+        means, deviations, scale = list(TORCH_MEANS), list(TORCH_DEVIATIONS), 255
+    else:
+        return [1.0] * 3, [0.0] * 3
+    pairs = list(zip(means, deviations, strict=True))
+    return [1 / (scale * deviation) for _, deviation in pairs], [-mean / deviation for mean, deviation in pairs]

@@ -13,19 +13,19 @@ from scipy.special import logit
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
-from retinaflow.networks.backbones import BACKBONES
+from retinaflow.networks.backbones import BACKBONES, TORCH_DEVIATIONS, pixel_scaling
+from retinaflow.networks.extractor_files import backbone_name, extractor_file
 from retinaflow.networks.kappa import Accuracy, QuadraticWeightedKappa
+from retinaflow.networks.keras_extractor import load_extractor
 from retinaflow.networks.optimizers import build_optimizer
 from retinaflow.networks.weights import EXPECTED_WEIGHTS, SET, weights_fault
-from retinaflow.settings.train import TrainingSettings
+from retinaflow.settings.train import NormalisationSettings, TrainingSettings
 
 # Mean and standard deviation of each channel, in values 0 to 255.
 Statistics = tuple[Sequence[float], Sequence[float]]
 
 # Channel means of ImageNet in BGR that 'caffe' weights expect to be subtracted (keras.applications.imagenet_utils).
 CAFFE_MEANS = (103.939, 116.779, 123.68)
-# Mean and deviation of each ImageNet channel in RGB, for values 0 to 1, that 'torch' weights expect (same source).
-TORCH_MEANS, TORCH_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Least share of a grade for the initial bias. A grade without weight still has a logit that training can move.
 LEAST_SHARE = 1e-3
@@ -72,10 +72,10 @@ def build(
         network = load_backbone(settings.backbone, size, weights, normalised=normalised)
         network = up_to(network, settings.feature_layers)
         freeze(network, settings.freeze_layers, statistics_too=settings.batch_norm == "inference")
-        x = normalise(pixels, settings.normalisation, BACKBONES[settings.backbone].input_mode, statistics)
-        x = _head(pooled(network(x)), settings)
+        x = prepared(pixels, network, settings.backbone, settings.normalisation, statistics=statistics)
+        x = _head(pooled(network(x), settings.pooling), settings)
         outputs = _outputs(x, settings.objective, grade_count, frequencies)
-        return keras.Model(pixels, outputs, name=settings.backbone)
+        return keras.Model(pixels, outputs, name=backbone_name(settings.backbone))
 
 
 def _head(x: keras.KerasTensor, settings: TrainingSettings) -> keras.KerasTensor:
@@ -228,10 +228,10 @@ class Loss(keras.losses.Loss):
 def load_backbone(
     backbone: str, size: int, weights: str | os.PathLike[str] | None = None, *, normalised: bool = True
 ) -> keras.Model:
-    """Load a network of ``keras.applications`` without its top, for inputs (n, size, size, 3).
+    """Load a network of ``keras.applications`` without its top, or of a file, for inputs (n, size, size, 3).
 
     Args:
-        backbone: Name in ``BACKBONES``.
+        backbone: Name in ``BACKBONES``, or the path of a Keras file, which has its own weights.
         size: Side of the input in pixels.
         weights: Weights file, or None for random weights.
         normalised: Whether to keep the input scaling that some networks have built in.
@@ -239,6 +239,8 @@ def load_backbone(
     Raises:
         RetinaflowError: ``weights`` is not a weights file, or is incomplete, damaged or of another network.
     """
+    if file := extractor_file(backbone):
+        return load_extractor(file, size)
     description = BACKBONES[backbone]
     optional = description.input_mode == "builtin" and not description.fixed_scaling
     options: dict[str, Any] = {"include_preprocessing": normalised} if optional else {}
@@ -304,7 +306,7 @@ def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
     usable = {
         layer.name: layer.output
         for layer in network.layers
-        if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4
+        if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) in (3, 4)
     }
     for name in names:
         if name not in usable:
@@ -316,15 +318,45 @@ def up_to(network: keras.Model, names: Sequence[str]) -> keras.Model:
     return keras.Model(network.inputs, [usable[name] for name in names], name=network.name)
 
 
-def pooled(maps: keras.KerasTensor | Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-    """Average each of the ``maps`` (n, height, width, channels) over its area, and join them: (n, channels)."""
+def pooled(maps: keras.KerasTensor | Sequence[keras.KerasTensor], pooling: str = "mean") -> keras.KerasTensor:
+    """Average each of the ``maps`` (n, height, width, channels) over its area, and join them: (n, channels).
+
+    Of tokens (n, tokens, channels), ``pooling`` is the ``mean`` or the ``first`` token. Features (n, channels) stay.
+    """
     maps = [maps] if isinstance(maps, keras.KerasTensor) else list(maps)
     if len(maps) == 1:
-        return keras.layers.GlobalAveragePooling2D(name="pool")(maps[0])
-    means = [
-        keras.layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps, start=1)
-    ]
+        return _pool(maps[0], pooling, "pool")
+    means = [_pool(each, pooling, f"pool_{number}") for number, each in enumerate(maps, start=1)]
     return keras.layers.Concatenate(name="pool")(means)
+
+
+def _pool(x: keras.KerasTensor, pooling: str, name: str) -> keras.KerasTensor:
+    if len(x.shape) == 4:
+        return keras.layers.GlobalAveragePooling2D(name=name)(x)
+    if len(x.shape) == 2:
+        return keras.layers.Flatten(name=name)(x)
+    if pooling == "first":
+        return keras.layers.Flatten(name=name)(keras.layers.Cropping1D((0, x.shape[1] - 1))(x))
+    return keras.layers.GlobalAveragePooling1D(name=name)(x)
+
+
+def prepared(
+    pixels: keras.KerasTensor,
+    network: keras.Model,
+    backbone: str,
+    normalisation: str | NormalisationSettings,
+    *,
+    statistics: Statistics | None = None,
+) -> keras.KerasTensor:
+    """Bring pixel values 0 to 255, RGB (n, size, size, 3), into the form that ``network`` of a ``backbone`` takes."""
+    if not extractor_file(backbone):
+        return normalise(pixels, str(normalisation), BACKBONES[backbone].input_mode, statistics)
+    if network.inputs[0].dtype == "uint8":
+        x = pixels
+    else:
+        scale, offset = pixel_scaling(normalisation)
+        x = keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="normalise")(pixels)
+    return x if network.inputs[0].shape[-1] == 3 else keras.layers.Permute((3, 1, 2), name="channels_first")(x)
 
 
 def freeze(network: keras.Model, layers: int | str, statistics_too: bool) -> None:
@@ -391,8 +423,7 @@ def normalise(
     if bgr:
         return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEANS], dtype="float32", name="normalise")(x)
     if input_mode == "torch":
-        scale = [1 / (255 * deviation) for deviation in TORCH_DEVIATIONS]
-        offset = [-mean / deviation for mean, deviation in zip(TORCH_MEANS, TORCH_DEVIATIONS, strict=True)]
+        scale, offset = pixel_scaling("imagenet")
         return keras.layers.Rescaling(scale, offset=offset, dtype="float32", name="normalise")(x)
     if input_mode == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise")(x)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -13,17 +14,29 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.batch_progress import BatchProgress
-from retinaflow.networks.building import load_backbone, normalise, pooled, up_to
+from retinaflow.networks.building import load_backbone, normalise, pooled, prepared, up_to
 from retinaflow.networks.earlier_model import earlier_model, read_record
 from retinaflow.networks.earlier_weights import load_earlier, take_backbone
+from retinaflow.networks.extractor_files import backbone_name, extractor_file, is_onnx
+from retinaflow.networks.onnx_extractor import OnnxExtractor
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
 from retinaflow.preprocessing.shards import ROW_COLUMNS
 from retinaflow.settings.augment import AugmentSettings
+from retinaflow.settings.train import NormalisationSettings
 from retinaflow.storage.integrity import recorded_file
 
 BATCH = 32
 AT_ONCE = 512  # images whose views are in memory together
+
+
+class Extractor(Protocol):
+    """Network from uint8 RGB (n, size, size, 3) to features (n, d): of Keras, or of ``networks.onnx_extractor``."""
+
+    name: str
+    output_shape: Any
+
+    def predict(self, batches: Any, verbose: int = ..., callbacks: Any = ...) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,16 @@ class FeatureViews:
 
 
 def frozen_backbone(
-    backbone: str, size: int, *, layers: Sequence[str], weights: Path | None, seed: int, threads: int
-) -> keras.Model:
+    backbone: str,
+    size: int,
+    *,
+    layers: Sequence[str],
+    weights: Path | None,
+    seed: int,
+    threads: int,
+    normalisation: str | NormalisationSettings,
+    pooling: str,
+) -> Extractor:
     """Return a network from images to the features of a backbone.
 
     Pixels are normalised as the weights expect.
@@ -58,6 +79,8 @@ def frozen_backbone(
             weights.
         seed: Seed of random weights.
         threads: Number of threads on a CPU.
+        normalisation: Input of a backbone by path, as ``train.normalisation``.
+        pooling: Features of tokens of a backbone by path, as ``train.pooling``.
 
     Returns:
         Network from uint8 RGB (n, size, size, 3) to float32 (n, channels), the mean of each channel over the image.
@@ -65,19 +88,35 @@ def frozen_backbone(
     Raises:
         RetinaflowError: The weights do not fit, or there is no such layer.
     """
+    if is_onnx(backbone):
+        return OnnxExtractor(
+            Path(backbone), size, outputs=layers, normalisation=normalisation, pooling=pooling, threads=threads
+        )
     devices.prepare_process(seed, threads)
     devices.full_float32()
+    if extractor_file(backbone):
+        return _of_file(backbone, size, layers, normalisation, pooling=pooling)
     earlier = earlier_model(weights) if weights else None
     record = read_record(earlier) if earlier else {}
-    normalisation = record["settings"]["normalisation"] if earlier else "imagenet"
-    own = load_backbone(backbone, size, None if earlier else weights, normalised=normalisation == "imagenet")
+    kind = record["settings"]["normalisation"] if earlier else "imagenet"
+    own = load_backbone(backbone, size, None if earlier else weights, normalised=kind == "imagenet")
     network = up_to(own, layers)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    maps = network(normalise(pixels, normalisation, BACKBONES[backbone].input_mode, record.get("channel_statistics")))
+    maps = network(normalise(pixels, kind, BACKBONES[backbone].input_mode, record.get("channel_statistics")))
     model = keras.Model(pixels, pooled(maps), name=backbone)
     if earlier:
         take_backbone(model, load_earlier(earlier), earlier)
     return model
+
+
+def _of_file(
+    backbone: str, size: int, layers: Sequence[str], normalisation: str | NormalisationSettings, *, pooling: str
+) -> keras.Model:
+    """Return the network of a Keras file, up to its features."""
+    network = up_to(load_backbone(backbone, size), layers)
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    maps = network(prepared(pixels, network, backbone, normalisation))
+    return keras.Model(pixels, pooled(maps, pooling), name=backbone_name(backbone))
 
 
 def fine_tuned(model: keras.Model) -> keras.Model:
@@ -88,7 +127,7 @@ def fine_tuned(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.get_layer("pool").output, name=model.name)
 
 
-def extract(model: keras.Model, images: Images, views: FeatureViews, *, threads: int) -> Iterator[np.ndarray]:
+def extract(model: Extractor, images: Images, views: FeatureViews, *, threads: int) -> Iterator[np.ndarray]:
     """Compute the features of the images in their order, some images at a time.
 
     Mean and deviation over views follow github.com/sveitser/kaggle_diabetic, second in the Kaggle competition of 2015.
@@ -152,7 +191,7 @@ class _ViewBatches(keras.utils.PyDataset):
 
 
 def write_features(
-    model: keras.Model,
+    model: Extractor,
     images: Images,
     *,
     indices: Sequence[Path],

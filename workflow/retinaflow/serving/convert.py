@@ -3,7 +3,8 @@
 A graph maps ``pixels``, uint8 RGB (n, size, size, 3), to
 
 - ``outputs``: raw outputs, float32 (n, width);
-- ``map_1``, ``map_2`` and so on: the feature maps whose means the head reads, float32 (n, height, width, channels);
+- ``map_1``, ``map_2`` and so on: the feature maps whose means the head reads, float32 (n, height, width, channels).
+  Features without places in the image, such as those of a backbone by path, have one place with zeros: no heat map;
 - ``relevance``: weights of the channels of all maps for each of k grades as the answer, float32 (n, k, channels). The
   weighted sum of the maps is the heat map of module ``explain``.
 
@@ -47,7 +48,7 @@ def convert_network(model: keras.Model, objective: str, grade_count: int, path: 
     known = convertible(model)
     pool = known.get_layer("pool")
     means = pool.input if isinstance(pool.input, list) else [pool.output]
-    maps = [mean._keras_history.operation.input for mean in means]
+    maps = [_map(mean) for mean in means]
     whole = keras.Model(
         known.inputs,
         {
@@ -104,6 +105,12 @@ def _export(whole: keras.Model, names: Sequence[str], name: str, path: Path) -> 
 def _apart(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference; of values above 1, as features may be, as a share of the largest."""
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+def _map(mean: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the maps (n, height, width, channels) of their mean. Features without places in the image have zeros."""
+    maps = mean._keras_history.operation.input
+    return maps if len(maps.shape) == 4 else keras.ops.expand_dims(0 * mean, (1, 2))
 
 
 def _relevance(model: keras.Model, objective: str, grade_count: int) -> keras.KerasTensor:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from retinaflow.errors import RetinaflowError
 from retinaflow.reporting.illustrations import captioned_figure, shortened
 from retinaflow.reporting.report import Shards, stored_pixels
 from retinaflow.serving.heat_maps import overlay, scaled
@@ -83,7 +84,13 @@ def _parts(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Split a model into the part up to its feature maps and the head, which reads their means."""
     pool = model.get_layer("pool")
     means = pool.input if isinstance(pool.input, list) else [pool.output]
-    maps = keras.Model(model.inputs, [mean._keras_history.operation.input for mean in means])
+    layers = [mean._keras_history.operation.input for mean in means]
+    if any(len(layer.shape) != 4 for layer in layers):
+        raise RetinaflowError(
+            f"{model.name}: its backbone returns features without places in the image, so there are no heat maps. Set "
+            "feature_layers to layers with maps (n, height, width, channels), and train again."
+        )
+    maps = keras.Model(model.inputs, layers)
     maps.run_eagerly = True  # Tracing takes longer than a few images.
     return maps, split(model)[1]
 

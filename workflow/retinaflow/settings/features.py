@@ -6,7 +6,7 @@ from pydantic import Field
 
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.section import Section, Text
-from retinaflow.settings.train import TrainingSettings
+from retinaflow.settings.train import Normalisation, TrainingSettings
 
 
 class FeatureSettings(Section):
@@ -33,6 +33,10 @@ class BackboneFeatureSettings(Section):
     """Side of the images in pixels."""
     feature_layers: list[Text]
     """Layers of the backbone."""
+    normalisation: Normalisation
+    """Input of a backbone by path."""
+    pooling: Text
+    """Features of the tokens of a backbone by path."""
     views: int
     """Views of each image."""
     augment: AugmentSettings | None
@@ -47,6 +51,8 @@ class BackboneFeatureSettings(Section):
             cpu_threads=model.cpu_threads,
             image_size=model.image_size,
             feature_layers=model.feature_layers,
+            normalisation=model.normalisation,
+            pooling=model.pooling,
             views=features.views,
             augment=model.augment if features.views > 1 else None,
         )

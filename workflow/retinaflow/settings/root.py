@@ -104,7 +104,8 @@ class Configuration(_Sections):
     linear: dict[str, LinearSection] = {}
     """Settings of each linear model."""
     frozen: dict[str, TrainingSettings] = {}
-    """Settings of the backbones that only linear models use. ``loading.complete`` makes them of ``train``."""
+    """Settings of networks with features that are not trained. ``loading.complete`` makes those of backbones that only
+    linear models name of ``train``. Networks in ONNX form have settings of their own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -119,5 +120,6 @@ class Configuration(_Sections):
         """Values by key, as a configuration file has them."""
         values = super().model_dump(**options)
         linear = values.pop("linear", {})
-        values.pop("frozen", None)
-        return {**values, "models": dict(sorted({**values["models"], **linear}.items()))}
+        # A backbone that only linear models name has no entry.
+        own = {name: entry for name, entry in values.pop("frozen", {}).items() if entry.get("backbone") != name}
+        return {**values, "models": dict(sorted({**values["models"], **own, **linear}.items()))}

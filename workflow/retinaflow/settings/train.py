@@ -1,8 +1,9 @@
 """Settings of training, in the configuration and resolved for one model."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.section import Place, Section, Text, Unique
@@ -10,6 +11,32 @@ from retinaflow.settings.section import Place, Section, Text, Unique
 LayerNames = Annotated[list[Text], Unique()]
 Units = Annotated[int, Field(ge=1)]
 ClassWeight = Annotated[float, Field(ge=0)]
+
+
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+Deviations = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class NormalisationSettings(Section):
+    """Input of a backbone by path: each pixel value is divided by `scale`, then its channel by `mean` and `std`."""
+
+    mean: Channels = [0, 0, 0]
+    """Mean of red, green and blue, which is subtracted after the division by `scale`."""
+    std: Deviations = [1, 1, 1]
+    """Standard deviation of red, green and blue, which the result is divided by."""
+    scale: Annotated[float, Field(gt=0)] = 255
+    """Divisor of the pixel values 0 to 255."""
+
+
+def _normalisation_form(value: Any) -> str:
+    return "section" if isinstance(value, Mapping | NormalisationSettings) else "name"
+
+
+Normalisation = Annotated[
+    Annotated[Literal["imagenet", "dataset", "per_image", "none"], Tag("name")]
+    | Annotated[NormalisationSettings, Tag("section")],
+    Discriminator(_normalisation_form),
+]
 
 
 class TrainSection(Section):
@@ -22,17 +49,21 @@ class TrainSection(Section):
     `.h5` or `.weights.h5` file made for this backbone without its top. That path may be an `s3://` address. The folder
     of a trained model (`other results/models/InceptionV3`) starts from that model, with the same backbone, feature
     layers and normalisation. The head starts from it, too, if objective, `dense_units` and `grade_names` agree."""
-    normalisation: Literal["imagenet", "dataset", "per_image"] = "imagenet"
+    normalisation: Normalisation = "imagenet"
     """`imagenet` is the normalisation that the backbone's weights were trained with. `dataset` uses means and
     deviations of each channel in the training split. `per_image` uses those of each image. The saved model includes
-    the normalisation."""
+    the normalisation. A backbone by path has `imagenet` (means and deviations of ImageNet in RGB), `none` (values 0 to
+    255), or a section of its own: `{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}`."""
+    pooling: Literal["mean", "first"] = "mean"
+    """Features of a backbone by path that returns tokens (n, tokens, d): their mean, or the first token, which is the
+    class token of a vision transformer."""
     feature_layers: LayerNames | Literal["auto"] = "auto"
     """Layers of the backbone, by their names in `keras.applications`. Their outputs, averaged over the image and
-    joined, are the input of the head and of `snakemake probe`. Later layers are left out; `[]` is the last layer.
-    `auto` uses the best layers of a probe, if the backbone has a measured probe and starts with trained weights. These
-    are `mixed2`, `mixed4` and `mixed6` of InceptionV3, `conv3_block4_out` and `conv4_block2_out` of ResNet50, and
-    `block3_pool` and `block4_pool` of VGG16. They are for hundreds to thousands of images. Tens of thousands can train
-    the last layers too."""
+    joined, are the input of the head and of `snakemake probe`. Later layers are left out; `[]` is the last layer. Of a
+    backbone in ONNX form, these are its outputs. `auto` uses the best layers of a probe, if the backbone has a measured
+    probe and starts with trained weights. These are `mixed2`, `mixed4` and `mixed6` of InceptionV3, `conv3_block4_out`
+    and `conv4_block2_out` of ResNet50, and `block3_pool` and `block4_pool` of VGG16. They are for hundreds to thousands
+    of images. Tens of thousands can train the last layers too."""
     freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0
     """Number of layers of the backbone, from the input, that keep their weights. `all` trains only the head."""
     batch_norm: Literal["inference", "train"] = "inference"
@@ -143,8 +174,8 @@ class ModelSection(TrainSection):
     """An entry of the section `models` of the configuration: the settings that differ from `train`."""
 
     backbone: Text | None = None
-    """Backbone of this model: any network of `keras.applications` by its name. Without it, the name of the model is the
-    backbone."""
+    """Backbone of this model: any network of `keras.applications` by its name, or the path of a frozen feature
+    extractor, `.onnx` or `.keras`. Without it, the name of the model is the backbone."""
     repeat: Annotated[int, Field(ge=1, le=100)] = 1
     """Number of this model among its repeats, which `repeats` makes. Its seed is `seed` + `repeat` - 1."""
     sweep: dict[Text, Annotated[list[Any], Field(min_length=1)]] = {}

@@ -16,6 +16,7 @@ from retinaflow.networks import devices, objectives
 from retinaflow.networks.building import Statistics, build, compile_model, in_float32
 from retinaflow.networks.earlier_model import earlier_model
 from retinaflow.networks.earlier_weights import take_weights
+from retinaflow.networks.extractor_files import extractor_file
 from retinaflow.networks.optimizers import AveragedWeights, build_optimizer
 from retinaflow.preprocessing.batches import Batches, Images
 from retinaflow.settings.train import TrainingSettings
@@ -224,7 +225,8 @@ def _fit_phases(fit: Fit, batch_size: int) -> keras.Model:
     settings, training = fit.settings, fit.data.training
     devices.prepare_process(fit.seed, settings.cpu_threads, bool(settings.jit))
     batches = fit.batches(batch_size)
-    earlier = earlier_model(fit.weights) if fit.weights else None
+    of_file = extractor_file(settings.backbone)
+    earlier = earlier_model(fit.weights) if fit.weights and not of_file else None
     with devices.parallel(settings.gpus):
         model = build(
             settings,

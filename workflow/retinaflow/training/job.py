@@ -14,6 +14,7 @@ import keras
 from retinaflow.data.trained_on import find_seen, write_trained_on
 from retinaflow.networks import devices
 from retinaflow.networks.earlier_model import MODEL, RECORD, TRAINED_ON, earlier_model, has_same_head, read_record
+from retinaflow.networks.extractor_files import backbone_name, extractor_file
 from retinaflow.preprocessing.batches import Images
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
@@ -117,7 +118,8 @@ class TrainingJob:
     @property
     def earlier(self) -> Path | None:
         """Keras file of the model that the training starts from, if any."""
-        return None if self.weights is None else earlier_model(self.weights)
+        # The file of a backbone by path is no earlier model.
+        return None if self.weights is None or extractor_file(self.settings.backbone) else earlier_model(self.weights)
 
     @property
     def deadline(self) -> float:
@@ -245,7 +247,7 @@ def _follow(checkpoint: Checkpoint, trackers: Sequence[Tracker], description: Ma
 def _write(job: TrainingJob, trained: keras.Model, rows: Sequence[dict[str, Any]], record: Mapping[str, Any]) -> None:
     with recorded_file(job.outputs.model) as part:
         # Without compiled metrics and optimizer, each Keras can load the file, and it is a third as large.
-        keras.Model(trained.input, trained.output, name=job.settings.backbone).save(part)
+        keras.Model(trained.input, trained.output, name=backbone_name(job.settings.backbone)).save(part)
     write_history(job.outputs.history, rows)
     _write_grade_names(job)
     _write_trained_on(job)
