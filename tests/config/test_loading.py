@@ -179,7 +179,10 @@ def message(wrong):
         (written(data__train__exclude="10_left"), "data.train.exclude: '10_left' is not of type 'array'"),
         (written(data__train__exclude=[17]), "data.train.exclude[0]: 17 is not of type 'string' (put it in quotes)"),
         (written(data__test={"images": "x"}), "data.test.labels: this key is required and missing"),
-        (written(data__image_column=1), "data.image_column: 1 is not of type 'string' (put it in quotes)"),
+        (
+            written(data__image_column=1),
+            "data.image_column: 1 is not of type 'string', and 1 is not of type 'array' (put it in quotes)",
+        ),
         (written(data__grade_column="image"), "data.grade_column: 'image' is data.image_column, too"),
         (written(data__grade_names=[0, 1]), "data.grade_names[0]: 0 is not of type 'string' (put it in quotes)"),
         (
