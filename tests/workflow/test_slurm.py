@@ -196,7 +196,8 @@ def test_every_stage_is_submitted_with_its_resources(fresh, cluster, undisturbed
         assert job.get("TresPerJob") == ("gres:gpu:1" if network else None)
         assert ("gres/gpu=1" in job["TRES"]) == network
         assert int(job["MinMemoryNode"].rstrip("M")) >= (5000 if network else 1000)
-        assert job["NumCPUs"] == ("2" if network else {"inventory": "4", "eye_stacking": "2"}.get(job["rule"], "1"))
+        cores = {"inventory": "4", "eye_stacking": "2", "convert_network": "2"}.get(job["rule"], "1")
+        assert job["NumCPUs"] == ("2" if network else cores)
         assert re.fullmatch(r"00:1\d:00", job["TimeLimit"])
         assert job["Requeue"] == "1"
     # Rules that need seconds or internet are local.
