@@ -37,14 +37,14 @@ def trained(**settings: object) -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("objective", "settings"),
+    ("objective", "settings", "input_mode"),
     [
-        ("softmax", {"head_epochs": 1}),
-        ("ordinal", {"feature_layers": ["first", "last"]}),
-        ("regression", {"feature_layers": ["first"]}),
+        ("softmax", {"head_epochs": 1}, "tf"),
+        ("ordinal", {"feature_layers": ["first", "last"]}, "tf"),
+        ("regression", {"feature_layers": ["first"]}, "tf"),
+        ("regression", {"feature_layers": ["first"]}, "caffe"),
     ],
 )
-@pytest.mark.parametrize("input_mode", ["tf", "caffe"])
 def test_graph_answers_like_keras(
     monkeypatch, tmp_path: Path, objective: str, settings: dict[str, object], input_mode: str
 ) -> None:

@@ -139,8 +139,29 @@ def outputs_of(project, run, split):
     return {row[0]: np.array(row[5:], float) for row in rows}
 
 
-def check_scores(project, run, split, classes, index):
-    """Check predictions against the images and grades of ``index``, and metrics against those of scikit-learn."""
+def probabilities_by_rule(project, run, split):
+    """Return probabilities by the decision rule of a model, which rank all images on one scale."""
+    outputs = np.array(list(outputs_of(project, run, split).values()))
+    powers = outputs ** (1 / json_of(project, f"models/{run}/decision_rule.json")["temperature"])
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def area_under_curve(positive, risk, networks):
+    """Return the share of pairs in the right order, of pairs that one network graded."""
+    right = pairs = 0
+    for network in np.unique(networks):
+        own = networks == network
+        number = positive[own].sum() * (~positive[own]).sum()
+        right += number * roc_auc_score(positive[own], risk[own]) if number else 0
+        pairs += number
+    return right / pairs
+
+
+def check_scores(project, run, split, classes, index, fold_of=None):
+    """Check predictions against the images and grades of ``index``, and metrics against those of scikit-learn.
+
+    ``fold_of``: the fold of each file, if networks of several folds graded them.
+    """
     header, names, actual, predicted, probabilities = predictions_of(project, run, split)
     assert header == [
         "image",
@@ -177,12 +198,14 @@ def check_scores(project, run, split, classes, index):
     assert metrics["argmax"]["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
     assert metrics["log_loss"] == pytest.approx(log_loss(actual, probabilities, labels=grades), rel=1e-6)
     assert metrics["confusion_matrix"] == confusion_matrix(actual, predicted, labels=grades).tolist()
-    aucs = [roc_auc_score(actual == grade, probabilities[:, grade]) for grade in grades]
+    ranking = probabilities_by_rule(project, run, split)
+    networks = np.array([fold_of[name] if fold_of else 1 for name in names])
+    aucs = [area_under_curve(actual == grade, ranking[:, grade], networks) for grade in grades]
     assert metrics["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
     referable = metrics["referable"]
     threshold = referable["grade"]
     assert referable["auc"] == pytest.approx(
-        roc_auc_score(actual >= threshold, probabilities[:, threshold:].sum(axis=1)), abs=1e-9
+        area_under_curve(actual >= threshold, ranking[:, threshold:].sum(axis=1), networks), abs=1e-9
     )
     for name, positive in (("sensitivity", True), ("specificity", False)):
         recall = recall_score(actual >= threshold, predicted >= threshold, pos_label=positive)
@@ -608,7 +631,8 @@ def test_out_of_fold_scores_pool_the_outputs_of_folds(folds):
     indices = [rows_of(folds, f"organized/fold-{fold}/index.csv") for fold in (1, 2, 3)]
     for fold, index in enumerate(indices, start=1):
         check_scores(folds, f"VGG16/fold-{fold}", "validation", GRADES, index)
-    check_scores(folds, "VGG16", "out-of-fold", GRADES, [row for index in indices for row in index])
+    fold_of = {row["filename"]: fold for fold, index in enumerate(indices) for row in index}
+    check_scores(folds, "VGG16", "out-of-fold", GRADES, [row for index in indices for row in index], fold_of)
 
 
 def test_comparison_has_the_pooled_row_and_the_folds(folds):
