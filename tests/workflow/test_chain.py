@@ -572,7 +572,10 @@ def folds(bare, drawn, start):
             folder = FOLDERS[0] if eye == "left" else f"{FOLDERS[1]}/deeper"
             shutil.copy(drawn / f"my photographs/{row['image']}.jpeg", project.folder / folder / f"{name}.jpeg")
             rows.append({"Bild Name": name, "rest": "x", "Diagnose": GRADES[GRADE_OF_LEVEL[row["level"]]]})
-    write_table(project.folder / "labels of \"all'.csv", ("rest", "Bild Name", "Diagnose"), rows)
+    with open(project.folder / "labels of \"all'.csv", "w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(table, ("rest", "Bild Name", "Diagnose"), quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
     shutil.copy(start, project.folder)
     smi = project.folder / "bin/nvidia-smi"
     smi.parent.mkdir()

@@ -31,6 +31,7 @@ def test_graph_has_a_node_for_each_shard_and_network(fresh):
     stages = [label.split("\\n")[0] for label in nodes(project.snakemake("--dag"))]
     # About 38, 10 and 32 images in shards of 10.
     counts = {"preprocess": 4 + 1 + 4, "train": 2, "score": 2, "grade": 3, "inventory": 2, "organize": 3, "split": 1}
+    counts |= {"convert_network": 2, "model_card": 3, "bundle": 3}
     assert {stage: stages.count(stage) for stage in counts} == counts
     assert len(stages) == sum(counts.values()) + 4  # check_problems, ensemble, compare and all
 
@@ -42,8 +43,8 @@ def test_graph_has_a_node_for_each_shard_and_network(fresh):
 
 def test_rule_graph_names_each_stage_once(fresh):
     assert sorted(nodes(fresh().snakemake("--rulegraph"))) == [
-        "all", "check_problems", "compare", "ensemble", "grade", "inventory", "organize", "preprocess", "score",
-        "split", "train"
+        "all", "bundle", "check_problems", "compare", "convert_network", "ensemble", "grade", "inventory", "model_card",
+        "organize", "preprocess", "score", "split", "train"
     ]  # fmt: skip
 
 
