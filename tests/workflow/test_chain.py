@@ -118,6 +118,11 @@ def pixels_of(project, split):
     return found
 
 
+def name_of(cell):
+    """Return the name in a cell. An apostrophe keeps spreadsheets from computing names like ``-1``."""
+    return re.sub(r"^'(?=[=+\-@])", "", cell)
+
+
 def predictions_of(project, run, split):
     """Read columns, file names, true and predicted grades and probabilities, without this library."""
     path = project.folder / "results/scores" / run / split / "predictions.csv"
@@ -127,7 +132,7 @@ def predictions_of(project, run, split):
     predicted = np.array([int(row[5]) for row in rows])
     columns = slice(6, 6 + len([name for name in header if name.startswith("probability_")]))
     probabilities = np.array([list(map(float, row[columns])) for row in rows])
-    return header, [row[1] for row in rows], actual, predicted, probabilities
+    return header, [name_of(row[1]) for row in rows], actual, predicted, probabilities
 
 
 def outputs_of(project, run, split):
@@ -660,7 +665,7 @@ def test_names_survive_from_the_folder_to_the_predictions(folds):
     assert len(on_disk) == 48
     assert {f"{name}_left.jpeg" for name in AWKWARD.values()} <= on_disk
     with open(folds.folder / "results/scores/VGG16/out-of-fold/predictions.csv", newline="", encoding="utf-8") as file:
-        assert {row["filename"] for row in csv.DictReader(file)} == on_disk
+        assert {name_of(row["filename"]) for row in csv.DictReader(file)} == on_disk
     assert json_of(folds, "models/VGG16/fold-2/grade_names.json") == {name: i for i, name in enumerate(GRADES)}
 
 
