@@ -97,7 +97,7 @@ def test_new_images_are_graded_like_the_test_set(finished):
     assert (set(rows), problems) == ({f"inside/{name}" for name in names}, {})
     same_as_scored(finished, "ensemble", rows)
     assert predictions(finished, NEW)[1]
-    assert not list((finished.folder / "results/predictions").glob("*/.*"))
+    assert not list((finished.folder / "results/predictions").glob("*/.unpacked*"))
 
     (finished.folder / "list.txt").write_text(f"test/{names[0]}\n{test / names[1]}\ntest/absent.jpeg\n")
     finished.snakemake("predict", "--config", "images=list.txt", "model=MobileNetV3Small")
