@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Extras that add to the packages of the workflow.
+EXTRAS := export serve track slurm s3 jax torch docs audit
 # Install only pinned packages, and check each file against its hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
@@ -115,14 +117,14 @@ $(VENV)/.development: $(VENV)/.workflow envs/requirements-dev.txt
 	$(INSTALL) envs/requirements-dev.txt
 	@touch $@
 
-$(addprefix $(VENV)/., dicom slurm s3 jax torch docs export serve track audit): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
+$(addprefix $(VENV)/., dicom $(EXTRAS)): $(VENV)/.%: $(VENV)/.workflow envs/requirements-%.txt
 	$(INSTALL) envs/requirements-$*.txt
 	@touch $@
 
 # Pin the newest compatible versions for every supported Python, in one list for each extra of pyproject.toml.
 pins: $(VENV)/.development
 	$(COMPILE) --upgrade --extra workflow --output-file envs/requirements-workflow.txt
-	for name in export serve track slurm s3 jax torch docs audit; do \
+	for name in $(EXTRAS); do \
 		$(COMPILE) --constraints envs/requirements-workflow.txt --extra workflow --extra $$name --output-file envs/requirements-$$name.txt || exit; \
 	done
 	for name in predict dicom; do \

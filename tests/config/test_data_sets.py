@@ -5,7 +5,6 @@ import pytest
 from configurations import completed, written
 from retinaflow.config.loading import load
 from retinaflow.config.lookups import (
-    data_key,
     data_sets,
     eye_models,
     grade_names,
@@ -21,6 +20,7 @@ from retinaflow.config.models import Models
 from retinaflow.config.places import check_files
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import GradeScale
+from retinaflow.settings.data import set_key
 
 ONE = {"images": "a", "labels": "a.csv"}
 OTHER = {"images": "b", "labels": "b.csv", "image_column": "id_code", "grade_column": "diagnosis"}
@@ -47,7 +47,7 @@ def test_several_data_sets_have_names():
     full = load(configuration({"a": ONE, "b": OTHER}, {"b": OTHER, "c-d": ONE}))
     assert training_sets(full) == ["train-a", "train-b"]
     assert scored_sets(full) == ["test-b", "test-c-d"]
-    assert [data_key(name) for name in scored_sets(full)] == ["data.test.b", "data.test.c-d"]
+    assert [set_key(name) for name in scored_sets(full)] == ["data.test.b", "data.test.c-d"]
     assert Models.of(full).scored == ["validation", "test-b", "test-c-d"]
 
 
@@ -281,7 +281,7 @@ def test_validation_sets_are_training_sets_that_are_held_out():
     full = load(configuration({"a": ONE, "b": OTHER}, ONE, validation={"b": OTHER, "c": ONE}))
     assert training_sets(full) == ["train-a", "train-b", "train-validation.b", "train-validation.c"]
     assert validation_sets(full) == ["train-validation.b", "train-validation.c"]
-    assert data_key("train-validation.b") == "data.validation.b"
+    assert set_key("train-validation.b") == "data.validation.b"
     assert patient_group(full, "train-validation.b") == "b"
     assert full.data.validation["b"].image_column == "id_code"
     assert load(full.model_dump()) == full

@@ -18,7 +18,8 @@ from retinaflow.scoring.features import FeatureViews, fine_tuned, frozen_backbon
 from retinaflow.serving.bundle import BundledNetwork
 from retinaflow.serving.convert import convert_network
 from retinaflow.serving.explain import relevance
-from retinaflow.serving.runtime import NetworkGraph, graph_session
+from retinaflow.serving.runtime import NetworkGraph
+from retinaflow.serving.sessions import graph_session
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.train import NormalisationSettings
 from retinaflow.training.job import train_job

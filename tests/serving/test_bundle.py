@@ -17,7 +17,8 @@ from retinaflow.serving.bundle import best_bundle, bundles_of, named_bundle, rea
 from retinaflow.serving.bundling import quality_threshold
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.graphs import answer_graph
-from retinaflow.serving.runtime import AnswerGraph, graph_session, load_bundled_model
+from retinaflow.serving.runtime import AnswerGraph, load_bundled_model
+from retinaflow.serving.sessions import graph_session
 from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import write_table
 

@@ -17,7 +17,8 @@ from retinaflow.serving import convert
 from retinaflow.serving.bundle import BundledNetwork
 from retinaflow.serving.convert import convert_backbone, convert_network
 from retinaflow.serving.explain import relevance
-from retinaflow.serving.runtime import BackboneGraph, NetworkGraph, graph_session
+from retinaflow.serving.runtime import BackboneGraph, NetworkGraph
+from retinaflow.serving.sessions import graph_session
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("converts with TensorFlow", allow_module_level=True)

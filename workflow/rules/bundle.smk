@@ -4,6 +4,7 @@
 def bundle_content(wildcards):
     """Parameter function: settings of a model's bundle that ``bundling.BundleJob`` expects."""
     model = wildcards.model
+    frozen = model in MODELS.linear
     return {
         "model": model,
         "kind": MODELS.kind(model),
@@ -14,28 +15,14 @@ def bundle_content(wildcards):
         "tta_views": 1 if model.endswith(f"+{NO_TTA}") else CONFIG.score.tta_views,
         "fellow_eye_weight": CONFIG.eyes.fellow_eye_weight,
         "networks": [
-            (
-                {
-                    "name": network,
-                    "objective": MODELS.objective(network),
-                    "variant": lookups.variant(CONFIG, network).name,
-                    "training_runs": MODELS.runs_of(network),
-                }
-                if model not in MODELS.linear
-                else frozen_network(network)
-            )
+            {
+                "name": network,
+                "objective": "features" if frozen else MODELS.objective(network),
+                "variant": lookups.variant(CONFIG, network).name,
+                "training_runs": [network] if frozen else MODELS.runs_of(network),
+            }
             for network in MODELS.feature_networks_of(model)
         ],
-    }
-
-
-def frozen_network(network):
-    """Description of the frozen backbone of a linear model in its bundle."""
-    return {
-        "name": network,
-        "objective": "features",
-        "variant": lookups.variant(CONFIG, network).name,
-        "training_runs": [network],
     }
 
 
@@ -44,12 +31,6 @@ def bundled_graphs(wildcards):
     if wildcards.model in MODELS.linear:
         return [path("features", network, "backbone.onnx") for network in MODELS.feature_networks_of(wildcards.model)]
     return [path("models", run, "network.onnx") for run in MODELS.records_of(wildcards.model)]
-
-
-def bundled_runs(wildcards):
-    """Parameter function: names of the `bundled_graphs`."""
-    model = wildcards.model
-    return MODELS.feature_networks_of(model) if model in MODELS.linear else MODELS.records_of(model)
 
 
 def bundled_linear(wildcards):
@@ -147,7 +128,6 @@ rule bundle:
     params:
         code=code_of("bundle.py"),
         content=bundle_content,
-        training_runs=bundled_runs,
         one_eye=lambda wildcards: MODELS.one_eye(wildcards.model),
     script:
         "../scripts/bundle.py"

@@ -6,11 +6,12 @@ from retinaflow.jobs.logs import job_log
 from retinaflow.serving.bundling import BundleJob, OneEyeFiles, write_bundle
 
 with job_log(snakemake.log[0]):
-    files = snakemake.input
+    files, content = snakemake.input, snakemake.params.content
+    runs = [run for network in content["networks"] for run in network["training_runs"]]
     write_bundle(
         BundleJob(
-            content=snakemake.params.content,
-            graphs=dict(zip(snakemake.params.training_runs, map(Path, files.graphs), strict=True)),
+            content=content,
+            graphs=dict(zip(runs, map(Path, files.graphs), strict=True)),
             decision_rule=Path(files.decision_rule),
             eye_average=next(map(Path, files.eye_average), None),
             linear=[Path(model) for model in files.linear],

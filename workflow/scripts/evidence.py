@@ -64,6 +64,6 @@ with job_log(snakemake.log[0]):
             settings=params.run_settings[number],
             readers=settings["readers"],
             recalibration=params.recalibration,
-            folder=Path(files.comparison).parent.parent / "evidence",
+            folder=Path(snakemake.output.page).parent,
         )
     )

@@ -26,7 +26,8 @@ with job_log(snakemake.log[0]):
     )
     tables = {name: read_labels(**table) for name, table in (params.given or {}).items()}
     lists = {side: [name for file in files for name in read_paths(file)] for side, files in params.lists.items()}
-    images = read_frame(inventory, INVENTORY_COLUMNS)["image"]
+    named = lists or params.validation_sets
+    images = read_frame(inventory, INVENTORY_COLUMNS)["image"] if named else []
     given = given_sides(tables) if tables else listed_sides(lists, images) if lists else None
     given_by = "split.lists" if lists else "split.column"
     if params.validation_sets:

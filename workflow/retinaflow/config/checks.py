@@ -9,11 +9,11 @@ from pathlib import Path
 
 from retinaflow.config.lookups import (
     ENSEMBLE,
-    data_key,
     data_sets,
     feature_networks,
     grading_models,
     label_tables,
+    may_name_eyes,
     recalibration,
     scored_sets,
     split_columns,
@@ -24,7 +24,7 @@ from retinaflow.data.grade_texts import map_faults, scale_faults
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.backend import backend_fault
 from retinaflow.networks.extractor_files import extractor_file, is_onnx
-from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings
+from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, set_key
 from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
@@ -131,9 +131,9 @@ def _given_split_problems(config: Configuration) -> Iterable[str]:
         yield f"{key}: the names and tables of the demo prescribe no split; set it to null"
     for name, column in columns.items():
         if not label_tables(data_sets(config)[name]):
-            yield f"{key}: {data_key(name)} has no label table; name one, or set {key} to null"
+            yield f"{key}: {set_key(name)} has no label table; name one, or set {key} to null"
         if column is None:
-            yield f"{data_key(name)}.split_column: expected a column, as other training sets have one; name it"
+            yield f"{set_key(name)}.split_column: expected a column, as other training sets have one; name it"
 
 
 def _validation_problems(config: Configuration) -> Iterable[str]:
@@ -165,7 +165,7 @@ def _long_names(key: str, names: Iterable[str]) -> Iterable[str]:
 
 
 def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> Iterable[str]:
-    key = data_key(name)
+    key = set_key(name)
     if source.patient_pattern != data.patient_pattern:
         pattern = str(source.patient_pattern)
         if "patient" not in re.compile(pattern).groupindex:
@@ -188,7 +188,7 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
 
 
 def _scale_problems(name: str, scale: Mapping[str, str | Sequence[str]], grade_names: Sequence[str]) -> Iterable[str]:
-    key = f"{data_key(name)}.scale"
+    key = f"{set_key(name)}.scale"
     if name.split("-")[0] == "train":
         yield f"{key}: training sets have the grades of data.grade_names; join other grades with grade_map"
         return
@@ -238,13 +238,10 @@ def _case_problems(key: str, names: Iterable[str], kind: str) -> Iterable[str]:
 
 
 def _eye_problems(config: Configuration, key: str = "eyes.models", other: str = "[]") -> Iterable[str]:
-    sources = data_sets(config).values()
-    patterns = [str(source.patient_pattern) for source in sources]
-    if not any(source.eye_column or source.pairs for source in sources) and not any(
-        "eye" in re.compile(pattern).groupindex for pattern in patterns
-    ):
+    sources = list(data_sets(config).values())
+    if not any(map(may_name_eyes, sources)):
         yield (
-            f"{key}: data.patient_pattern, {patterns[0]!r}, has no group (?P<eye>...) for the "
+            f"{key}: data.patient_pattern, {str(sources[0].patient_pattern)!r}, has no group (?P<eye>...) for the "
             f"eye; add it, or set data.eye_column, or set {key} to {other}"
         )
 

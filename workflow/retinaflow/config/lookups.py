@@ -12,7 +12,7 @@ from retinaflow.data.matching import needs_paths, with_paths
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.networks.extractor_files import is_onnx
 from retinaflow.preprocessing.variant import Variant
-from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, named_sets, set_key, set_name
+from retinaflow.settings.data import HELD_OUT, DataSetSettings, DataSettings, named_sets, set_name
 from retinaflow.settings.linear import LinearSection
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
@@ -62,11 +62,6 @@ def _own(source: DataSetSettings, data: DataSettings, key: str) -> Any:
     """Setting of a data set, or that of all of them."""
     value = getattr(source, key)
     return getattr(data, key) if value is None else value
-
-
-def data_key(data_set: str) -> str:
-    """Key of a data set in the configuration: ``data.train.NAME`` of ``train-NAME``."""
-    return set_key(data_set)
 
 
 def screened_grade(config: Configuration) -> int:
@@ -162,8 +157,10 @@ def onnx_networks(config: Configuration) -> list[str]:
 def linear_models(config: Configuration) -> dict[str, LinearSection]:
     """The linear models by name, each of one eye or both. A model of both eyes has one of one eye beside it."""
     found: dict[str, LinearSection] = {}
+    # The label tables are read once, and only if needed.
+    paired = any(settings.eyes == "auto" for settings in config.linear.values()) and has_both_eyes(config)
     for name, settings in config.linear.items():
-        both = settings.eyes == "both" or (settings.eyes == "auto" and has_both_eyes(config))
+        both = settings.eyes == "both" or (settings.eyes == "auto" and paired)
         one = settings.model_copy(update={"eyes": "one"})
         of_both = settings.model_copy(update={"eyes": "both"})
         found |= {name: of_both, one_eye(name): one} if both else {name: one}
@@ -210,6 +207,12 @@ def has_both_eyes(config: Configuration) -> bool:
     )
 
 
+def may_name_eyes(source: DataSetSettings) -> bool:
+    """Whether the patient pattern or the label table of a data set can name the eye of an image."""
+    named_by_table = bool(source.eye_column or source.pairs)
+    return named_by_table or "eye" in re.compile(str(source.patient_pattern)).groupindex
+
+
 def unpaired_sets(config: Configuration) -> list[str]:
     """Test sets whose labels have no patient with both eyes. Models of both eyes are not scored on them."""
     if config.demo:
@@ -219,10 +222,9 @@ def unpaired_sets(config: Configuration) -> list[str]:
 
 
 def _has_both_eyes(source: DataSetSettings, names: Sequence[str]) -> bool:
-    pattern = str(source.patient_pattern)
-    if not (source.eye_column or source.pairs) and "eye" not in re.compile(pattern).groupindex:
+    if not may_name_eyes(source):
         return False
-    parse_name = name_parser(pattern)
+    parse_name = name_parser(str(source.patient_pattern))
     eyes: dict[str, str] = {}
     labels = label_rows(source, names)
     for label in with_paths(labels) if needs_paths(labels) else labels:

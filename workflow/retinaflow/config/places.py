@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_key, data_sets, feature_networks, label_columns, label_tables
+from retinaflow.config.lookups import data_sets, feature_networks, label_columns, label_tables
 from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
@@ -15,7 +15,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.earlier_model import earlier_model, faults
 from retinaflow.networks.extractor_files import extractor_faults, extractor_file
 from retinaflow.networks.weights import EXPECTED_WEIGHTS, weights_fault
-from retinaflow.settings.data import DataSetSettings
+from retinaflow.settings.data import DataSetSettings, set_key
 from retinaflow.settings.root import Configuration
 from retinaflow.settings.train import TrainingSettings
 from retinaflow.storage import object_storage
@@ -51,14 +51,14 @@ def check_files(config: Configuration) -> None:
 
 def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
     """The key and the value of each place that a data set has images in."""
-    key = f"{data_key(data_set)}.images"
+    key = f"{set_key(data_set)}.images"
     several = len(source.images) > 1
     return [(f"{key}[{number}]" if several else key, images) for number, images in enumerate(source.images)]
 
 
 def label_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:
     """The key and the value of each label table of a data set."""
-    key, tables = f"{data_key(data_set)}.labels", label_tables(source)
+    key, tables = f"{set_key(data_set)}.labels", label_tables(source)
     return [(f"{key}[{number}]" if len(tables) > 1 else key, labels) for number, labels in enumerate(tables)]
 
 
@@ -68,10 +68,10 @@ def _tracked(config: Configuration) -> Iterable[tuple[str, str]]:
     for data_set, source in data_sets(config).items():
         yield from label_keys(data_set, source)
         if source.pairs:
-            yield f"{data_key(data_set)}.pairs", source.pairs
+            yield f"{set_key(data_set)}.pairs", source.pairs
         # The user's image folders are no inputs; only a digest of their listing is.
         made = [images for images in source.images if config.demo or split_archive(images)]
-        yield from ((f"{data_key(data_set)}.images", images) for images in made)
+        yield from ((f"{set_key(data_set)}.images", images) for images in made)
     for name, settings in feature_networks(config).items():
         yield f"weights of {name}", settings.weights
         if extractor_file(settings.backbone):
@@ -106,7 +106,7 @@ def _source_problems(data_set: str, source: DataSetSettings, results: str) -> It
             yield f"{key}: there is no file {labels!r}; correct the path"
     if source.pairs and not os.path.isfile(source.pairs):
         yield (
-            f"{data_key(data_set)}.pairs: there is no file {source.pairs!r} on this machine; correct the path, or set "
+            f"{set_key(data_set)}.pairs: there is no file {source.pairs!r} on this machine; correct the path, or set "
             "pairs to null if patients are not known"
         )
     if not label_tables(source):

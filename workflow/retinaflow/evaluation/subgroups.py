@@ -84,7 +84,9 @@ def compare_groups(units: GroupedUnits, sampling: Sampling, guard: Guard) -> lis
     found = []
     for name in sorted(set(units.groups), key=_order):
         inside = names == name
-        drawn = [_metrics(units, inside, members, draws) for draws in sampled(members, sampling)]
+        # A guarded group has no interval.
+        large = len(np.unique(members[inside])) >= guard.patients
+        drawn = [_metrics(units, inside, members, draws) for draws in sampled(members, sampling)] if large else []
         once = _metrics(units, inside, members, np.ones((1, int(members.max()) + 1)))
         for metric in GROUP_METRICS:
             found.append(_group_metric(units, members, inside, (name, metric), (once, drawn, guard)))

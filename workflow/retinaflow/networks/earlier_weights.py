@@ -11,6 +11,7 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import LEAST_VARIANCE, refresh_scaling
 from retinaflow.networks.earlier_model import COPY, differences, has_same_head, read_record
+from retinaflow.networks.keras_files import load_safely
 from retinaflow.settings.train import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -32,22 +33,13 @@ def take_weights(model: keras.Model, path: Path, settings: TrainingSettings, gra
     record = read_record(path)
     if wrong := list(differences(path, record, settings)):
         raise RetinaflowError("; ".join(wrong) + ".")
-    source = load_earlier(path)
+    source = load_safely(path, "model", COPY)
     take_backbone(model, source, path)
     if has_same_head(record, settings, grade_names):
         _take_head(model, source)
         log.info("backbone and head start with the weights of %s", path)
     else:
         log.info("the backbone starts with the weights of %s, and the head with new ones", path)
-
-
-def load_earlier(path: Path) -> keras.Model:
-    """Load an earlier model. Code inside the file is never run."""
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib
-        cause = " ".join(str(error).split())[-400:]
-        raise RetinaflowError(f"{path}: Keras cannot load this model safely ({cause}). {COPY}") from error
 
 
 def take_backbone(model: keras.Model, source: keras.Model, path: Path) -> None:

@@ -6,6 +6,7 @@ import keras
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.extractor_files import OnnxValue, pixel_layout, rank_error
+from retinaflow.networks.keras_files import load_safely
 
 SAVE_AGAIN = "Save a network of Keras's own layers, without Lambda layers and classes of your own, with model.save()."
 
@@ -16,12 +17,7 @@ def load_extractor(file: Path, size: int) -> keras.Model:
     Raises:
         RetinaflowError: The file cannot be loaded safely, or the network has other inputs or outputs.
     """
-    try:
-        network = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib
-        cause = " ".join(str(error).split())
-        cause = cause if len(cause) < 500 else f"{cause[:250]} ... {cause[-250:]}"
-        raise RetinaflowError(f"{file}: Keras cannot load this network safely ({cause}). {SAVE_AGAIN}") from error
+    network = load_safely(file, "network", SAVE_AGAIN)
     inputs, outputs = (list(getattr(network, ends, None) or ()) for ends in ("inputs", "outputs"))
     if len(inputs) != 1 or not outputs:
         raise RetinaflowError(f"{file}: found {len(inputs)} inputs, expected one for images. {SAVE_AGAIN}")

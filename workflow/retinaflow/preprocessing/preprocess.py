@@ -273,14 +273,13 @@ def _fill(part: Path, job: ShardJob, wanted: list[Row], cached: dict[Key, Cached
                 found = cached.get(_key(row))
                 try:
                     if found is not None and _whole(found):
-                        pixels = found[0]
+                        pixels, checksums[position] = found
                     else:
                         pixels = load_image(job.index.parent / row["grade_name"] / row["filename"], row, job.variant)
-                        decoded[position] = True
+                        checksums[position], decoded[position] = checksum(pixels), True
                 except RetinaflowError as error:
                     failures.append(str(error))
                 else:
-                    checksums[position] = checksum(pixels)
                     _write_at(file.fileno(), start + position * image_bytes, pixels)
             return failures
 

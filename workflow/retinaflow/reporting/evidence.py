@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def _draw_suspects(path: Path, rows: Sequence[EvidenceRow], title: str) -> None:
             f"{shortened(row['image'])}\nlabel {row['grade']}, {row['probability_of_grade']:.0%}\n"
             f"suggested {row['suggested_grade']}, {row['probability_of_suggestion']:.0%}",
         )
-        for row in [row for row in rows if Path(row["path"]).is_file()][:SUSPECTS]
+        for row in islice((row for row in rows if Path(row["path"]).is_file()), SUSPECTS)
     ]
     text = f"{title}\n{len(rows):,} labels to look at again; the most suspect ones"
     captioned_figure(path, captioned, title=text, empty="no label is suspect, or the image files are not there")

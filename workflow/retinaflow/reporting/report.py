@@ -153,11 +153,12 @@ def draw_model_curves(
     for row in sorted(rows, key=lambda row: int(row["rank"])):
         path = predictions[row["model"]]
         graded = read_frame(path, ("filename", "grade_name", *risks), types=dict.fromkeys(risks, float))
-        labels = graded.sort_values("filename")[["filename", "grade_name"]].to_numpy().tolist()
+        graded = graded.sort_values("filename")
+        labels = graded[["filename", "grade_name"]].to_numpy().tolist()
         if first is not None and labels != first:
             raise RetinaflowError(f"{path}: other images or grades than those of other models. {REBUILD}")
         first, family = labels, row["repeat_of"] or row["model"]
-        risk = graded.sort_values("filename")[risks].sum(axis=1).to_numpy()
+        risk = graded[risks].sum(axis=1).to_numpy()
         curves.append(ModelCurve(shortened(row["title"], LONGEST_TITLE), risk, _auc_text(row), family not in families))
         families.add(family)
     positive = np.array([name in referable_names for _, name in first or []], bool)

@@ -151,6 +151,22 @@ def apply_decision_rule(rule: DecisionRule, outputs: np.ndarray) -> Grades:
     )
 
 
+def patient_groups(patients: Sequence[str], grades: Sequence[int], seed: int) -> np.ndarray:
+    """Divide patients into groups for cross-fitting.
+
+    Args:
+        patients: Names of the patients (n,).
+        grades: Grades (n,). All groups have about the same number of patients with each worst grade.
+        seed: Seed of the groups.
+
+    Returns:
+        Number of the group of each image, int64 (n,). Images of a patient are in one group.
+    """
+    groups = assign_folds(patients, grades, folds=GROUPS, seed=seed)
+    # With few patients, all may be in one group. Each patient is a group then.
+    return np.unique(patients, return_inverse=True)[1] if len(set(groups)) == 1 else groups
+
+
 def cross_fit(labelled: LabelledOutputs, referable_grade: int, *, referable_sensitivity: float, seed: int) -> Grades:
     """Predict each image by a decision rule that was fitted on other patients.
 
@@ -174,10 +190,7 @@ def cross_fit(labelled: LabelledOutputs, referable_grade: int, *, referable_sens
             f"{len(labelled.grades)} images of one patient are held out, expected those of at least two patients: "
             "the decision rule of a patient is fitted on other patients. Hold out more (split.validation)."
         )
-    groups = assign_folds(labelled.patients, labelled.grades.tolist(), folds=GROUPS, seed=seed)
-    # With few patients, all may be in one group. Each patient is a group then.
-    if len(set(groups)) == 1:
-        groups = np.unique(labelled.patients, return_inverse=True)[1]
+    groups = patient_groups(labelled.patients, labelled.grades.tolist(), seed)
     numbers = np.unique(groups)
     of_groups = [
         apply_decision_rule(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from retinaflow.data.folds import assign_folds
 from retinaflow.data.inventory import SUBGROUP
 from retinaflow.evaluation.accuracy import Estimate, Sampling, assess_results, assess_scores
 from retinaflow.evaluation.binary_calibration import brier, calibration_line, net_benefit
@@ -20,7 +19,7 @@ from retinaflow.evaluation.proportions import (
 )
 from retinaflow.evaluation.subgroups import GroupedUnits, GroupMetric, Guard, bands, compare_groups, correct_together
 from retinaflow.evaluation.units import COUNTINGS, LEFT_OUT, UNITS, StudyUnits, count_results, group_units
-from retinaflow.scoring.decision_rules import GROUPS, operating_point
+from retinaflow.scoring.decision_rules import operating_point, patient_groups
 from retinaflow.scoring.study_images import StudyImages, group_columns
 
 ENDPOINT_COLUMNS = (
@@ -127,7 +126,7 @@ def referred(
         return _at_least(units.risk, cut), cut
     names = np.empty(len(units.risk), dtype=object)
     names[units.of_image] = patients
-    groups = assign_folds(names.tolist(), units.positive.astype(int).tolist(), folds=GROUPS, seed=seed)
+    groups = patient_groups(names.tolist(), units.positive.astype(int).tolist(), seed)
     flagged = np.zeros(len(units.risk), dtype=bool)
     for group in np.unique(groups):
         inside, others = groups == group, (groups != group) & usable
@@ -144,19 +143,28 @@ def endpoint_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) ->
     """Rows of ``ENDPOINT_COLUMNS`` of a split, by operating points that were fitted on the split ``known``."""
     rows = []
     for endpoint in plan.defined(study):
+        found: list[EvidenceRow] = []
         for unit in UNITS:
             fitted = plan.units(known, endpoint, unit)
             units = fitted if study is known else plan.units(study, endpoint, unit)
-            row = {"split": study.split, "endpoint": endpoint, "unit": unit}
-            rows += [{**row, **found} for found in _score_rows(plan, study, units)]
-            for point in plan.operating_points:
-                flagged, cut = referred(fitted, units, point, seed=plan.seed, patients=known.patients)
-                at_point = {**row, "operating_point": point, "cut": cut}
-                countings = (LEFT_OUT,) if units.complete.all() else COUNTINGS
-                for counting in countings:
-                    found = count_results(units, flagged, counting)
-                    rows += [{**at_point, "counting": counting, **one} for one in _result_rows(plan, found)]
+            # With one image an eye, the rows of the images are those of the eyes.
+            if unit != "eye" or len(fitted.risk) < len(known.grades) or len(units.risk) < len(study.grades):
+                found = list(_unit_rows(plan, (known, study), (fitted, units)))
+            rows += [{"split": study.split, "endpoint": endpoint, "unit": unit, **row} for row in found]
     return rows
+
+
+def _unit_rows(
+    plan: EvidencePlan, studies: tuple[StudyImages, StudyImages], of_studies: tuple[StudyUnits, StudyUnits]
+) -> Iterator[EvidenceRow]:
+    """Rows of the units of a split, the second one, by operating points of the first one."""
+    (known, study), (fitted, units) = studies, of_studies
+    yield from _score_rows(plan, study, units)
+    for point in plan.operating_points:
+        flagged, cut = referred(fitted, units, point, seed=plan.seed, patients=known.patients)
+        for counting in (LEFT_OUT,) if units.complete.all() else COUNTINGS:
+            row = {"operating_point": point, "cut": cut, "counting": counting}
+            yield from ({**row, **one} for one in _result_rows(plan, count_results(units, flagged, counting)))
 
 
 def _score_rows(plan: EvidencePlan, study: StudyImages, units: StudyUnits) -> Iterator[EvidenceRow]:

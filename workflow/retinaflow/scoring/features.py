@@ -15,9 +15,10 @@ from retinaflow.networks import devices
 from retinaflow.networks.backbones import BACKBONES
 from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.networks.building import load_backbone, normalise, pooled, prepared, up_to
-from retinaflow.networks.earlier_model import earlier_model, read_record
-from retinaflow.networks.earlier_weights import load_earlier, take_backbone
+from retinaflow.networks.earlier_model import COPY, earlier_model, read_record
+from retinaflow.networks.earlier_weights import take_backbone
 from retinaflow.networks.extractor_files import backbone_name, extractor_file, is_onnx
+from retinaflow.networks.keras_files import load_safely
 from retinaflow.networks.onnx_extractor import OnnxExtractor
 from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.batches import Images, image_number
@@ -105,7 +106,7 @@ def frozen_backbone(
     maps = network(normalise(pixels, kind, BACKBONES[backbone].input_mode, record.get("channel_statistics")))
     model = keras.Model(pixels, pooled(maps), name=backbone)
     if earlier:
-        take_backbone(model, load_earlier(earlier), earlier)
+        take_backbone(model, load_safely(earlier, "model", COPY), earlier)
     return model
 
 

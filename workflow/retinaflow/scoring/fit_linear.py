@@ -76,8 +76,11 @@ class LinearJob:
 
 
 class _Images(NamedTuple):
+    """Images with the joined features of all networks, and the number of features of each network."""
+
     labels: pd.DataFrame
     features: np.ndarray
+    widths: list[int]
 
     def values(self, eyes: str) -> np.ndarray:
         """Return the values of a model, float32 (n, w)."""
@@ -141,19 +144,20 @@ def _read(files: StoredSplit, networks: Sequence[Mapping[str, Any]]) -> _Images:
                 f"{features}: {len(missing)} images of {files.table} have no features, first {missing[0]!r}. {REBUILD}"
             )
         joined.append(array[[places[name] for name in labels["image"]]])
-    return _Images(labels, np.concatenate(joined, axis=1))
+    return _Images(labels, np.concatenate(joined, axis=1), [part.shape[1] for part in joined])
 
 
 def _fit(job: LinearJob, run: LinearRun, images: Mapping[str, _Images]) -> LinearModel:
     parts = [images[split] for split in run.fitted]
     fitted = _Images(
-        pd.concat([part.labels for part in parts], ignore_index=True), np.concatenate([part.features for part in parts])
+        pd.concat([part.labels for part in parts], ignore_index=True),
+        np.concatenate([part.features for part in parts]),
+        parts[0].widths,
     )
     grades, patients = fitted.labels["grade"].to_numpy(np.int64), fitted.labels["patient"].tolist()
     found = ridge.fit(fitted.values(job.eyes), grades, grades=grades, patients=patients, seed=job.seed)
     weights, intercept = found.affine()
     log.info("%s: fitted to %d images of %s, strength %g", job.model, len(grades), run.fitted, found.strength)
-    widths = _widths(job, run.fitted[0])
     record = {
         "model": job.model,
         "kind": "linear",
@@ -161,7 +165,7 @@ def _fit(job: LinearJob, run: LinearRun, images: Mapping[str, _Images]) -> Linea
         "grade_names": list(job.grade_names),
         "eyes": job.eyes,
         "fallback": job.fallback,
-        "inputs": [{**network, "values": width} for network, width in zip(job.networks, widths, strict=True)],
+        "inputs": [{**network, "values": width} for network, width in zip(job.networks, fitted.widths, strict=True)],
         "strength": found.strength,
         "images": len(grades),
         "patients": len(set(patients)),
@@ -170,11 +174,3 @@ def _fit(job: LinearJob, run: LinearRun, images: Mapping[str, _Images]) -> Linea
         "digests": {"train_index": digest_files([job.splits[split].table for split in run.fitted])},
     }
     return LinearModel(weights, intercept, record)
-
-
-def _widths(job: LinearJob, split: str) -> list[int]:
-    """Number of values of an image from each network."""
-    return [
-        np.load(features, mmap_mode="r").shape[1] // (1 if network["deviations"] else 2)
-        for (features, _), network in zip(job.splits[split].features, job.networks, strict=True)
-    ]

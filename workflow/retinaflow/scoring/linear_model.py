@@ -16,7 +16,6 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.files import whole_file
 
-LINEAR_FILE = "linear.npz"
 FIT_AGAIN = "Delete the file and run again to fit the model again."
 _PACKAGES = ("numpy", "scikit-learn")
 _ARRAYS = ("weights", "intercept", "record")

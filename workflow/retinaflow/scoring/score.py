@@ -9,6 +9,7 @@ import numpy as np
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.batch_progress import BatchProgress
+from retinaflow.networks.keras_files import load_safely
 from retinaflow.preprocessing.batches import Batches, ImageSource
 from retinaflow.storage.integrity import verify
 
@@ -35,13 +36,7 @@ def load_model(
     devices.prepare_process(seed, threads)
     devices.full_float32()
     verify(path, TRAIN_AGAIN)
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged file fails anywhere in Keras, h5py, zipfile or zlib
-        message = " ".join(str(error).split())
-        # Keras writes the cause after a description of the whole model.
-        cause = message if len(message) < 500 else f"{message[:100]} ... {message[-400:]}"
-        raise RetinaflowError(f"{path}: Keras cannot load this model safely ({cause}). {TRAIN_AGAIN}") from error
+    model = load_safely(path, "model", TRAIN_AGAIN)
     # A model that was never built has neither.
     if [len(getattr(model, ends, None) or ()) for ends in ("inputs", "outputs")] != [1, 1]:
         raise RetinaflowError(f"{path}: expected a model with one input and one output. {TRAIN_AGAIN}")

@@ -1,6 +1,5 @@
 """Writing of deployment bundles: one folder a model, with the graphs of its training runs. Needs the package onnx."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, LINEAR, NOTICE,
 from retinaflow.serving.gates import GATES_FILE, fit_gates
 from retinaflow.serving.graphs import answer_graph
 from retinaflow.storage.documents import read_own
-from retinaflow.storage.files import write_json
+from retinaflow.storage.files import digest_file, write_json
 from retinaflow.storage.tables import stream_table
 
 # Share of the training images below whose quality an image is reported as of low quality.
@@ -109,7 +108,7 @@ def write_bundle(job: BundleJob) -> None:
         "quality_threshold": quality_threshold(job.inventory),
         "evaluation": [_evaluation(path) for path in job.metrics],
         "provenance": [_provenance(path) for path in job.records],
-        "files": {name: digest_of_file(job.folder / name) for name in names},
+        "files": {name: digest_file(job.folder / name) for name in names},
         "notice": NOTICE,
     }
     write_json(job.folder / BUNDLE_FILE, description)
@@ -163,12 +162,6 @@ def quality_threshold(inventory: Path) -> float:
     images = stream_table(inventory, ("quality", "problem"))
     qualities = sorted(float(image["quality"]) for image in images if not image["problem"])
     return qualities[int(LOW_QUALITY_SHARE * len(qualities))]
-
-
-def digest_of_file(path: Path) -> str:
-    """Digest of a file's content, as ``storage.files.digest``."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _evaluation(path: Path) -> dict[str, Any]:

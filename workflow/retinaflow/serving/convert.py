@@ -23,7 +23,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import refresh_scaling
 from retinaflow.serving.bundle import BACKBONE_FEATURES
 from retinaflow.serving.graph_check import graph_fault
-from retinaflow.serving.runtime import MAP, OUTPUTS, RELEVANCE, graph_session
+from retinaflow.serving.sessions import MAP, OUTPUTS, PIXELS, RELEVANCE, graph_session
 from retinaflow.storage.files import whole_file
 
 log = logging.getLogger(__name__)
@@ -76,12 +76,11 @@ def _export(whole: keras.Model, names: Sequence[str], name: str, path: Path) -> 
     size = whole.input_shape[1]
     drawn = np.random.default_rng(0).integers(0, 256, (CHECKED, size, size, 3), np.uint8)
     expected = whole(drawn, training=False)  # Keras exports only a model that was called.
-    quiet_converter()
     with whole_file(path) as part:
         try:
-            whole.export(part, format="onnx", verbose=False)
+            write_onnx(whole, part)
             content = part.read_bytes()
-            found = graph_session(content, 1).run(list(names), {"pixels": drawn})
+            found = graph_session(content, 1).run(list(names), {PIXELS: drawn})
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Converters raise errors of many kinds.
@@ -141,9 +140,11 @@ def _relevance(model: keras.Model, objective: str, grade_count: int) -> keras.Ke
     return gradient
 
 
-def quiet_converter() -> None:
-    """Hide an error with a traceback that tf2onnx logs for an optimisation that it leaves out."""
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write a model of ``convertible`` as an ONNX graph."""
+    # tf2onnx logs an error with a traceback for an optimisation that it leaves out.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    model.export(path, format="onnx", verbose=False)
 
 
 def convertible(model: keras.Model) -> keras.Model:

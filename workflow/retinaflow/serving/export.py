@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from sklearn.metrics import confusion_matrix
@@ -31,8 +30,9 @@ from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
 from retinaflow.scoring.score import BATCH, predict_tta
 from retinaflow.serving.bundle import NOTICE
-from retinaflow.serving.convert import convertible, quiet_converter
+from retinaflow.serving.convert import convertible, write_onnx
 from retinaflow.serving.exported import DIFFERENCE_COLUMNS
+from retinaflow.serving.sessions import graph_session
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import write_table
 
@@ -215,8 +215,7 @@ def answers(answer: Predictor, images: ImageSource, threads: int, tta_views: int
 
 
 def _write_onnx(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
-    quiet_converter()
-    model.export(path, format="onnx", verbose=False)
+    write_onnx(model, path)
 
 
 def _write_litert(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
@@ -240,9 +239,7 @@ _BUILTINS = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 def run_onnx(path: Path, threads: int) -> Predictor:
     """Load an ONNX file for the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = graph_session(path.read_bytes(), threads)
     (pixels,) = session.get_inputs()
     return lambda batch: session.run(None, {pixels.name: batch})[0]
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from retinaflow.networks.objectives import EPSILON, TINY, width
 from retinaflow.scoring.decision_rules import DecisionRule
-from retinaflow.serving.runtime import ANSWERS, OUTPUTS
+from retinaflow.serving.sessions import ANSWERS, OUTPUTS
 
 OPSET = 15  # that of tf2onnx, so that both graphs can be joined
 IR_VERSION = 8

@@ -17,8 +17,6 @@ from retinaflow.serving.connections import HEADERS
 log = logging.getLogger(__name__)
 
 DISCARD_SECONDS = 10.0
-# Addresses that need no token: they have no images and no answers.
-PUBLIC = ("/", "/page.js", "/page.css", "/docs", "/docs.js", "/openapi.json", "/v1/health")
 
 
 class Limits(NamedTuple):
@@ -53,7 +51,9 @@ class RefusalError(Exception):
 class RequestGuard:
     """ASGI layer around the service. It reads the whole request within a time limit before the service sees it."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, *, hosts: tuple[str, ...], token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, *, hosts: tuple[str, ...], token: str | None, public: tuple[str, ...]
+    ) -> None:
         """RequestGuard ``app``.
 
         Args:
@@ -61,8 +61,9 @@ class RequestGuard:
             limits: Its limits.
             hosts: Host names that may be asked for; none for all.
             token: Token that each request needs, unless its address is public.
+            public: Addresses that need no token.
         """
-        self._app, self.limits, self._hosts, self._token = app, limits, hosts, token
+        self._app, self.limits, self._hosts, self._token, self._public = app, limits, hosts, token, public
         self.waiting, self._bytes = 0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +108,7 @@ class RequestGuard:
         origin = headers.get("origin")
         if scope["method"] == "POST" and origin is not None and origin.split("://", 1)[-1] != host:
             raise RefusalError(403, "wrong_origin", "asked from another site, expected from the page itself")
-        if self._token and scope["path"] not in PUBLIC:
+        if self._token and scope["path"] not in self._public:
             given = headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise RefusalError(401, "no_token", "expected the header `Authorization: Bearer TOKEN`")

@@ -12,16 +12,15 @@ import onnxruntime
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import impossible_rows, mean_outputs, width
 from retinaflow.preprocessing.augmentation import write_view
+from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.linear_model import LinearModel, parse_linear_model
 from retinaflow.serving.bundle import BACKBONE_FEATURES, COPY_AGAIN, LINEAR, Bundle, BundledAnswer, BundledNetwork
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
+from retinaflow.serving.sessions import ANSWERS, MAP, OUTPUTS, PIXELS, RELEVANCE, graph_session
 
 BATCH = 32
-# Names of the inputs and outputs of the graphs.
-PIXELS, OUTPUTS, MAP, RELEVANCE = "pixels", "outputs", "map_", "relevance"
-ANSWERS = ("severity", "probabilities", "risk", "grade", "referable")
 
 
 class Answers(NamedTuple):
@@ -178,14 +177,6 @@ def _session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSe
         raise _unusable(str(bundle.folder / name), error) from None
 
 
-def graph_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Load an ONNX file for the CPU. It was checked before (``graph_check``)."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # An error is an exception; its log has the same text again.
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
 def _unusable(path: str, error: Exception) -> RetinaflowError:
     cause = " ".join(str(error).split())[-300:]
     return RetinaflowError(f"{path}: ONNX Runtime cannot use this graph ({cause}). {COPY_AGAIN}")
@@ -199,7 +190,7 @@ class _PixelGraph:
     ) -> None:
         """Check inputs and outputs of the graph of ``network``."""
         self._session, self._path, self._objective = session, path, network.objective
-        self.size = int(network.variant.split("-")[0])
+        self.size = Variant.parse(network.variant).size
         inputs = [(each.name, each.type, each.shape[1:]) for each in session.get_inputs()]
         expected = [(PIXELS, "tensor(uint8)", [self.size, self.size, 3])]
         outputs = {output.name for output in session.get_outputs()}
@@ -343,19 +334,6 @@ class AnswerGraph:
         if not fits or not ((answers.grade >= 0) & (answers.grade < k)).all():
             raise RetinaflowError(f"{self._path}: its answers are not those of {k} grades. {COPY_AGAIN}")
         return answers
-
-
-def raw_outputs(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Compute the raw outputs of a model: means over TTA views, folds and networks.
-
-    Args:
-        loaded: The model.
-        decoded: Pixels of n images, uint8 RGB (n, size, size, 3), by preprocessing variant.
-
-    Returns:
-        float64 (n, width).
-    """
-    return mean_raw_outputs(loaded, view_means(loaded, decoded))
 
 
 def mean_raw_outputs(loaded: LoadedModel, means: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

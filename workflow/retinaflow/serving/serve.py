@@ -20,7 +20,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.formparsers import MultiPartParser
 
-from retinaflow.data.image_files import IMAGE_EXTENSIONS
+from retinaflow.data.image_files import IMAGE_EXTENSIONS, has_image_extension, is_dicom
 from retinaflow.errors import RetinaflowError
 from retinaflow.serving.answers import ErrorAnswer, Health, ManyPatients, ModelAnswer, OnePatient
 from retinaflow.serving.bundle import NOTICE, Bundle
@@ -39,7 +39,8 @@ REQUEST_BYTES = 4 * MOST_BYTES + FORM_OVERHEAD
 SHUTDOWN_SECONDS = 1
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/docs": "docs.html", "/docs.js": "docs.js"}
-DICOM_MARK = slice(128, 132), b"DICM"
+# Addresses that need no token: they have no images and no answers.
+PUBLIC = (*FILES, "/openapi.json", "/v1/health")
 STATUS_OF = {"too_slow": 422, "ended": 422, "failed": 500}
 # Uploads stay in memory; the guard limits their size.
 MultiPartParser.spool_max_size = REQUEST_BYTES
@@ -188,7 +189,7 @@ def application(
         responses={status: {"model": ErrorAnswer} for status in (400, 401, 408, 413, 415, 422, 500, 503)},
     )
     hosts = (LOOPBACK, "localhost", "[::1]") if _is_loopback(settings.host) else ()
-    guard = RequestGuard(app, settings.limits, hosts=hosts, token=settings.token)
+    guard = RequestGuard(app, settings.limits, hosts=hosts, token=settings.token, public=PUBLIC)
     for address, file in FILES.items():
         app.get(address, include_in_schema=False)(lambda file=file: FileResponse(PAGE / file))
     _add_errors(app)
@@ -307,8 +308,7 @@ async def _content(upload: Any, shown: str, part: str) -> bytes:
         text = f"{shown}: {size / 1e6:.0f} MB, expected {MOST_BYTES / 1e6:.0f} MB at most"
         raise RefusalError(413, "too_large", text, part)
     content = await upload.read()
-    place, mark = DICOM_MARK
-    if not (upload.filename or "").lower().endswith(IMAGE_EXTENSIONS) and content[place] != mark:
+    if not has_image_extension(upload.filename or "") and not is_dicom(content):
         types = ", ".join(IMAGE_EXTENSIONS)
         raise RefusalError(415, "wrong_type", f"{shown}: expected a file that ends in {types}, or a DICOM file", part)
     return content

@@ -37,6 +37,12 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """Return the ``digest`` of a file's content, which need not fit into memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
 def digest_json(content: object) -> str:
     """Return one digest of what JSON can hold. The order of keys does not count."""
     return digest(json.dumps(content, sort_keys=True).encode())

@@ -1,0 +1,14 @@
+"""Sessions of ONNX Runtime, and the names of the inputs and outputs of the graphs of a bundle."""
+
+import onnxruntime
+
+PIXELS, OUTPUTS, MAP, RELEVANCE = "pixels", "outputs", "map_", "relevance"
+ANSWERS = ("severity", "probabilities", "risk", "grade", "referable")
+
+
+def graph_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX file for the CPU. It was checked before (``graph_check``)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # An error is an exception; its log has the same text again.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
