@@ -276,7 +276,14 @@ def test_job_writes_four_files_with_all_results(tmp_path, parts, caplog):
     assert record["training_run"] == record["backbone"] == "Tiny"
     assert record["settings"] == {
         **SETTINGS,
-        **{"normalisation": "dataset", "backbone": "Tiny", "repeat": 1, "weights": "imagenet", "backend": "tensorflow"},
+        **{
+            "normalisation": "dataset",
+            "backbone": "Tiny",
+            "repeat": 1,
+            "weights": "imagenet",
+            "backend": "tensorflow",
+            "pooling": "mean",
+        },
     }
     assert (record["seed"], record["batch_size"]) == (7, 8)
     assert record["grade_names"] == THREE
