@@ -62,6 +62,8 @@ def row(text: str, title: str) -> list[str]:
 
 def test_card_has_the_values_of_the_metrics(tmp_path: Path) -> None:
     text, metrics = cards(tmp_path, 20, [TRAINING_RECORD])
+    title, _, first = text.splitlines()[:3]
+    assert (title, first.split(",")[0]) == ("# Model card: VGG16", "A `.keras` file has no calibration")
     for title, name in (("quadratic weighted kappa", "quadratic_weighted_kappa"), ("accuracy", "accuracy")):
         for cell, values in zip(row(text, title), metrics, strict=True):
             low, high = values["intervals"][name]

@@ -116,7 +116,11 @@ def test_outputs_are_equal_to_those_of_keras(
 def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
     found = [export.read_metadata(tmp_path / name) for name in FILES.values()]
+    outputs = [content.pop("output") for content in found]
     assert found[0] == found[1] == found[2]
+    answers = ["outputs", "severity", "probabilities", "risk", "grade", "referable"]
+    assert [output["names"] for output in outputs] == [answers, answers, ["outputs"]]
+    assert [output["decision_rule_inside"] for output in outputs] == [True, True, False]
     assert found[0]["input"]["shape"] == [None, SIZE, SIZE, 3]
     assert [found[0]["input"][name] for name in ("type", "channels", "crop", "aspect", "enhance")] == [
         *("uint8", "RGB", "trim", "keep", "none")
@@ -126,7 +130,7 @@ def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeyp
     # As anybody reads it who has no library of ours.
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert archive.namelist() == ["retinaflow.json"]
-        assert json.loads(archive.read("retinaflow.json")) == found[0]
+        assert json.loads(archive.read("retinaflow.json")) == {**found[0], "output": outputs[0]}
 
 
 def test_unsupported_format_is_one_clear_error(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +156,13 @@ def test_full_disk_is_not_an_unsupported_format(
         exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
 
 
+def _impossible(count: int) -> dict[str, np.ndarray]:
+    return {"outputs": np.full((count, 3), np.nan), "grade": np.zeros(count), "probabilities": np.zeros((count, 3))}
+
+
 def test_invalid_outputs_are_refused(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     write, _ = export._RUNTIMES["onnx"]
-    monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: np.full((len(batch), 3), np.nan)))
+    monkeypatch.setitem(export._RUNTIMES, "onnx", (write, lambda *_: lambda batch: _impossible(len(batch))))
     with pytest.raises(RetinaflowError, match=r"model\.onnx: its answers do not fit objective softmax"):
         exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
 

@@ -48,6 +48,7 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
     text = render(
         "model_card.md",
         model=model,
+        keras_files=bool(runs),
         description=list(_description(runs, fits, rule)),
         data=_table(
             ("split", "images", "patients", *rule.grade_names),

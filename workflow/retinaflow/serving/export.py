@@ -4,6 +4,10 @@ tf2onnx converts to ONNX (onnx.ai), and onnxruntime runs it. TensorFlow converts
 (ai.google.dev/edge/litert, formerly TensorFlow Lite), and ai-edge-litert runs it. LiteRT has float32, or 8-bit integers
 for weights and outputs of layers (Jacob et al. 2018, arXiv:1712.05877). Some training images set the ranges of the
 integers.
+
+Files in float32 include TTA views, calibration and the decision rule, by the graphs of module ``graphs``. Files in
+8-bit integers return raw outputs of one view alone: integers are too coarse for the decision rule. So do all files if
+there are more than ``MOST_GRAPH_VIEWS`` views.
 """
 
 import json
@@ -32,7 +36,9 @@ from retinaflow.scoring.score import BATCH, predict_tta
 from retinaflow.serving.bundle import NOTICE
 from retinaflow.serving.convert import convertible, write_onnx
 from retinaflow.serving.exported import DIFFERENCE_COLUMNS
-from retinaflow.serving.sessions import graph_session
+from retinaflow.serving.graphs import MOST_GRAPH_VIEWS, answer_graph, answering_graph, mean_graph, view_graph
+from retinaflow.serving.keras_graphs import keras_outputs
+from retinaflow.serving.sessions import ANSWERS, OUTPUTS, PIXELS, graph_session
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import write_table
 
@@ -44,15 +50,33 @@ CALIBRATED = 200
 METADATA = "retinaflow.json"
 KERAS = "keras"
 
-Predictor = Callable[[np.ndarray], np.ndarray]  # uint8 RGB (n, size, size, 3) to float32 (n, width)
+ANSWERING = ("onnx", "litert")  # formats that can include TTA views and the decision rule
+
+# uint8 RGB (n, size, size, 3) to arrays of n rows by their names: ``outputs``, and ``ANSWERS`` if the file has them.
+Predictor = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 class Exported(NamedTuple):
-    """A trained model in one format, ``keras`` for itself: its file and its raw outputs."""
+    """A trained model in one format, ``keras`` for itself.
+
+    Attributes:
+        format: The format.
+        path: Its file.
+        outputs: Mean raw outputs over TTA views, float (n, width).
+        answers: The ``ANSWERS`` of the file; None if it has none, and the decision rule is applied to its raw outputs.
+    """
 
     format: str
     path: Path
     outputs: np.ndarray
+    answers: Mapping[str, np.ndarray] | None = None
+
+    def grades(self, rule: DecisionRule) -> tuple[np.ndarray, np.ndarray]:
+        """Return calibrated probabilities (n, k) and predicted grades (n,)."""
+        if self.answers:
+            return self.answers["probabilities"], self.answers["grade"]
+        found = apply_decision_rule(rule, self.outputs)
+        return found.probabilities, found.predicted
 
 
 @dataclass(frozen=True)
@@ -101,21 +125,28 @@ def export(job: ExportJob) -> None:
     found = [Exported(KERAS, job.keras_file, of_keras)]
     known = convertible(job.model)
     for kind, path in job.files.items():
-        found.append(Exported(kind, path, _write_format(job, known, kind, path)))
+        found.append(_write_format(job, known, kind, path))
     rows = [compared(job.training_run, other, found[0], job.validation.grades, rule) for other in found]
     write_table(job.differences, DIFFERENCE_COLUMNS, rows)
     for row in rows[1:]:
         log.info("%s", ", ".join(f"{name} {row[name]}" for name in DIFFERENCE_COLUMNS[1:]))
 
 
-def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> np.ndarray:
-    """Write a convertible model in one format; return its raw outputs of the validation images."""
+def includes_answers(kind: str, tta_views: int) -> bool:
+    """Whether a file of a format includes TTA views, calibration and the decision rule."""
+    return kind in ANSWERING and tta_views <= MOST_GRAPH_VIEWS
+
+
+def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> Exported:
+    """Write a convertible model in one format, and compute its answers to the validation images."""
     chosen = sorted(np.random.default_rng(job.seed).permutation(len(job.training))[:CALIBRATED])
-    content = metadata(job.training_run, job.variant, job.decision_rule, job.tta_views)
+    inside = includes_answers(kind, job.tta_views)
+    content = metadata(job.training_run, job.variant, job.decision_rule, tta_views=job.tta_views, inside=inside)
     with whole_file(path) as part:
         try:
             write, start = _RUNTIMES[kind]
-            write(model, part, (job.training[number] for number in chosen))
+            rule = job.decision_rule if inside else None
+            write(Written(model, part, rule, job.tta_views), (job.training[number] for number in chosen))
             _embed(kind, part, content)
             answer = start(part, job.threads)
         except (OSError, MemoryError):
@@ -126,21 +157,23 @@ def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> 
                 f"{job.training_run}: {kind} cannot hold this model ({type(error).__name__}: {cause}). Leave {kind} "
                 "out of export.formats."
             ) from error
-        outputs = answers(answer, job.validation, job.threads, job.tta_views)
+        found = answers(answer, job.validation, job.threads, 1 if inside else job.tta_views)
     objective = job.decision_rule.objective
-    if impossible_rows(objective, outputs).any():
+    if impossible_rows(objective, found[OUTPUTS]).any():
         raise RetinaflowError(
             f"{path}: its answers do not fit objective {objective}; those of {job.keras_file} do. Leave {kind} out of "
             "export.formats."
         )
-    return outputs
+    return Exported(kind, path, found[OUTPUTS], found if inside else None)
 
 
-def metadata(training_run: str, variant: Variant, decision_rule: DecisionRule, tta_views: int) -> dict[str, Any]:
+def metadata(
+    training_run: str, variant: Variant, decision_rule: DecisionRule, *, tta_views: int, inside: bool
+) -> dict[str, Any]:
     """Describe input and output of an exported model for a program that grades images.
 
     ``input`` describes the result of ``preprocess.load_image``. ``decision_rule`` grades the raw outputs, which are
-    means over the TTA views, as ``decision_rules.apply_decision_rule`` does.
+    means over the TTA views, as ``decision_rules.apply_decision_rule`` does. If ``inside``, the file does both.
     """
     return {
         "training_run": training_run,
@@ -154,7 +187,12 @@ def metadata(training_run: str, variant: Variant, decision_rule: DecisionRule, t
             "enhance": variant.enhance,
             "normalisation": "inside the model",
         },
-        "output": {"objective": decision_rule.objective, "tta_views": tta_views},
+        "output": {
+            "objective": decision_rule.objective,
+            "tta_views": tta_views,
+            "decision_rule_inside": inside,
+            "names": [OUTPUTS, *(ANSWERS if inside else ())],
+        },
         "decision_rule": decision_rule._asdict(),
         "notice": NOTICE,
     }
@@ -175,13 +213,10 @@ def compared(
     Returns:
         A row of ``DIFFERENCE_COLUMNS``. Differences of calibrated probabilities are over images and grades.
     """
-    own, other = (
-        apply_decision_rule(decision_rule, exported.outputs),
-        apply_decision_rule(decision_rule, reference.outputs),
-    )
-    apart = np.abs(own.probabilities - other.probabilities)
+    (own, predicted), (other, expected) = (each.grades(decision_rule) for each in (exported, reference))
+    apart = np.abs(own - other)
     every = range(len(decision_rule.grade_names))
-    kappas = [float(kappa(confusion_matrix(grades, found.predicted, labels=every))) for found in (own, other)]
+    kappas = [float(kappa(confusion_matrix(grades, found, labels=every))) for found in (predicted, expected)]
     return {
         "training_run": training_run,
         "format": exported.format,
@@ -190,7 +225,7 @@ def compared(
         "images": len(grades),
         "quadratic_weighted_kappa": _written(kappas[0]),
         "kappa_difference": _written(kappas[0] - kappas[1]),
-        "grades_changed": int((own.predicted != other.predicted).sum()),
+        "grades_changed": int((predicted != expected).sum()),
         "mean_probability_difference": _written(apart.mean()),
         "largest_probability_difference": _written(apart.max()),
     }
@@ -201,36 +236,73 @@ def _written(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def answers(answer: Predictor, images: ImageSource, threads: int, tta_views: int) -> np.ndarray:
-    """Return the mean raw outputs of images over TTA views, float64 (n, width)."""
-    total: np.ndarray | float = 0.0
+def answers(answer: Predictor, images: ImageSource, threads: int, tta_views: int) -> dict[str, np.ndarray]:
+    """Return the arrays of a file for n images by their names. They are means over TTA views outside of the file."""
+    total: dict[str, Any] = {}
     for view in range(tta_views):
         batches = Batches(images, BATCH, threads=threads, view=view)
-        outputs = [answer(batches[number][0]) for number in range(batches.num_batches)]
-        total = total + np.concatenate(outputs).astype(np.float64)
-    return np.asarray(total) / tta_views
+        parts = [answer(batches[number][0]) for number in range(batches.num_batches)]
+        for name in parts[0]:
+            joined = np.concatenate([part[name] for part in parts])
+            total[name] = total.get(name, 0.0) + joined.astype(np.float64)
+    return {name: array / tta_views for name, array in total.items()}
 
 
 # Formats ------------------------------------------------------------------------------------------------------------
 
 
-def _write_onnx(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
-    write_onnx(model, path)
+class Written(NamedTuple):
+    """A network and the file to write.
+
+    Attributes:
+        model: The network, as ``convertible`` returns it.
+        path: The file.
+        decision_rule: Decision rule to include, with TTA views; None for raw outputs alone.
+        tta_views: Number of TTA views.
+    """
+
+    model: keras.Model
+    path: Path
+    decision_rule: DecisionRule | None
+    tta_views: int
 
 
-def _write_litert(model: keras.Model, path: Path, _: Iterator[np.ndarray]) -> None:
+def _write_onnx(written: Written, _: Iterator[np.ndarray]) -> None:
+    model, path, rule, tta_views = written
+    named = {OUTPUTS: keras.layers.Identity(name="as_outputs")(model.output)}
+    write_onnx(_called(keras.Model(model.inputs[0], named)), path)
+    if rule:
+        size = model.input_shape[1]
+        onnx.save(answering_graph(onnx.load(path), rule, tta_views=tta_views, size=size), path)
+
+
+def _write_litert(written: Written, _: Iterator[np.ndarray]) -> None:
+    model, path, rule, tta_views = written
+    if rule:
+        views = keras_outputs(view_graph(tta_views, model.input_shape[1]), model.inputs[0])
+        of_views = model(*views.values())
+        means = keras_outputs(mean_graph(rule.objective, len(rule.grade_names), tta_views), of_views)
+        found = {**means, **keras_outputs(answer_graph(rule), means[OUTPUTS])}
+        named = {name: keras.layers.Identity(name=f"as_{name}")(tensor) for name, tensor in found.items()}
+        model = _called(keras.Model(model.inputs[0], named))
     model.export(path, format="litert", verbose=False, **_BUILTINS)
 
 
-def _write_litert_int8(model: keras.Model, path: Path, images: Iterator[np.ndarray]) -> None:
-    model.export(
-        path,
+def _write_litert_int8(written: Written, images: Iterator[np.ndarray]) -> None:
+    written.model.export(
+        written.path,
         format="litert",
         verbose=False,
         optimizations=[tf.lite.Optimize.DEFAULT],
         representative_dataset=lambda: ([pixels[np.newaxis]] for pixels in images),
         **_BUILTINS,
     )
+
+
+def _called(model: keras.Model) -> keras.Model:
+    """Call a model once. Keras exports no other."""
+    model(np.zeros((1, *model.input_shape[1:]), np.uint8))
+    return model
 
 
 # LiteRT's own runtime lacks the operations of TensorFlow.
@@ -240,23 +312,18 @@ _BUILTINS = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 def run_onnx(path: Path, threads: int) -> Predictor:
     """Load an ONNX file for the CPU."""
     session = graph_session(path.read_bytes(), threads)
-    (pixels,) = session.get_inputs()
-    return lambda batch: session.run(None, {pixels.name: batch})[0]
+    names = [each.name for each in session.get_outputs()]
+    return lambda batch: dict(zip(names, session.run(None, {PIXELS: batch}), strict=True))
 
 
 def run_litert(path: Path, threads: int) -> Predictor:
-    """Load a LiteRT file for the CPU."""
-    interpreter = Interpreter(str(path), num_threads=threads)
-    (pixels,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+    """Load a LiteRT file for the CPU. A single output of it is named ``outputs``."""
+    runner = Interpreter(str(path), num_threads=threads).get_signature_runner()
+    (pixels,) = runner.get_input_details()
 
-    def answer(batch: np.ndarray) -> np.ndarray:
-        if tuple(interpreter.get_input_details()[0]["shape"]) != batch.shape:
-            interpreter.resize_tensor_input(pixels["index"], batch.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(pixels["index"], batch)
-        interpreter.invoke()
-        found: np.ndarray = interpreter.get_tensor(outputs["index"])
-        return found
+    def answer(batch: np.ndarray) -> dict[str, np.ndarray]:
+        found = runner(**{pixels: batch})
+        return {OUTPUTS if len(found) == 1 else name: array for name, array in found.items()}
 
     return answer
 
