@@ -113,6 +113,8 @@ def write_toy_bundle(
     eye_average: bool = False,
     linear: Sequence[Path] = (),
     one_eye: OneEyeFiles | None = None,
+    trained_on: Sequence[Path] = (),
+    indices: Sequence[Path] = (),
     **changes: Any,
 ) -> Path:
     """Write the bundle of a model below a results folder.
@@ -124,6 +126,8 @@ def write_toy_bundle(
         eye_average: Whether there is a decision rule for both eyes.
         linear: Linear models.
         one_eye: Model for images without fellow eye.
+        trained_on: Images that its training runs were trained on.
+        indices: Index tables of the images that a linear model was fitted to.
         changes: Other settings than the default ones.
 
     Returns:
@@ -175,6 +179,8 @@ def write_toy_bundle(
             folder=folder / "bundle",
             linear=linear,
             one_eye=one_eye,
+            trained_on=trained_on,
+            indices=indices,
         )
     )
     return folder / "bundle"

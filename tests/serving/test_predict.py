@@ -18,6 +18,7 @@ from bundles import THREE, VARIANT, weights, write_toy_bundle, write_toy_results
 from common import DATA
 from dicom_files import dicom_file
 from retinaflow.cli import main
+from retinaflow.data.headers import Header
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import mean_outputs
 from retinaflow.preprocessing.augmentation import write_view
@@ -28,6 +29,7 @@ from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision
 from retinaflow.scoring.eyes import average_eyes
 from retinaflow.serving import predict
 from retinaflow.serving.bundle import NOTICE, BundledNetwork, read_bundle
+from retinaflow.serving.reading import NewImage
 from retinaflow.serving.runtime import LoadedModel, load_bundled_model
 from retinaflow.serving.verdict import VERDICT_COLUMNS
 from retinaflow.storage.files import digest
@@ -321,7 +323,10 @@ def test_json_has_the_values_of_the_table(command, images, models, tmp_path):
     for answer, row in zip(content["images"], rows[:2], strict=True):
         assert set(answer) == set(row)
         for name, value in answer.items():
-            assert str(value) == row[name] if isinstance(value, str | int) else value == pytest.approx(float(row[name]))
+            if isinstance(value, float):
+                assert value == pytest.approx(float(row[name]))
+            else:
+                assert row[name] == ("" if value is None else str(value))
 
 
 def test_bad_file_is_one_line_and_others_are_graded(command):
@@ -434,3 +439,52 @@ def test_prediction_needs_no_other_package(images, results, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(read_table(predict.answer_tables(tmp_path).predictions)) == 5
+
+
+def test_list_names_patients_and_eyes(images, models, tmp_path):
+    table = tmp_path / "new photos/list.csv"
+    names = ["1_left.jpeg", "more/2_right.JPG", "P1/OD.png", "P2/OD.png", "gone.png"]
+    for number, name in enumerate(names[2:4]):
+        (images / name).parent.mkdir()
+        (images / name).write_bytes(encoded(".png", 20 + number))
+    eyes = [("Z 7", "OS"), ("", ""), ("P1", "R"), ("P2", "1"), ("P2", "left")]
+    rows = [{"Image": name, "patient": patient, "eye": eye} for name, (patient, eye) in zip(names, eyes, strict=True)]
+    write_table(table, list(rows[0]), rows)
+    answers, problems = run(table, models["A"], tmp_path / "out")
+    assert {row["image"]: (row["patient"], row["eye"]) for row in answers} == {
+        "1_left.jpeg": ("Z 7", "left"),
+        "more/2_right.JPG": ("2", "right"),
+        "P1/OD.png": ("P1", "right"),
+        "P2/OD.png": ("P2", "right"),
+    }
+    assert [row["problem"] for row in problems] == ["no_image"]
+    patients = {row["patient"]: row for row in read_table(tmp_path / "out/patients.csv")}
+    assert patients["P2"]["ungradable_images"].startswith("gone.png")
+    assert (
+        main(["predict", "--model", str(models["A"].bundle.folder), str(table), "--output", str(tmp_path / "c")]) == 1
+    )
+    assert read_table(tmp_path / "c/predictions.csv") == answers
+
+    for row in rows:
+        row["eye"] = "middle"
+    write_table(table, list(rows[0]), rows)
+    with pytest.raises(RetinaflowError, match=r"row 2 has 'middle' as the eye\. Expected left or right"):
+        run(table, models["A"], tmp_path / "out")
+
+
+def test_trained_images_are_marked(images, tmp_path, capsys):
+    content = (images / "1_left.jpeg").read_bytes()
+    write_table(tmp_path / "index.csv", ("digest",), [{"digest": digest(content)}])
+    folder = write_toy_bundle(tmp_path, "A", [("A", "softmax", ["A"])], indices=[tmp_path / "index.csv"])
+    assert main(["predict", "--model", str(folder), str(images), "--output", str(tmp_path / "out")]) == 0
+    rows = {row["image"]: row["trained_on"] for row in read_table(tmp_path / "out/predictions.csv")}
+    assert rows.pop("1_left.jpeg") == "1"
+    assert set(rows.values()) == {"0"}
+    assert "A was trained or validated on 1 of 5 images (1_left.jpeg)" in capsys.readouterr().err
+
+
+def test_eye_of_a_list_must_be_that_of_the_file():
+    images = [NewImage(name, "", Header(eye=eye), {}) for name, eye in (("a", "left"), ("b", "right"), ("c", ""))]
+    listed = dict.fromkeys("abc", ("1", "right"))
+    found = predict._wrong_eyes(images, listed)
+    assert found == {"a": ("wrong_eye", "the file says left eye, and the list says right eye")}

@@ -237,17 +237,26 @@ def _token(path: Path | None) -> str | None:
 
 def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, *, as_json: bool) -> int:
     from retinaflow.serving.bundle import NOTICE
-    from retinaflow.serving.predict import answer_tables, grade_files, none_graded, patient_verdicts, write_answers
+    from retinaflow.serving.predict import (
+        answer_tables,
+        grade_files,
+        none_graded,
+        patient_verdicts,
+        trained_on_warning,
+        write_answers,
+    )
     from retinaflow.serving.verdict import verdict_object
 
     bundle = loaded.bundle
-    with _all_files(images) as files:
+    with _all_files(images) as (files, listed):
         if not files:
             raise RetinaflowError(f"images: {', '.join(images)}: {none_graded([])}")
-        answers, problems = grade_files(files, loaded, READ_THREADS)
+        answers, problems = grade_files(files, loaded, READ_THREADS, listed=listed)
+    if warning := trained_on_warning(answers, bundle.model):
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if output:
-        write_answers(answer_tables(output), answers, problems, bundle)
-    verdicts = patient_verdicts(answers, problems, bundle.patient_pattern)
+        write_answers(answer_tables(output), answers, problems, bundle=bundle, listed=listed)
+    verdicts = patient_verdicts(answers, problems, bundle.patient_pattern, listed)
     patients = [verdict_object(verdict, bundle.grade_names) for verdict in verdicts]
     if as_json:
         content: dict[str, Any] = {"model": bundle.model, "notice": NOTICE, "warning": bundle.warning}
@@ -268,12 +277,17 @@ def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, 
 
 
 @contextmanager
-def _all_files(images: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield the path of each image by its name: images, and those of folders, archives and lists."""
+def _all_files(images: Sequence[str]) -> Iterator[tuple[dict[str, str], dict[str, tuple[str, str]]]]:
+    """Yield the path of each image by its name, and the patients and eyes that lists name.
+
+    The images are single files, and those of folders, archives and lists.
+    """
+    from retinaflow.data.listed_eyes import listed_eyes
     from retinaflow.data.sources import files_of, is_source
 
     with ExitStack() as stack:
-        files = {}
+        files: dict[str, str] = {}
+        listed: dict[str, tuple[str, str]] = {}
         for image in images:
             if not is_source(image):
                 files[image] = image
@@ -281,8 +295,10 @@ def _all_files(images: Sequence[str]) -> Iterator[dict[str, str]]:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="retinaflow-")), "unpacked")
             found = stack.enter_context(files_of(image, scratch, UNPACKED_GB * 2**30))
             # The names of several sources may be the same.
-            files.update(found if len(images) == 1 else {f"{image}/{name}": path for name, path in found.items()})
-        yield files
+            prefix = "" if len(images) == 1 else f"{image}/"
+            files.update({prefix + name: path for name, path in found.items()})
+            listed.update({prefix + name: eyes for name, eyes in listed_eyes(image).items()})
+        yield files, listed
 
 
 def _patient_lines(patient: dict[str, Any]) -> Iterator[str]:

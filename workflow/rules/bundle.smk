@@ -33,6 +33,20 @@ def bundled_graphs(wildcards):
     return [path("models", run, "network.onnx") for run in MODELS.records_of(wildcards.model)]
 
 
+def bundled_trained_on(wildcards):
+    """Input function: images that the training runs of a model, or the models that its backbones are of, were trained on."""
+    if wildcards.model in MODELS.linear:
+        return [file for network in MODELS.feature_networks_of(wildcards.model) for file in earlier_images(network)]
+    return [path("models", run, "trained_on.json") for run in MODELS.records_of(wildcards.model)]
+
+
+def bundled_indices(wildcards):
+    """Input function: index tables of the images that a linear model on frozen backbones was fitted to."""
+    return (
+        [path("organized", split, "index.csv") for split in TRAINING_SPLITS] if wildcards.model in MODELS.linear else []
+    )
+
+
 def bundled_linear(wildcards):
     """Input function: files of a linear model."""
     return linear_files(wildcards.model) if MODELS.is_linear(wildcards.model) else []
@@ -113,6 +127,8 @@ rule bundle:
             path("scores", wildcards.model, split, "metrics.json") for split in MODELS.splits_of(wildcards.model)
         ],
         records=model_records,
+        trained_on=bundled_trained_on,
+        indices=bundled_indices,
         inventory=path("inventory", "train.csv"),
         shards=lambda wildcards: shard_files(MODELS.feature_networks_of(wildcards.model)[0], TRAINING_SPLITS, "npy"),
         card=path("cards", "{model}.md"),

@@ -22,6 +22,8 @@ with job_log(snakemake.log[0]):
             else None,
             metrics=[Path(metrics) for metrics in files.metrics],
             records=[Path(record) for record in files.records],
+            trained_on=[Path(trained_on) for trained_on in files.trained_on],
+            indices=[Path(index) for index in files.indices],
             inventory=Path(files.inventory),
             shards=[Path(shard) for shard in files.shards],
             card=Path(files.card),

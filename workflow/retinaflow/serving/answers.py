@@ -65,6 +65,9 @@ class ImageAnswer(BaseModel):
     answered_by: str = Field(
         description="Model of the answer: another one if the fellow eye that a model needs is missing"
     )
+    trained_on: int | None = Field(
+        None, description="1 if the model was trained or validated on an image with the same bytes"
+    )
 
 
 class ImageProblem(BaseModel):

@@ -14,6 +14,7 @@ from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, LINEAR, NOTICE, read_bundle
 from retinaflow.serving.gates import GATES_FILE, fit_gates
 from retinaflow.serving.graphs import answer_graph
+from retinaflow.serving.known_images import TRAINED_ON_FILE, known_records
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.files import digest_file, write_json
 from retinaflow.storage.tables import stream_table
@@ -55,6 +56,8 @@ class BundleJob:
         shards: Shards of training images in the preprocessing variant of the first network, for the gates.
         card: Card of the model.
         folder: Folder to write.
+        trained_on: Images that the training runs, and the models that they started from, were trained on.
+        indices: Index tables of the images that a linear model was fitted to.
     """
 
     content: Mapping[str, Any]
@@ -69,6 +72,8 @@ class BundleJob:
     folder: Path
     linear: Sequence[Path] = ()
     one_eye: OneEyeFiles | None = None
+    trained_on: Sequence[Path] = ()
+    indices: Sequence[Path] = ()
 
 
 def write_bundle(job: BundleJob) -> None:
@@ -81,6 +86,9 @@ def write_bundle(job: BundleJob) -> None:
         _link(graph, job.folder / graphs[run])
     _link(job.card, job.folder / CARD, copy=True)
     write_json(job.folder / GATES_FILE, fit_gates(job.inventory, job.shards))
+    known = [TRAINED_ON_FILE] if job.trained_on or job.indices else []
+    for name in known:
+        write_json(job.folder / name, known_records(job.trained_on, job.indices))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
     if job.eye_average:
         answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)
@@ -95,7 +103,7 @@ def write_bundle(job: BundleJob) -> None:
     one_eye = _one_eye(job)
     of_answers = [answer["graph"] for answer in answers.values() if answer]
     of_one_eye = [one_eye["answer"]["graph"], *one_eye["linear"]] if one_eye else []
-    names = [CARD, GATES_FILE, *of_answers, *linear, *of_one_eye, *graphs.values()]
+    names = [CARD, GATES_FILE, *known, *of_answers, *linear, *of_one_eye, *graphs.values()]
     description = {
         "format": FORMAT,
         "retinaflow": version("retinaflow"),

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, is_image_file, is_thumbnail, other_file
 from retinaflow.data.labels import image_name, name_parser
+from retinaflow.data.listed_eyes import Eyes, listed_eyes
 from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.serving.bundle import Bundle
@@ -49,7 +50,7 @@ Found = tuple[str, str]  # a kind of problem, and a text
 def columns(grade_names: Sequence[str]) -> list[str]:
     """Columns of the table of graded images.
 
-    - ``image``: its name in the folder, archive or list. ``patient``, ``eye``: read from that name.
+    - ``image``: its name in the folder, archive or list. ``patient``, ``eye``: of the list, or else of that name.
     - ``decision``: the screening decision, ``refer`` or ``do_not_refer``. ``referable``: the same as 1 or 0.
     - ``risk``: calibrated probability of the endpoint. The image is referred if it is at least ``risk_threshold``.
     - ``predicted_grade``: number of thresholds below the ``severity``, which is 0 to k - 1.
@@ -57,6 +58,7 @@ def columns(grade_names: Sequence[str]) -> list[str]:
     - ``quality``: 0 to 1. ``low_quality``: 1 if it is below the ``quality_threshold`` of the bundle.
     - ``eye_average_...``: the grade of the eye average; empty if the fellow eye is missing, or the model needs both.
     - ``answered_by``: model that the answer is of. A model of both eyes has another one for a missing fellow eye.
+    - ``trained_on``: 1 if the model was trained or validated on an image with the same bytes; empty if unknown.
     """
     return [
         *("image", "patient", "eye", "decision", "risk", "risk_threshold"),
@@ -65,6 +67,7 @@ def columns(grade_names: Sequence[str]) -> list[str]:
         *("referable", "uncertainty", "quality", "low_quality"),
         *EYE_AVERAGE_COLUMNS,
         "answered_by",
+        "trained_on",
     ]
 
 
@@ -110,10 +113,13 @@ def predict(job: PredictJob) -> None:
     if job.loaded.bundle.warning:
         log.warning("%s", job.loaded.bundle.warning)
     with files_of(job.source, job.tables.predictions.parent / ".unpacked", job.max_bytes) as files:
-        answers, problems = grade_files(files, job.loaded, job.threads)
+        listed = listed_eyes(job.source)
+        answers, problems = grade_files(files, job.loaded, job.threads, listed=listed)
         if not answers and not any(problem["problem"] in GATE_PROBLEMS for problem in problems):
             raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED_SOURCE}.")
-    write_answers(job.tables, answers, problems, job.loaded.bundle)
+    write_answers(job.tables, answers, problems, bundle=job.loaded.bundle, listed=listed)
+    if warning := trained_on_warning(answers, model):
+        log.warning("%s", warning)
     kinds = Counter(problem["problem"] for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     log.info("%s graded %d of %d files of %s; problems: %s", model, len(answers), len(files), job.source, counts)
@@ -122,32 +128,64 @@ def predict(job: PredictJob) -> None:
 
 
 def write_answers(
-    tables: AnswerTables, answers: Sequence[Answer], problems: Sequence[ProblemRow], bundle: Bundle
+    tables: AnswerTables,
+    answers: Sequence[Answer],
+    problems: Sequence[ProblemRow],
+    *,
+    bundle: Bundle,
+    listed: Eyes | None = None,
 ) -> None:
     """Write the answers and problems of ``grade_files``, and the verdict of each patient."""
     write_table(tables.problems, PREDICT_PROBLEM_COLUMNS, problems)
     names = columns(bundle.grade_names)
     write_table(tables.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
-    found = patient_verdicts(answers, problems, bundle.patient_pattern)
+    found = patient_verdicts(answers, problems, bundle.patient_pattern, listed)
     rows = (verdict_row(verdict, bundle.grade_names) for verdict in found)
     cells = ({name: _cell(row[name]) for name in VERDICT_COLUMNS} for row in rows)
     write_table(tables.patients, VERDICT_COLUMNS, cells)
 
 
-def patient_verdicts(answers: Sequence[Answer], problems: Sequence[ProblemRow], patient_pattern: str) -> list[Verdict]:
+def patient_verdicts(
+    answers: Sequence[Answer], problems: Sequence[ProblemRow], patient_pattern: str, listed: Eyes | None = None
+) -> list[Verdict]:
     """Return the verdict of each patient. Image files with problems are ungradable images of their patients.
 
     Args:
         answers: Answers of ``grade_files``.
         problems: Its problems.
         patient_pattern: Regular expression for patient and eye in the name of a file with a problem.
+        listed: Patient and eye of the files that a list names.
     """
-    parse_name = name_parser(patient_pattern)
+    eye_of = _eye_parser(patient_pattern, listed)
     results = [image_result(answer) for answer in answers]
     for problem in problems:
         if problem["problem"] != "other_file":
-            results.append(problem_result(problem, *parse_name(image_name(Path(problem["image"]).name))))
+            results.append(problem_result(problem, *eye_of(problem["image"])))
     return verdicts(results)
+
+
+def _eye_parser(pattern: str, listed: Eyes | None) -> Callable[[str], tuple[str, str]]:
+    """Return a function of patient and eye by the name of a file: those of a list, or else those of the pattern."""
+    parse_name = name_parser(pattern)
+
+    def eye_of(name: str) -> tuple[str, str]:
+        patient, eye = parse_name(image_name(Path(name).name))
+        own_patient, own_eye = (listed or {}).get(name, ("", ""))
+        return own_patient or patient, own_eye or eye
+
+    return eye_of
+
+
+def trained_on_warning(answers: Sequence[Answer], model: str) -> str:
+    """Return a warning for images that the model was trained on; empty without such images."""
+    names = [answer["image"] for answer in answers if answer["trained_on"]]
+    if not names:
+        return ""
+    some = printable(", ".join(names[:EXAMPLES])) + (", ..." if len(names) > EXAMPLES else "")
+    return (
+        f"{model} was trained or validated on {len(names)} of {len(answers)} images ({some}). Its answers to them do "
+        "not show how well it grades new images."
+    )
 
 
 def none_graded(problems: Sequence[ProblemRow]) -> str:
@@ -156,19 +194,22 @@ def none_graded(problems: Sequence[ProblemRow]) -> str:
     return f"none of {len(problems)} files can be graded{f', first {some}' if some else ''}."
 
 
-def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> tuple[list[Answer], list[ProblemRow]]:
+def grade_files(
+    files: Mapping[str, str], loaded: LoadedModel, threads: int, listed: Eyes | None = None
+) -> tuple[list[Answer], list[ProblemRow]]:
     """Grade files.
 
     Args:
         files: Path of each file by its name.
         loaded: The model.
         threads: Threads that read and decode.
+        listed: Patient and eye of the files that a list names.
 
     Returns:
         The answers (``columns``) and the problems of the other files, both in the order of the names.
     """
     found = {name: problem for name in files if (problem := _name_problem(name, files))}
-    found |= _duplicates([name for name in files if name not in found])
+    found |= _duplicates([name for name in files if name not in found], listed or {})
     left = sorted(name for name in files if name not in found)
     graded: list[NewImage] = []
     parts: list[Computed] = []
@@ -176,23 +217,39 @@ def grade_files(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
         names = left[first : first + PREDICTED]
         chunk, decoded, unread = read_images({name: files[name] for name in names}, loaded, threads)
         found |= unread
+        if wrong := _wrong_eyes(chunk, listed or {}):
+            found |= wrong
+            right = [number for number, image in enumerate(chunk) if image.name not in wrong]
+            chunk = [chunk[number] for number in right]
+            decoded = {variant: pixels[right] for variant, pixels in decoded.items()}
         if chunk:
             parts.append(compute(loaded, decoded))
             graded += [image._replace(pixels={}) for image in chunk]
             log.info("%d of %d images", first + len(names), len(left))
-    eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern)
+    eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern, listed)
     answers = answers_of(graded, eyes, joined(parts), loaded) if graded else []
     return answers, [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
 
 
-def patients_and_eyes(images: Sequence[NewImage], pattern: str) -> list[tuple[str, str]]:
-    """Return patient and eye of each image by the tags of a DICOM file, else by the name of the file."""
-    parse_name = name_parser(pattern)
+def patients_and_eyes(images: Sequence[NewImage], pattern: str, listed: Eyes | None = None) -> list[tuple[str, str]]:
+    """Return patient and eye of each image: of a list, else by the tags of a DICOM file, else by the file name."""
+    eye_of = _eye_parser(pattern, None)
     found = []
     for image in images:
-        patient, eye = parse_name(image_name(Path(image.name).name))
-        found.append((image.header.patient or patient, image.header.eye or eye))
+        patient, eye = eye_of(image.name)
+        own_patient, own_eye = (listed or {}).get(image.name, ("", ""))
+        found.append((own_patient or image.header.patient or patient, own_eye or image.header.eye or eye))
     return found
+
+
+def _wrong_eyes(images: Sequence[NewImage], listed: Eyes) -> dict[str, Found]:
+    """Images whose DICOM tags name another eye than the list."""
+    pairs = ((image, listed.get(image.name, ("", ""))[1]) for image in images)
+    return {
+        image.name: ("wrong_eye", f"the file says {image.header.eye} eye, and the list says {eye} eye")
+        for image, eye in pairs
+        if eye and image.header.eye and eye != image.header.eye
+    }
 
 
 def read_images(
@@ -229,11 +286,15 @@ def _name_problem(name: str, files: Mapping[str, str]) -> Found | None:
     return None
 
 
-def _duplicates(names: Sequence[str]) -> dict[str, Found]:
-    """Files that share their image name, and so their patient and eye, with another file."""
-    same: dict[str, list[str]] = defaultdict(list)
+def _duplicates(names: Sequence[str], listed: Eyes) -> dict[str, Found]:
+    """Files that share their image name, and so their patient and eye, with another file.
+
+    Files of a list with a patient of their own are no duplicates.
+    """
+    same: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in names:
-        same[image_name(Path(name).name).casefold()].append(name)
+        patient, _ = listed.get(name, ("", ""))
+        same[patient, image_name(Path(name).name).casefold()].append(name)
     return {
         name: ("duplicate_image", f"the same name as {', '.join(repr(other) for other in shared if other != name)}")
         for shared in same.values()
@@ -283,6 +344,7 @@ def answers_of(
                 else dict.fromkeys(EYE_AVERAGE_COLUMNS)
             ),
             "answered_by": found.models[number],
+            "trained_on": None if loaded.known is None else int(image.header.digest in loaded.known),
         }
         for number, image in enumerate(images)
     ]

@@ -18,6 +18,7 @@ from retinaflow.serving.bundle import BACKBONE_FEATURES, COPY_AGAIN, LINEAR, Bun
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
+from retinaflow.serving.known_images import TRAINED_ON_FILE, KnownImages, parse_known_images
 from retinaflow.serving.sessions import ANSWERS, MAP, OUTPUTS, PIXELS, RELEVANCE, graph_session
 
 BATCH = 32
@@ -69,6 +70,7 @@ class LoadedModel(NamedTuple):
         answer: Graph that answers raw outputs.
         eye_average: Graph that answers the mean raw outputs of both eyes.
         gates: Gates before grading, if the bundle has some.
+        known: Images that it was trained on, if the bundle has their digests.
     """
 
     bundle: Bundle
@@ -79,6 +81,7 @@ class LoadedModel(NamedTuple):
     answer: "AnswerGraph"
     eye_average: "AnswerGraph"
     gates: Gates | None
+    known: KnownImages | None = None
 
     @property
     def variants(self) -> list[str]:
@@ -132,6 +135,9 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
     gates = None
     if GATES_FILE in bundle.files:
         gates = parse_gates(bundle.read_file(GATES_FILE), str(bundle.folder / GATES_FILE))
+    known = None
+    if TRAINED_ON_FILE in bundle.files:
+        known = parse_known_images(bundle.read_file(TRAINED_ON_FILE), str(bundle.folder / TRAINED_ON_FILE))
     return LoadedModel(
         bundle=bundle,
         networks=networks,
@@ -141,6 +147,7 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
         answer=own,
         eye_average=answer(bundle.eye_average) if bundle.eye_average else own,
         gates=gates,
+        known=known,
     )
 
 
