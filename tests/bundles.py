@@ -115,6 +115,7 @@ def write_toy_bundle(
     one_eye: OneEyeFiles | None = None,
     trained_on: Sequence[Path] = (),
     indices: Sequence[Path] = (),
+    augment: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """Write the bundle of a model below a results folder.
@@ -128,6 +129,7 @@ def write_toy_bundle(
         one_eye: Model for images without fellow eye.
         trained_on: Images that its training runs were trained on.
         indices: Index tables of the images that a linear model was fitted to.
+        augment: Random changes of the views of features.
         changes: Other settings than the default ones.
 
     Returns:
@@ -160,7 +162,7 @@ def write_toy_bundle(
         **{"objective": objective, "patient_pattern": PATTERN, "pixel_limit": 1, "tta_views": 2},
         "fellow_eye_weight": 0.25,
         "networks": [
-            {"name": name, "objective": own, "variant": VARIANT, "training_runs": list(runs)}
+            {"name": name, "objective": own, "variant": VARIANT, "training_runs": list(runs), "augment": augment}
             for name, own, runs in networks
         ],
         **changes,

@@ -14,6 +14,7 @@ from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
 from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.scoring.eye_stacking import RunFiles, StackingModels, stack_eyes
+from retinaflow.scoring.features import FeatureViews, extract
 from retinaflow.scoring.fit_linear import LinearJob, LinearRun, StoredSplit, fit_linear
 from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs, write_raw_outputs
 from retinaflow.serving.bundle import read_bundle
@@ -22,6 +23,7 @@ from retinaflow.serving.examination import examine_patient
 from retinaflow.serving.predict import Answer, grade_files
 from retinaflow.serving.reading import read_new_images
 from retinaflow.serving.runtime import load_bundled_model
+from retinaflow.settings.augment import AugmentSettings
 from retinaflow.storage.files import digest
 from retinaflow.storage.tables import write_table
 
@@ -54,10 +56,13 @@ def source(network: str, training_run: str | None = None) -> dict[str, Any]:
     }
 
 
-def save_features(stem: Path, names: Sequence[str], features: np.ndarray) -> tuple[Path, Path]:
+def save_features(
+    stem: Path, names: Sequence[str], features: np.ndarray, deviations: np.ndarray | None = None
+) -> tuple[Path, Path]:
     array, rows = stem.with_suffix(".npy"), stem.with_suffix(".csv")
     array.parent.mkdir(parents=True, exist_ok=True)
-    np.save(array, np.concatenate([features, np.zeros_like(features)], axis=1).astype(np.float16))
+    second = np.zeros_like(features) if deviations is None else deviations
+    np.save(array, np.concatenate([features, second], axis=1).astype(np.float16))
     write_table(rows, ("image", "digest"), [{"image": name, "digest": "0"} for name in names])
     return array, rows
 
@@ -231,3 +236,70 @@ def test_network_in_place_of_a_backbone_is_refused(tmp_path: Path, files: dict[s
     description.write_text(json.dumps(content))
     with pytest.raises(RetinaflowError, match=r"expected inputs .* and outputs features"):
         load_bundled_model(read_bundle(bundle), 1)
+
+
+class DrawnImages:
+    """Stands for the shards of images."""
+
+    def __init__(self, names: Sequence[str], pixels: np.ndarray) -> None:
+        self.names, self.pixels, self.size = list(names), pixels, pixels.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.asarray(self.pixels[number])
+
+    def read_into(self, out: np.ndarray, number: int) -> None:
+        out[:] = self.pixels[number]
+
+
+class MeanColour:
+    """The network of ``bundles.backbone_graph`` with seed 0, as the stage of features sees it."""
+
+    name, output_shape = "A", (None, 3)
+
+    def predict(self, batches: Any, **_: Any) -> np.ndarray:
+        shown = [batches[number][0] for number in range(batches.num_batches)]
+        means = np.concatenate(shown).mean(axis=(1, 2), dtype=np.float32) / np.float32(255)
+        return means @ weights("softmax", 0)
+
+
+def test_features_of_several_views_are_those_of_the_stage(tmp_path: Path, files: dict[str, str]) -> None:
+    augment = AugmentSettings(rotation=180, brightness=0.4, hue=30)
+    images = read_new_images(list(files.items()), [VARIANT], 1, 1)
+    shards = DrawnImages(NAMES, np.stack([image.pixels[VARIANT] for image in images]))
+    [new] = extract(MeanColour(), shards, FeatureViews(3, augment, 5), threads=1)
+    assert (new[:, 3:] > 0.01).all()
+    names, known, grades = training_means()
+    splits = {"test": split_of(tmp_path / "test", NAMES, known[:5], np.arange(5) % 3)}
+    splits["test"].features[:] = [save_features(tmp_path / "test/A", NAMES, new[:, :3], new[:, 3:])]
+    for split, chosen in (("train", slice(0, 30)), ("validation", slice(30, 40))):
+        splits[split] = split_of(tmp_path / split, names[chosen], known[chosen], grades[chosen])
+        features = save_features(tmp_path / split / "A", names[chosen], known[chosen], known[chosen][:, ::-1] ** 2)
+        splits[split].features[:] = [features]
+    outputs = {"validation": tmp_path / "validation.csv", "test": tmp_path / "test.csv"}
+    runs = [LinearRun(["train"], "validation", tmp_path / "linear.npz")]
+    inputs = {**source("A"), "views": 3, "deviations": True}
+    fit_linear(LinearJob("ridge", "one", None, [inputs], splits, runs, outputs, THREE, 1))
+    expected = read_raw_outputs(outputs["test"], "regression", grade_count=3).outputs[:, 0]
+    ranges = augment.model_dump(exclude={"mixup", "cutmix"})
+    bundle = write_toy_bundle(
+        tmp_path / "results",
+        "ridge",
+        [("A", "features", ["A"])],
+        linear=[tmp_path / "linear.npz"],
+        kind="linear",
+        tta_views=1,
+        feature_views={"views": 3, "seed": 5},
+        augment=ranges,
+    )
+    severities = [answer["severity"] for answer in answers_of_bundle(bundle, files)]
+    assert severities == pytest.approx(expected.clip(0, 2).tolist(), abs=1e-4)
+    assert np.ptp(expected) > 0.01
+
+    description = json.loads((bundle / "bundle.json").read_text())
+    description["networks"][0]["augment"] = None
+    (bundle / "bundle.json").write_text(json.dumps(description))
+    with pytest.raises(RetinaflowError, match="several views of features without their random changes"):
+        read_bundle(bundle)

@@ -1,6 +1,16 @@
 # Deployment bundles: for each ranked model, one folder that grades new images without this workflow.
 
 
+def views_of_features(model):
+    """Whether a model is linear and uses features of several views of each image."""
+    return MODELS.is_linear(model) and CONFIG.features.views > 1
+
+
+def augment_ranges(network):
+    """The ranges of the random changes of a network's images, without mixing of images."""
+    return FEATURE_NETWORKS[network].augment.model_dump(exclude={"mixup", "cutmix"})
+
+
 def bundle_content(wildcards):
     """Parameter function: settings of a model's bundle that ``bundling.BundleJob`` expects."""
     model = wildcards.model
@@ -14,12 +24,14 @@ def bundle_content(wildcards):
         "pixel_limit": CONFIG.data.pixel_limit,
         "tta_views": 1 if model.endswith(f"+{NO_TTA}") else CONFIG.score.tta_views,
         "fellow_eye_weight": CONFIG.eyes.fellow_eye_weight,
+        "feature_views": {"views": CONFIG.features.views, "seed": CONFIG.seed} if views_of_features(model) else None,
         "networks": [
             {
                 "name": network,
                 "objective": "features" if frozen else MODELS.objective(network),
                 "variant": lookups.variant(CONFIG, network).name,
                 "training_runs": [network] if frozen else MODELS.runs_of(network),
+                "augment": augment_ranges(network) if views_of_features(model) else None,
             }
             for network in MODELS.feature_networks_of(model)
         ],

@@ -40,7 +40,6 @@ class Models:
         ensembles: Networks of each ensemble by its name.
         unpaired: Test sets without fellow eyes. Models of both eyes are not scored on them.
         linear: Linear models on features of frozen backbones by name, of one eye or both.
-        feature_views: Views of each image that features are means of.
         drawn: Frozen backbones with random weights that another backend than TensorFlow draws.
         onnx: Networks in ONNX form. Only linear models use them.
     """
@@ -53,7 +52,6 @@ class Models:
     ensembles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unpaired: Sequence[str] = ()
     linear: Mapping[str, LinearSection] = field(default_factory=dict)
-    feature_views: int = 1
     drawn: Sequence[str] = ()
     onnx: Sequence[str] = ()
 
@@ -72,7 +70,6 @@ class Models:
             ensembles=lookups.ensembles(config),
             unpaired=lookups.unpaired_sets(config) if paired else (),
             linear=linear,
-            feature_views=config.features.views,
             drawn=[
                 name
                 for name, settings in lookups.linear_networks(config).items()
@@ -136,8 +133,6 @@ class Models:
         files = [network for network in self.feature_networks_of(model) if network in self.onnx]
         if files:  # ``serving.graph_check`` refuses most of them.
             return f"{files[0]} is an ONNX file, which may have operations or weights beside it that a bundle refuses"
-        if self.feature_views > 1:
-            return "features.views is above 1, and a bundle computes features of one view"
         drawn = [name for name in self.feature_networks_of(model) if name in self.drawn and model in self.linear]
         return f"TensorFlow cannot draw the random weights of {drawn[0]} again" if drawn else ""
 

@@ -27,6 +27,7 @@ LINEAR_KINDS = (LINEAR, EYE_STACKING)
 BUNDLE_BYTES = 4_000_000
 GRAPH_BYTES = 2**31  # the largest message of protobuf
 MOST_VIEWS = 32
+MOST_FEATURE_VIEWS = 1000
 MOST_SIZE = 4096
 RUN_TO_END = "Let the workflow run to its end, or name the folder of a bundle: --model."
 COPY_AGAIN = "Copy the whole folder again, or let the workflow run to its end again."
@@ -77,9 +78,30 @@ _RULE = _object(
     patients=_count(10**12),
 )
 _ANSWER = _object(decision_rule=_RULE, graph=_FILE)
-_NETWORK = _object(
-    name=_NAME, objective={"enum": [*_OBJECTIVE["enum"], BACKBONE_FEATURES]}, variant=_VARIANT, graphs=_list(_FILE)
+_SEED = {"type": "integer", "minimum": 0, "maximum": 2**63}
+_FACTOR = {"type": "number", "exclusiveMinimum": 0, "maximum": 10}
+# The settings of ``train.augment`` that views of features depend on.
+_AUGMENT = _object(
+    flip_horizontal={"type": "boolean"},
+    flip_vertical={"type": "boolean"},
+    shift=_SHARE,
+    zoom=_list(_FACTOR, 2, 2),
+    rotation={"type": "number", "minimum": 0, "maximum": 180},
+    crop={**_SHARE, "exclusiveMinimum": 0},
+    brightness=_SHARE,
+    contrast=_SHARE,
+    saturation=_SHARE,
+    hue={"type": "number", "minimum": 0, "maximum": 180},
 )
+_VIEWS = _object(views=_count(MOST_FEATURE_VIEWS), seed=_SEED)
+_NETWORK = _object(
+    name=_NAME,
+    objective={"enum": [*_OBJECTIVE["enum"], BACKBONE_FEATURES]},
+    variant=_VARIANT,
+    graphs=_list(_FILE),
+    augment=_optional(_AUGMENT),
+)
+_NETWORK["required"] = [name for name in _NETWORK["required"] if name != "augment"]
 _ONE_EYE = _object(model=_NAME, linear=_list(_FILE, 0), answer=_ANSWER)
 _EVALUATION = _object(
     split=_NAME,
@@ -90,7 +112,7 @@ _EVALUATION = _object(
 )
 _RUN = _object(
     training_run=_NAME,
-    seed={"type": "integer", "minimum": 0, "maximum": 2**63},
+    seed=_SEED,
     digests={"type": "object", "maxProperties": 100, "additionalProperties": _optional(_TEXT)},
     packages={"type": "object", "maxProperties": 100, "additionalProperties": _TEXT},
 )
@@ -112,6 +134,7 @@ BUNDLE_SCHEMA = _object(
     eye_average=_optional(_ANSWER),
     linear=_list(_FILE, 0),
     one_eye=_optional(_ONE_EYE),
+    feature_views=_optional(_VIEWS),
     evaluation=_list(_EVALUATION),
     provenance=_list(_RUN, 0, 1000),
     files={
@@ -123,23 +146,49 @@ BUNDLE_SCHEMA = _object(
     notice=_TEXT,
 )
 # Bundles of networks may lack them.
-BUNDLE_SCHEMA["required"] = [name for name in BUNDLE_SCHEMA["required"] if name not in ("linear", "one_eye")]
+BUNDLE_SCHEMA["required"] = [
+    name for name in BUNDLE_SCHEMA["required"] if name not in ("linear", "one_eye", "feature_views")
+]
+
+
+class AugmentRanges(NamedTuple):
+    """The settings of ``train.augment`` that random changes of an image depend on."""
+
+    flip_horizontal: bool
+    flip_vertical: bool
+    shift: float
+    zoom: list[float]
+    rotation: float
+    crop: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
+class BundledViews(NamedTuple):
+    """Views of each image that its features are means and standard deviations of, and the seed of the changes."""
+
+    views: int
+    seed: int
 
 
 class BundledNetwork(NamedTuple):
-    """A trained network of a bundle.
+    """A network of a bundle.
 
     Attributes:
         name: Its name in the configuration.
         objective: Kind of its raw outputs: ``softmax``, ``regression`` or ``ordinal``.
         variant: Preprocessing variant of its images.
         graphs: Name of its ONNX file, or one name for each fold.
+        augment: Ranges of the random changes of the views of its features; None for features of one view.
     """
 
     name: str
     objective: str
     variant: str
     graphs: list[str]
+    augment: AugmentRanges | None = None
 
 
 class BundledAnswer(NamedTuple):
@@ -186,6 +235,7 @@ class Bundle(NamedTuple):
         evaluation: Metrics of the model on each split. The first split ranked it.
         provenance: Training run, seed, digests and packages of each training run.
         files: Digest of each file of the folder but ``bundle.json``.
+        feature_views: Views of the features of linear models.
     """
 
     folder: Path
@@ -207,6 +257,7 @@ class Bundle(NamedTuple):
     evaluation: list[dict[str, Any]]
     provenance: list[dict[str, Any]]
     files: dict[str, str]
+    feature_views: BundledViews = BundledViews(1, 0)
 
     @property
     def warning(self) -> str:
@@ -263,11 +314,12 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise RetinaflowError(f"{path}: nested too deeply; expected the bundle of a model. {COPY_AGAIN}") from None
     bundle = Bundle(
         folder=Path(folder),
-        networks=[BundledNetwork(**network) for network in content["networks"]],
+        networks=[_network(network) for network in content["networks"]],
         answer=BundledAnswer(**content["answer"]),
         eye_average=BundledAnswer(**content["eye_average"]) if content["eye_average"] else None,
         linear=content.get("linear", []),
         one_eye=_one_eye(content.get("one_eye")),
+        feature_views=BundledViews(**(content.get("feature_views") or {"views": 1, "seed": 0})),
         **{name: content[name] for name in Bundle._fields if name not in _READ},
     )
     if fault := _fault(bundle):
@@ -275,7 +327,12 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-_READ = ("folder", "networks", "answer", "eye_average", "linear", "one_eye")
+_READ = ("folder", "networks", "answer", "eye_average", "linear", "one_eye", "feature_views")
+
+
+def _network(content: Mapping[str, Any]) -> BundledNetwork:
+    augment = content.get("augment")
+    return BundledNetwork(**{**content, "augment": AugmentRanges(**augment) if augment else None})
 
 
 def _one_eye(content: Mapping[str, Any] | None) -> BundledOneEye | None:
@@ -313,6 +370,8 @@ def _kind_fault(bundle: Bundle) -> str:
         return f"kind {bundle.kind} with {len(bundle.linear)} linear models"
     if linear and bundle.objective != "regression":
         return f"objective {bundle.objective} of a linear model, expected regression"
+    if bundle.feature_views.views > 1 and not (linear and all(network.augment for network in bundle.networks)):
+        return "several views of features without their random changes, or without a linear model"
     frozen = [network.objective == BACKBONE_FEATURES for network in bundle.networks]
     if any(each != (bundle.kind == LINEAR) for each in frozen):
         return f"kind {bundle.kind} with networks of {', '.join(network.objective for network in bundle.networks)}"

@@ -94,7 +94,7 @@ def write_bundle(job: BundleJob) -> None:
         answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)
     networks = [
         {
-            **{name: network[name] for name in ("name", "objective", "variant")},
+            **{name: network[name] for name in ("name", "objective", "variant", "augment") if name in network},
             "graphs": [graphs[run] for run in network["training_runs"]],
         }
         for network in job.content["networks"]

@@ -1,5 +1,6 @@
 """Values of images from the graphs of a bundle, and the answers that follow from them and from the fellow eyes."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,15 @@ import numpy as np
 from retinaflow.networks import objectives
 from retinaflow.scoring.eyes import average_eyes, both_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.scoring.linear_model import LinearModel
-from retinaflow.serving.runtime import Answers, LoadedModel, mean_raw_outputs, view_means
+from retinaflow.serving.bundle import BundledNetwork
+from retinaflow.serving.runtime import (
+    Answers,
+    BackboneGraph,
+    LoadedModel,
+    NetworkGraph,
+    mean_raw_outputs,
+    view_means,
+)
 
 
 class Computed(NamedTuple):
@@ -42,15 +51,20 @@ class EyeAnswers(NamedTuple):
     paired: np.ndarray
 
 
-def compute(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> Computed:
+def compute(loaded: LoadedModel, decoded: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Computed:
     """Run the graphs of a model.
 
     Args:
         loaded: The model.
         decoded: Pixels of n images, uint8 RGB (n, size, size, 3), by preprocessing variant.
+        names: Name of each image without extension. The random views of features follow from it.
     """
+    count = len(next(iter(decoded.values())))
+    numbers = [_image_number(name) for name in names or [""] * count]
     if loaded.backbones:
-        parts = [graph.features(decoded[network.variant]) for network, graph in loaded.backbones]
+        parts = [
+            _features(loaded, network, graph, decoded=decoded, numbers=numbers) for network, graph in loaded.backbones
+        ]
         return Computed(np.empty((len(parts[0]), 0)), [np.concatenate(parts, axis=1)])
     means = view_means(loaded, decoded)
     outputs = mean_raw_outputs(loaded, means)
@@ -61,12 +75,34 @@ def compute(loaded: LoadedModel, decoded: Mapping[str, np.ndarray]) -> Computed:
     values = []
     for graph, raw, model in zip(graphs, of_graphs, loaded.linear, strict=True):
         severity = objectives.severity(network.objective, raw, grades)[:, np.newaxis]
-        features = graph.features(decoded[network.variant])
+        features = _features(loaded, network, graph, decoded=decoded, numbers=numbers)
         parts = [severity, features]
         # Deviations over one view are 0.
-        parts += [np.zeros_like(features)] if model.record["inputs"][0]["deviations"] else []
+        one_view = loaded.bundle.feature_views.views == 1
+        parts += [np.zeros_like(features)] if one_view and model.record["inputs"][0]["deviations"] else []
         values.append(np.concatenate(parts, axis=1, dtype=np.float32))
     return Computed(outputs, values)
+
+
+def _features(
+    loaded: LoadedModel,
+    network: BundledNetwork,
+    graph: BackboneGraph | NetworkGraph,
+    *,
+    decoded: Mapping[str, np.ndarray],
+    numbers: Sequence[int],
+) -> np.ndarray:
+    """Features of images, float32 (n, d); of several views, (n, 2 d) with their deviations."""
+    pixels = decoded[network.variant]
+    if not network.augment or loaded.bundle.feature_views.views == 1:
+        return graph.features(pixels)
+    return graph.view_features(pixels, views=loaded.bundle.feature_views, augment=network.augment, numbers=numbers)
+
+
+def _image_number(name: str) -> int:
+    """As ``batches.image_number``, which needs Keras."""
+    content = name.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest(), "big")
 
 
 def joined(parts: Sequence[Computed]) -> Computed:

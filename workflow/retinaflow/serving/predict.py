@@ -223,7 +223,8 @@ def grade_files(
             chunk = [chunk[number] for number in right]
             decoded = {variant: pixels[right] for variant, pixels in decoded.items()}
         if chunk:
-            parts.append(compute(loaded, decoded))
+            names_of_chunk = [image_name(Path(image.name).name) for image in chunk]
+            parts.append(compute(loaded, decoded, names_of_chunk))
             graded += [image._replace(pixels={}) for image in chunk]
             log.info("%d of %d images", first + len(names), len(left))
     eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern, listed)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -11,15 +11,28 @@ import onnxruntime
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import impossible_rows, mean_outputs, width
+from retinaflow.preprocessing import augmentation
 from retinaflow.preprocessing.augmentation import write_view
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.linear_model import LinearModel, parse_linear_model
-from retinaflow.serving.bundle import BACKBONE_FEATURES, COPY_AGAIN, LINEAR, Bundle, BundledAnswer, BundledNetwork
+from retinaflow.serving.bundle import (
+    BACKBONE_FEATURES,
+    COPY_AGAIN,
+    LINEAR,
+    AugmentRanges,
+    Bundle,
+    BundledAnswer,
+    BundledNetwork,
+    BundledViews,
+)
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
 from retinaflow.serving.known_images import TRAINED_ON_FILE, KnownImages, parse_known_images
 from retinaflow.serving.sessions import ANSWERS, MAP, OUTPUTS, PIXELS, RELEVANCE, graph_session
+
+if TYPE_CHECKING:
+    from retinaflow.settings.augment import AugmentSettings
 
 BATCH = 32
 
@@ -165,10 +178,11 @@ def _linear_models(bundle: Bundle, names: Sequence[str], eyes: str) -> list[Line
                 f"{path}: a linear model of {found}, expected {(eyes, bundle.grade_names, networks)}. {COPY_AGAIN}"
             )
         for item in model.record["inputs"]:
-            if item["views"] != 1 or item["severity"] == (bundle.kind == LINEAR):
+            views = bundle.feature_views.views
+            if item["views"] != views or item["severity"] == (bundle.kind == LINEAR):
                 raise RetinaflowError(
-                    f"{path}: features of {item['views']} views, severity {item['severity']}; expected 1 view, and a "
-                    f"severity for eye_stacking alone. {COPY_AGAIN}"
+                    f"{path}: features of {item['views']} views, severity {item['severity']}; expected views: {views}, "
+                    f"and a severity for eye_stacking alone. {COPY_AGAIN}"
                 )
         models.append(model)
     return models
@@ -214,9 +228,40 @@ class _PixelGraph:
             raise _unusable(self._path, error) from None
         return found
 
-    def _checked(self, parts: Sequence[np.ndarray], count: int) -> np.ndarray:
-        """Join the features of batches, float32 (count, d), and round them as the file of features does."""
-        features = np.concatenate(parts)
+    def raw_features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute features, float32 (n, d), of ``pixels``, uint8 RGB (n, size, size, 3)."""
+        raise NotImplementedError
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute features of one view, float32 (n, d) of float16 values, of ``pixels``, uint8 (n, size, size, 3)."""
+        return self._checked(self.raw_features(pixels), len(pixels))
+
+    def view_features(
+        self, pixels: np.ndarray, *, views: BundledViews, augment: AugmentRanges, numbers: Sequence[int]
+    ) -> np.ndarray:
+        """Compute means and standard deviations over views, as ``scoring.features.extract`` does with Keras.
+
+        Args:
+            pixels: uint8 RGB (n, size, size, 3).
+            views: Number of views, and the seed of the changes.
+            augment: Ranges of the random changes.
+            numbers: Number of each image, as of ``batches.image_number``.
+
+        Returns:
+            float32 (n, 2 d) of float16 values.
+        """
+        of_views = [self.raw_features(pixels)]
+        settings = cast("AugmentSettings", augment)  # They have the same attributes. Settings need pydantic.
+        for view in range(1, views.views):
+            changed = np.empty_like(pixels)
+            for image, number, out in zip(pixels, numbers, changed, strict=True):
+                augmentation.augment(image, settings, np.random.default_rng((views.seed, view, number)), out)
+            of_views.append(self.raw_features(changed))
+        stacked = np.stack(of_views)
+        return self._checked(np.concatenate([stacked.mean(axis=0), stacked.std(axis=0)], axis=1), len(pixels))
+
+    def _checked(self, features: np.ndarray, count: int) -> np.ndarray:
+        """Check features (count, d), and round them as the file of features does."""
         # NaN fails the comparison.
         if features.ndim != 2 or len(features) != count or not (np.abs(features) <= np.finfo(np.float16).max).all():
             raise RetinaflowError(
@@ -233,12 +278,10 @@ class BackboneGraph(_PixelGraph):
         """Check inputs and outputs of the graph of ``network``."""
         super().__init__(session, path, network, (BACKBONE_FEATURES,))
 
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """Compute features, float32 (n, d) of float16 values, of ``pixels``, uint8 RGB (n, size, size, 3)."""
+    def raw_features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute features, float32 (n, d), of ``pixels``, uint8 RGB (n, size, size, 3)."""
         starts = range(0, len(pixels), BATCH)
-        return self._checked(
-            [self._run([BACKBONE_FEATURES], pixels[start : start + BATCH])[0] for start in starts], len(pixels)
-        )
+        return np.concatenate([self._run([BACKBONE_FEATURES], pixels[start : start + BATCH])[0] for start in starts])
 
 
 class NetworkGraph(_PixelGraph):
@@ -250,8 +293,8 @@ class NetworkGraph(_PixelGraph):
         names = [output.name for output in session.get_outputs() if output.name.startswith(MAP)]
         self._maps = sorted(names, key=lambda name: (len(name), name))
 
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """Compute the input of the head: the means of all maps, joined. Float32 (n, d) of float16 values.
+    def raw_features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute the input of the head: the means of all maps, joined, float32 (n, d).
 
         Args:
             pixels: uint8 RGB (n, size, size, 3).
@@ -260,7 +303,7 @@ class NetworkGraph(_PixelGraph):
         for start in range(0, len(pixels), BATCH):
             maps = self._run(self._maps, pixels[start : start + BATCH])
             parts.append(np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1))
-        return self._checked(parts, len(pixels))
+        return np.concatenate(parts)
 
     def outputs(self, pixels: np.ndarray, width: int) -> np.ndarray:
         """Compute raw outputs.
