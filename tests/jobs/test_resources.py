@@ -84,6 +84,11 @@ def test_scoring_memory_by_hand():
     assert resources.SCORED == score.BATCH
 
 
+def test_memory_of_conversion_by_hand():
+    expected = 5000 + 1.25 * 4 * (14.7 * 6 + 15.2 * 4)
+    assert resources.conversion_memory(settings("VGG16"), attempt=2) == 2 * math.ceil(expected)
+
+
 def test_memory_of_other_stages_by_hand():
     assert resources.reading_memory(100, 4, images=35_000) == 1000 + 2400 + 70
     assert resources.table_memory(1_000_000, attempt=2) == 2 * (1000 + 2000)

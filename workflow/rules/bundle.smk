@@ -93,8 +93,8 @@ rule convert_network:
         "../../envs/retinaflow.yaml"
     threads: 2
     resources:
-        mem_mb=score_memory,
-        runtime=scheduled(score_runtime),
+        mem_mb=convert_memory,
+        runtime=scheduled(convert_runtime),
     params:
         code=code_of("convert_network.py"),
         objective=lambda wildcards: MODELS.objective(wildcards.training_run),

@@ -105,12 +105,17 @@ def features_runtime(wildcards, input, threads, attempt):
     return resources.scoring_minutes(FEATURE_NETWORKS[wildcards.network], views, attempt)
 
 
+def converted(wildcards):
+    """Settings of a network that is converted: that of a training run, or a frozen backbone."""
+    return FEATURE_NETWORKS[network_of(wildcards.get("training_run") or wildcards.network)]
+
+
 def convert_memory(wildcards, attempt):
-    return resources.network_memory(FEATURE_NETWORKS[wildcards.network], 1, training=False, attempt=attempt)
+    return resources.conversion_memory(converted(wildcards), attempt)
 
 
 def convert_runtime(wildcards, input, threads, attempt):
-    return resources.scoring_minutes(FEATURE_NETWORKS[wildcards.network], 1, attempt)
+    return resources.scoring_minutes(converted(wildcards), 1, attempt)
 
 
 def run_features_runtime(wildcards, input, threads, attempt):

@@ -94,6 +94,8 @@ FITTED = 4 * 4 * 8192 / 1e6
 FIT = 1 / 20
 # Images in one batch of scoring.
 SCORED = 32
+# Copies of the weights, and images that are computed, in a conversion.
+CONVERTED, COMPARED = 6, 4
 # Largest number of features that a backbone has for the head.
 FEATURES = 2048
 # Thousand million operations that a modest GPU sustains in float32, per second.
@@ -152,6 +154,22 @@ def network_memory(settings: TrainingSettings, images: int, *, training: bool, a
     row = ROW + (2 * 4 * FEATURES / 1e6 if training and settings.head_epochs else 0)
     outputs = 4 * cost.activations * area(settings.image_size) * (2 * settings.batch_size if training else SCORED)
     return attempt * math.ceil(NETWORK + row * images + 1.25 * (weights + outputs))
+
+
+def conversion_memory(settings: TrainingSettings, attempt: int = 1) -> int:
+    """MB of host memory for the conversion of a network to ONNX, which does not depend on the number of images.
+
+    Weights are in memory several times: in two networks of Keras, the graph of TensorFlow, the file, its bytes and its
+    session. A few images are computed.
+
+    Args:
+        settings: Training settings of the network.
+        attempt: Number of the attempt.
+    """
+    cost = cost_of(settings.backbone)
+    weights = 4 * cost.parameters * CONVERTED
+    outputs = 4 * cost.activations * area(settings.image_size) * COMPARED
+    return attempt * math.ceil(NETWORK + 1.25 * (weights + outputs))
 
 
 def training_minutes(settings: TrainingSettings, train: float, *, validation: float, attempt: int = 1) -> int:
