@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from openpyxl import Workbook
 
-from retinaflow.data.excel import CELLS, UNPACKED_BYTES
+from retinaflow.data import excel
+from retinaflow.data.excel import CELLS, OLD_EXCEL, UNPACKED_BYTES
 from retinaflow.data.grade_texts import grade_parser
+from retinaflow.data.label_tables import open_table
 from retinaflow.data.labels import LabelRow, folder_labels, read_labels
 from retinaflow.errors import RetinaflowError
 
@@ -128,16 +130,76 @@ def test_formula_is_not_evaluated(tmp_path: Path) -> None:
     assert read(path) == [("a", "")]
 
 
-def test_old_workbook_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "t.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512))
-    with pytest.raises(RetinaflowError, match=r"t\.xls: is a workbook of Excel before 2007.*Save it again as \.xlsx"):
+# A workbook of Excel 97 with the sheets notes, grades (first row blank) and empty. Its cells are texts, numbers, dates,
+# a time, a truth value, an error and a formula that was never calculated. Written with xlwt 1.3.0.
+OLD = Path(__file__).with_name("labels.xls")
+
+
+@pytest.mark.parametrize("name", ["t.xls", "t.xlsx", "t.csv"])
+def test_old_workbook_is_read_like_the_new_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(OLD.read_bytes())
+    rows = read_labels(str(path), "image", "level", patient_column="patient", eye_column="eye")
+    assert rows == [
+        LabelRow("0012", "0", 3, "7", "right"),
+        LabelRow("Ä_links", "4", 5, "P-7", "left"),
+        LabelRow("17", "mild", 6, "8", "right"),
+    ]
+
+
+def test_values_of_an_old_workbook_are_texts_of_a_table() -> None:
+    table = open_table(str(OLD), ["visit", "reader", "note"], cure="")
+    assert [[cells[place] if place < len(cells) else "" for place in table.places] for _, cells in table.rows] == [
+        ["2019-03-04T00:00:00", "0.5", "True"],
+        ["09:30:00", "2", "#N/A"],
+        ["2019-03-04T12:00:00", "1.25", ""],
+    ]
+    with pytest.raises(RetinaflowError, match="expected the columns 'visitor', each once; found 'Exported from the gr"):
+        open_table(str(OLD), ["visitor"], cure="")
+
+
+def test_old_workbook_has_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excel, "CELLS", 5)
+    with pytest.raises(RetinaflowError, match=r"labels\.xls: the sheet 'grades' has more than"):
+        read(OLD)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (OLD_EXCEL + bytes(512), r"cannot be read as an Excel workbook \(.*Save it again as \.xlsx"),
+        (OLD_EXCEL + bytes(512) + "EncryptedPackage".encode("UTF-16-LE"), "it has a password.*without a password as"),
+        (OLD.read_bytes().replace(b"\x42\0\x02\0", b"\x2f\0\x02\0", 1), "it has a password"),
+    ],
+)
+def test_old_workbook_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.xls").write_bytes(content)
+    with pytest.raises(RetinaflowError, match=rf"t\.xls: .*{message}"):
         read(tmp_path / "t.xls")
 
 
-def test_missing_openpyxl_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = workbook(tmp_path / "t.xlsx", [["image", "level"], ["a", 0]])
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(RetinaflowError, match=r"needs openpyxl\. Install it"):
+def test_damaged_old_workbook_is_an_error_or_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, whole = tmp_path / "t.xls", OLD.read_bytes()
+    damaged = [whole[:end] for end in range(8, len(whole), 97)]
+    damaged += [whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :] for place in range(8, len(whole), 7)]
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            assert len(read(path)) <= 3
+        except RetinaflowError as error:
+            assert "t.xls" in str(error)  # noqa: PT017
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("name", "reader"), [("t.xlsx", "openpyxl"), ("t.xls", "xlrd")])
+def test_missing_reader_of_workbooks_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reader: str
+) -> None:
+    path = workbook(tmp_path / name, [["image", "level"], ["a", 0]])
+    if reader == "xlrd":
+        path.write_bytes(OLD.read_bytes())
+    monkeypatch.setitem(sys.modules, reader, None)
+    with pytest.raises(RetinaflowError, match=rf"needs {reader}\. Install it"):
         read(path)
 
 

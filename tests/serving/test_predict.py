@@ -428,6 +428,7 @@ OTHERS = [
     "yaml",
     "jinja2",
     "openpyxl",
+    "xlrd",
     "fastapi",
 ]
 

@@ -14,7 +14,6 @@ from retinaflow.storage.archives import TABLE_BYTES, read_member, split_archive
 DELIMITERS = (",", ";", "\t")
 BLANK = " "
 SHOWN = 10
-OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # Also a workbook with a password.
 
 Rows = Iterator[tuple[int, list[str]]]
 
@@ -86,11 +85,6 @@ def _read_bytes(path: str) -> bytes:
         raise RetinaflowError(
             f"{path}: is larger than {TABLE_BYTES} bytes, expected a table with a row for each image. Correct the "
             "path, or keep only the columns that are needed."
-        )
-    if content.startswith(OLD_EXCEL):
-        raise RetinaflowError(
-            f"{path}: is a workbook of Excel before 2007 (.xls), or one with a password, expected CSV or .xlsx. Save "
-            "it again as .xlsx without a password, or as 'CSV UTF-8'."
         )
     return content
 

@@ -100,9 +100,9 @@ class DataSetSettings(Section):
     (`archive.zip/folder`), or a list of these. Each may be in object storage (`s3://bucket/folder`). Required without
     `preset`."""
     labels: Place | Places
-    """Label table: CSV with commas, semicolons or tabs, text with blanks, or Excel (`.xlsx`). It may also be a `.zip`
-    archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a list
-    of tables.
+    """Label table: CSV with commas, semicolons or tabs, text with blanks, or Excel (`.xlsx`, `.xls`). It may also be a
+    `.zip` archive that holds a CSV table, a table inside an archive (`archive.zip/table.csv`), an `s3://` address, or a
+    list of tables.
     `class_folders` for no table: the grade is the name of the folder that the image is in, such as `2` or `mild`.
     Required without `preset`."""
     exclude: Annotated[list[str], Unique()] = []
