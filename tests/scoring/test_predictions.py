@@ -154,18 +154,29 @@ def test_test_set_with_a_scale_is_scored_on_its_grades(tmp_path):
     assert written["validation"][1].read_bytes() == whole["validation"][1].read_bytes()
     rows, all_rows = read_table(written["test"][0]), read_table(whole["test"][0])
     for row, of_all in zip(rows, all_rows, strict=True):
-        assert int(row["predicted_grade"]) == (of_all["predicted_grade"] == "2")
+        # Of two grades, the predicted one is the screening decision.
+        assert row["predicted_grade"] == row["referable"]
         assert row["predicted_grade_name"] == scale.names[int(row["predicted_grade"])]
         assert float(row["probability_referable"]) == pytest.approx(float(of_all["probability_severe"]), abs=1e-8)
         assert (row["severity"], row["referable"]) == (of_all["severity"], of_all["referable"])
     found, of_all = metrics_of(written, "test"), metrics_of(whole, "test")
-    matrix = np.array(of_all["confusion_matrix"])
-    sums = [[matrix[:2, :2].sum(), matrix[:2, 2].sum()], [matrix[2, :2].sum(), matrix[2, 2]]]
-    assert found["confusion_matrix"] == np.array(sums).tolist()
+    pairs = [(int(row["grade"] == "2"), int(row["referable"])) for row in all_rows]
+    assert any(row["referable"] != str(int(row["predicted_grade"] == "2")) for row in all_rows)
+    assert found["confusion_matrix"] == [[pairs.count((i, j)) for j in (0, 1)] for i in (0, 1)]
+    point = found["referable"]["operating_point"]
+    assert point == {name: found["referable"][name] for name in ("sensitivity", "specificity")}
     assert found["referable"]["auc"] == pytest.approx(of_all["referable"]["auc"])
     assert found["referable"]["operating_point"] == of_all["referable"]["operating_point"]
     assert found["grade_names"] == scale.names
     assert found["joined_grades"] == {"not_referable": ["no DR", "mild"], "referable": ["severe"]}
+
+
+def test_scale_of_three_grades_keeps_its_thresholds(tmp_path):
+    test = of(30, seed=1)
+    scale = GradeScale(GRADE_NAMES, [0, 1, 2])
+    whole, _ = graded(tmp_path / "whole", {"validation": of(60), "test": test})
+    written, _ = graded(tmp_path / "own", {"validation": of(60), "test": test}, scales={"test": scale})
+    assert written["test"][0].read_bytes() == whole["test"][0].read_bytes()
 
 
 def test_scale_without_the_referable_boundary_has_no_referable_metrics(tmp_path):
@@ -174,6 +185,9 @@ def test_scale_without_the_referable_boundary_has_no_referable_metrics(tmp_path)
     merged = test._replace(grades=(test.grades > 0).astype(np.int64))
     written, _ = graded(tmp_path, {"validation": of(60), "test": merged}, scales={"test": scale})
     found = metrics_of(written, "test")
+    whole, _ = graded(tmp_path / "whole", {"validation": of(60), "test": test})
+    rows, all_rows = read_table(written["test"][0]), read_table(whole["test"][0])
+    assert [int(row["predicted_grade"]) for row in rows] == [int(row["predicted_grade"] != "0") for row in all_rows]
     assert found["quadratic_weighted_kappa"] is not None
     unknown = {"sensitivity": None, "specificity": None}
     assert found["referable"] == {"grade": None, "images": None, "auc": None, **unknown, "operating_point": unknown}

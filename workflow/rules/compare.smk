@@ -23,11 +23,20 @@ def roc_curves(split):
     }
 
 
+# Models that are compared on each of the joined training sets; none if there is a single training set.
+COMPARED_BY_SET = MODELS.ranked if TRAINING_SETS != ["train"] else []
+
+
 rule compare:
     input:
         scores=score_files("metrics.json"),
         predictions=score_files("predictions.csv"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
+        decision_rules=[path("models", model, "decision_rule.json") for model in COMPARED_BY_SET],
+        raw_outputs=[
+            table for model in COMPARED_BY_SET for table in raw_outputs_of([model], MODELS.splits_of(model)[0])
+        ],
+        folds=[path("organized", fold, "index.csv") for fold in TRAINING_SPLITS if FOLDS and COMPARED_BY_SET],
     output:
         **{
             f"{split}_roc": report(
@@ -60,7 +69,8 @@ rule compare:
         seed=CONFIG.seed,
         repeats=lookups.repeats(CONFIG),
         curves={split: roc_curves(split) for split in MODELS.tests},
-        data_sets=[data_set.partition("-")[2] for data_set in TRAINING_SETS if TRAINING_SETS != ["train"]],
+        data_sets=[data_set.partition("-")[2] for data_set in TRAINING_SETS if COMPARED_BY_SET],
+        by_data_set={model: model_output_kind(model) for model in COMPARED_BY_SET},
         runs={network: MODELS.runs_of(network) for network in CONFIG.models},
     script:
         "../scripts/compare.py"

@@ -6,11 +6,21 @@ from pathlib import Path
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import comparison_figure
 from retinaflow.reporting.report import draw_model_curves
+from retinaflow.scoring.by_data_set import HeldOutFiles, JoinedSets
 from retinaflow.scoring.compare import ComparisonFiles, compare, kept_phases
 
 with job_log(snakemake.log[0]):
     runs = chain.from_iterable(snakemake.params.runs.values())
     records = dict(zip(runs, map(Path, snakemake.input.records), strict=True))
+    held_out = zip(snakemake.input.raw_outputs, snakemake.input.decision_rules, strict=True)
+    joined = JoinedSets(
+        snakemake.params.data_sets,
+        {
+            model: HeldOutFiles(Path(raw_outputs), Path(rule), kind)
+            for (model, kind), (raw_outputs, rule) in zip(snakemake.params.by_data_set.items(), held_out, strict=True)
+        },
+        [Path(table) for table in snakemake.input.folds],
+    )
     comparison = compare(
         [Path(file) for file in snakemake.input.scores],
         [Path(table) for table in snakemake.input.predictions],
@@ -25,7 +35,7 @@ with job_log(snakemake.log[0]):
         ),
         repeats=snakemake.params.repeats,
         phases=kept_phases(records, snakemake.params.runs),
-        data_sets=snakemake.params.data_sets,
+        data_sets=joined,
     )
     comparison_figure(Path(snakemake.output.figure), comparison.ranked)
     for split, curves in snakemake.params.curves.items():

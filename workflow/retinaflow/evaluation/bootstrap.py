@@ -109,6 +109,32 @@ def bootstrap_kappas(
     return np.concatenate([np.empty((len(predictions), 0)), *blocks], axis=1)
 
 
+def bootstrap_auc(
+    positive: np.ndarray,
+    ranking: tuple[np.ndarray, np.ndarray | None],
+    *,
+    patients: Sequence[str],
+    samples: int,
+    seed: int,
+) -> np.ndarray:
+    """Compute the area under the ROC curve in the bootstrap samples of ``bootstrap_metrics``.
+
+    Args:
+        positive: Truth of each image, bool (n,).
+        ranking: Scores, float (n,), and strata, as of ``weighted_auc``.
+        patients: Names of the patients (n,).
+        samples: Number of bootstrap samples.
+        seed: Seed of the draws.
+
+    Returns:
+        float64 (samples,), NaN where undefined.
+    """
+    members = patient_indices(patients)
+    area = weighted_auc(positive, *ranking)
+    blocks = [area(draws[:, members]) for draws in draw_patients(members, samples, seed, len(members))]
+    return np.concatenate([np.empty(0), *blocks])
+
+
 def interval(values: np.ndarray) -> list[float] | None:
     """Percentile interval [low, high] that contains ``CONFIDENCE`` of the ``values`` of bootstrap samples, float (m,).
 

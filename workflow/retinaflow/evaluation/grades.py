@@ -54,13 +54,21 @@ class GradeScale:
     names: Sequence[str]
     of_grade: Sequence[int]
 
-    def merge(self, grades: Grades) -> Grades:
-        """Return the predictions in grades of the scale. Severity and referral stay as they are."""
+    def merge(self, grades: Grades, referable_grade: int) -> Grades:
+        """Return the predictions in grades of the scale. Severity and referral stay as they are.
+
+        Of two grades that separate referable images, the predicted one is the screening decision.
+
+        Args:
+            grades: Predictions in grades of the models.
+            referable_grade: Lowest referable grade of the models.
+        """
         of_grade = np.array(self.of_grade, np.int64)
+        is_decision = len(self.names) == 2 and self.referable_grade(referable_grade) == 1
         return grades._replace(
             probabilities=self.merge_probabilities(grades.probabilities),
             argmax=of_grade[grades.argmax],
-            predicted=of_grade[grades.predicted],
+            predicted=grades.referable.astype(np.int64) if is_decision else of_grade[grades.predicted],
         )
 
     def merge_probabilities(self, probabilities: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.pairs import PAIR_COLUMNS, Pair, PredictedGrades, compare_pairs, read_predicted_grades
 from retinaflow.evaluation.selection import correct_for_selection
-from retinaflow.scoring.by_data_set import DATA_SET_COLUMNS, score_data_sets
+from retinaflow.scoring.by_data_set import DATA_SET_COLUMNS, JoinedSets, score_data_sets
 from retinaflow.scoring.families import families, title
 from retinaflow.scoring.summary import SUMMARISED, summarise_comparison
 from retinaflow.storage.documents import read_document
@@ -152,7 +152,7 @@ def compare(
     files: ComparisonFiles,
     repeats: Mapping[str, Sequence[str]] | None = None,
     phases: Mapping[str, str] | None = None,
-    data_sets: Sequence[str] = (),
+    data_sets: JoinedSets | None = None,
     failed: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Write a table of all models, tables of their pairs and repeats, and a Markdown summary.
@@ -171,7 +171,7 @@ def compare(
         files: Files to write.
         repeats: Names of the repeats of each model that has some, by its name.
         phases: Phase of the kept epoch of models for which it is known, as of ``kept_phases``.
-        data_sets: Names of the joined training sets.
+        data_sets: Joined training sets, None for a single one.
         failed: Models without metrics, each with the reason. They have a row on each split, without a rank.
 
     Returns:

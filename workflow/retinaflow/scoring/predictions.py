@@ -101,7 +101,7 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         grades = cross_fitted if split == held_out else apply_decision_rule(rule, of_split.outputs)
         scale = job.scales.get(split)
         if scale is not None:
-            grades = scale.merge(grades)
+            grades = scale.merge(grades, job.referable_grade)
         write_predictions(job.predictions[split], of_split, grades, job.names_of(split))
         # Cross-fitted probabilities of different groups of patients have no common scale.
         ranking = _ranking(job, rule, of_split) if split == held_out else None

@@ -26,6 +26,7 @@ ACROSS = {"quadratic_weighted_kappa": "kappa", "referable_auc": "referable AUC"}
 # Metrics of the table of training sets.
 OF_SETS = {
     "quadratic_weighted_kappa": "kappa",
+    "referable_auc": "referable AUC",
     "operating_point_sensitivity": "sensitivity",
     "operating_point_specificity": "specificity",
 }
