@@ -1,6 +1,7 @@
 """The installed package: its imports stand in pyproject.toml, its command starts, and its version is one."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -124,6 +125,20 @@ def test_a_wheel_holds_the_library_and_its_page(tmp_path):
     assert held == expected
     assert "retinaflow/reporting/templates/model_card.md.jinja" in held
     assert "retinaflow/serving/page/index.html" in held
+    assert _preset_names(wheel, tmp_path) == sorted(file.stem for file in (ROOT / "config/datasets").iterdir())
+
+
+def _preset_names(wheel, folder):
+    """Presets that the package of a wheel knows, away from the checkout."""
+    program = "from retinaflow.config import presets; print(presets.__file__, *presets.preset_names())"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "installed")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    file, *names = done.stdout.split()
+    assert Path(file).is_relative_to(folder)
+    return names
 
 
 def copy_of_sources(folder):

@@ -82,7 +82,12 @@ def test_complete_configuration_of_several_sets_describes_itself():
 @pytest.mark.parametrize(
     ("sets", "data", "expected"),
     [
-        (({"a/b": ONE},), {}, "data.train.a/b.[key]: 'a/b' does not match"),
+        (({"a/b": ONE},), {}, "data.train.a/b.[key]: 'a/b' does not match the form of a name: "),
+        (
+            ({"a": ONE},),
+            {"validation": ONE},
+            "data.validation.images: 'a' is not of type 'object' (name each data set",
+        ),
         (({"a": ONE, "b": {"labels": "x"}},), {}, "data.train.b.images: this key is required and missing"),
         (({"a": ONE, "b": {**ONE, "image": 1}},), {}, "data.train.b.image: unknown key; did you mean 'images'?"),
         (({"a": {**ONE, "patient_pattern": "x"}},), {}, "data.train.a.patient_pattern: 'x' has no group (?P<patient>"),

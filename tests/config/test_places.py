@@ -18,6 +18,19 @@ HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
     [
         ({"data__test": {"images": "nowhere", "labels": "none.csv"}}, "data.test.images: 'nowhere' is not a folder"),
         ({"data__test": {"images": "nowhere", "labels": "none.csv"}}, "data.test.labels: there is no file 'none.csv'"),
+        (
+            {"data__test": {"images": "$DR/x", "labels": "$DR/x.csv"}},
+            "data.test.images: '$DR/x' is not a folder; expected a folder of images or a .zip archive; of variables",
+        ),
+        (
+            {"data__test": {"images": "x", "labels": "$DR/x.csv"}},
+            "there is no file '$DR/x.csv'; of variables, only $HOME",
+        ),
+        ({"data__test": {"images": "x", "labels": "/"}}, "'/' is a folder; name a table in it, or write class_f"),
+        (
+            {"data__test": {"images": "x", "labels": "class folders"}},
+            "there is no file 'class folders'; write class_fold",
+        ),
         ({"data__test": {"images": ["nowhere", "no"], "labels": "x"}}, "data.test.images[1]: 'no' is not a folder"),
         ({"data__test": {"images": "no.zip/inner", "labels": "x"}}, "data.test.images: there is no archive 'no.zip'"),
         (

@@ -8,7 +8,6 @@ import yaml
 
 from configurations import written
 from downloads import DOWNLOADS, make_download
-from retinaflow.config import presets
 from retinaflow.config.loading import load
 from retinaflow.config.lookups import data_sets, eye_models, label_columns, patient_group, tables
 from retinaflow.config.places import check_files
@@ -128,11 +127,6 @@ def test_pairs_of_a_preset_give_both_eyes(tmp_path):
     make_download("messidor2", tmp_path)
     config = load({**configuration({"preset": "messidor2", "folder": str(tmp_path)}), "eyes": {"models": "auto"}})
     assert eye_models(config) == ["average", "stacking"]
-
-
-def test_installed_package_names_the_place_of_presets(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "PRESETS", tmp_path / "none")
-    assert "'aptos' is a file in `config/datasets` of the repository" in message({"preset": "aptos", "folder": "x"})
 
 
 def test_preset_may_be_a_file_of_the_user(tmp_path):

@@ -250,7 +250,7 @@ def test_bad_grade_is_listed_and_left_out(setup: Setup, grade: str) -> None:
     setup.add("1_right.jpeg")
     assert setup.take(("1_left", grade), ("1_right", "0")).usable == 1
     assert setup.listed() == [("1_left.jpeg", "1_left", "bad_grade")]
-    assert setup.found("bad_grade") == [f"level {grade!r} in row 2, expected 0 to 4 or the name of a class"]
+    assert setup.found("bad_grade") == [f"grade {grade!r} in row 2, expected 0 to 4 or the name of a grade"]
     assert setup.rows()[f"{setup.folder}/1_left.jpeg"]["grade"] == ""
 
 
@@ -270,7 +270,7 @@ def test_different_labels_are_a_problem_and_equal_ones_a_note(setup: Setup) -> N
     assert setup.listed() == [("", "1_left", "repeated_label")]
     assert setup.take(*labels, ("2_left", "2")).usable == 2
     assert setup.listed() == [("2_left.jpeg", "2_left", "duplicate_label"), ("", "1_left", "repeated_label")]
-    assert setup.found("duplicate_label") == ["level '1', '2' in rows 5, 6"]
+    assert setup.found("duplicate_label") == ["grade '1', '2' in rows 5, 6"]
 
 
 def test_excluded_images_have_no_other_problem_and_do_not_count(setup: Setup) -> None:
@@ -631,7 +631,7 @@ def test_rows_of_different_patients_disagree(setup: Setup) -> None:
     setup.add("a.jpg")
     setup.take(labels=[LabelRow("a", "0", 2, "1"), LabelRow("a", "0", 3, "2")])
     assert setup.listed() == [("a.jpg", "a", "duplicate_label")]
-    assert setup.found("duplicate_label") == ["level '0', '0' in rows 2, 3, of different patients or eyes"]
+    assert setup.found("duplicate_label") == ["grade '0', '0' in rows 2, 3, of different patients or eyes"]
 
 
 PATHS = "image,level\n" + "".join(f"P{n}/OD.jpg,{n}\nP{n}/OS.jpg,{n}\n" for n in range(3))
@@ -707,6 +707,8 @@ def test_two_files_of_one_name_in_two_unicode_forms_are_duplicates(setup: Setup)
         ("img0001", "img1", "leading zeros"),
         ("IMG01", "img1", "case and leading zeros"),
         ("img1", "img001", "leading zeros"),
+        ("img1", "img1\u200b", "invisible characters"),
+        ("IMG1", "\u202aimg01", "case and leading zeros"),
     ],
 )
 def test_names_that_almost_match_get_a_hint(setup: Setup, file: str, row: str, difference: str) -> None:
@@ -714,7 +716,7 @@ def test_names_that_almost_match_get_a_hint(setup: Setup, file: str, row: str, d
     setup.take((row, "0"))
     (unlabelled,), (missing,) = setup.found("no_label"), setup.found("no_image")
     assert unlabelled == f"no row in the label table; its row of {row!r} differs in {difference}"
-    assert missing == f"level '0' in row 2; the image {file!r} differs in {difference}"
+    assert missing == f"grade '0' in row 2; the image {file!r} differs in {difference}"
 
 
 @pytest.mark.parametrize(("file", "row"), [("img10", "img1"), ("a1", "b1"), ("img100", "img10")])
@@ -730,7 +732,7 @@ def test_grade_map_decides_the_grades(setup: Setup) -> None:
     names = {"grade_names": ["no", "yes"], "grade_map": {"yes": ["2", "3", "4"], "no": ["0", "1"]}}
     setup.take(("a", "1"), ("b", "3.0"), ("c", "5"), **names)
     assert [row["grade"] for row in setup.rows().values()] == ["0", "1", ""]
-    assert setup.found("bad_grade") == ["level '5' in row 4, expected a value of grade_map"]
+    assert setup.found("bad_grade") == ["grade '5' in row 4, expected a value of grade_map"]
 
 
 def test_folders_of_grades_need_no_table(setup: Setup) -> None:
@@ -740,10 +742,10 @@ def test_folders_of_grades_need_no_table(setup: Setup) -> None:
     assert {row["image"]: row["grade"] for row in setup.rows().values()} == {
         **{"a": "0", "b": "1", "c": "1", "d": "", "e": ""}
     }
-    expected = "expected 0 to 4 or the name of a class"
+    expected = "expected 0 to 4 or the name of a grade"
     assert setup.found("bad_grade") == [
-        f"level '5' in the name of the folder, {expected}",
-        f"level '' in the name of the folder, {expected}",
+        f"grade '5' in the name of the folder, {expected}",
+        f"grade '' in the name of the folder, {expected}",
     ]
 
 
@@ -764,7 +766,7 @@ def test_problem_names_the_table_of_several(setup: Setup, tmp_path: Path) -> Non
         (tmp_path / f"{name}.csv").write_text(f"image,level\na,{'xy'.index(name)}\n")
     tables = [str(tmp_path / "x.csv"), str(tmp_path / "y.csv")]
     setup.take(labels=read_labels(tables, "image", "level"))
-    assert setup.found("duplicate_label") == [f"level '0', '1' in rows 2 of {tables[0]}, 2 of {tables[1]}"]
+    assert setup.found("duplicate_label") == [f"grade '0', '1' in rows 2 of {tables[0]}, 2 of {tables[1]}"]
 
 
 def test_images_of_other_tables_are_left_out(setup: Setup) -> None:

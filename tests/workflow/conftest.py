@@ -43,7 +43,6 @@ class Project:
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("workflow", "profiles", "envs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "config/datasets", folder / "config/datasets")
         return cls(folder, config)
 
     def copy(self, folder: Path) -> "Project":

@@ -91,7 +91,7 @@ def test_preflight_reports_all_problems_of_both_data_sets_at_once(fresh):
     logs = project.folder / "results/logs/inventory"
     for text in (shown, (logs / "preflight.log").read_text()):
         assert "train: 3 problems to be solved first" in text
-        assert "'my photographs/1_left.jpeg': level '7' in row 2, expected 0 to 4 or the name of a class" in text
+        assert "'my photographs/1_left.jpeg': grade '7' in row 2, expected 0 to 4 or the name of a grade" in text
         assert "test: 3 of 32 images are excluded, more than the share of 0.05" in text
         assert "All problems are listed in results/logs/inventory/problems.csv, with a summary in" in text
     assert shown.count("error: ") == 1

@@ -109,13 +109,23 @@ def test_each_test_set_has_its_own_scores(study):
     assert counts["test-three"] == 2 * 15
 
 
+def test_each_training_set_has_its_own_row(study):
+    rows = rows_of(study, "comparison/by_data_set.csv")
+    assert [(row["model"], row["data_set"], row["split"]) for row in rows] == [
+        ("small", "one", "validation"),
+        ("small", "two", "validation"),
+    ]
+    assert sum(int(row["images"]) for row in rows) == len(rows_of(study, "split/validation.csv"))
+    assert all(0 <= float(row["referable_auc"]) <= 1 for row in rows)
+
+
 def test_set_with_fewer_grades_is_scored_on_them(study):
     drawn = {row["image"]: int(row["level"]) for row in read_table(study.folder / "4.csv")}
     rows = rows_of(study, "scores/small/test-three/predictions.csv")
     assert {row["image"]: row["grade_name"] for row in rows} == {
         image: "referable" if grade > 1 else "not_referable" for image, grade in drawn.items()
     }
-    assert {row["predicted_grade_name"] for row in rows} <= MERGED.keys()
+    assert all(row["predicted_grade_name"] in MERGED and row["predicted_grade"] == row["referable"] for row in rows)
     folders = study.folder / "results/organized/test-three"
     assert {folder.name for folder in folders.iterdir() if folder.is_dir()} == MERGED.keys()
     (auc,) = [

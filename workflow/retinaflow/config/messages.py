@@ -28,6 +28,11 @@ BOUNDS = {
     "less_than": ("lt", "is greater than or equal to the maximum of"),
     "less_than_equal": ("le", "is greater than the maximum of"),
 }
+# Words for the patterns of names.
+NAME_FORM = (
+    "the form of a name: letters, digits, points, hyphens and underscores, of which the first is no point or hyphen"
+)
+PATTERNS = {r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": NAME_FORM}
 SIZES = {
     "too_short": "is too short",
     "too_long": "is too long",
@@ -164,7 +169,7 @@ def _mismatch(error: Mapping[str, Any], annotation: Any) -> str:
     if kind in SIZES:
         return f"{value} {SIZES[kind] if given else 'should be non-empty'}"
     if kind == "string_pattern_mismatch":
-        return f"{value} does not match {error['ctx']['pattern']!r}"
+        return f"{value} does not match {PATTERNS.get(error['ctx']['pattern'], repr(error['ctx']['pattern']))}"
     if kind == "literal_error":
         allowed = literals(annotation)
         return f"{allowed[0]!r} was expected" if len(allowed) == 1 else f"{value} is not one of {allowed}"
@@ -185,6 +190,8 @@ def _hint(errors: Sequence[Mapping[str, Any]], one: _Field) -> str:
         return " (YAML reads yes, no, on and off as true and false: put the word in quotes)"
     if kind == "string_type" and not isinstance(value, list | dict):
         return " (put it in quotes)"
+    if kind in ("model_type", "model_attributes_type", "dict_type") and one.path.startswith("data.validation."):
+        return " (name each data set: `validation: {NAME: {images: ..., labels: ...}}`)"
     if kind in ("model_type", "dict_type") and isinstance(value, list):
         return " (a list; expected a section, with a line `key: value` for each)"
     return ""

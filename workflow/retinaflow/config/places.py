@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import data_sets, feature_networks, label_columns, label_tables
+from retinaflow.config.lookups import CLASS_FOLDERS, data_sets, feature_networks, label_columns, label_tables
 from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
@@ -102,8 +102,10 @@ def _source_problems(data_set: str, source: DataSetSettings, results: str) -> It
         archive = split_archive(labels)
         if object_storage.is_remote(labels):
             yield from _remote_problems(key, labels)
+        elif os.path.isdir(labels):
+            yield f"{key}: {labels!r} is a folder; name a table in it, or write {CLASS_FOLDERS} for grades by folder"
         elif not os.path.isfile(archive[0] if archive else labels):
-            yield f"{key}: there is no file {labels!r}; correct the path"
+            yield f"{key}: there is no file {labels!r}; {_path_advice(labels)}"
     if source.pairs and not os.path.isfile(source.pairs):
         yield (
             f"{set_key(data_set)}.pairs: there is no file {source.pairs!r} on this machine; correct the path, or set "
@@ -113,6 +115,15 @@ def _source_problems(data_set: str, source: DataSetSettings, results: str) -> It
         for key, images in image_keys(data_set, source):
             if object_storage.is_remote(images):
                 yield f"{key}: class_folders need images on this machine, found {images!r}; name a label table"
+
+
+def _path_advice(path: str) -> str:
+    """Advice about a path that does not exist."""
+    if "$" in path:
+        return "of variables, only $HOME is replaced: write the path itself"
+    if path.replace(" ", "_") == CLASS_FOLDERS:
+        return f"write {CLASS_FOLDERS} for grades by folder"
+    return "correct the path"
 
 
 def _list_problems(config: Configuration) -> Iterable[str]:
@@ -134,7 +145,8 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
         elif not is_zipfile(archive[0]):
             yield f"{key}: {str(archive[0])!r} is no .zip archive, or not all of one; fetch or copy it again"
     elif not os.path.isdir(images):
-        yield f"{key}: {images!r} is not a folder; expected a folder of images or a .zip archive"
+        advice = f"; {_path_advice(images)}" if "$" in images else ""
+        yield f"{key}: {images!r} is not a folder; expected a folder of images or a .zip archive{advice}"
     elif Path(os.path.realpath(results)).is_relative_to(os.path.realpath(images)):
         yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
 

@@ -1,4 +1,4 @@
-"""Presets: the layout of public downloads of data sets, as files in ``config/datasets``."""
+"""Presets: the layout of public downloads of data sets, as files in ``datasets``, which ``config`` links to."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import USES, DataSetSettings
 
-PRESETS = Path(__file__).parents[3] / "config/datasets"
+PRESETS = Path(__file__).with_name("datasets")
 PARTS = "parts"
 OWN_KEYS = ("preset", "folder", "part")  # of a data set that has a preset
 PLACES = ("images", "labels", "pairs")  # below the folder
@@ -77,11 +77,6 @@ def _read(preset: str) -> dict[str, Any]:
     if not path.is_file():
         if is_path:
             raise RetinaflowError(f"preset: there is no file {preset!r}; correct the path")
-        if not PRESETS.is_dir():
-            raise RetinaflowError(
-                f"preset: {preset!r} is a file in `config/datasets` of the repository, which this package lacks; "
-                "copy that file and name its path"
-            )
         near = difflib.get_close_matches(preset.lower(), preset_names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(preset_names())}"
         raise RetinaflowError(f"preset: there is no preset {preset!r}; {hint}")

@@ -317,14 +317,14 @@ def _excluded_images(data_set: str, exclude: Collection[str], *, known: Collecti
 def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[str, Label], dict[str, str]]:
     """Return the label of each image, and a description of the rows of each image that has several equal labels."""
     parse = grade_parser(job.grade_names, job.grade_map, job.grade_separator)
-    expected = "a value of grade_map" if job.grade_map else f"0 to {len(job.grade_names) - 1} or the name of a class"
+    expected = "a value of grade_map" if job.grade_map else f"0 to {len(job.grade_names) - 1} or the name of a grade"
     by_image: dict[str, list[LabelRow]] = defaultdict(list)
     for label in labels:
         by_image[label.image].append(label)
     checked: dict[str, Label] = {}
     repeated = {}
     for image, rows in by_image.items():
-        found = f"level {', '.join(repr(label.grade_text) for label in rows)} in {_where(rows)}"
+        found = f"grade {', '.join(repr(label.grade_text) for label in rows)} in {_where(rows)}"
         meanings = {(parse(label.grade_text), label.patient, label.eye) for label in rows}
         grade, patient, eye = meanings.pop()
         one = Label("" if grade is None else str(grade), "", found, patient, eye, rows[0].subgroups)

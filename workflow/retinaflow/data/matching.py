@@ -70,8 +70,11 @@ def named_elsewhere(
 
 
 def name_difference(name: str, other: str) -> str:
-    """Return what tells two names apart: ``case``, ``leading zeros``, both, or "" for anything else."""
+    """Return what tells two names apart: invisible characters, case, leading zeros, the last two, or "" for others."""
     name, other = composed(name), composed(other)
+    if _visible(name) == _visible(other):
+        return "invisible characters"
+    name, other = _visible(name), _visible(other)
     if name.casefold() == other.casefold():
         return "case"
     if _without_zeros(name) == _without_zeros(other):
@@ -80,7 +83,7 @@ def name_difference(name: str, other: str) -> str:
 
 
 def near_names(names: Collection[str], others: Collection[str]) -> dict[str, str]:
-    """Return for each of ``names`` one of ``others`` that differs in case or leading zeros only, if there is one."""
+    """Return for each of ``names`` one of ``others`` that ``name_difference`` explains, if there is one."""
     by_form: dict[str, str] = {}
     for other in sorted(others, reverse=True):
         by_form[_loose(other)] = other
@@ -135,5 +138,10 @@ def _without_zeros(name: str) -> str:
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", name)
 
 
+def _visible(name: str) -> str:
+    """``name`` without characters that have no shape, such as U+200B and U+FEFF, which copied tables have."""
+    return "".join(character for character in name if unicodedata.category(character) != "Cf")
+
+
 def _loose(name: str) -> str:
-    return _without_zeros(composed(name).casefold())
+    return _without_zeros(_visible(composed(name)).casefold())

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 SOLUTIONS = {
     "excluded": "nothing: it is named in `exclude` of its data set",
-    "duplicate_image": "keep one file of each name; case and extension make no other name",
+    "duplicate_image": "keep one file of each name, or write folders, too, in the label table (P1/OD.jpg); case and "
+    "extension make no other name",
     "empty": "copy or fetch the file again",
     "not_an_image": "replace the file by the image, or remove it",
     "unreadable": "make the file readable, or copy or fetch it again",
@@ -33,7 +34,7 @@ SOLUTIONS = {
     "no_label": "add a row to the label table, or remove the image",
     "no_image": "add the image, or remove the row of the label table",
     "ungradable": "nothing: `ungradable` of the data set has its grade",
-    "bad_grade": "correct the row of the label table",
+    "bad_grade": "correct the row of the label table or the name of the folder, or name the value in `grade_map`",
     "duplicate_label": "leave one row for each image in the label table",
     "repeated_label": "nothing: the rows agree",
     "identical_conflict": "find out which label is right, and remove the other images",
