@@ -31,6 +31,34 @@ def test_quality_gate_refuses_the_stated_share(share, count):
         assert np.mean([bool(gate.reason(row)) for row in rows]) == pytest.approx(share, abs=0.012)
 
 
+def test_labels_of_quality_make_a_linear_gate(tmp_path):
+    rng = np.random.default_rng(0)
+    # Ungradable images are blurred, and have a higher exposure: not a reason to refuse.
+    good, poor = rng.normal((0.7, 0.6, 0.8), 0.05, (400, 3)), rng.normal((0.55, 0.7, 0.78), 0.05, (60, 3))
+    values = [(row, "") for row in good] + [(row, "ungradable") for row in poor] + [(("", "", ""), "ungradable")]
+    rows = [{**dict(zip(FIGURES, row, strict=True)), "problem": problem} for row, problem in values]
+    write_table(tmp_path / "train.csv", (*FIGURES, "problem"), rows)
+    content = fit_gates(tmp_path / "train.csv", [])
+    gate = parse_gates(json.dumps(content).encode(), "gates.json").quality
+    refused = [bool(gate.reason(dict(zip(FIGURES, row, strict=True)))) for row in (*good, *poor)]
+    assert sum(refused[:400]) == 4
+    assert np.mean(refused[400:]) == gate.found
+    assert gate.found > 0.5
+    assert gate.weights["exposure"] == 0
+    assert gate.reason({"focus": 0.4, "exposure": 0.9, "field": 0.8}) == FIGURES["focus"]
+    assert gate.reason({"focus": 0.7, "exposure": 0.1, "field": 0.8}) == ""
+    # Fewer labels than needed: the lowest values of good images.
+    write_table(tmp_path / "few.csv", (*FIGURES, "problem"), rows[:410])
+    assert "labelled_quality" not in fit_gates(tmp_path / "few.csv", [])
+
+    del content["labelled_quality"]["means"]["focus"]
+    with pytest.raises(RetinaflowError, match="labelled_quality lacks a figure"):
+        parse_gates(json.dumps(content).encode(), "gates.json")
+    # A bundle of an earlier version.
+    del content["labelled_quality"]
+    assert parse_gates(json.dumps(content).encode(), "gates.json").quality.lowest.keys() == FIGURES.keys()
+
+
 def test_quality_gate_names_the_worst_figure():
     gate = fit_quality_gate(figures(500), 0.01)
     good = {"focus": 0.8, "exposure": 0.8, "field": 0.8}

@@ -24,6 +24,9 @@ FIGURES = {
     "field": "part of the field is missing or dark; centre the pupil, keep the distance, and lift the lid",
 }
 REFUSED_SHARE = 0.01
+# Ungradable images that a linear model of quality needs, and its ridge penalty for figures with a deviation of 1.
+FEWEST_UNGRADABLE = 20
+PENALTY = 1e-3
 MOST_COMPONENTS = 16
 # Images for each component. Fewer make the distance of an unseen image too large.
 IMAGES_A_COMPONENT = 8
@@ -31,6 +34,7 @@ FEWEST_IMAGES = 100
 # Least standard deviation along a component, of features with a deviation of 1: smaller ones are noise.
 LEAST_SPREAD = 0.1
 FITTED_IMAGES = 500
+UNGRADABLE_LABEL = "ungradable"  # problem of an image whose label says that nobody could grade it
 # Side of the thumbnail, in cells, and of the cells, in pixels.
 CELLS, CELL = 4, 16
 
@@ -52,12 +56,20 @@ def _nullable(**properties: Any) -> dict[str, Any]:
 
 
 _LOWEST = {"type": "object", "additionalProperties": _NUMBER, "propertyNames": {"enum": list(FIGURES)}}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 GATES_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
     "required": ["quality", "fundus"],
     "properties": {
         "quality": _nullable(lowest=_LOWEST),
+        "labelled_quality": _nullable(
+            weights=_LOWEST,
+            means=_LOWEST,
+            threshold=_NUMBER,
+            ungradable={"type": "integer", "minimum": 1},
+            found=_SHARE,
+        ),
         "fundus": _nullable(
             mean=_NUMBERS,
             scale=_NUMBERS,
@@ -105,6 +117,77 @@ def fit_quality_gate(figures: Mapping[str, np.ndarray], share: float = REFUSED_S
     cut = int(worst[min(int(share * count), count - 1)])
     lowest = {name: float(np.sort(column)[cut]) for name, column in zip(names, values.T, strict=True)}
     return QualityGate(lowest, share, count)
+
+
+class LabelledQualityGate(NamedTuple):
+    """A linear model of the figures of quality, fitted to images that people could and could not grade.
+
+    Attributes:
+        weights: Weight by figure, 0 or more. The weighted sum is high for good images.
+        means: Mean of the figures of good images.
+        threshold: An image with a lower weighted sum is refused.
+        ungradable: Number of ungradable images.
+        found: Share of these that is refused.
+        share: Share of the good images that is refused.
+        images: Number of good images.
+    """
+
+    weights: dict[str, float]
+    means: dict[str, float]
+    threshold: float
+    ungradable: int
+    found: float
+    share: float
+    images: int
+
+    def score(self, figures: Mapping[str, float]) -> float:
+        """Return the weighted sum of an image's figures."""
+        return sum(weight * figures[name] for name, weight in self.weights.items())
+
+    def reason(self, figures: Mapping[str, float]) -> str:
+        """Return the reason to refuse an image, its worst figure; empty if it passes."""
+        if self.score(figures) >= self.threshold:
+            return ""
+        return FIGURES[min(self.weights, key=lambda name: self.weights[name] * (figures[name] - self.means[name]))]
+
+
+def fit_labelled_quality_gate(
+    good: np.ndarray, ungradable: np.ndarray, share: float = REFUSED_SHARE
+) -> LabelledQualityGate:
+    """Fit a linear model that separates both kinds of images, and its threshold.
+
+    Both kinds have the same weight. A figure whose weight would be negative is left out: better quality is never a
+    reason to refuse an image.
+
+    Args:
+        good: Figures of n images with a grade, float (n, figures), in the order of ``FIGURES``.
+        ungradable: Figures of m images that nobody could grade, float (m, figures).
+        share: Share of the good images to refuse at most.
+    """
+    values = np.concatenate([good, ungradable])
+    scale = np.maximum(values.std(axis=0), 1e-6)
+    importance = np.repeat([1 / len(good), 1 / len(ungradable)], [len(good), len(ungradable)])
+    targets = np.repeat([1.0, -1.0], [len(good), len(ungradable)])
+    centred = (values - importance @ values / 2) / scale
+    used = np.ones(len(scale), bool)
+    slopes = np.zeros(len(scale))
+    while used.any():
+        some = centred[:, used]
+        gram = some.T @ (some * importance[:, np.newaxis]) + PENALTY * np.eye(some.shape[1])
+        slopes[:] = 0
+        slopes[used] = np.linalg.solve(gram, some.T @ (importance * targets))
+        if (slopes[used] > 0).all():
+            break
+        used &= slopes > 0
+    weights = dict(zip(FIGURES, (slopes / scale * used).tolist(), strict=True))
+    means = dict(zip(FIGURES, good.mean(axis=0).tolist(), strict=True))
+    gate = LabelledQualityGate(weights, means, -np.inf, len(ungradable), 0.0, share, len(good))
+    scores, poor = (
+        np.array([gate.score(dict(zip(FIGURES, row, strict=True))) for row in rows.tolist()])
+        for rows in (good, ungradable)
+    )
+    threshold = float(np.sort(scores)[min(int(share * len(good)), len(good) - 1)])
+    return gate._replace(threshold=threshold, found=float((poor < threshold).mean()))
 
 
 class FundusGate(NamedTuple):
@@ -195,9 +278,12 @@ def thumbnail_features(pixels: Iterable[np.ndarray]) -> np.ndarray:
 
 
 class Gates(NamedTuple):
-    """The gates of a bundle. A gate that had too few training images is None and refuses nothing."""
+    """The gates of a bundle. A gate that had too few training images is None and refuses nothing.
 
-    quality: QualityGate | None
+    A linear model of quality replaces the lowest values, if people have labelled ungradable images.
+    """
+
+    quality: QualityGate | LabelledQualityGate | None
     fundus: FundusGate | None
 
     def refusal(self, figures: Mapping[str, float], pixels: np.ndarray) -> tuple[str, str] | None:
@@ -223,9 +309,12 @@ def fit_gates(inventory: Path, shards: Sequence[Path]) -> dict[str, Any]:
         inventory: Inventory of the training images.
         shards: Shards of training images in the preprocessing variant of the first network.
     """
-    rows = stream_table(inventory, (*FIGURES, "problem"))
-    good = [[float(row[name]) for name in FIGURES] for row in rows if not row["problem"]]
-    columns = dict(zip(FIGURES, np.array(good).reshape(-1, len(FIGURES)).T, strict=True))
+    rows = list(stream_table(inventory, (*FIGURES, "problem")))
+    good, ungradable = (_figures_of(rows, problem) for problem in ("", UNGRADABLE_LABEL))
+    labelled = None
+    if len(good) >= FEWEST_IMAGES and len(ungradable) >= FEWEST_UNGRADABLE:
+        labelled = fit_labelled_quality_gate(good, ungradable)
+    columns = dict(zip(FIGURES, good.T, strict=True))
     arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
     counts = [len(array) for array in arrays]
     places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
@@ -235,8 +324,15 @@ def fit_gates(inventory: Path, shards: Sequence[Path]) -> dict[str, Any]:
     fundus = fit_fundus_gate(features) if len(chosen) >= FEWEST_IMAGES else None
     return {
         "quality": quality._asdict() if quality else None,
+        **({"labelled_quality": labelled._asdict()} if labelled and any(labelled.weights.values()) else {}),
         "fundus": _listed(fundus._asdict()) if fundus else None,
     }
+
+
+def _figures_of(rows: Iterable[Mapping[str, str]], problem: str) -> np.ndarray:
+    """Figures of the images with a problem, float (n, figures). Images that could not be read have none."""
+    found = [[float(row[name]) for name in FIGURES] for row in rows if row["problem"] == problem and row["focus"]]
+    return np.array(found).reshape(-1, len(FIGURES))
 
 
 def _listed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,4 +357,8 @@ def parse_gates(content: bytes, path: str) -> Gates:
         if not fits or not (arrays["scale"] > 0).all() or not (arrays["spread"] > 0).all():
             raise RetinaflowError(f"{path}: the numbers of the fundus gate do not fit together. {again}")
         fundus = FundusGate(**{**fundus, **arrays})
+    if labelled := found.get("labelled_quality"):
+        if not labelled["weights"].keys() == labelled["means"].keys() == FIGURES.keys():
+            raise RetinaflowError(f"{path}: labelled_quality lacks a figure, expected {', '.join(FIGURES)}. {again}")
+        return Gates(LabelledQualityGate(**labelled), fundus)
     return Gates(QualityGate(**found["quality"]) if found["quality"] else None, fundus)
