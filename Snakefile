@@ -113,7 +113,7 @@ rule export:
 rule evidence:
     input:
         final_output(),
-        *evidence_output().values(),
+        *reviewed_output(),
     localrule: True
 
 

@@ -1,9 +1,12 @@
-"""Studies: several data sets, sweeps and repeats."""
+"""Studies: several data sets, sweeps and repeats, and data sets that are left out in turn."""
+
+import shutil
 
 import pytest
 
 from retinaflow.data.demo import draw_collection
-from retinaflow.storage.tables import read_table
+from retinaflow.data.trained_on import find_seen
+from retinaflow.storage.tables import read_table, write_table
 
 
 def log_of(project, run):
@@ -139,3 +142,105 @@ def test_new_test_set_trains_nothing(study):
     assert not [job for job in study.planned() if job.startswith(("train", "preprocess", "split"))]
     study.config["data"]["test"]["three"] = third
     assert not study.planned()
+
+
+@pytest.fixture(scope="module")
+def left_out(bare):
+    """A project of two data sets after its run. An image of one of them is also in the other one."""
+    project = bare(models={"small": {"backbone": "MobileNetV3Small", "feature_layers": ["expanded_conv_project_bn"]}})
+    one, two = drawn_set(project.folder, 1, patients=20), drawn_set(project.folder, 2)
+    rows = read_table(project.folder / two["labels"])
+    first = rows[0]["image"]
+    (grade,) = [row["level"] for row in rows if row["image"] == first]
+    (source,) = (project.folder / two["images"]).glob(f"{first}.*")
+    shutil.copy(source, project.folder / one["images"] / f"copy_left{source.suffix}")
+    labels = project.folder / one["labels"]
+    rows = read_table(labels)
+    write_table(labels, list(rows[0]), [*rows, {**rows[0], "image": "copy_left", "level": grade}])
+    del project.config["data"]["test"]
+    project.config["data"]["train"] = {"one": one, "two": two}
+    project.config["split"] = {"leave_out": "data_set"}
+    project.snakemake()
+    return project
+
+
+def indices(project, data_set):
+    """Index tables of both parts of a data set."""
+    folder = project.folder / "results/organized"
+    return [folder / f"{data_set}-{side}" / "index.csv" for side in ("train", "validation")]
+
+
+def test_no_image_of_the_left_out_set_was_trained_on(left_out):
+    for data_set, other in (("one", "two"), ("two", "one")):
+        record = left_out.folder / f"results/models/small/without-{data_set}/trained_on.json"
+        assert not any(find_seen(record, indices(left_out, data_set)))
+        images = {row["image"] for table in indices(left_out, other) for row in read_table(table)}
+        assert set(find_seen(record, indices(left_out, other)).images) == images
+        tested = rows_of(left_out, f"scores/small/without-{data_set}/left-out/predictions.csv")
+        own = {row["image"] for table in indices(left_out, data_set) for row in read_table(table)}
+        assert {row["image"] for row in tested} == own
+        held_out = rows_of(left_out, f"scores/small/without-{data_set}/validation/predictions.csv")
+        assert {row["image"].split("/")[0] for row in held_out} == {other}
+
+
+def test_copy_of_an_image_in_both_sets_is_listed_and_used_once(left_out):
+    problems = [row for row in rows_of(left_out, "inventory/problems.csv") if row["problem"] == "identical"]
+    assert len(problems) == 1
+    assert problems[0]["action"] == "excluded"
+    usable = [row for row in rows_of(left_out, "inventory/train.csv") if not row["problem"]]
+    assert len(usable) == 2 * (20 + 15)
+    assert len({row["digest"] for row in usable}) == len(usable)
+
+
+def test_one_table_joins_the_left_out_sets(left_out):
+    rows = rows_of(left_out, "comparison/leave_out.csv")
+    assert [(row["model"], row["split"]) for row in rows] == [
+        ("small", split) for split in ("mean of validation", "one", "two", "mean over sets")
+    ]
+    for data_set in ("one", "two"):
+        (own,) = [row for row in rows if row["split"] == data_set]
+        compared = rows_of(left_out, f"comparison/without-{data_set}/comparison.csv")
+        assert {row["model"] for row in compared} == {"small"}
+        (tested,) = [row for row in compared if row["split"] == "left-out"]
+        for name in ("images", "quadratic_weighted_kappa", "referable_auc", "referable_auc_low"):
+            assert own[name] == tested[name]
+        assert (left_out.folder / f"results/comparison/without-{data_set}/roc-left-out.png").exists()
+    assert "| model | mean of validation | one | two | mean over sets |" in left_out.read(
+        "results/comparison/leave_out.md"
+    )
+
+
+def test_pixels_are_stored_once_and_a_second_run_does_nothing(left_out):
+    (variant,) = [folder for folder in (left_out.folder / "results/shards").iterdir() if not folder.is_file()]
+    stored = {folder.name for folder in variant.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    assert stored == {f"{name}-{side}" for name in ("one", "two") for side in ("train", "validation")}
+    assert not left_out.planned(bundles=True)
+
+
+def test_there_are_no_bundles_and_no_evidence(left_out):
+    assert not list((left_out.folder / "results/models").rglob("bundle"))
+    output = " ".join(left_out.snakemake("-n", "evidence", check=False).split())
+    assert "`snakemake evidence` describes one model" in output
+    output = left_out.snakemake("-n", "predict", "--config", f"images={left_out.folder}/images 1", check=False)
+    assert "none of them grades new images (with split.leave_out" in " ".join(output.split())
+
+
+def test_new_data_set_is_in_all_other_trainings(left_out):
+    left_out.config["data"]["train"]["three"] = drawn_set(left_out.folder, 3)
+    trained = {job for job in left_out.planned() if job.startswith("train ")}
+    assert trained == {f"train small/without-{name}" for name in ("one", "two", "three")}
+    del left_out.config["data"]["train"]["three"]
+    assert not left_out.planned()
+
+
+def test_new_image_of_a_set_keeps_the_training_without_it(left_out, image_bytes):
+    run = "small/without-one"
+    model = left_out.folder / f"results/models/{run}/model.keras"
+    before = model.read_bytes()
+    labels = left_out.folder / "1.csv"
+    rows = read_table(labels)
+    (left_out.folder / "images 1/900_left.jpeg").write_bytes(image_bytes)
+    write_table(labels, list(rows[0]), [*rows, {**rows[0], "image": "900_left", "level": "0"}])
+    left_out.snakemake("--cores", "2", f"results/models/{run}/model.keras")
+    assert model.read_bytes() == before
+    assert "trained before" in log_of(left_out, run)

@@ -17,7 +17,7 @@ from retinaflow.config.checks import check_packages
 from retinaflow.config.limits import check_text
 from retinaflow.config.loading import load
 from retinaflow.config.models import EYE_AVERAGE, NO_TTA, Models, network_of
-from retinaflow.config.places import check_files, sharing_sets
+from retinaflow.config.places import check_files, check_pairs, sharing_sets
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.data.policies import own_policies
@@ -69,6 +69,7 @@ def checked(config):
         # Jobs read label tables from local files, since they may have no network.
         if remote and workflow.is_main_process:
             check_remote(storage_client(), remote)
+        check_pairs(local)
         return local, {fetched_object.path: fetched_object for fetched_object in remote}, lookups.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
@@ -83,6 +84,8 @@ FOLDS = CONFIG.split.folds
 DATA_SETS = lookups.data_sets(CONFIG)
 TRAINING_SETS = lookups.training_sets(CONFIG)
 MODELS = Models.of(CONFIG)
+# Training sets that are left out in turn, each by training runs of their own.
+LEFT_OUT_SETS = MODELS.left_out
 # Scales of test sets that have other grades than the training sets.
 SCALES = {split: scale for split in MODELS.tests if (scale := lookups.grade_scale(CONFIG, split))}
 # Networks that are trained, and frozen backbones of linear models.
@@ -91,7 +94,7 @@ FEATURE_NETWORKS = lookups.feature_networks(CONFIG)
 FIRST = lookups.linear_networks(CONFIG)
 FIRST_VARIANTS = {lookups.variant(CONFIG, network).name for network in FIRST}
 # Inventories that later stages read. That of the training set is joined of those of several data sets.
-INVENTORIES = ["train", *MODELS.tests]
+INVENTORIES = ["train", *lookups.scored_sets(CONFIG)]
 # Splits of the training set.
 TRAINING_SPLITS = lookups.held_out_splits(CONFIG)
 # Each folder of new images has its own folder of predictions.
@@ -110,7 +113,7 @@ wildcard_constraints:
     shard=r"\d+",
     number=r"\d+",
     training_run=any_of(MODELS.training_runs),
-    network=any_of(FEATURE_NETWORKS),
+    network=any_of(dict.fromkeys([*FEATURE_NETWORKS, *MODELS.networks])),
     model=any_of(MODELS.names),
 
 
@@ -155,7 +158,7 @@ def indices(use):
 
 def shard_files(network, splits, suffix):
     """Shard files of all images of some splits, in the variant of a network: `npy` pixels or `csv` rows."""
-    variant = lookups.variant(CONFIG, network).name
+    variant = lookups.variant(CONFIG, network_of(network)).name
     return [path("shards", variant, split, f"{i}.{suffix}") for split in splits for i in range(SHARDS[split])]
 
 
@@ -180,6 +183,7 @@ def linear_files(model):
 
 def feature_source(network, training_run=None):
     """Description of a network whose features a linear model uses: frozen, or trained in `training_run`."""
+    network = network_of(network)
     settings = FEATURE_NETWORKS[network]
     return {
         "network": network,

@@ -33,6 +33,19 @@ def evidence_output():
     }
 
 
+def no_evidence(wildcards):
+    """Input function: raise an error that says why there is no evidence."""
+    raise WorkflowError(
+        "`snakemake evidence` describes one model. With split.leave_out, each model measures how well others would do on a "
+        "new data set. Set split.leave_out to null."
+    )
+
+
+def reviewed_output():
+    """Inputs of `snakemake evidence`."""
+    return [no_evidence] if LEFT_OUT_SETS else list(evidence_output().values())
+
+
 def reviewed_settings(model):
     """Settings of a model that its methods section names."""
     networks = list(dict.fromkeys(network_of(run) for run in MODELS.records_of(model)))

@@ -178,7 +178,7 @@ rule check_problems:
         unit=CONFIG.split.unit,
         sides=FOLDS or 2,
         earlier=lambda wildcards: list(earlier_models()),
-        unseen=INVENTORIES if FOLDS else MODELS.tests,
+        unseen=INVENTORIES if FOLDS or LEFT_OUT_SETS else MODELS.tests,
         shared_patients=CONFIG.data.shared_patients,
     script:
         "../scripts/preflight.py"

@@ -2,13 +2,28 @@
 
 
 def linear_runs(wildcards):
-    """Parameter function: the stored splits that each fit of a linear model uses, and the one that it is scored on."""
+    """Parameter function: the stored splits that each fit of a linear model uses, and the split that it is scored on."""
     runs = MODELS.runs_of(wildcards.linear)
+    if LEFT_OUT_SETS:
+        return [(MODELS.stored_splits(run, "train"), "validation") for run in runs]
     return [
         (MODELS.stored_splits(run, "train"), held_out)
         for run in runs
         for held_out in MODELS.stored_splits(run, "validation")
     ]
+
+
+def joined_splits(wildcards):
+    """Parameter function: the stored splits of each split that has several, of a model that a data set is left out of."""
+    splits = MODELS.scored if LEFT_OUT_SETS else []
+    return {split: MODELS.stored_splits(wildcards.linear, split) for split in splits}
+
+
+def unseen_splits(wildcards):
+    """Parameter function: the stored splits of images that no earlier model may have been trained on."""
+    if LEFT_OUT_SETS:
+        return MODELS.stored_splits(wildcards.linear, lookups.LEFT_OUT)
+    return list(SHARDS) if FOLDS else MODELS.tests
 
 
 def linear_networks(wildcards):
@@ -80,7 +95,8 @@ if MODELS.linear:
             networks=linear_networks,
             splits=list(SHARDS),
             runs=linear_runs,
-            unseen=list(SHARDS) if FOLDS else MODELS.tests,
+            joined=joined_splits,
+            unseen=unseen_splits,
             outputs=lambda wildcards: MODELS.splits_of(wildcards.linear),
             grade_names=GRADE_NAMES,
             seed=CONFIG.seed,
@@ -99,7 +115,29 @@ if MODELS.linear and MODELS.unpaired:
             linear=any_of(linear_of(MODELS.scored_pairs[1:])),
 
 
-if MODELS.linear:
+if MODELS.linear and LEFT_OUT_SETS:
+
+    localrules:
+        compare_linear_leave_out,
+
+    use rule compare_leave_out as compare_linear_leave_out with:
+        input:
+            scores=score_files("metrics.json", MODELS.linear),
+            predictions=score_files("predictions.csv", MODELS.linear),
+        output:
+            table=path("comparison", "linear.csv"),
+            markdown=path("comparison", "linear.md"),
+        log:
+            path("logs", "compare_linear.log"),
+        params:
+            code=code_of("compare_leave_out.py"),
+            left_out=left_out_places(MODELS.linear),
+            bootstrap_samples=CONFIG.score.bootstrap_samples,
+            seed=CONFIG.seed,
+            repeats={},
+
+
+if MODELS.linear and not LEFT_OUT_SETS:
 
     localrules:
         compare_linear,

@@ -17,6 +17,10 @@ def new_images():
 
 def predicting_bundles(wildcards):
     """Input function: bundle of the named model, or those of all models."""
+    if LEFT_OUT_SETS:
+        raise WorkflowError(
+            f"models: none of them grades new images ({MODELS.unbundled(MODELS.ranked[0])}). Set split.leave_out to null."
+        )
     if not MODELS.bundled:
         reasons = "; ".join(f"{model}: {MODELS.unbundled(model)}" for model in MODELS.ranked)
         raise WorkflowError(f"models: none of them grades new images ({reasons}). Add a network that is trained.")

@@ -21,6 +21,7 @@ def model_shards(suffix):
     def files(wildcards):
         network = MODELS.feature_networks_of(wildcards.model)[0]
         splits = TRAINING_SPLITS if wildcards.split == "out-of-fold" else [wildcards.split]
+        splits = MODELS.stored_splits(wildcards.model, wildcards.split) if LEFT_OUT_SETS else splits
         return shard_files(network, splits, suffix)
 
     return files
@@ -108,7 +109,7 @@ rule illustrate_data:
 
 rule pages:
     input:
-        comparison=path("comparison", "comparison.md"),
+        comparison=path("comparison", "leave_out.md" if LEFT_OUT_SETS else "comparison.md"),
         problems=path("inventory", "problems.md"),
         records=[path("models", run, "training_run.json") for run in MODELS.training_runs],
     output:

@@ -35,6 +35,11 @@ def lists():
     return {side: files for side, files in given.items() if files}
 
 
+def set_tables(side):
+    """Tables of a side of the split, train or validation, of each training set that is left out in turn."""
+    return [path("split", f"{name}-{side}.csv") for name in LEFT_OUT_SETS]
+
+
 rule split:
     input:
         inventory=path("inventory", "train.csv"),
@@ -60,3 +65,28 @@ rule split:
         given_digests=given_digests(),
     script:
         "../scripts/split.py"
+
+
+if LEFT_OUT_SETS:
+
+    localrules:
+        divide_split,
+
+    # Both sides of each data set. The training that leaves it out has none of them, and all others have.
+    rule divide_split:
+        input:
+            train=split_tables("train"),
+            validation=split_tables("validation"),
+        output:
+            train=set_tables("train"),
+            validation=set_tables("validation"),
+        log:
+            path("logs", "divide_split.log"),
+        conda:
+            "../../envs/retinaflow.yaml"
+        params:
+            code=code_of("divide_split.py"),
+            data_sets=LEFT_OUT_SETS,
+            grade_names=GRADE_NAMES,
+        script:
+            "../scripts/divide_split.py"

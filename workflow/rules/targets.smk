@@ -29,6 +29,7 @@ def final_output():
     return [
         *inventory_output(),
         *split_tables("train"),
+        *set_tables("train"),
         *[path("organized", split, "index.csv") for split in SHARDS],
         *[
             file
@@ -56,17 +57,26 @@ def final_output():
                 for split in MODELS.scored_pairs
                 for suffix in ("npy", "csv")
             ]
-            + [file for network in CONFIG.models for file in linear_files(f"{network}+eye_stacking")]
+            + [file for network in MODELS.networks for file in linear_files(f"{network}+eye_stacking")]
             if "eye_stacking" in MODELS.eye_kinds
             else []
         ),
         *score_files("metrics.json"),
         *score_files("predictions.csv"),
         *[path("models", model, "decision_rule.json") for model in MODELS.names],
-        *[path("comparison", f"{table}.csv") for table in ("comparison", "pairs", "repeats")],
-        *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs],
+        *comparison_output(),
+        *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs if MODELS.bundled],
         *[path("models", model, "bundle") for model in MODELS.bundled if model not in MODELS.linear],
     ]
+
+
+def comparison_output():
+    """Tables of the comparison, or of those of all left-out data sets and the table that joins them."""
+    folders = [f"without-{name}" for name in LEFT_OUT_SETS] or ["."]
+    tables = [
+        path("comparison", folder, f"{table}.csv") for folder in folders for table in ("comparison", "pairs", "repeats")
+    ]
+    return [*tables, path("comparison", "leave_out.csv")] if LEFT_OUT_SETS else tables
 
 
 def linear_output():
@@ -98,6 +108,7 @@ def quick_output():
     return [
         *inventory_output(),
         *split_tables("train"),
+        *set_tables("train"),
         *[path("organized", split, "index.csv") for split in SHARDS],
         *linear_output(),
         *score_files("metrics.json", MODELS.linear),

@@ -36,6 +36,7 @@ with job_log(snakemake.log[0]):
         repeats=snakemake.params.repeats,
         phases=kept_phases(records, snakemake.params.runs),
         data_sets=joined,
+        left_out=snakemake.params.left_out,
     )
     comparison_figure(Path(snakemake.output.figure), comparison.ranked)
     for split, curves in snakemake.params.curves.items():

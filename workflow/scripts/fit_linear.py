@@ -41,5 +41,6 @@ with job_log(snakemake.log[0]):
                 outputs={split: Path(snakemake.output[split]) for split in params.outputs},
                 grade_names=params.grade_names,
                 seed=params.seed,
+                joined=params.joined,
             )
         )

@@ -234,7 +234,7 @@ class LogHandler(LogHandlerBase):
             self.screen.write(f"{found[1] if found else 'a job'}: done", "done")
             return
         for output in job.outputs:
-            if output.endswith("comparison.csv"):
+            if output.endswith(("comparison.csv", "leave_out.csv")):
                 self.comparison = Path(output).absolute()
         with self.screen.lock:
             running = self.screen.running.get(job.rule if job.counted else number)

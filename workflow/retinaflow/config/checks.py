@@ -17,6 +17,7 @@ from retinaflow.config.lookups import (
     recalibration,
     scored_sets,
     split_columns,
+    training_sets,
 )
 from retinaflow.config.messages import raise_problems, unknown_name
 from retinaflow.config.old_keys import present_value
@@ -76,6 +77,8 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
         yield from _validation_problems(config)
     if config.split.lists or split_columns(config):
         yield from _given_split_problems(config)
+    if config.split.leave_out:
+        yield from _leave_out_problems(config)
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
     yield from _endpoint_problems(config)
@@ -134,6 +137,36 @@ def _given_split_problems(config: Configuration) -> Iterable[str]:
             yield f"{key}: {set_key(name)} has no label table; name one, or set {key} to null"
         if column is None:
             yield f"{set_key(name)}.split_column: expected a column, as other training sets have one; name it"
+
+
+def _leave_out_problems(config: Configuration) -> Iterable[str]:
+    key = "split.leave_out"
+    if config.demo:
+        yield f"{key}: the demo draws one training set; remove it"
+        return
+    names = {name.partition("-")[2] for name in training_sets(config)}
+    if len(names) < 2:
+        yield (
+            f"{key}: each of several training sets is left out once, and data.train has one; expected at least two, by "
+            "name, as {eyepacs: {...}, aptos: {...}}"
+        )
+    if config.split.folds:
+        yield f"{key}: split.folds is {config.split.folds}, and one of the two decides the trainings; set folds to 0"
+    if config.split.lists or split_columns(config):
+        yield f"{key}: a column or lists prescribe one split of all training sets; remove one of the two"
+    if config.data.validation:
+        yield f"{key}: each training validates on a part of its own training sets; remove data.validation"
+    if config.data.test:
+        yield f"{key}: each training set is the test set of one training; remove data.test, or use two configurations"
+    if config.model is not None:
+        yield f"model: with {key}, no model grades new images; remove it"
+    for group in config.data.shared_patients:
+        shared = [name for name in group if name in names]
+        if len(shared) > 1:
+            yield (
+                f"data.shared_patients: {' and '.join(shared)} are training sets, and with {key}, no patient of "
+                "the set that is left out may be trained on; describe them as one data set, with all images and labels"
+            )
 
 
 def _validation_problems(config: Configuration) -> Iterable[str]:

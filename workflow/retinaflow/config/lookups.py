@@ -20,6 +20,7 @@ from retinaflow.storage.archives import listed_names
 
 CLASS_FOLDERS = "class_folders"
 ENSEMBLE = "ensemble"  # the mean of several networks
+LEFT_OUT = "left-out"  # split of all images of the data set that was left out of a training
 ONE_EYE = "one_eye"  # a linear model of one eye, beside one of both eyes
 
 
@@ -74,6 +75,11 @@ def training_sets(config: Configuration) -> list[str]:
     return [name for name in data_sets(config) if name.split("-")[0] == "train"]
 
 
+def left_out_sets(config: Configuration) -> list[str]:
+    """Names of the training sets that are left out in turn; none without ``split.leave_out``."""
+    return [name.partition("-")[2] for name in training_sets(config)] if config.split.leave_out else []
+
+
 def validation_sets(config: Configuration) -> list[str]:
     """Names of the data sets that are validated on and never trained on."""
     return [set_name("validation", name) for name in config.data.validation or ()]
@@ -110,9 +116,42 @@ def fold_names(folds: int) -> list[str]:
     return [f"fold-{number}" for number in range(1, folds + 1)]
 
 
+def set_splits(data_set: str) -> list[str]:
+    """Names of both stored splits of a training set that is left out in turn."""
+    return [f"{data_set}-train", f"{data_set}-validation"]
+
+
 def held_out_splits(config: Configuration) -> list[str]:
-    """Names of the splits of the training set: ``train, validation`` or ``fold-1 ... fold-k``."""
-    return fold_names(config.split.folds) or ["train", "validation"]
+    """Names of the stored splits of the training set.
+
+    They are ``train, validation``, or ``fold-1 ... fold-k``, or ``NAME-train, NAME-validation`` of each training set
+    that is left out in turn.
+    """
+    of_sets = [split for name in left_out_sets(config) for split in set_splits(name)]
+    return fold_names(config.split.folds) or of_sets or ["train", "validation"]
+
+
+def training_runs(config: Configuration, network: str) -> list[str]:
+    """Names of the training runs of a network: one, one a fold, or one for each data set that is left out."""
+    folds = [f"{network}/{fold}" for fold in fold_names(config.split.folds)]
+    return folds or [without(network, name) for name in left_out_sets(config)] or [network]
+
+
+def without(model: str, data_set: str) -> str:
+    """Name of a model that a data set is left out of: ``A+no_tta`` becomes ``A/without-NAME+no_tta``."""
+    name, plus, kind = model.partition("+")
+    return f"{name}/without-{data_set}{plus}{kind}"
+
+
+def left_out_of(model: str) -> str:
+    """Name of the data set that is left out of a model; empty if there is none."""
+    return model.partition("/without-")[2].partition("+")[0]
+
+
+def common_name(model: str) -> str:
+    """Name that a model has whatever data set is left out of it: ``A/without-NAME+no_tta`` becomes ``A+no_tta``."""
+    data_set = left_out_of(model)
+    return model.replace(f"/without-{data_set}", "", 1) if data_set else model
 
 
 def repeat_name(model: str, repeat: int) -> str:
@@ -200,11 +239,13 @@ def eye_models(config: Configuration) -> list[str]:
 
 
 def has_both_eyes(config: Configuration) -> bool:
-    """Whether the label table of a training set has both eyes of a patient. It must be there, except for a demo."""
+    """Whether the label table of a training set has both eyes of a patient. It must be there, except for a demo.
+
+    If training sets are left out in turn, each of them must have both eyes of a patient.
+    """
     sources = data_sets(config)
-    return bool(config.demo) or any(
-        _has_both_eyes(sources[name], config.data.grade_names) for name in training_sets(config)
-    )
+    paired = (_has_both_eyes(sources[name], config.data.grade_names) for name in training_sets(config))
+    return bool(config.demo) or (all(paired) if config.split.leave_out else any(paired))
 
 
 def may_name_eyes(source: DataSetSettings) -> bool:
@@ -252,6 +293,10 @@ def image_counts(config: Configuration) -> dict[str, float]:
     shares = dict.fromkeys(held_out_splits(config), held_out)
     if not folds:
         shares["train"] = 1 - held_out
+    if left_out := left_out_sets(config):
+        totals = {name: labelled[set_name("train", name)] for name in left_out}
+        parts = (total * share for total in totals.values() for share in (1 - held_out, held_out))
+        return dict(zip(held_out_splits(config), parts, strict=True))
     learning = sum(labelled[name] for name in training_sets(config))
     if given := validation_sets(config):
         shares["validation"] = sum(labelled[name] for name in given) / max(learning, 1)

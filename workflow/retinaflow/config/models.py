@@ -4,8 +4,9 @@ A network is a model of the configuration; it is trained. A training run trains 
 other models combine the raw outputs of networks, except for linear models: they use features of frozen backbones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from retinaflow.config import lookups
 from retinaflow.settings.linear import LinearSection
@@ -34,7 +35,7 @@ class Models:
     Attributes:
         networks: The objective of each network by its name, in the order of the configuration.
         folds: Number of folds; 0 for one split.
-        tests: Names of the test sets.
+        tests: Names of the test sets, or ``left-out`` if training sets are left out in turn.
         tta: Whether raw outputs are means over several TTA views.
         eye_kinds: Kinds of models of both eyes that each network has: ``eye_average``, ``eye_stacking``.
         ensembles: Networks of each ensemble by its name.
@@ -42,6 +43,8 @@ class Models:
         linear: Linear models on features of frozen backbones by name, of one eye or both.
         drawn: Frozen backbones with random weights that another backend than TensorFlow draws.
         onnx: Networks in ONNX form. Only linear models use them.
+        left_out: Training sets that are left out in turn. Then each network is one training run, with the name of the
+            set that is left out of it: ``VGG16/without-NAME``. The same holds for all other models.
     """
 
     networks: Mapping[str, str]
@@ -54,6 +57,7 @@ class Models:
     linear: Mapping[str, LinearSection] = field(default_factory=dict)
     drawn: Sequence[str] = ()
     onnx: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
     @classmethod
     def of(cls, config: Configuration) -> "Models":
@@ -61,26 +65,33 @@ class Models:
         eye_kinds = tuple(f"eye_{kind}" for kind in lookups.eye_models(config))
         linear = lookups.linear_models(config)
         paired = eye_kinds or any(settings.eyes == "both" for settings in linear.values())
+        left_out = lookups.left_out_sets(config)
+        versions: list[Callable[[str], str]] = [partial(lookups.without, data_set=name) for name in left_out] or [str]
         return cls(
-            networks={name: settings.objective for name, settings in config.models.items()},
+            networks={named(name): entry.objective for name, entry in config.models.items() for named in versions},
             folds=config.split.folds,
-            tests=lookups.scored_sets(config),
+            tests=[lookups.LEFT_OUT] if left_out else lookups.scored_sets(config),
             tta=config.score.tta_views > 1,
             eye_kinds=eye_kinds,
-            ensembles=lookups.ensembles(config),
+            ensembles={
+                named(name): list(map(named, members))
+                for name, members in lookups.ensembles(config).items()
+                for named in versions
+            },
             unpaired=lookups.unpaired_sets(config) if paired else (),
-            linear=linear,
+            linear={named(name): settings for name, settings in linear.items() for named in versions},
             drawn=[
                 name
                 for name, settings in lookups.linear_networks(config).items()
                 if settings.weights == "random" and settings.backend != "tensorflow"
             ],
             onnx=lookups.onnx_networks(config),
+            left_out=left_out,
         )
 
     @property
     def scored(self) -> list[str]:
-        """Splits that a training run is scored on: its validation split and the test sets."""
+        """Splits that a training run is scored on: its validation split, and the test sets or the left-out set."""
         return ["validation", *self.tests]
 
     @property
@@ -128,6 +139,8 @@ class Models:
 
     def unbundled(self, model: str) -> str:
         """Reason why a ranked model has no bundle; empty if it has one."""
+        if self.left_out:
+            return "with split.leave_out, a model measures how well others would do on new data sets"
         if not self.is_linear(model):
             return ""
         files = [network for network in self.feature_networks_of(model) if network in self.onnx]
@@ -165,11 +178,16 @@ class Models:
         """Model that answers for an image without fellow eye, if ``model`` is linear and needs both eyes."""
         if model in self.linear:
             return lookups.one_eye(model) if self.needs_pairs(model) else None
-        return network_of(model) if self.is_linear(model) else None
+        return self._network(model) if self.is_linear(model) else None
 
     def networks_of(self, model: str) -> list[str]:
         """Networks that a model is made of. A linear model has none."""
-        return [] if model in self.linear else list(self.ensembles.get(model, [network_of(model)]))
+        return [] if model in self.linear else list(self.ensembles.get(model, [self._network(model)]))
+
+    def _network(self, model: str) -> str:
+        """Name of the network of a training run, or of a model of one network, among ``networks``."""
+        name = model.split("+")[0]
+        return name if name in self.networks else network_of(model)
 
     def records_of(self, model: str) -> list[str]:
         """Training runs that a model is made of. A linear model has none."""
@@ -178,12 +196,19 @@ class Models:
     def stored_splits(self, training_run: str, use: str) -> list[str]:
         """Stored splits of the images that a training run uses.
 
-        A fold is stored once, as the images it holds out; the training runs of the other folds train on it there.
+        A fold is stored once, as the images it holds out; the training runs of the other folds train on it there. Data
+        sets that are left out in turn are stored once, too, each as a training and a validation split.
 
         Args:
-            training_run: Its name.
+            training_run: Its name, or that of another model of one left-out data set.
             use: ``train``, ``validation`` or the name of a test set.
         """
+        if self.left_out:
+            left_out = lookups.left_out_of(training_run)
+            if use == lookups.LEFT_OUT:
+                return lookups.set_splits(left_out)
+            others = [lookups.set_splits(name) for name in self.left_out if name != left_out]
+            return [train if use == "train" else validation for train, validation in others]
         if use in self.tests or not self.folds:
             return [use]
         held_out = training_run.split("/")[1]

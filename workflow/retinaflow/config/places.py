@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import is_zipfile
 
-from retinaflow.config.lookups import CLASS_FOLDERS, data_sets, feature_networks, label_columns, label_tables
+from retinaflow.config.lookups import (
+    CLASS_FOLDERS,
+    data_sets,
+    feature_networks,
+    has_both_eyes,
+    label_columns,
+    label_tables,
+)
 from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
@@ -47,6 +54,25 @@ def check_files(config: Configuration) -> None:
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
         problems += _own_start_problems(name, config)
     raise_problems(problems)
+
+
+def check_pairs(config: Configuration) -> None:
+    """Check that each training set has fellow eyes, if each is left out in turn and a model needs them.
+
+    The label tables, which must be local files, are read only if this matters.
+
+    Raises:
+        RetinaflowError: A model of both eyes is named, and a training set has no patient with both eyes.
+    """
+    keys = [f"models.{name}.eyes" for name, settings in config.linear.items() if settings.eyes == "both"]
+    if isinstance(config.eyes.models, list) and config.eyes.models:
+        keys.append("eyes.models")
+    if config.split.leave_out and keys and not has_both_eyes(config):
+        raise_problems(
+            f"{key}: with split.leave_out, each training set needs patients with both eyes, and the labels of at least "
+            f"one have none; remove {key}"
+            for key in keys
+        )
 
 
 def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:

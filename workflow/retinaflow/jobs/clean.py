@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from retinaflow.config.lookups import feature_networks, fold_names, held_out_splits, shard_counts, variant
+from retinaflow.config.lookups import feature_networks, held_out_splits, shard_counts, training_runs, variant
 from retinaflow.config.models import Models
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.lock import lock
@@ -87,14 +87,16 @@ def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
 
 
 def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
-    folds = fold_names(config.split.folds)
     for of_network in _folders(folder):
         if of_network.name not in config.models:
             yield of_network
-        elif folds:
-            yield from (path for path in of_network.iterdir() if path.name not in folds)
+            continue
+        # Each fold, and each data set that is left out, has a folder of its own in that of the network.
+        runs = [run.partition("/")[2] for run in training_runs(config, of_network.name)]
+        if any(runs):
+            yield from (path for path in of_network.iterdir() if path.name not in runs)
         else:
-            yield from (path for path in _folders(of_network) if path.name.startswith("fold-"))
+            yield from (path for path in _folders(of_network) if path.name.startswith(("fold-", "without-")))
 
 
 def _unused_networks(results: Path, config: Configuration) -> Iterator[Path]:

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 from retinaflow.config.lookups import (
     eye_models,
     feature_networks,
-    fold_names,
     held_out_splits,
+    left_out_sets,
     linear_networks,
     scored_sets,
+    set_splits,
     shard_counts,
+    training_runs,
     variant,
 )
 from retinaflow.errors import RetinaflowError
@@ -200,16 +202,27 @@ def work_of(head: int, train: float, *, validation: float, epochs: int) -> Work:
 
 def network_work(config: Configuration, images: Mapping[str, float], network: str) -> Work:
     """Work of all training runs of a network, with all epochs. Early stopping can end them sooner."""
-    folds, settings = config.split.folds, config.models[network]
-    learning = sum(images[split] for split in held_out_splits(config))
-    validation = learning / folds if folds else images["validation"]
-    single = work_of(settings.head_epochs, learning - validation, validation=validation, epochs=settings.epochs)
+    settings = config.models[network]
     views = config.score.tta_views
     if "stacking" in eye_models(config):
         views += config.features.views
-    scored = views * (validation + sum(images[name] for name in scored_sets(config)))
-    count = folds or 1
-    return Work(count, count * single.trained, count * single.passed, count * scored)
+    works = []
+    for train, validation, tested in _run_images(config, images):
+        single = work_of(settings.head_epochs, train, validation=validation, epochs=settings.epochs)
+        works.append(single._replace(scored=views * (validation + tested)))
+    return Work(*map(sum, zip(*works, strict=True)))
+
+
+def _run_images(config: Configuration, images: Mapping[str, float]) -> list[tuple[float, float, float]]:
+    """Numbers of images that each training run of a network trains, validates and is tested on."""
+    folds, left_out = config.split.folds, left_out_sets(config)
+    learning = sum(images[split] for split in held_out_splits(config))
+    if left_out:
+        parts = {name: [images[split] for split in set_splits(name)] for name in left_out}
+        train, validation = map(sum, zip(*parts.values(), strict=True))
+        return [(train - own[0], validation - own[1], sum(own)) for own in parts.values()]
+    validation = learning / folds if folds else images["validation"]
+    return [(learning - validation, validation, sum(images[name] for name in scored_sets(config)))] * (folds or 1)
 
 
 def _splits(config: Configuration, images: Mapping[str, float]) -> Iterator[str]:
@@ -261,8 +274,7 @@ def _head_parameters(settings: TrainingSettings) -> int:
 
 def _finished(config: Configuration, results: Path, network: str) -> list[bool]:
     """Whether the model of each training run exists."""
-    training_runs = [f"{network}/{fold}" for fold in fold_names(config.split.folds)] or [network]
-    return [(results / "models" / training_run / "model.keras").exists() for training_run in training_runs]
+    return [(results / "models" / run / "model.keras").exists() for run in training_runs(config, network)]
 
 
 def _memory(config: Configuration) -> Iterator[str]:

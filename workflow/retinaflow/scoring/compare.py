@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config.lookups import ONE_EYE
+from retinaflow.config.lookups import LEFT_OUT, ONE_EYE, common_name
 from retinaflow.config.models import needs_pairs
 from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
@@ -62,7 +62,7 @@ COLUMNS = (
 )
 # Remark on a model of both eyes. Its row has no metrics.
 NO_FELLOW_EYES = "no fellow eyes"
-SPLITS = r"out-of-fold|validation|test(-.+)?"
+SPLITS = rf"out-of-fold|validation|{LEFT_OUT}|test(-.+)?"
 # Values of a row that follow from its grades.
 GRADE_VALUES = ("grade_names", "baseline_grade_name", "referable_grade_name")
 REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
@@ -154,6 +154,7 @@ def compare(
     phases: Mapping[str, str] | None = None,
     data_sets: JoinedSets | None = None,
     failed: Mapping[str, str] | None = None,
+    left_out: str = "",
 ) -> Comparison:
     """Write a table of all models, tables of their pairs and repeats, and a Markdown summary.
 
@@ -173,6 +174,7 @@ def compare(
         phases: Phase of the kept epoch of models for which it is known, as of ``kept_phases``.
         data_sets: Joined training sets, None for a single one.
         failed: Models without metrics, each with the reason. They have a row on each split, without a rank.
+        left_out: Name of the data set that was left out of all models, if any.
 
     Returns:
         The summary and the rows of ranked models.
@@ -180,9 +182,7 @@ def compare(
     Raises:
         RetinaflowError: There is no file, a file is malformed, or the files do not belong together.
     """
-    rows = [{**read_metrics(path), "predictions": of} for path, of in zip(metrics, predictions, strict=True)]
-    ranked_on = _check_together(rows)
-    rows, unpaired = _paired(rows, ranked_on)
+    rows, unpaired, ranked_on = read_together(metrics, predictions)
     missing = unpaired + _failed(rows, failed or {})
     ordered = _ordered([*rows, *missing], _ranked(rows, ranked_on), phases or {}, repeats or {})
     by_split = _by_split(ordered, ranked_on)
@@ -190,19 +190,40 @@ def compare(
     grades = {split: _predicted_grades(ranked) for split, ranked in by_split.items()}
     found = {split: compare_pairs(of_split, **options) for split, of_split in grades.items()}
     by_split[ranked_on][0].update(_corrected(grades[ranked_on], options))
-    spreads = {split: _repeats(ranked) for split, ranked in by_split.items()}
+    spreads = {split: repeat_values(ranked) for split, ranked in by_split.items()}
     of_sets = score_data_sets(by_split[ranked_on], data_sets, **options)
     text = summarise_comparison(
         by_split,
         found,
         folds={split: _folds(rows, split) for split in by_split if is_test(split)},
-        repeats={split: _summarised(spread) for split, spread in spreads.items()},
+        repeats={split: mean_and_spread(values) for split, values in spreads.items()},
         unpaired=[row for row in ordered if row["remark"]],
         data_sets=of_sets,
         bootstrap_samples=bootstrap_samples,
     )
+    if left_out:
+        text = f"Trained and validated without {left_out}; {LEFT_OUT} is all of {left_out}. {text}"
     _write_tables(files, ordered, pairs=found, spreads=spreads, data_sets=of_sets)
     return _written(files.markdown, Comparison(text, [row for ranked in by_split.values() for row in ranked]))
+
+
+def read_together(
+    metrics: Sequence[Path], predictions: Sequence[Path]
+) -> tuple[list[ComparisonRow], list[ComparisonRow], str]:
+    """Read metrics files that belong together, as ``compare`` does.
+
+    Models have the names that they have whatever data set is left out of them.
+
+    Returns:
+        Rows of the models, rows without metrics of models of both eyes on splits without fellow eyes, and the split
+        that ranks models.
+    """
+    rows = [
+        {**read, **{name: common_name(read[name]) for name in ("model", "network")}, "predictions": of}
+        for read, of in zip(map(read_metrics, metrics), predictions, strict=True)
+    ]
+    ranked_on = _check_together(rows)
+    return *_paired(rows, ranked_on), ranked_on
 
 
 def _written(path: Path, comparison: Comparison) -> Comparison:
@@ -211,7 +232,7 @@ def _written(path: Path, comparison: Comparison) -> Comparison:
     return comparison
 
 
-def _repeat_of(models: Iterable[str], repeats: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def repeated_model(models: Iterable[str], repeats: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Name of the model that each repeat repeats."""
     grouped = families(dict.fromkeys(models), repeats)
     return {model: name for name, members in grouped.items() if len(members) > 1 for model in members}
@@ -409,7 +430,7 @@ def _ordered(
     """Rows by rank, fold and split, with ``rank`` (None of a fold), ``kept_phase`` and empty ``CORRECTED_COLUMNS``."""
     rows = list(rows)
     ranks = {name: rank for rank, name in enumerate(models, start=1)}
-    repeat_of = _repeat_of((row["model"] for row in rows), repeats)
+    repeat_of = repeated_model((row["model"] for row in rows), repeats)
 
     def order(row: ComparisonRow) -> tuple[Any, ...]:
         # Test sets come last. Models without a rank come after all others.
@@ -450,7 +471,7 @@ def _folds(rows: Sequence[ComparisonRow], split: str) -> dict[str, dict[str, tup
     }
 
 
-def _repeats(ranked: Sequence[ComparisonRow]) -> dict[str, dict[str, list[Any]]]:
+def repeat_values(ranked: Sequence[ComparisonRow]) -> dict[str, dict[str, list[Any]]]:
     """Values of each ``SUMMARISED`` metric of the repeats of each model on one split."""
     values: dict[str, dict[str, list[Any]]] = {}
     for row in ranked:
@@ -461,9 +482,10 @@ def _repeats(ranked: Sequence[ComparisonRow]) -> dict[str, dict[str, list[Any]]]
     return values
 
 
-def _summarised(
+def mean_and_spread(
     spread: Mapping[str, Mapping[str, Sequence[Any]]],
 ) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """Mean and sample standard deviation of the values of ``repeat_values``, by model and metric."""
     return {
         model: {name: _mean_and_deviation(values) for name, values in metrics.items()}
         for model, metrics in spread.items()
@@ -483,8 +505,8 @@ def _repeat_rows(spreads: Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]
 
 
 def is_test(split: str) -> bool:
-    """Whether a split is a test set."""
-    return split.split("-")[0] == "test"
+    """Whether a split is a test set, or the data set that was left out."""
+    return split == LEFT_OUT or split.split("-")[0] == "test"
 
 
 def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:

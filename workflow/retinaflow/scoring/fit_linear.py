@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class LinearJob:
         outputs: Table of raw outputs of the held-out images, and then of each test set. The keys are names of splits.
         grade_names: Names of the grades.
         seed: Seed of the folds that choose the strength.
+        joined: Names of the stored splits of each split that is joined of several.
     """
 
     model: str
@@ -73,6 +74,7 @@ class LinearJob:
     outputs: Mapping[str, Path]
     grade_names: Sequence[str]
     seed: int
+    joined: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class _Images(NamedTuple):
@@ -112,6 +114,7 @@ def fit_linear(job: LinearJob) -> list[LinearModel]:
         RetinaflowError: A file is damaged, images have no features, or all images are of one patient.
     """
     images = {split: _read(files, job.networks) for split, files in job.splits.items()}
+    images |= {split: _concatenated([images[name] for name in stored]) for split, stored in job.joined.items()}
     held_out, *tests = job.outputs
     models, scored = [], []
     for run in job.runs:
@@ -147,13 +150,16 @@ def _read(files: StoredSplit, networks: Sequence[Mapping[str, Any]]) -> _Images:
     return _Images(labels, np.concatenate(joined, axis=1), [part.shape[1] for part in joined])
 
 
-def _fit(job: LinearJob, run: LinearRun, images: Mapping[str, _Images]) -> LinearModel:
-    parts = [images[split] for split in run.fitted]
-    fitted = _Images(
+def _concatenated(parts: Sequence[_Images]) -> _Images:
+    return _Images(
         pd.concat([part.labels for part in parts], ignore_index=True),
         np.concatenate([part.features for part in parts]),
         parts[0].widths,
     )
+
+
+def _fit(job: LinearJob, run: LinearRun, images: Mapping[str, _Images]) -> LinearModel:
+    fitted = _concatenated([images[split] for split in run.fitted])
     grades, patients = fitted.labels["grade"].to_numpy(np.int64), fitted.labels["patient"].tolist()
     found = ridge.fit(fitted.values(job.eyes), grades, grades=grades, patients=patients, seed=job.seed)
     weights, intercept = found.affine()

@@ -106,7 +106,7 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         # Cross-fitted probabilities of different groups of patients have no common scale.
         ranking = _ranking(job, rule, of_split) if split == held_out else None
         metrics = _metrics(job, split, of_split, grades, ranking=ranking)
-        network = job.model.split("/")[0]
+        network = job.model.partition("/fold-")[0]
         header: dict[str, Any] = {
             "model": job.model,
             "network": network,

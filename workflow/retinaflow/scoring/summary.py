@@ -68,7 +68,7 @@ def summarise_comparison(
         lines += ["", _selection(ranked_on, best, len(by_split[ranked_on]))]
     remarks = {(row["split"], row["model"]): row["remark"] for row in unpaired}
     if len(by_split) > 2 or any(repeats.values()):
-        lines += _overview(by_split, repeats, remarks)
+        lines += overview(by_split, repeats, remarks)
     lines += _of_data_sets(data_sets)
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
@@ -134,7 +134,7 @@ def _split_rows(rows: Sequence[SummaryRow], best: str, pairs: Sequence[Pair], fo
     return cells
 
 
-def _overview(
+def overview(
     by_split: Mapping[str, Sequence[SummaryRow]],
     repeats: Mapping[str, Spreads],
     remarks: Mapping[tuple[str, str], str],

@@ -38,6 +38,9 @@ class SplitSettings(Section):
     of most validation images is then in the training split."""
     folds: Annotated[int, Field(ge=0, le=100)] = 0
     """Number of folds for cross-validation. Each fold is held out once. 0 is one split."""
+    leave_out: Literal["data_set"] | None = None
+    """`data_set` leaves out each of several training sets in turn. Models are trained and validated on the other sets,
+    and tested on the one that was left out. One table joins the results. Such models grade no new images."""
     column: Text | None = None
     """Column of the label tables that prescribes the split: `train`, `validation` or `test`. Images of `test` are not
     used. Each training set has this column, or names its own with `split_column`."""
