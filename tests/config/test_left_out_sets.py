@@ -156,7 +156,7 @@ def test_models_of_both_eyes_need_fellow_eyes_in_each_set(tmp_path):
             {"data__shared_patients": [["a", "b-2"]]},
             "data.shared_patients: a and b-2 are training sets, and",
         ),
-        ({"split__leave_out": "site"}, "split.leave_out: 'site'"),
+        ({"split__leave_out": "site"}, "split.leave_out: 'data_set' was expected"),
     ],
 )
 def test_setting_that_cannot_go_with_it_is_named(changes, expected):
@@ -165,5 +165,6 @@ def test_setting_that_cannot_go_with_it_is_named(changes, expected):
 
 def test_demo_is_one_training_set():
     demo = {"images": "results/a", "labels": "results/a.csv"}
-    found = message(train=demo, data__test={"images": "results/b", "labels": "results/b.csv"}, demo={})
+    other = {"images": "results/b", "labels": "results/b.csv"}
+    found = message(train=demo, data__test=other, demo={"train_patients": 50, "test_patients": 20})
     assert "split.leave_out: the demo draws one training set; remove it" in found

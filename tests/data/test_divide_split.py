@@ -63,7 +63,7 @@ def test_grade_of_a_single_set_is_an_error_for_the_training_without_it(tmp_path)
 
 
 def test_set_without_images_on_a_side_is_an_error(tmp_path):
-    sets = {"one": rows_of("one", 20), "two": rows_of("two", 1)}
+    sets = {"one": rows_of("one", 20), "three": rows_of("three", 20), "two": rows_of("two", 1)}
     with pytest.raises(RetinaflowError, match="two has no image in the validation part"):
         divided(tmp_path, sets)
 

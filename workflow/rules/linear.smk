@@ -22,7 +22,7 @@ def joined_splits(wildcards):
 def unseen_splits(wildcards):
     """Parameter function: the stored splits of images that no earlier model may have been trained on."""
     if LEFT_OUT_SETS:
-        return MODELS.stored_splits(wildcards.linear, lookups.LEFT_OUT)
+        return MODELS.stored_splits(wildcards.linear, lookups.LEFT_OUT_SPLIT)
     return list(SHARDS) if FOLDS else MODELS.tests
 
 

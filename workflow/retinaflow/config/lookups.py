@@ -20,7 +20,7 @@ from retinaflow.storage.archives import listed_names
 
 CLASS_FOLDERS = "class_folders"
 ENSEMBLE = "ensemble"  # the mean of several networks
-LEFT_OUT = "left-out"  # split of all images of the data set that was left out of a training
+LEFT_OUT_SPLIT = "left-out"  # split of all images of the data set that was left out of a training
 ONE_EYE = "one_eye"  # a linear model of one eye, beside one of both eyes
 
 

@@ -70,7 +70,7 @@ class Models:
         return cls(
             networks={named(name): entry.objective for name, entry in config.models.items() for named in versions},
             folds=config.split.folds,
-            tests=[lookups.LEFT_OUT] if left_out else lookups.scored_sets(config),
+            tests=[lookups.LEFT_OUT_SPLIT] if left_out else lookups.scored_sets(config),
             tta=config.score.tta_views > 1,
             eye_kinds=eye_kinds,
             ensembles={
@@ -205,7 +205,7 @@ class Models:
         """
         if self.left_out:
             left_out = lookups.left_out_of(training_run)
-            if use == lookups.LEFT_OUT:
+            if use == lookups.LEFT_OUT_SPLIT:
                 return lookups.set_splits(left_out)
             others = [lookups.set_splits(name) for name in self.left_out if name != left_out]
             return [train if use == "train" else validation for train, validation in others]

@@ -219,8 +219,8 @@ def _run_images(config: Configuration, images: Mapping[str, float]) -> list[tupl
     learning = sum(images[split] for split in held_out_splits(config))
     if left_out:
         parts = {name: [images[split] for split in set_splits(name)] for name in left_out}
-        train, validation = map(sum, zip(*parts.values(), strict=True))
-        return [(train - own[0], validation - own[1], sum(own)) for own in parts.values()]
+        totals = [sum(of_sets) for of_sets in zip(*parts.values(), strict=True)]
+        return [(totals[0] - own[0], totals[1] - own[1], sum(own)) for own in parts.values()]
     validation = learning / folds if folds else images["validation"]
     return [(learning - validation, validation, sum(images[name] for name in scored_sets(config)))] * (folds or 1)
 

@@ -5,10 +5,11 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinaflow.config.lookups import LEFT_OUT, ONE_EYE, common_name
+from retinaflow.config.lookups import LEFT_OUT_SPLIT, ONE_EYE, common_name
 from retinaflow.config.models import needs_pairs
 from retinaflow.data.frames import write_rows
 from retinaflow.errors import RetinaflowError
@@ -62,7 +63,7 @@ COLUMNS = (
 )
 # Remark on a model of both eyes. Its row has no metrics.
 NO_FELLOW_EYES = "no fellow eyes"
-SPLITS = rf"out-of-fold|validation|{LEFT_OUT}|test(-.+)?"
+SPLITS = rf"out-of-fold|validation|{LEFT_OUT_SPLIT}|test(-.+)?"
 # Values of a row that follow from its grades.
 GRADE_VALUES = ("grade_names", "baseline_grade_name", "referable_grade_name")
 REPEAT_COLUMNS = ("split", "model", "repeats", "metric", "mean", "deviation", "lowest", "highest")
@@ -201,10 +202,15 @@ def compare(
         data_sets=of_sets,
         bootstrap_samples=bootstrap_samples,
     )
-    if left_out:
-        text = f"Trained and validated without {left_out}; {LEFT_OUT} is all of {left_out}. {text}"
     _write_tables(files, ordered, pairs=found, spreads=spreads, data_sets=of_sets)
-    return _written(files.markdown, Comparison(text, [row for ranked in by_split.values() for row in ranked]))
+    return _written(files.markdown, Comparison(_introduced(text, left_out), list(chain(*by_split.values()))))
+
+
+def _introduced(text: str, left_out: str) -> str:
+    """Summary with a sentence on the data set that was left out, if any."""
+    if not left_out:
+        return text
+    return f"Trained and validated without {left_out}; {LEFT_OUT_SPLIT} is all of {left_out}. {text}"
 
 
 def read_together(
@@ -506,7 +512,7 @@ def _repeat_rows(spreads: Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]
 
 def is_test(split: str) -> bool:
     """Whether a split is a test set, or the data set that was left out."""
-    return split == LEFT_OUT or split.split("-")[0] == "test"
+    return split == LEFT_OUT_SPLIT or split.split("-")[0] == "test"
 
 
 def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | None:

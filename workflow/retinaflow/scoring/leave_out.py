@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaflow.config.lookups import LEFT_OUT
+from retinaflow.config.lookups import LEFT_OUT_SPLIT
 from retinaflow.data.frames import read_frame, write_rows
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, draw_patients, interval, patient_indices, weighted_auc
@@ -28,7 +28,7 @@ LEAVE_OUT_COLUMNS = (
 _ENDS = ("low", "high")
 
 Scored = Mapping[str, tuple[Sequence[Path], Sequence[Path]]]
-Rows = list[ComparisonRow]
+_Rows = list[ComparisonRow]
 
 
 def compare_left_out(
@@ -59,12 +59,12 @@ def compare_left_out(
     Raises:
         RetinaflowError: A file is malformed, or the files do not belong together.
     """
-    validation: dict[str, Rows] = {}
+    validation: dict[str, _Rows] = {}
     columns: dict[str, dict[str, ComparisonRow]] = {}
     for data_set, (metrics, predictions) in scored.items():
         rows, unpaired, _ = read_together(metrics, predictions)
         for row in rows + unpaired:
-            if row["split"] == LEFT_OUT:
+            if row["split"] == LEFT_OUT_SPLIT:
                 columns.setdefault(data_set, {})[row["model"]] = row
             else:
                 validation.setdefault(row["model"], []).append(row)
@@ -136,8 +136,8 @@ def _drawn_metrics(row: ComparisonRow, samples: int, seed: int) -> dict[str, np.
 
 def _ordered(
     joined: Mapping[str, Mapping[str, ComparisonRow]], repeats: Mapping[str, Sequence[str]]
-) -> dict[str, Rows]:
-    """Rows of ``LEAVE_OUT_COLUMNS`` of each column, by rank. A model with a remark has no rank and comes last."""
+) -> dict[str, _Rows]:
+    """_Rows of ``LEAVE_OUT_COLUMNS`` of each column, by rank. A model with a remark has no rank and comes last."""
     kappas = {model: row["quadratic_weighted_kappa"] for model, row in joined[VALIDATION].items()}
     remarks = {model for rows in joined.values() for model, row in rows.items() if row["remark"]}
     models = sorted(kappas, key=lambda name: (name in remarks, kappas[name] is None, -(kappas[name] or 0.0), name))
@@ -158,7 +158,7 @@ def _ordered(
     }
 
 
-def _summary(columns: Mapping[str, Rows], bootstrap_samples: int) -> str:
+def _summary(columns: Mapping[str, _Rows], bootstrap_samples: int) -> str:
     sets = {split: rows for split, rows in columns.items() if split not in (VALIDATION, MEAN)}
     scored = {split: [row for row in rows if not row["remark"]] for split, rows in columns.items()}
     remarks = {(split, row["model"]): row["remark"] for split, rows in columns.items() for row in rows if row["remark"]}
