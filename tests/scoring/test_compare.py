@@ -666,3 +666,22 @@ def test_linear_model_of_both_eyes_is_a_step_over_one_eye(comparison: Compare) -
     made = comparison(scores("ridge", "validation", 0.6), scores("ridge+one_eye", "validation", 0.5))
     (step,) = made.table("Gain of each step in kappa")
     assert (step["model"], step["over"]) == ("ridge", "ridge+one_eye")
+
+
+def test_models_without_a_data_set_have_their_common_names(comparison: Compare) -> None:
+    kappas = {"VGG16/without-a": 0.5, "ensemble/without-a": 0.6, "VGG16/without-a+no_tta": 0.4}
+    made = comparison(
+        *(
+            scores(name, split, kappa, network=name)
+            for name, kappa in kappas.items()
+            for split in ("validation", "left-out")
+        ),
+        phases={"VGG16": "network"},
+        left_out="a",
+    )
+    assert made.text.startswith("Trained and validated without a; left-out is all of a. Ranked by")
+    assert made.column("left-out", "model") == ["ensemble", "VGG16", "VGG16+no_tta"]
+    assert {(row["model"], row["over"]) for row in made.table("Gain of each step")} == {
+        ("ensemble", "VGG16"),
+        ("VGG16", "VGG16+no_tta"),
+    }

@@ -1,5 +1,6 @@
 """Linear models on features: fits with and without folds, files that predict the raw outputs, and errors."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,23 @@ def test_image_without_features_is_an_error(tmp_path):
     with pytest.raises(RetinaflowError, match=r"train-A\.npy: 1 images of .*train\.csv have no features, first 'new"):
         fit_linear(linear)
     assert not (tmp_path / "validation").exists()
+
+
+def test_left_out_set_is_scored_by_a_model_without_it(tmp_path):
+    names = [f"{name}-{side}" for name in ("a", "b") for side in ("train", "validation")]
+    linear = dataclasses.replace(
+        job(tmp_path, "one"),
+        splits={split: stored(tmp_path, split, 20, seed) for seed, split in enumerate(names)},
+        runs=[LinearRun(["b-train"], "validation", tmp_path / "linear.npz")],
+        outputs={split: tmp_path / "scores" / f"{split}.csv" for split in ("validation", "left-out")},
+        joined={"validation": ["b-validation"], "left-out": ["a-train", "a-validation"]},
+    )
+    (model,) = fit_linear(linear)
+    assert model.record["patients"] == 20
+    tested = read_raw_outputs(linear.outputs["left-out"], "regression", grade_count=3)
+    expected = {}
+    for split in ("a-train", "a-validation"):
+        features, images = features_of(linear.splits[split])
+        expected |= dict(zip(images, model.predict(features), strict=True))
+    assert len(tested.images) == len(expected) == 80
+    np.testing.assert_allclose(tested.outputs[:, 0], [expected[image] for image in tested.images], rtol=1e-6)

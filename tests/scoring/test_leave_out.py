@@ -126,7 +126,6 @@ def test_page_has_models_as_rows_and_sets_as_columns(tmp_path):
     poor, _ = [line for line in text.splitlines() if line.startswith("| poor |")]
     assert poor.count("[") == 3
     assert "| b | 72 | 36 |" in text
-    assert "`without-a/comparison.md`, `without-b/comparison.md`" in text
 
 
 def test_model_that_needs_pairs_has_a_remark_and_no_rank(tmp_path):

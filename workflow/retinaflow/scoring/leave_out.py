@@ -1,7 +1,7 @@
 """One table of models that were each tested on a data set that was left out of their training."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,4 @@ def _summary(columns: Mapping[str, _Rows], bootstrap_samples: int) -> str:
     lines += markdown_table(("left out", "images", "patients"), counts)
     spreads = {split: mean_and_spread(repeat_values(rows)) for split, rows in scored.items()}
     lines += overview(scored, spreads, remarks)
-    lines += ["", *_links(sets)]
     return "\n".join(lines) + "\n"
-
-
-def _links(sets: Iterable[str]) -> list[str]:
-    return [
-        "All metrics, differences and figures of each left-out set: "
-        + ", ".join(f"`without-{name}/comparison.md`" for name in sets)
-        + "."
-    ]
