@@ -233,6 +233,7 @@ def test_new_data_set_is_in_all_other_trainings(left_out):
     assert not left_out.planned()
 
 
+@pytest.mark.slow
 def test_new_image_of_a_set_keeps_the_training_without_it(left_out, image_bytes):
     run = "small/without-one"
     model = left_out.folder / f"results/models/{run}/model.keras"
