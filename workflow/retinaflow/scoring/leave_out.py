@@ -10,7 +10,7 @@ import numpy as np
 from retinaflow.config.lookups import LEFT_OUT_SPLIT
 from retinaflow.data.frames import read_frame, write_rows
 from retinaflow.errors import RetinaflowError
-from retinaflow.evaluation.bootstrap import bootstrap_kappas, draw_patients, interval, patient_indices, weighted_auc
+from retinaflow.evaluation.bootstrap import bootstrap_auc, bootstrap_kappas, interval
 from retinaflow.evaluation.grades import parse_grades
 from retinaflow.scoring.compare import ComparisonRow, mean_and_spread, read_together, repeat_values, repeated_model
 from retinaflow.scoring.families import title
@@ -124,13 +124,9 @@ def _drawn_metrics(row: ComparisonRow, samples: int, seed: int) -> dict[str, np.
     risks = [f"probability_{name}" for name in names[lowest:]]
     frame = read_frame(path, ("patient", "grade", "predicted_grade", *risks), types=dict.fromkeys(risks, float))
     actual, predicted = (parse_grades(path, frame[name], len(names)) for name in ("grade", "predicted_grade"))
-    patients = frame["patient"].tolist()
-    options: dict[str, Any] = {"patients": patients, "samples": samples, "seed": seed}
+    options: dict[str, Any] = {"patients": frame["patient"].tolist(), "samples": samples, "seed": seed}
     kappas = bootstrap_kappas(actual, [predicted], grade_count=len(names), **options)[0]
-    members = patient_indices(patients)
-    area = weighted_auc(actual >= lowest, frame[risks].sum(axis=1).to_numpy())
-    draws = draw_patients(members, samples, seed, len(members))
-    areas = np.concatenate([area(drawn[:, members]) for drawn in draws])
+    areas = bootstrap_auc(actual >= lowest, (frame[risks].sum(axis=1).to_numpy(), None), **options)
     return dict(zip(ACROSS, (kappas, areas), strict=True))
 
 
