@@ -16,7 +16,7 @@ import common
 from retinaflow.storage.files import whole_file, write_json
 
 # Without gpu.py, which needs another machine.
-NAMES = ("preprocess", "feed", "training", "scoring", "integrity", "memory", "workflow", "chain")
+NAMES = ("preprocess", "feed", "training", "scoring", "serving", "integrity", "memory", "workflow", "chain")
 # Results of scripts that need long or a GPU. They are joined if they exist.
 OTHERS = ("chain-heavy", "gpu")
 

@@ -27,6 +27,7 @@ from common import DATA, watched
 from dicom_files import dicom_file
 from retinaflow import cli
 from retinaflow.errors import RetinaflowError
+from retinaflow.serving import worker
 from retinaflow.serving.bundle import NOTICE, read_bundle
 from retinaflow.serving.examination import examine_patient
 from retinaflow.serving.predict import grade_files
@@ -209,8 +210,14 @@ def test_eye_of_a_dicom_file_must_be_that_of_its_slot(port: int) -> None:
     assert wrong["problems"] == [{"eye": "right", "problem": "wrong_eye", "found": problem}]
     _, many = ask(port, [("images", ("scan.dcm", content))], address="/v1/batch")
     assert (many["images"][0]["eye"], many["images"][0]["patient"]) == ("left", "1")
-    for answer in (found, wrong, many):  # The tags have this patient.
-        assert not re.search("P17|Sommerfeld", json.dumps(answer))
+    other = dicom_file(pixels[:, ::-1], ImageLaterality="R", PatientID="P18")
+    _, mixed = ask(port, {"left": ("a.dcm", content), "right": ("b.dcm", other)})
+    assert (mixed["images"], mixed["patient"]["verdict"]) == ([], "ungradable_refer")
+    assert {problem["problem"] for problem in mixed["problems"]} == {"other_patient"}
+    _, half = ask(port, {"left": ("a.dcm", content[: len(content) // 2])})
+    assert len(half["problems"]) == 1
+    for answer in (found, wrong, many, mixed, half):  # The tags have these patients. Pictures have any letters.
+        assert not re.search("P17|P18|Sommerfeld", re.sub('"data:[^"]*"', "", json.dumps(answer)))
 
 
 @pytest.mark.parametrize(
@@ -263,6 +270,14 @@ def test_unexpected_error_has_headers_and_no_text(port: int, monkeypatch: pytest
     monkeypatch.setattr(serve, "_eyes", broken)
     status, content = ask(port, {"left": ("a.jpeg", image_file(0))})
     assert (status, content["error"]["code"], content["error"]["message"]) == (500, "internal", "unexpected OSError")
+
+
+def test_error_of_an_examination_has_no_text_of_the_patient() -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("patient Sommerfeld")
+
+    found = worker._answered(broken, "patient", {"left": b"x"})
+    assert re.fullmatch(r"OSError in test_serve.py:\d+", found["error"])
 
 
 def test_every_answer_has_security_headers_and_loads_nothing_else(port: int) -> None:
@@ -339,7 +354,11 @@ def slow_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 def test_slow_image_holds_nobody_up_and_is_ended(run: Any, slow_images: bytes) -> None:
     service = run(workers=2, seconds=10.0)
     good = {"left": ("a.jpeg", image_file(0))}
-    ask(service.port, good)
+    workers = 0
+    while workers < 2:
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/v1/health") as response:
+            workers = json.loads(response.read())["workers"]
+        time.sleep(0.1)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(ask, service.port, {"left": ("slow.jpeg", slow_images)})
         time.sleep(0.3)
@@ -379,6 +398,24 @@ def test_idle_and_slow_connections_end(run: Any, monkeypatch: pytest.MonkeyPatch
     assert ask(service.port, {"left": ("a.jpeg", image_file(0))})[0] == 200
 
 
+def test_client_that_reads_no_answer_is_disconnected(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
+    service = run()
+    service.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", service.port))
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        until = time.monotonic() + 20
+        held = service.server.server_state.connections
+        while not held and time.monotonic() < until:
+            time.sleep(0.02)
+        while held and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not held
+    assert ask(service.port, {"left": ("a.jpeg", image_file(0))})[0] == 200
+
+
 def command(results: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "retinaflow", "serve", "--results", str(results), *arguments],
@@ -393,6 +430,14 @@ def children(process: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+def all_end(processes: list[int]) -> bool:
+    """Whether all processes end soon."""
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(Path(f"/proc/{pid}").exists() for pid in processes)
+
+
 def test_command_serves_this_computer_only_and_ends_on_interrupt(results: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = command(results, "--port", str(taken.getsockname()[1]))
@@ -400,7 +445,8 @@ def test_command_serves_this_computer_only_and_ends_on_interrupt(results: Path, 
         line = process.stdout.readline()
         assert NOTICE in line
         port = int(re.match(r"http://127\.0\.0\.1:(\d+) ", line)[1])
-        assert ask(port, {"left": ("a.jpeg", image_file(0))})[0] == 200
+        for name, content in (("a.jpeg", image_file(0)), ("b.dcm", dicom_file(np.zeros((40, 40, 3), np.uint8)))):
+            assert ask(port, {"left": (name, content)})[0] == 200
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=10)
         # An open connection does not keep it alive.
@@ -412,12 +458,44 @@ def test_command_serves_this_computer_only_and_ends_on_interrupt(results: Path, 
             assert process.wait(60) in (0, -signal.SIGINT)
         assert time.monotonic() - start < 10  # 2 s on an idle computer
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-        assert process.stderr.read() == ""
+        assert (process.stdout.read(), process.stderr.read()) == ("", "")
         assert refused.wait(60) == 1
         assert f"error: port {taken.getsockname()[1]} of 127.0.0.1: cannot listen on it" in refused.stderr.read()
     absent = command(tmp_path)
     assert absent.wait(60) == 1
     assert "no bundle of a model" in absent.stderr.read()
+
+
+# Runs the service with the workers of ``slow_images``.
+WITH_SLOW_WORKERS = (
+    "import sys; from retinaflow.serving import workers; from retinaflow import cli; "
+    f"workers.WORKER_MODULE = {SLOW!r}; sys.exit(cli.main(sys.argv[1:]))"
+)
+
+
+def test_interrupt_ends_a_slow_examination(results: Path, slow_images: bytes) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_SLOW_WORKERS, "serve", "--results", str(results), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    port = int(re.match(r"http://127\.0\.0\.1:(\d+) ", process.stdout.readline())[1])
+    body = body_of({"left": ("slow.jpeg", slow_images)})
+    head = f"POST /v1/patient HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=border\r\n\r\n".encode() + body)
+        waiting = 0
+        while not waiting:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/health") as response:
+                waiting = json.loads(response.read())["waiting"]
+        workers = children(process.pid)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert time.monotonic() - start < 10  # 2 s on an idle computer
+    assert workers
+    assert all_end(workers)
 
 
 def test_nothing_is_left_after_kill(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,10 +506,7 @@ def test_nothing_is_left_after_kill(results: Path, tmp_path: Path, monkeypatch: 
     workers = children(process.pid)
     process.kill()
     process.wait(60)
-    until = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert all_end(workers)
     # ONNX Runtime has a file of its own of a few bytes.
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 1000
 
@@ -535,6 +610,9 @@ def test_page_shows_and_clears_the_grades_of_both_eyes(page: Any, samples: Path,
     assert page.locator("#decision").inner_text() == ("Refer" if "Refer" in decisions else "Do not refer")
     page.emulate_media(media="print")
     page.screenshot(path=tmp_path / "printed.png", full_page=True)
+    assert re.match(
+        r"right eye 1_right.jpeg, left eye 1_left.jpeg; graded 20", page.locator("#when").inner_text(), re.I
+    )
     assert not page.locator("#form").is_visible()
     assert page.locator("#verdict").is_visible()
     page.emulate_media(media="screen")
@@ -553,7 +631,7 @@ def test_keyboard_grades_the_eye_that_is_not_broken(page: Any, samples: Path, tm
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == expected
     page.keyboard.press("Enter")
-    page.get_by_text("right eye cannot be graded: truncated").wait_for()
+    page.get_by_text("Right eye cannot be graded: truncated").wait_for()
     assert page.locator("article h3").all_inner_texts() == ["Left eye"]
     assert "(incomplete: one eye graded)" in page.locator("#decision").inner_text()
     page.screenshot(path=tmp_path / "broken.png", full_page=True)
@@ -582,7 +660,7 @@ def test_dropped_file_is_checked_like_a_chosen_one(page: Any) -> None:
     )
     page.dispatch_event("#drop-left", "drop", {"dataTransfer": transfer})
     button(page).click()
-    page.get_by_text("left eye cannot be graded: not_an_image").wait_for()
+    page.get_by_text("Left eye cannot be graded: not an image").wait_for()
     page.get_by_text("Nothing was graded.").wait_for()
     assert page.locator("#decision").inner_text() == "Ungradable: refer"
 

@@ -98,14 +98,14 @@ def test_verdict_says_what_is_missing_and_what_to_do():
     ]
 
 
-def test_answers_become_results():
+def test_answers_and_problems_become_results():
     answer = {
         **{"image": "a", "patient": "7", "eye": "left", "decision": REFER, "risk": 0.5, "risk_threshold": 0.3},
-        **{"predicted_grade": 1, "low_quality": 1, "ungradable_reason": None},
+        **{"predicted_grade": 1, "low_quality": 1},
     }
     assert image_result(answer) == ImageResult("a", "7", "left", REFER, 0.5, 0.3, 1, low_quality=True)
-    refused = {**answer, "decision": UNGRADABLE, "ungradable_reason": "poor focus"}
-    assert verdict_of([image_result(refused)]).verdict == UNGRADABLE_REFER
-    content = verdict_object(verdict_of([image_result(answer), image_result(refused)]), GRADE_NAMES)
-    assert content["ungradable_images"] == [{"image": "a", "reason": "poor focus"}]
-    assert (content["complete"], content["images"], content["missing_eyes"]) == (False, ["a", "a"], ["right"])
+    refused = problem_result({"image": "b", "problem": "poor_quality", "found": "blurred"}, "7", "left")
+    assert verdict_of([refused]).verdict == UNGRADABLE_REFER
+    content = verdict_object(verdict_of([image_result(answer), refused]), GRADE_NAMES)
+    assert content["ungradable_images"] == [{"image": "b", "reason": "poor_quality, blurred"}]
+    assert (content["complete"], content["images"], content["missing_eyes"]) == (False, ["a", "b"], ["right"])

@@ -20,7 +20,6 @@ from retinaflow.storage.texts import printable
 
 if TYPE_CHECKING:
     from retinaflow.serving.bundle import Bundle
-    from retinaflow.serving.runtime import LoadedModel
 
 READ_THREADS = 4  # for reading and decoding
 SHORTEST_TOKEN = 16  # characters
@@ -196,10 +195,7 @@ def _grade_images(asked: argparse.Namespace) -> int:
         print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
     if asked.command == "serve":
         return _serve(asked, bundle)
-    # Imported here: it takes a second, and the errors above need none of it.
-    from retinaflow.serving.runtime import load_bundled_model
-
-    return _predict(asked.images, load_bundled_model(bundle), asked.output, as_json=asked.json)
+    return _predict(asked.images, bundle, asked.output, as_json=asked.json)
 
 
 def _serve(asked: argparse.Namespace, bundle: "Bundle") -> int:
@@ -235,7 +231,8 @@ def _token(path: Path | None) -> str | None:
     return token
 
 
-def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, *, as_json: bool) -> int:
+def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as_json: bool) -> int:
+    # Imported here: it takes a second, and the errors before need none of it.
     from retinaflow.serving.bundle import NOTICE
     from retinaflow.serving.predict import (
         answer_tables,
@@ -245,12 +242,13 @@ def _predict(images: Sequence[str], loaded: "LoadedModel", output: Path | None, 
         trained_on_warning,
         write_answers,
     )
+    from retinaflow.serving.runtime import load_bundled_model
     from retinaflow.serving.verdict import verdict_object
 
-    bundle = loaded.bundle
     with _all_files(images) as (files, listed):
         if not files:
             raise RetinaflowError(f"images: {', '.join(images)}: {none_graded([])}")
+        loaded = load_bundled_model(bundle, images=len(files))
         answers, problems = grade_files(files, loaded, READ_THREADS, listed=listed)
     if warning := trained_on_warning(answers, bundle.model):
         print(f"warning: {printable(warning)}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaflow.data.sources import PREDICTED
 from retinaflow.jobs.logs import job_log
 from retinaflow.serving.bundle import first_ranked, read_bundle
 from retinaflow.serving.predict import AnswerTables, PredictJob, predict
@@ -13,7 +14,7 @@ with job_log(snakemake.log[0]):
     predict(
         PredictJob(
             source=params.source,
-            loaded=load_bundled_model(read_bundle(folder), snakemake.threads),
+            loaded=load_bundled_model(read_bundle(folder), snakemake.threads, images=PREDICTED),
             max_bytes=params.limit * 2**30,
             threads=snakemake.threads,
             tables=AnswerTables(Path(output.predictions), Path(output.patients), Path(output.problems)),

@@ -8,6 +8,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Seconds from the start of a connection, or of a later request, to the end of its headers.
 HEADER_SECONDS = 10.0
+# Seconds that a client may leave an answer unread.
+ANSWER_SECONDS = 60.0
 HEADERS: Mapping[str, str] = {
     # Load only files of this service, and show none of them in a frame of another site.
     "Content-Security-Policy": (
@@ -23,9 +25,10 @@ HEADERS: Mapping[str, str] = {
 
 
 class Connection(H11Protocol):
-    """HTTP connection with a time limit for headers, and security headers on the answer to a malformed request."""
+    """HTTP connection with time limits, and security headers on the answer to a malformed request."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the time limit of the first request."""
@@ -39,10 +42,22 @@ class Connection(H11Protocol):
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time limit."""
-        if self._deadline:
-            self._deadline.cancel()
+        """Forget the time limits."""
+        for limit in (self._deadline, self._unread):
+            if limit:
+                limit.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the time limit of a client that reads no answer."""
+        super().pause_writing()
+        self._unread = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """End that time limit: the client reads."""
+        if self._unread:
+            self._unread.cancel()
+        super().resume_writing()
 
     def _waits(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

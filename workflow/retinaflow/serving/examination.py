@@ -34,6 +34,8 @@ def examine_patient(files: Mapping[str, str], loaded: LoadedModel, threads: int)
         for image in images
         if image.header.eye and image.header.eye != image.name
     }
+    if len({image.header.patient for image in images if image.header.patient}) > 1:
+        unread |= {image.name: ("other_patient", "the two files say different patients") for image in images}
     if chosen := [number for number, image in enumerate(images) if image.name not in unread]:
         images = [images[number] for number in chosen]
         decoded = {variant: pixels[chosen] for variant, pixels in decoded.items()}

@@ -1,7 +1,7 @@
 """Networks and answers of a bundle in ONNX Runtime. Needs NumPy and OpenCV, no TensorFlow."""
 
-import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from retinaflow.serving.bundle import (
     BundledNetwork,
     BundledViews,
 )
+from retinaflow.serving.cores import available_cores
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
@@ -34,7 +35,8 @@ from retinaflow.serving.sessions import ANSWERS, MAP, OUTPUTS, PIXELS, RELEVANCE
 if TYPE_CHECKING:
     from retinaflow.settings.augment import AugmentSettings
 
-BATCH = 32
+# Images of one run of a graph. Layers of more images do not fit into the caches of a processor.
+BATCH = 4
 
 
 class Answers(NamedTuple):
@@ -102,22 +104,20 @@ class LoadedModel(NamedTuple):
         return [network.variant for network, _ in (*self.networks, *self.backbones)]
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedModel:
+def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int = 1) -> LoadedModel:
     """Load the graphs of a bundle.
 
     Args:
         bundle: The bundle.
         threads: Threads of the networks, by default one for each core.
+        images: Number of images to grade. The threads share the work on each of a few images. Of many images, each
+            thread has its own.
 
     Raises:
         RetinaflowError: A file is missing, changed or not allowed, or does not fit the bundle.
     """
-    threads = threads or cores()
+    threads = threads or available_cores()
+    at_once = threads if images >= 2 * BATCH * threads else 1
     grades = len(bundle.grade_names)
 
     def answer(of: BundledAnswer) -> AnswerGraph:
@@ -127,7 +127,7 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
         (
             network,
             [
-                NetworkGraph(_session(bundle, name, threads), str(bundle.folder / name), network)
+                NetworkGraph(_session(bundle, name, threads // at_once), str(bundle.folder / name), network, at_once)
                 for name in network.graphs
             ],
         )
@@ -135,7 +135,10 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None) -> LoadedMode
         if network.objective != BACKBONE_FEATURES
     ]
     backbones = [
-        (network, BackboneGraph(_session(bundle, name, threads), str(bundle.folder / name), network))
+        (
+            network,
+            BackboneGraph(_session(bundle, name, threads // at_once), str(bundle.folder / name), network, at_once),
+        )
         for network in bundle.networks
         if network.objective == BACKBONE_FEATURES
         for name in network.graphs
@@ -207,10 +210,16 @@ class _PixelGraph:
     """A graph whose input is pixels."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork, needed: Sequence[str]
+        self,
+        session: onnxruntime.InferenceSession,
+        path: str,
+        network: BundledNetwork,
+        needed: Sequence[str],
+        *,
+        at_once: int,
     ) -> None:
-        """Check inputs and outputs of the graph of ``network``."""
-        self._session, self._path, self._objective = session, path, network.objective
+        """Check inputs and outputs of the graph of ``network``, of which ``at_once`` batches run at once."""
+        self._session, self._path, self._objective, self._at_once = session, path, network.objective, at_once
         self.size = Variant.parse(network.variant).size
         inputs = [(each.name, each.type, each.shape[1:]) for each in session.get_inputs()]
         expected = [(PIXELS, "tensor(uint8)", [self.size, self.size, 3])]
@@ -227,6 +236,14 @@ class _PixelGraph:
         except Exception as error:
             raise _unusable(self._path, error) from None
         return found
+
+    def _run_batches(self, names: Sequence[str], pixels: np.ndarray) -> list[list[np.ndarray]]:
+        """Return the outputs ``names`` of each batch of ``pixels``."""
+        batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+        if self._at_once == 1:
+            return [self._run(names, batch) for batch in batches]
+        with ThreadPoolExecutor(self._at_once) as pool:
+            return list(pool.map(lambda batch: self._run(names, batch), batches))
 
     def raw_features(self, pixels: np.ndarray) -> np.ndarray:
         """Compute features, float32 (n, d), of ``pixels``, uint8 RGB (n, size, size, 3)."""
@@ -274,22 +291,25 @@ class _PixelGraph:
 class BackboneGraph(_PixelGraph):
     """A frozen backbone: from pixels to features."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
-        """Check inputs and outputs of the graph of ``network``."""
-        super().__init__(session, path, network, (BACKBONE_FEATURES,))
+    def __init__(
+        self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork, at_once: int = 1
+    ) -> None:
+        """Check inputs and outputs of the graph of ``network``, of which ``at_once`` batches run at once."""
+        super().__init__(session, path, network, (BACKBONE_FEATURES,), at_once=at_once)
 
     def raw_features(self, pixels: np.ndarray) -> np.ndarray:
         """Compute features, float32 (n, d), of ``pixels``, uint8 RGB (n, size, size, 3)."""
-        starts = range(0, len(pixels), BATCH)
-        return np.concatenate([self._run([BACKBONE_FEATURES], pixels[start : start + BATCH])[0] for start in starts])
+        return np.concatenate([batch[0] for batch in self._run_batches([BACKBONE_FEATURES], pixels)])
 
 
 class NetworkGraph(_PixelGraph):
     """A trained network: from pixels to raw outputs, feature maps and their weights."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork) -> None:
-        """Check inputs and outputs of the graph of ``network``."""
-        super().__init__(session, path, network, (OUTPUTS, RELEVANCE, f"{MAP}1"))
+    def __init__(
+        self, session: onnxruntime.InferenceSession, path: str, network: BundledNetwork, at_once: int = 1
+    ) -> None:
+        """Check inputs and outputs of the graph of ``network``, of which ``at_once`` batches run at once."""
+        super().__init__(session, path, network, (OUTPUTS, RELEVANCE, f"{MAP}1"), at_once=at_once)
         names = [output.name for output in session.get_outputs() if output.name.startswith(MAP)]
         self._maps = sorted(names, key=lambda name: (len(name), name))
 
@@ -299,10 +319,10 @@ class NetworkGraph(_PixelGraph):
         Args:
             pixels: uint8 RGB (n, size, size, 3).
         """
-        parts = []
-        for start in range(0, len(pixels), BATCH):
-            maps = self._run(self._maps, pixels[start : start + BATCH])
-            parts.append(np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1))
+        parts = [
+            np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1)
+            for maps in self._run_batches(self._maps, pixels)
+        ]
         return np.concatenate(parts)
 
     def outputs(self, pixels: np.ndarray, width: int) -> np.ndarray:
@@ -318,8 +338,7 @@ class NetworkGraph(_PixelGraph):
         Raises:
             RetinaflowError: The graph fails or gives values that its objective excludes.
         """
-        starts = range(0, len(pixels), BATCH)
-        parts = [self._run([OUTPUTS], pixels[start : start + BATCH])[0] for start in starts]
+        parts = [batch[0] for batch in self._run_batches([OUTPUTS], pixels)]
         outputs = np.concatenate(parts).astype(np.float64)
         if outputs.shape != (len(pixels), width) or impossible_rows(self._objective, outputs).any():
             raise RetinaflowError(

@@ -6,7 +6,6 @@ interface unless a token is set.
 
 import contextlib
 import ipaddress
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.serving.answers import ErrorAnswer, Health, ManyPatients, ModelAnswer, OnePatient
 from retinaflow.serving.bundle import NOTICE, Bundle
 from retinaflow.serving.connections import Connection
+from retinaflow.serving.cores import available_cores
 from retinaflow.serving.guard import Limits, RefusalError, RequestGuard
 from retinaflow.serving.verdict import EYE_ORDER
 from retinaflow.serving.workers import ExaminationError, Workers
@@ -111,7 +111,7 @@ def settings_of(bundle: Bundle, *, workers: int, queue: int, **settings: Any) ->
     }
     return ServiceSettings(
         # The processes share the cores.
-        asked={"folder": str(bundle.folder.absolute()), "threads": max(1, (os.cpu_count() or 1) // workers)},
+        asked={"folder": str(bundle.folder.absolute()), "threads": max(1, available_cores() // workers)},
         facts={"model": bundle.model, "grade_names": bundle.grade_names, "card": card},
         workers=workers,
         limits=Limits(REQUEST_BYTES, queue=queue),

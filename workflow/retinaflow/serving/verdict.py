@@ -164,11 +164,17 @@ def verdict_lines(verdict: Verdict, grade_names: Sequence[str]) -> list[str]:
             + f"; referred from {verdict.risk_threshold:.3f}. Predicted grade: {grade_names[verdict.grade]}."
         )
     lines += [f"The {eye} eye has no image." for eye in verdict.missing_eyes]
-    lines += [f"{image} cannot be graded: {reason}." for image, reason in verdict.ungradable]
+    lines += [f"{image} cannot be graded: {_readable(reason)}." for image, reason in verdict.ungradable]
     lines += [f"{image} is of low quality." for image in verdict.low_quality]
     if not verdict.complete and verdict.verdict == DO_NOT_REFER:
         lines.append("Take another image of the eye that was not graded. If that is not possible, refer.")
     return lines
+
+
+def _readable(reason: str) -> str:
+    """The reason with the kind of problem in words, such as ``poor quality``."""
+    kind, comma, found = reason.partition(",")
+    return kind.replace("_", " ") + comma + found
 
 
 def _incomplete(verdict: Verdict) -> str:
@@ -178,17 +184,15 @@ def _incomplete(verdict: Verdict) -> str:
 
 def image_result(answer: Mapping[str, Any]) -> ImageResult:
     """Return the part of an answer of ``predict`` that the verdict depends on."""
-    ungradable = answer["decision"] == UNGRADABLE
     return ImageResult(
         image=answer["image"],
         patient=answer["patient"],
         eye=answer["eye"],
         decision=answer["decision"],
-        risk=0.0 if ungradable else answer["risk"],
+        risk=answer["risk"],
         risk_threshold=answer["risk_threshold"],
-        grade=-1 if ungradable else answer["predicted_grade"],
+        grade=answer["predicted_grade"],
         low_quality=bool(answer["low_quality"]),
-        reason=answer.get("ungradable_reason") or "",
     )
 
 

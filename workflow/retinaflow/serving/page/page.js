@@ -108,7 +108,7 @@ function clear() {
 
 function showVerdict(patient) {
   const place = element("verdict");
-  const [first, ...others] = patient.lines;
+  const [first, ...others] = patient.lines.map((text) => text[0].toUpperCase() + text.slice(1));
   place.className = `${patient.verdict} ${patient.complete ? "complete" : "incomplete"}`;
   element("decision").textContent = first.replace(/[.]$/, "");
   place.querySelector(".risk").textContent = patient.risk === null ? "" : others.shift();
@@ -117,6 +117,9 @@ function showVerdict(patient) {
     line.textContent = text;
     return line;
   }));
+  // A printed page must show its images and its time.
+  const files = EYES.filter((eye) => chosen[eye]).map((eye) => `${eye} eye ${chosen[eye].name}`);
+  element("when").textContent = `${files.join(", ")}; graded ${new Date().toLocaleString("sv").slice(0, 16)}`;
   place.hidden = false;
   element("print").disabled = false;
   place.focus();
