@@ -116,33 +116,12 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int =
     Raises:
         RetinaflowError: A file is missing, changed or not allowed, or does not fit the bundle.
     """
-    threads = threads or available_cores()
-    at_once = threads if images >= 2 * BATCH * threads else 1
+    networks, backbones = _pixel_graphs(bundle, threads or available_cores(), images)
     grades = len(bundle.grade_names)
 
     def answer(of: BundledAnswer) -> AnswerGraph:
         return AnswerGraph(_session(bundle, of.graph, 1), str(bundle.folder / of.graph), grades)
 
-    networks = [
-        (
-            network,
-            [
-                NetworkGraph(_session(bundle, name, threads // at_once), str(bundle.folder / name), network, at_once)
-                for name in network.graphs
-            ],
-        )
-        for network in bundle.networks
-        if network.objective != BACKBONE_FEATURES
-    ]
-    backbones = [
-        (
-            network,
-            BackboneGraph(_session(bundle, name, threads // at_once), str(bundle.folder / name), network, at_once),
-        )
-        for network in bundle.networks
-        if network.objective == BACKBONE_FEATURES
-        for name in network.graphs
-    ]
     one_eye = None
     if one := bundle.one_eye:
         threshold = float(one.answer.decision_rule["referable_cut"])
@@ -165,6 +144,22 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int =
         gates=gates,
         known=known,
     )
+
+
+def _pixel_graphs(
+    bundle: Bundle, threads: int, images: int
+) -> tuple[list[tuple[BundledNetwork, list["NetworkGraph"]]], list[tuple[BundledNetwork, "BackboneGraph"]]]:
+    """Load the graphs of trained networks and of frozen backbones."""
+    at_once = threads if images >= 2 * BATCH * threads else 1
+    networks: list[tuple[BundledNetwork, list[NetworkGraph]]] = []
+    backbones: list[tuple[BundledNetwork, BackboneGraph]] = []
+    for network in bundle.networks:
+        files = [(_session(bundle, name, threads // at_once), str(bundle.folder / name)) for name in network.graphs]
+        if network.objective == BACKBONE_FEATURES:
+            backbones += [(network, BackboneGraph(session, path, network, at_once)) for session, path in files]
+        else:
+            networks.append((network, [NetworkGraph(session, path, network, at_once) for session, path in files]))
+    return networks, backbones
 
 
 def _linear_models(bundle: Bundle, names: Sequence[str], eyes: str) -> list[LinearModel]:
