@@ -23,7 +23,9 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import refresh_scaling
 from retinaflow.serving.bundle import BACKBONE_FEATURES
 from retinaflow.serving.graph_check import graph_fault
+from retinaflow.serving.repeatable import make_repeatable
 from retinaflow.serving.sessions import MAP, OUTPUTS, PIXELS, RELEVANCE, graph_session
+from retinaflow.storage.disk_errors import disk_refusal
 from retinaflow.storage.files import whole_file
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ def _export(whole: keras.Model, names: Sequence[str], name: str, path: Path) -> 
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Converters raise errors of many kinds.
+            if disk_refusal(error):  # TensorFlow writes to temporary files, too.
+                raise
             cause = " ".join(str(error).split())[-400:]
             raise RetinaflowError(
                 f"{name}: ONNX cannot hold this network ({type(error).__name__}: {cause}). Choose another backbone."
@@ -141,10 +145,11 @@ def _relevance(model: keras.Model, objective: str, grade_count: int) -> keras.Ke
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:
-    """Write a model of ``convertible`` as an ONNX graph."""
+    """Write a model of ``convertible`` as an ONNX graph, the same bytes each time."""
     # tf2onnx logs an error with a traceback for an optimisation that it leaves out.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model.export(path, format="onnx", verbose=False)
+    make_repeatable(path)
 
 
 def convertible(model: keras.Model) -> keras.Model:
