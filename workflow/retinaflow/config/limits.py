@@ -58,7 +58,7 @@ def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
         except _TooMuchError as error:
             problems.append(f"{path}: {error}")
             continue
-        if too_much := _expansion_problem(root):
+        if too_much := _size_problem(root):
             problems.append(f"{path}: {too_much}")
             continue
         problems += [f"{path}: {problem}" for problem in (*_long_numbers(root, set()), *_repeated(root, (), set()))]
@@ -67,54 +67,51 @@ def check_text(paths: Iterable[str | os.PathLike[str]]) -> None:
 
 def size_problems(values: Any) -> list[str]:
     """The limit that ``values``, a configuration as read, exceed, if any."""
+    return [f"configuration: {problem}" for problem in [_size_problem(values)] if problem]
+
+
+def _size_problem(content: Any) -> str:
+    """The limit that a document, or a configuration as read, exceeds with each alias in full, if any."""
     try:
-        _size(values, 0, set(), {})
-    except _TooMuchError as error:
-        return [f"configuration: {error}"]
-    return []
-
-
-def _size(value: Any, depth: int, opened: set[int], sizes: dict[int, int]) -> int:
-    """The number of values in ``value``. An alias is counted once and then known, so that this takes little time."""
-    if isinstance(value, int) and value.bit_length() > 4 * LONGEST_NUMBER:
-        raise _TooMuchError(f"a number has more than {LONGEST_NUMBER} digits; correct it")
-    if not isinstance(value, Mapping | list):
-        return 1 + (len(value) // PER_VALUE if isinstance(value, str) else 0)
-    if id(value) in opened:
-        raise _TooMuchError("an alias refers to the section that it stands in; write out what is meant")
-    if depth > DEEPEST:
-        raise _TooMuchError(_TOO_DEEP)
-    if id(value) not in sizes:
-        inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
-        sizes[id(value)] = 1 + sum(_size(one, depth + 1, opened | {id(value)}, sizes) for one in inner)
-    if sizes[id(value)] > MOST_VALUES:
-        raise _TooMuchError(f"it has more than {MOST_VALUES} values, with each alias in full; use fewer aliases")
-    return sizes[id(value)]
-
-
-def _expansion_problem(root: yaml.Node | None) -> str:
-    """The limit that a document exceeds with each alias in full, if any."""
-    try:
-        _node_size(root, frozenset(), {})
+        _size(content, frozenset(), {})
     except _TooMuchError as error:
         return str(error)
     return ""
 
 
-def _node_size(node: Any, opened: frozenset[int], sizes: dict[int, int]) -> int:
-    """The number of values in a node. An alias is counted once and then known."""
-    if not isinstance(node, yaml.CollectionNode):
-        return 1
-    if id(node) in opened:
+def _size(value: Any, opened: frozenset[int], sizes: dict[int, int]) -> int:
+    """The number of values in ``value``. An alias is counted once and then known, so that this takes little time."""
+    inner = _inner(value)
+    if inner is None:
+        return _length(value)
+    if id(value) in opened:
         raise _TooMuchError("an alias refers to the section that it stands in; write out what is meant")
     if len(opened) > DEEPEST:
         raise _TooMuchError(_TOO_DEEP)
-    if id(node) not in sizes:
-        inner = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
-        sizes[id(node)] = 1 + sum(_node_size(one, opened | {id(node)}, sizes) for one in inner)
-    if sizes[id(node)] > MOST_VALUES:
+    if id(value) not in sizes:
+        sizes[id(value)] = 1 + sum(_size(one, opened | {id(value)}, sizes) for one in inner)
+    if sizes[id(value)] > MOST_VALUES:
         raise _TooMuchError(f"it has more than {MOST_VALUES} values, with each alias in full; use fewer aliases")
-    return sizes[id(node)]
+    return sizes[id(value)]
+
+
+def _inner(value: Any) -> Iterable[Any] | None:
+    """The values in a section or list, or in the node of one. None for a single value."""
+    if isinstance(value, yaml.MappingNode):
+        return itertools.chain.from_iterable(value.value)
+    if isinstance(value, Mapping):
+        return itertools.chain(value.keys(), value.values())
+    if isinstance(value, yaml.SequenceNode):
+        return list(value.value)
+    return value if isinstance(value, list) else None
+
+
+def _length(value: Any) -> int:
+    """The number of values that a single value counts as."""
+    if isinstance(value, int) and value.bit_length() > 4 * LONGEST_NUMBER:
+        raise _TooMuchError(f"a number has more than {LONGEST_NUMBER} digits; correct it")
+    text = value.value if isinstance(value, yaml.ScalarNode) else value
+    return 1 + (len(text) // PER_VALUE if isinstance(text, str) else 0)
 
 
 def _long_numbers(node: yaml.Node | None, seen: set[int]) -> Iterable[str]:

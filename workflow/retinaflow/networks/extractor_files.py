@@ -9,12 +9,14 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.train import TrainingSettings
+from retinaflow.storage.protobuf import Message, is_message, message_of
 
 EXTRACTOR_FORMATS = (".onnx", ".keras")
 # Types of ONNX tensors that pixels can be (TensorProto.DataType).
@@ -34,7 +36,7 @@ TENSORS = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 
-Span = tuple[int, int]
+LONGEST_TEXT = 4096  # bytes of a name
 
 
 class OnnxValue(NamedTuple):
@@ -194,69 +196,57 @@ def read_onnx(file: Path) -> OnnxFile:
         with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             content = memoryview(data)
             try:
-                return _read_model(file, content)
+                return _read_model(file, message_of(content))
             finally:
                 content.release()
-    except (OSError, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RetinaflowError(
             f"{file}: this is no ONNX file, or not all of one ({error}); export or copy it again."
         ) from error
 
 
-def _read_model(file: Path, data: memoryview) -> OnnxFile:
-    graphs = [value for number, value in _fields(data, (0, len(data))) if number == 7 and isinstance(value, tuple)]
+def _read_model(file: Path, model: Message) -> OnnxFile:
+    graphs = list(model.inner(7))
     if len(graphs) != 1:
         raise ValueError("it has no graph")
-    fields = list(_fields(data, graphs[0]))
-    weights = {_texts(data, value).get(8) for number, value in fields if number == 5}
-    inputs = [_value(data, span) for number, span in fields if number == 11]
-    outputs = [_value(data, span) for number, span in fields if number == 12]
-    external = sorted({_external(file, dict(place)) for place in _places(data, (0, len(data)), "model", 0)})
+    weights = {_texts(tensor).get(8) for tensor in graphs[0].inner(5)}
+    inputs = [_value(value) for value in graphs[0].inner(11)]
+    outputs = [_value(value) for value in graphs[0].inner(12)]
+    external = sorted({_external(file, dict(place)) for place in _places(model, "model", 0)})
     if not outputs:
         raise ValueError("its graph has no output")
     return OnnxFile([value for value in inputs if value.name not in weights], outputs, external)
 
 
-def _value(data: memoryview, span: Any) -> OnnxValue:
+def _value(value: Message) -> OnnxValue:
     """Read a ValueInfoProto: name 1, type 2. Its tensor type 1 has the element type 1 and the shape 2."""
-    name = _texts(data, span).get(1, "")
     kind, shape = 0, None
-    for tensor in _inner(data, span, 2, 1):
-        for number, value in _fields(data, tensor):
-            if number == 1 and isinstance(value, int):
-                kind = value
-            elif number == 2 and isinstance(value, tuple):
-                shape = tuple(_size(data, side) for number, side in _fields(data, value) if number == 1)
-    return OnnxValue(name, kind, shape)
+    for tensor in (tensor for outer in value.inner(2) for tensor in outer.inner(1)):
+        for number, field in tensor.fields():
+            if number == 1 and isinstance(field, int):
+                kind = field
+            elif number == 2 and is_message(field):
+                shape = tuple(_size(side) for side in field.inner(1))
+    return OnnxValue(_texts(value).get(1, ""), kind, shape)
 
 
-def _size(data: memoryview, side: Any) -> int | None:
-    return (
-        next((value for number, value in _fields(data, side) if number == 1 and isinstance(value, int)), None) or None
-    )
+def _size(side: Message) -> int | None:
+    return next((value for number, value in side.fields() if number == 1 and isinstance(value, int)), None) or None
 
 
-def _inner(data: memoryview, span: Any, *numbers: int) -> list[Span]:
-    """Messages within messages, along the ``numbers`` of fields."""
-    found = [span]
-    for wanted in numbers:
-        found = [value for outer in found for number, value in _fields(data, outer) if number == wanted]
-    return found
-
-
-def _places(data: memoryview, span: Span, message: str, depth: int) -> Iterator[Mapping[str, str]]:
+def _places(message: Message, kind: str, depth: int) -> Iterator[Mapping[str, str]]:
     """Yield the description of each tensor whose weights are in another file, anywhere in the model."""
     if depth > DEEPEST_GRAPH:
         raise ValueError(f"its graphs are nested more than {DEEPEST_GRAPH} deep")
-    if message == "tensor":
-        entries = [_texts(data, value) for number, value in _fields(data, span) if number == 13]
+    if kind == "tensor":
+        entries = [_texts(entry) for entry in message.inner(13)]
         if entries:
             yield {entry.get(1, ""): entry.get(2, "") for entry in entries}
         return
-    inside = TENSORS[message]
-    for number, value in _fields(data, span):
-        if number in inside and isinstance(value, tuple):
-            yield from _places(data, value, inside[number], depth + 1)
+    inside = TENSORS[kind]
+    for number, value in message.fields():
+        if number in inside and is_message(value):
+            yield from _places(value, inside[number], depth + 1)
 
 
 def _external(file: Path, place: Mapping[str, str]) -> Path:
@@ -277,56 +267,14 @@ def _external(file: Path, place: Mapping[str, str]) -> Path:
     return path
 
 
-def _texts(data: memoryview, span: Any) -> dict[int, str]:
+def _texts(message: Message) -> dict[int, str]:
     """The short texts of a message, by the number of their fields."""
-    return {
-        number: bytes(data[value[0] : value[1]]).decode()
-        for number, value in _fields(data, span)
-        if isinstance(value, tuple) and number in (1, 2, 8) and value[1] - value[0] < 4096 and _is_text(data, value)
-    }
-
-
-def _is_text(data: memoryview, span: Span) -> bool:
-    try:
-        bytes(data[span[0] : span[1]]).decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _fields(data: memoryview, span: Any) -> Iterator[tuple[int, int | Span]]:
-    """Yield number and value of each field of a message: a number, or the span of its bytes."""
-    place, end = span
-    while place < end:
-        key, place = _varint(data, place, end)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, place = _varint(data, place, end)
-            yield number, value
-            continue
-        if wire == 2:
-            length, place = _varint(data, place, end)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"a field has wire type {wire}")
-        if number == 0 or place + length > end:
-            raise ValueError("a field is longer than its message")
-        yield number, (place, place + length)
-        place += length
-
-
-def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= end:
-            raise ValueError("it ends within a number")
-        byte = data[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-    raise ValueError("a number has more than ten bytes")
+    found = {}
+    for number, value in message.fields():
+        if is_message(value) and number in (1, 2, 8) and value.end - value.start < LONGEST_TEXT:
+            with suppress(UnicodeDecodeError):
+                found[number] = value.bytes().decode()
+    return found
 
 
 def megabytes(backbone: str) -> float:

@@ -308,10 +308,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise RetinaflowError(f"{path}: {error.strerror}; expected the bundle of a model. {COPY_AGAIN}") from error
     if size > BUNDLE_BYTES:
         raise RetinaflowError(f"{path}: {size} bytes, expected {BUNDLE_BYTES} at most. {COPY_AGAIN}")
-    try:
-        content = read_document(path, BUNDLE_SCHEMA, kind="the bundle of a model", again=COPY_AGAIN)
-    except RecursionError:
-        raise RetinaflowError(f"{path}: nested too deeply; expected the bundle of a model. {COPY_AGAIN}") from None
+    content = read_document(path, BUNDLE_SCHEMA, kind="the bundle of a model", again=COPY_AGAIN)
     bundle = Bundle(
         folder=Path(folder),
         networks=[_network(network) for network in content["networks"]],

@@ -346,7 +346,7 @@ def parse_gates(content: bytes, path: str) -> Gates:
         RetinaflowError: It is no description of gates, or its numbers do not fit together.
     """
     again = "Copy the whole bundle again."
-    found = parse_document(content, GATES_SCHEMA, path=path, again=again)
+    found = parse_document(content, GATES_SCHEMA, path=path, kind="the gates of a bundle", again=again)
     fundus = found["fundus"]
     if fundus:
         arrays = {name: np.array(fundus[name], float) for name in ("mean", "scale", "components", "spread")}

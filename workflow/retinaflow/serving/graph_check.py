@@ -1,11 +1,12 @@
 """Check of ONNX files before ONNX Runtime reads them. Needs no package.
 
-A graph may come from another person. This module reads the messages of protobuf
-(protobuf.dev/programming-guides/encoding). It refuses weights in other files, nodes that run other graphs, and nodes
+A graph may come from another person. This module refuses weights in other files, nodes that run other graphs, and nodes
 that make large tensors of small ones. No graph of this project has any of these.
 """
 
 from collections.abc import Iterator
+
+from retinaflow.storage.protobuf import Message, is_message, message_of
 
 MOST_NODES = 50_000
 # Fields of the messages in onnx.proto, by their numbers.
@@ -26,27 +27,27 @@ REFUSED = {
 def graph_fault(content: bytes) -> str:
     """Return why an ONNX file is refused; empty if it is not."""
     try:
-        return next(_faults(memoryview(content)), "")
-    except (ValueError, IndexError):
+        return next(_faults(message_of(content)), "")
+    except ValueError:
         return "it is damaged or no ONNX file"
 
 
-def _faults(model: memoryview) -> Iterator[str]:
+def _faults(model: Message) -> Iterator[str]:
     graphs = 0
-    for field, value in _fields(model):
+    for field, value in model.fields():
         if field in (_TRAINING, _FUNCTIONS):
             yield "it has functions or training, expected one graph"
-        elif field == _GRAPH and isinstance(value, memoryview):
+        elif field == _GRAPH and is_message(value):
             graphs += 1
             yield from _graph_faults(value)
     if graphs != 1:
         yield f"it has {graphs} graphs, expected 1"
 
 
-def _graph_faults(graph: memoryview) -> Iterator[str]:
+def _graph_faults(graph: Message) -> Iterator[str]:
     nodes = 0
-    for field, value in _fields(graph):
-        if not isinstance(value, memoryview):
+    for field, value in graph.fields():
+        if not is_message(value):
             continue
         if field == _NODE:
             nodes += 1
@@ -60,66 +61,32 @@ def _graph_faults(graph: memoryview) -> Iterator[str]:
             yield "it has sparse weights"
 
 
-def _node_faults(node: memoryview) -> Iterator[str]:
+def _node_faults(node: Message) -> Iterator[str]:
     kind, domain = b"", b""
-    for field, value in _fields(node):
-        if not isinstance(value, memoryview):
+    for field, value in node.fields():
+        if not is_message(value):
             continue
         if field == _OP_TYPE:
-            kind = bytes(value[:100])
+            kind = value.bytes(100)
         elif field == _DOMAIN:
-            domain = bytes(value[:100])
+            domain = value.bytes(100)
         elif field == _ATTRIBUTE:
             yield from _attribute_faults(value)
     if kind in REFUSED or domain not in DOMAINS:
         yield f"it has a node {kind.decode(errors='replace')!r} of domain {domain.decode(errors='replace')!r}"
 
 
-def _attribute_faults(attribute: memoryview) -> Iterator[str]:
-    for field, value in _fields(attribute):
+def _attribute_faults(attribute: Message) -> Iterator[str]:
+    for field, value in attribute.fields():
         if field in (_SUBGRAPH, _SUBGRAPHS):
             yield "a node runs another graph"
         elif field in (_SPARSE, _SPARSES):
             yield "it has sparse weights"
-        elif field in (_TENSOR, _TENSORS) and isinstance(value, memoryview):
+        elif field in (_TENSOR, _TENSORS) and is_message(value):
             yield from _tensor_faults(value)
 
 
-def _tensor_faults(tensor: memoryview) -> Iterator[str]:
-    for field, value in _fields(tensor):
-        if field == _EXTERNAL or (field == _LOCATION and value):
+def _tensor_faults(tensor: Message) -> Iterator[str]:
+    for field, value in tensor.fields():
+        if field == _EXTERNAL or (field == _LOCATION and value != 0):
             yield "weights are in another file, expected all in this one"
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield number and value of each field; bytes for those with a length."""
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        field, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield field, value
-            continue
-        if wire not in (1, 2, 5):
-            raise ValueError(f"wire type {wire}")
-        length = {1: 8, 5: 4}.get(wire, 0)
-        if wire == 2:
-            length, at = _varint(message, at)
-        if length > end - at:
-            raise ValueError("a field is longer than its message")
-        yield field, message[at : at + length]
-        at += length
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")

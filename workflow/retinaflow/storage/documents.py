@@ -12,6 +12,8 @@ import jsonschema.exceptions
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.integrity import REBUILD, verify
 
+LONGEST_FAULT = 200  # characters; the fault of a foreign file may have a whole value in it
+
 
 def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, kind: str, again: str) -> dict[str, Any]:
     """Read a JSON file and check it against a schema.
@@ -27,27 +29,26 @@ def read_document(path: str | os.PathLike[str], schema: Mapping[str, Any], *, ki
     """
     verify(path, again)
     try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-        jsonschema.validate(content, schema)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise RetinaflowError(f"{path}: {error.strerror}; expected {kind}. {again}") from error
+    return parse_document(content, schema, path=path, kind=kind, again=again)
+
+
+def parse_document(
+    content: bytes, schema: Mapping[str, Any], *, path: str | os.PathLike[str], kind: str, again: str
+) -> dict[str, Any]:
+    """Parse the content of a JSON file and check it, as ``read_document`` does."""
+    try:
+        found: dict[str, Any] = json.loads(content.decode("utf-8"), parse_constant=_refuse)
+        jsonschema.validate(found, schema)
     except ValueError as error:
         raise RetinaflowError(f"{path}: this is not valid JSON ({error}); expected {kind}. {again}") from error
-    except jsonschema.exceptions.ValidationError as error:
-        raise RetinaflowError(f"{path}: {error.json_path.removeprefix('$.')}: {error.message}. {again}") from error
-    return content
-
-
-def parse_document(content: bytes, schema: Mapping[str, Any], *, path: str, again: str) -> dict[str, Any]:
-    """Parse the content of a JSON file and check it as ``read_document``."""
-    try:
-        found: dict[str, Any] = json.loads(content, parse_constant=_refuse)
-        jsonschema.validate(found, schema)
-    except (ValueError, RecursionError) as error:
-        raise RetinaflowError(f"{path}: this is not valid JSON ({error}). {again}") from error
+    except RecursionError as error:
+        raise RetinaflowError(f"{path}: nested too deeply; expected {kind}. {again}") from error
     except jsonschema.exceptions.ValidationError as error:
         where = error.json_path.removeprefix("$.")
-        raise RetinaflowError(f"{path}: {where}: {error.message[:200]}. {again}") from error
+        raise RetinaflowError(f"{path}: {where}: {error.message[:LONGEST_FAULT]}. {again}") from error
     return found
 
 
