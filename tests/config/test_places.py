@@ -1,11 +1,13 @@
 """Folders, files and addresses of a configuration: one message for each that cannot be used."""
 
 import os
+import time
 import zipfile
 
 import pytest
 
 from configurations import configured, labelled
+from retinaflow.config import places
 from retinaflow.config.lookups import data_sets
 from retinaflow.config.places import check_files, sharing_sets
 from retinaflow.errors import RetinaflowError
@@ -245,3 +247,53 @@ def test_data_sets_that_are_apart_share_nothing(tmp_path):
     full = labelled(tmp_path, data__test={"images": str(tmp_path / "b"), "labels": str(tmp_path / "labels.csv")})
     check_files(full)
     assert sharing_sets(data_sets(full), "train") == []
+
+
+INPUTS = {
+    "archive": ("images.zip", "data.test.images"),
+    "weights": ("w.h5", "weights of VGG16"),
+    "model": ("earlier/model.keras", "weights of VGG16"),
+    "record": ("earlier/training_run.json", "weights of VGG16"),
+    "images": ("earlier/trained_on.json", "weights of VGG16"),
+    "extractor": ("flair.onnx", "backbone of flair"),
+    "extractor_keras": ("own.keras", "backbone of own"),
+    "labels": ("labels.csv", ""),
+    "old": ("w.h5", ""),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_input_dated_ahead_is_an_early_error(tmp_path, kind, monkeypatch):
+    """Snakemake would fail each job that reads it, and remove the outputs."""
+    name, key = INPUTS[kind]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    monkeypatch.setattr(places, "needed_extractor_files", lambda file: [file])
+    changes = {
+        "archive": {"data__test": {"images": f"{path}/inner", "labels": "x"}},
+        "extractor": {"models": {"flair": {"backbone": str(path)}, "r": {"kind": "linear", "features": ["flair"]}}},
+        "extractor_keras": {"models": {"own": {"backbone": str(path), "freeze_layers": "all"}}},
+        "labels": {"data__test": {"images": str(tmp_path), "labels": str(path)}},
+    }.get(kind, {"models": {"VGG16": {"weights": str(path.parent if path.parent != tmp_path else path)}}})
+    seconds = 1 if kind == "old" else 300
+    os.utime(path, (time.time() + seconds,) * 2)
+    with pytest.raises(RetinaflowError) as caught:
+        check_files(labelled(tmp_path, **changes))
+    found = [line for line in str(caught.value).splitlines() if "ahead of the clock" in line]
+    assert len(found) == bool(key)
+    if key:
+        assert f"{key}: {str(path)!r} is dated" in found[0]
+        assert found[0].endswith(f"`touch -d yesterday {path}`")
+
+
+def test_weights_beside_an_extractor_are_inputs(tmp_path, monkeypatch):
+    weights = tmp_path / "flair.data"
+    weights.write_bytes(b"")
+    os.utime(weights, (time.time() + 300,) * 2)
+    monkeypatch.setattr(places, "needed_extractor_files", lambda file: [file, weights])
+    monkeypatch.setattr(places, "extractor_faults", lambda _: [])
+    models = {"VGG16": {"weights": "random"}, "flair": {"backbone": str(tmp_path / "flair.onnx")}}
+    models["ridge"] = {"kind": "linear", "features": ["flair"]}
+    with pytest.raises(RetinaflowError, match=r"backbone of flair: '.*flair\.data' is dated 300 s ahead"):
+        check_files(labelled(tmp_path, models=models))

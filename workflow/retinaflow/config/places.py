@@ -4,6 +4,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -19,8 +20,8 @@ from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
 from retinaflow.errors import RetinaflowError
-from retinaflow.networks.earlier_model import earlier_model, faults
-from retinaflow.networks.extractor_files import extractor_faults, extractor_file
+from retinaflow.networks.earlier_model import earlier_model, faults, needed_files
+from retinaflow.networks.extractor_files import extractor_faults, extractor_file, needed_extractor_files
 from retinaflow.networks.weights import EXPECTED_WEIGHTS, weights_fault
 from retinaflow.settings.data import DataSetSettings, set_key
 from retinaflow.settings.root import Configuration
@@ -53,7 +54,7 @@ def check_files(config: Configuration) -> None:
             continue
         problems += [f"weights of {name}: {problem}" for problem in _weights_problems(settings)]
         problems += _own_start_problems(name, config)
-    raise_problems(problems)
+    raise_problems([*problems, *_clock_problems(config)])
 
 
 def check_pairs(config: Configuration) -> None:
@@ -166,8 +167,6 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
     elif archive:
         if not os.path.isfile(archive[0]):
             yield f"{key}: there is no archive {str(archive[0])!r}; correct the path"
-        elif ahead := dated_ahead(str(archive[0])):
-            yield f"{key}: {ahead}"
         elif not is_zipfile(archive[0]):
             yield f"{key}: {str(archive[0])!r} is no .zip archive, or not all of one; fetch or copy it again"
     elif not os.path.isdir(images):
@@ -177,18 +176,37 @@ def _images_problems(key: str, images: str, results: str) -> Iterable[str]:
         yield f"{key}: {images!r} holds the results folder {results!r}; move that out of it"
 
 
-def dated_ahead(path: str) -> str:
-    """Describe a file that the clock of this machine has not reached. Empty for others.
+def _clock_problems(config: Configuration) -> Iterable[str]:
+    """Name the input files that the clock of this machine has not reached.
 
     Snakemake fails each job whose outputs are older than an input, and removes the outputs.
     """
-    ahead = Path(path).stat().st_mtime - time.time()
-    if ahead < AHEAD:
-        return ""
-    return (
-        f"{path!r} is dated {ahead:.0f} s ahead of the clock of this machine, so jobs that read it would fail; correct "
-        f"the clock, or run `touch -d yesterday {shlex.quote(path)}`"
-    )
+    now = time.time()
+    for key, path in _input_files(config):
+        ahead = Path(path).stat().st_mtime - now if os.path.isfile(path) else 0
+        if ahead >= AHEAD:
+            yield (
+                f"{key}: {path!r} is dated {ahead:.0f} s ahead of the clock of this machine, so jobs that read it "
+                f"would fail; correct the clock, or run `touch -d yesterday {shlex.quote(path)}`"
+            )
+
+
+def _input_files(config: Configuration) -> Iterable[tuple[str, str]]:
+    """Key and path of each file on this machine that is an input of a rule.
+
+    Tables and lists are none: their digests are parameters.
+    """
+    for data_set, source in {} if config.demo else data_sets(config).items():
+        archives = ((key, split_archive(images)) for key, images in image_keys(data_set, source))
+        yield from ((key, str(archive[0])) for key, archive in archives if archive)
+    for name, settings in feature_networks(config).items():
+        file, earlier = extractor_file(settings.backbone), earlier_model(settings.weights)
+        if file:
+            with suppress(RetinaflowError):  # Another check names the fault of the file.
+                yield from ((f"backbone of {name}", str(needed)) for needed in needed_extractor_files(file))
+        else:
+            files = needed_files(earlier) if earlier else [Path(settings.weights)]
+            yield from ((f"weights of {name}", str(needed)) for needed in files)
 
 
 def _own_start_problems(name: str, config: Configuration) -> Iterable[str]:
@@ -212,8 +230,6 @@ def _weights_problems(settings: TrainingSettings) -> Iterable[str]:
             yield f"{weights!r}: has another extension than .h5; {EXPECTED_WEIGHTS}"
     elif not os.path.isfile(weights):
         yield f"there is no file {weights!r}; expected 'imagenet', 'random', a weights file or a trained model"
-    elif ahead := dated_ahead(weights):
-        yield ahead
     elif fault := weights_fault(weights):
         yield f"{weights!r}: {fault}; or set `weights` to 'imagenet' or 'random'"
 
