@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common import ROOT
+from faults import check_faults
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.building import load_backbone
 from retinaflow.networks.weights import fetch
@@ -99,3 +100,15 @@ def test_failed_download_keeps_the_former_file(tmp_path, monkeypatch):
         fetch("VGG16", tmp_path / "VGG16.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["VGG16.h5"]
     assert (tmp_path / "VGG16.h5").read_bytes() == b"weights"
+
+
+def test_full_disk_is_not_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(**_: object) -> None:
+        home = Path(os.environ["KERAS_HOME"], "models")
+        home.mkdir(parents=True, exist_ok=True)
+        with open(home / "weights.h5", "wb") as file:
+            file.write(bytes(3000))
+
+    monkeypatch.setenv("KERAS_HOME", "")
+    monkeypatch.setattr(keras.applications, "MobileNetV3Small", download)
+    assert check_faults(lambda folder: fetch("MobileNetV3Small", folder / "weights/a.h5"), tmp_path) >= 15

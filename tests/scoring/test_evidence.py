@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faults import check_faults
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.subgroups import Guard
+from retinaflow.reporting import evidence
 from retinaflow.reporting.evidence import (
     EVIDENCE_TABLES,
     EvidenceJob,
@@ -175,7 +177,7 @@ def test_subgroups_have_camera_quality_and_columns(graded):
     assert {row["unit"] for row in rows} == {"image"}
 
 
-def test_evidence_has_all_files(graded, tmp_path):
+def evidence_job(graded, folder, **changes):
     files, rule = graded
     flows = {
         ("train" if one.split == "validation" else one.split): FlowFiles(
@@ -186,14 +188,14 @@ def test_evidence_has_all_files(graded, tmp_path):
         )
         for one in files
     }
-    job = EvidenceJob(
+    return EvidenceJob(
         model="A",
         files=ModelFiles(rule, "output", files),
         data_sets=flows,
-        plan=plan(),
+        plan=plan(**changes),
         screened="referable",
         ungradable_quality=0.0,
-        folder=tmp_path,
+        folder=folder,
         settings={
             "networks": ["A (VGG16, 96 px)"],
             "train": {"class_weights": "inverse", "balanced_sampling": 0},
@@ -204,7 +206,10 @@ def test_evidence_has_all_files(graded, tmp_path):
         readers=["oedema"],
         recalibration={"test": 40},
     )
-    write_evidence(job)
+
+
+def test_evidence_has_all_files(graded, tmp_path):
+    write_evidence(evidence_job(graded, tmp_path))
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("[!.]*") if path.is_file()}
     tables = {f"{name}.csv" for name in (*EVIDENCE_TABLES, "flow", "checklists")}
     figures = {
@@ -231,6 +236,21 @@ def test_evidence_has_all_files(graded, tmp_path):
     page = (tmp_path / "evidence.html").read_text()
     assert 'src="test/roc.png"' in page
     assert "\\begin{longtable}" in (tmp_path / "evidence.tex").read_text()
+
+
+def test_evidence_on_a_disk_that_fails(graded, tmp_path):
+    """The values are computed once: the writers of tables, figures and pages are tested."""
+    known = evidence.study_tables(plan(samples=2), studies(graded))
+    changed = {
+        "study_tables": lambda *_: dict(known),
+        "recalibration_rows": lambda *_: [],
+        "agreement_rows": lambda *_: [],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in changed.items():
+            patch.setattr(evidence, name, function)
+        job = evidence_job((graded[0][:1], graded[1]), tmp_path)
+        assert check_faults(lambda folder: write_evidence(replace(job, folder=folder)), tmp_path, most=1) == 4
 
 
 def test_model_is_the_first_of_those_on_all_splits(tmp_path):

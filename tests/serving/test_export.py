@@ -10,10 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import cohen_kappa_score
 
 import small
+from bundles import network_graph
 from common import CLASSES, QUICK_BACKBONES
+from faults import check_faults
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.networks.building import build
@@ -22,6 +25,7 @@ from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.variant import Variant
 from retinaflow.scoring.decision_rules import DecisionRule, LabelledOutputs, fit_decision_rule
 from retinaflow.serving import exported
+from retinaflow.storage.disk_errors import disk_refusal
 from retinaflow.storage.tables import read_table
 
 if keras.backend.backend() != "tensorflow":
@@ -71,9 +75,21 @@ def exported_to(
     views: int = 1,
     classes: Sequence[str] = small.THREE,
 ) -> list[Any]:
+    export.export(job_of(folder, model, objective, images, views, classes))
+    return read_table(folder / "differences.csv", exported.DIFFERENCE_COLUMNS)
+
+
+def job_of(
+    folder: Path,
+    model: keras.Model,
+    objective: str,
+    images: Images,
+    views: int = 1,
+    classes: Sequence[str] = small.THREE,
+) -> Any:
     model.save(folder / "model.keras")
     files = {kind: folder / name for kind, name in FILES.items()}
-    job = export.ExportJob(
+    return export.ExportJob(
         training_run="A/fold-1",
         model=model,
         keras_file=folder / "model.keras",
@@ -87,8 +103,6 @@ def exported_to(
         files=files,
         differences=folder / "differences.csv",
     )
-    export.export(job)
-    return read_table(folder / "differences.csv", exported.DIFFERENCE_COLUMNS)
 
 
 @pytest.mark.parametrize(("objective", "views"), [("softmax", 1), ("softmax", 4), ("regression", 1), ("ordinal", 1)])
@@ -133,6 +147,19 @@ def test_files_describe_input_and_output(tmp_path: Path, images: Images, monkeyp
         assert json.loads(archive.read("retinaflow.json")) == {**found[0], "output": outputs[0]}
 
 
+def test_repeated_export_is_the_same_bytes(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters number names by counters of the process."""
+    found, model = [], model_of("softmax", monkeypatch)
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        rows = exported_to(folder, model, "softmax", images)
+        # The row of the Keras file is left out: it has the time at which it was saved, and is the input of an export.
+        found.append(rows[1:])
+    assert found[0] == found[1]
+    for name in FILES.values():
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
 def test_unsupported_format_is_one_clear_error(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("operation Erfc is not known")
@@ -158,6 +185,45 @@ def test_full_disk_is_not_an_unsupported_format(
 
 def _impossible(count: int) -> dict[str, np.ndarray]:
     return {"outputs": np.full((count, 3), np.nan), "grade": np.zeros(count), "probabilities": np.zeros((count, 3))}
+
+
+def test_converter_whose_scratch_disk_is_full_names_it(
+    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras writes a SavedModel to a temporary folder for LiteRT."""
+
+    def fail(*_: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "scratch/variables.data; No space left on device")
+
+    monkeypatch.setitem(export._RUNTIMES, "onnx", (fail, export.run_onnx))
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        exported_to(tmp_path, model_of("softmax", monkeypatch), "softmax", images)
+    assert disk_refusal(caught.value).startswith("scratch/variables.data: No space left on device. ")
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_exported_file_on_a_disk_that_fails(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer of the file, and of the metadata in it. Keras itself writes with Python."""
+    network_graph(tmp_path / "graph.onnx", "softmax", 1, SIZE)
+    content = (tmp_path / "graph.onnx").read_bytes()
+
+    def write(written: Any, _images: Any) -> None:
+        written.path.write_bytes(content)
+
+    def answer(*_: Any) -> Any:
+        return lambda batch: {"outputs": np.full((len(batch), 3), 1 / 3, np.float32)}
+
+    for kind in FILES:
+        monkeypatch.setitem(export._RUNTIMES, kind, (write, answer))
+    model = model_of("softmax", monkeypatch)
+    job = job_of(tmp_path, model, "softmax", images)
+    for kind, name in (("onnx", "model.onnx"), ("litert", "model.tflite")):
+
+        def write_format(folder: Path, kind: str = kind, name: str = name) -> None:
+            export._write_format(job, model, kind, folder / name)
+
+        (tmp_path / kind).mkdir()
+        assert check_faults(write_format, tmp_path / kind, most=3) >= 9
 
 
 def test_invalid_outputs_are_refused(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:

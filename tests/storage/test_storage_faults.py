@@ -6,15 +6,14 @@ A limit on the size of files fails a write at any byte, also within libraries, a
 import errno
 import os
 import random
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from faults import full_at, partial
 from retinaflow.data.frames import write_rows
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import confusion_matrix_figure
@@ -51,21 +50,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "page.html": lambda path: write_page(path, "title", "text " * 2000),
     "figure.png": lambda path: confusion_matrix_figure(path, np.eye(2, dtype=int), ["a", "b"], "title"),
 }
-
-
-@contextmanager
-def full_at(size: int) -> Iterator[None]:
-    """Fail each write beyond ``size`` bytes of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def partial(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob(".part-*")]
 
 
 @pytest.mark.parametrize("name", WRITERS)

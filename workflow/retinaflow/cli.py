@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.serving.verdict import SENTENCES
+from retinaflow.storage.disk_errors import disk_refusal
 from retinaflow.storage.texts import printable
 
 if TYPE_CHECKING:
@@ -46,20 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     try:
         _check_packages(asked.command)
-        if asked.command == "gpus":
-            return _gpus()
-        if asked.command == "plan":
-            return _plan(further)
-        if asked.command == "reference":
-            return _reference()
-        if asked.command == "clean":
-            return _clean(asked.configfile, asked.remove)
-        if asked.command == "verify":
-            return _verify(asked.results, asked.remove)
-        return _grade_images(asked)
+        return _run(asked, further)
     except RetinaflowError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        refusal = disk_refusal(error)
+        if not refusal:
+            raise
+        print(f"error: {printable(refusal)}", file=sys.stderr)
+    return 1
+
+
+def _run(asked: argparse.Namespace, further: Sequence[str]) -> int:
+    if asked.command == "gpus":
+        return _gpus()
+    if asked.command == "plan":
+        return _plan(further)
+    if asked.command == "reference":
+        return _reference()
+    if asked.command == "clean":
+        return _clean(asked.configfile, asked.remove)
+    if asked.command == "verify":
+        return _verify(asked.results, asked.remove)
+    return _grade_images(asked)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,8 @@
 """Log of a job, in its file and on the terminal, with the reason for its end."""
 
-import errno
 import faulthandler
 import logging
 import os
-import re
 import select
 import signal
 import sys
@@ -19,6 +17,7 @@ from typing import TextIO
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs import progress
+from retinaflow.storage.disk_errors import disk_refusal
 
 # Variable with the number of the process that started the job. The job ends when this process ends.
 PARENT = "RETINAFLOW_PARENT"
@@ -26,16 +25,6 @@ PARENT = "RETINAFLOW_PARENT"
 SCREEN = "RETINAFLOW_SCREEN"
 
 ORPHANED = b"ended, because the snakemake that started this job was killed; run again to resume\n"
-
-CURES = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some of your quota there",
-    errno.EIO: "check the disk (`dmesg` shows its errors), then `retinaflow verify` the results",
-    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
-    errno.EROFS: "choose a results folder that can be written to",
-    errno.EACCES: "check that you may read and write there",
-    errno.EPERM: "check that you may read and write there",
-}
 
 
 @contextmanager
@@ -57,7 +46,7 @@ def job_log(path: str | Path) -> Iterator[None]:
     try:
         attempt, stream = _open_attempt(path)
     except OSError as error:
-        print(f"error: {_refusal(error) or error}", file=sys.stderr)
+        print(f"error: {disk_refusal(error) or error}", file=sys.stderr)
         raise SystemExit(1) from None
     terminal, restore = _take_standard_error(stream)
     shown, parent = os.environ.get(SCREEN), os.environ.get(PARENT)
@@ -80,7 +69,7 @@ def job_log(path: str | Path) -> Iterator[None]:
         _explain(str(error), terminal)
         raise SystemExit(1) from None
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = disk_refusal(error)
         if refusal:
             _explain(refusal, terminal)
         else:
@@ -145,19 +134,6 @@ def _explain(message: str, terminal: logging.Handler) -> None:
     logging.error("error: %s", message)
     logging.getLogger().removeHandler(terminal)
     logging.error("raised here:", exc_info=True)
-
-
-def _refusal(error: BaseException | None) -> str:
-    """Refusal of the system that caused ``error``, with a cure. Empty if there is none."""
-    while error:
-        # The error of h5py has file and number only in its text.
-        match = re.search(r"name = '([^']*)'.*errno = (\d+),", str(error), re.DOTALL)
-        name, number = (match[1], int(match[2])) if match else (getattr(error, n, None) for n in ("filename", "errno"))
-        if number in CURES:
-            place = f"{os.fspath(name)}: " if name else ""
-            return f"{place}{os.strerror(number)}. Finished results are not lost: {CURES[number]} and run again."
-        error = error.__cause__
-    return ""
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

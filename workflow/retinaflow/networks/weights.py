@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.backbones import BACKBONES
+from retinaflow.storage.disk_errors import disk_refusal
 from retinaflow.storage.files import whole_file
 
 # HDF5 file format specification, version 3.0, section II.A: the signature at the start of a file, and the offset of the
@@ -65,6 +66,8 @@ def fetch(backbone: str, target: Path) -> None:
         try:
             constructor(include_top=False, weights="imagenet", input_shape=None)
         except Exception as error:
+            if disk_refusal(error):
+                raise
             raise RetinaflowError(
                 f"The ImageNet weights of {backbone} could not be fetched: {error}\n"
                 f"Run `snakemake weights` again on a machine with internet. Or set "

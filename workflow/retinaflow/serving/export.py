@@ -39,6 +39,7 @@ from retinaflow.serving.exported import DIFFERENCE_COLUMNS
 from retinaflow.serving.graphs import MOST_GRAPH_VIEWS, answer_graph, answering_graph, mean_graph, view_graph
 from retinaflow.serving.keras_graphs import keras_outputs
 from retinaflow.serving.sessions import ANSWERS, OUTPUTS, PIXELS, graph_session
+from retinaflow.storage.disk_errors import disk_refusal
 from retinaflow.storage.files import whole_file
 from retinaflow.storage.tables import write_table
 
@@ -142,6 +143,7 @@ def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> 
     chosen = sorted(np.random.default_rng(job.seed).permutation(len(job.training))[:CALIBRATED])
     inside = includes_answers(kind, job.tta_views)
     content = metadata(job.training_run, job.variant, job.decision_rule, tta_views=job.tta_views, inside=inside)
+    keras.utils.clear_session()  # Names of new layers are in the file, and start to count again.
     with whole_file(path) as part:
         try:
             write, start = _RUNTIMES[kind]
@@ -152,6 +154,8 @@ def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> 
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Converters raise errors of many kinds.
+            if disk_refusal(error):  # TensorFlow writes to temporary files, too.
+                raise
             cause = " ".join(str(error).split())[-400:]
             raise RetinaflowError(
                 f"{job.training_run}: {kind} cannot hold this model ({type(error).__name__}: {cause}). Leave {kind} "

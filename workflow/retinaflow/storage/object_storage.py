@@ -255,14 +255,17 @@ def _lay_out(wanted: dict[str, Stored], cache: Path, target: Path) -> None:
     part = target.with_name(f".part-{target.name}")
     for left_behind in (part, target):
         shutil.rmtree(left_behind, ignore_errors=True)
-    for name, item in wanted.items():
-        place = part / item.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(cache / name, place)
-        except OSError:  # Without hard links, nothing stays in the cache.
-            os.replace(cache / name, place)
-    os.replace(part, target)
+    try:
+        for name, item in wanted.items():
+            place = part / item.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(cache / name, place)
+            except OSError:  # Without hard links, nothing stays in the cache.
+                os.replace(cache / name, place)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
