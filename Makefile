@@ -87,12 +87,16 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
 
 # List known vulnerabilities of all pinned packages, and write a bill of materials (CycloneDX) for each list of pins.
+# The bills need no network. pip-audit asks pypi.org, and names a package as the cause if that does not answer.
 audit: $(VENV)/.audit
-	mkdir -p results/audit
+	mkdir -p $(RESULTS)/audit
 	for list in envs/requirements-*.txt; do \
 		$(BIN)/cyclonedx-py requirements $$list --pyproject pyproject.toml --output-reproducible \
-			--output-file results/audit/$$(basename $$list .txt).cdx.json || exit; \
+			--output-file $(RESULTS)/audit/$$(basename $$list .txt).cdx.json || exit; \
 	done
+	@$(BIN)/python -c 'import json, urllib.request as r; json.load(r.urlopen("https://pypi.org/pypi/pip/json", timeout=30))["vulnerabilities"]' \
+		2>/dev/null || { echo "The bills of materials are in $(RESULTS)/audit. No vulnerabilities were looked up: https://pypi.org/pypi/pip/json" \
+		"does not answer. Run make audit on a computer that reaches it."; exit 1; }
 	for list in envs/requirements-*.txt; do \
 		echo $$list; $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $$list || failed=1; \
 	done; exit $${failed:-0}

@@ -1,6 +1,10 @@
 """The environments: the same versions everywhere, with hashes, and no word of where they came from."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 
@@ -153,3 +157,29 @@ def test_container_of_the_service_has_all_packages_it_needs():
     assert needed - there <= {"backports-asyncio-runner", "exceptiongroup"}
     assert "tensorflow" not in there
     assert re.search(r"^USER [1-9]", text, re.MULTILINE)
+
+
+def test_audit_without_network_writes_bills_and_says_what_is_missing(tmp_path):
+    """The programs are stand-ins: pip-audit itself would say that a package does not exist."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    binaries = tmp_path / "venv/bin"
+    binaries.mkdir(parents=True)
+    for stamp in (".workflow", ".audit"):
+        (tmp_path / "venv" / stamp).touch()
+    (binaries / "python").symlink_to(sys.executable)
+    scripts = {"cyclonedx-py": 'eval "last=\\${$#}"; echo "{}" > "$last"', "pip-audit": "echo was called; exit 1"}
+    for name, text in scripts.items():
+        (binaries / name).write_text(f"#!/bin/sh\n{text}\n")
+        (binaries / name).chmod(0o755)
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    command = ["make", "audit", f"VENV={tmp_path / 'venv'}", f"RESULTS={tmp_path / 'results'}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode != 0
+    bills = {path.name for path in (tmp_path / "results/audit").iterdir()}
+    assert bills == {f"{path.stem}.cdx.json" for path in (ROOT / "envs").glob("requirements-*.txt")}
+    assert "No vulnerabilities were looked up: https://pypi.org/pypi/pip/json does not answer." in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "was called" not in done.stdout

@@ -143,7 +143,6 @@ def _write_format(job: ExportJob, model: keras.Model, kind: str, path: Path) -> 
     chosen = sorted(np.random.default_rng(job.seed).permutation(len(job.training))[:CALIBRATED])
     inside = includes_answers(kind, job.tta_views)
     content = metadata(job.training_run, job.variant, job.decision_rule, tta_views=job.tta_views, inside=inside)
-    keras.utils.clear_session()  # Names of new layers are in the file, and start to count again.
     with whole_file(path) as part:
         try:
             write, start = _RUNTIMES[kind]
@@ -283,6 +282,7 @@ def _write_onnx(written: Written, _: Iterator[np.ndarray]) -> None:
 def _write_litert(written: Written, _: Iterator[np.ndarray]) -> None:
     model, path, rule, tta_views = written
     if rule:
+        keras.utils.clear_session()  # Names of the new layers are in the file, and start to count again.
         views = keras_outputs(view_graph(tta_views, model.input_shape[1]), model.inputs[0])
         of_views = model(*views.values())
         means = keras_outputs(mean_graph(rule.objective, len(rule.grade_names), tta_views), of_views)
