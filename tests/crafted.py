@@ -246,6 +246,39 @@ def _sized_codestream(content: bytes, width: int, height: int, tile: int, sample
     return bytes(changed)
 
 
+def _with_style(content: bytes, precinct: int | None = None, **changes: int) -> bytes:
+    """A codestream with another coding style in its header (ISO 15444-1, A.6.1)."""
+    at = content.index(b"\xff\x52")
+    end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    style = bytearray(content[at + 4 : end])
+    if "layers" in changes:
+        style[2:4] = struct.pack(">H", changes["layers"])
+    style[5] = changes.get("levels", style[5])
+    style[6] = style[7] = changes.get("block", style[6])
+    if precinct is not None:
+        style[0] |= 1
+        style[10:] = bytes([precinct]) * (style[5] + 1)
+    if "halved" in changes:  # The lowest resolution has the smallest precincts.
+        style[0] |= 1
+        style[10:] = bytes([0x11 * max(0, changes["halved"] - below) for below in range(style[5], -1, -1)])
+    return content[:at] + b"\xff\x52" + struct.pack(">H", len(style) + 2) + bytes(style) + content[end:]
+
+
+STYLES: dict[str, dict[str, int]] = {
+    "code blocks of 4 x 4": {"block": 0},
+    "code blocks of 8 x 8": {"block": 1},
+    "precincts of 1 x 1": {"precinct": 0},
+    "precincts of 2 x 2": {"precinct": 0x11},
+    "precincts of 4 x 4": {"precinct": 0x22},
+    "precincts of 1 x 32768": {"precinct": 0xF0},
+    "precincts of 16 x 16": {"precinct": 0x44},
+    "precincts of 32 x 32 and half of it": {"halved": 5},
+    "65535 layers": {"layers": 65_535},
+    "33 resolutions": {"levels": 32},
+    "33 resolutions of precincts of 32 x 32": {"levels": 32, "precinct": 0x55},
+}
+
+
 def _jpeg2000() -> Iterator[tuple[str, Make]]:
     for boxes in (False, True):
         base = encoded("JPEG2000", picture(256, 256), no_jp2=not boxes)
@@ -260,6 +293,11 @@ def _jpeg2000() -> Iterator[tuple[str, Make]]:
             f"600 comments{name}",
             lambda base=base: base.replace(b"\xff\x5c", _segment(0x64, bytes(60_000)) * 600 + b"\xff\x5c", 1),
         )
+        for style, changes in STYLES.items():
+            yield (
+                f"4000 x 4000, {style}{name}",
+                lambda base=base, changes=changes: _sized_codestream(_with_style(base, **changes), *[4_000] * 3),
+            )
     jp2 = encoded("JPEG2000")
     yield "a million boxes", lambda: jp2[:32] + b"\0\0\0\x08free" * 1_000_000 + jp2[32:]
     yield "nested boxes", lambda: jp2[:32] + b"".join(struct.pack(">I", 80_000 - 8 * n) + b"jp2h" for n in range(9_000))
@@ -273,6 +311,20 @@ def _dicom() -> Iterator[tuple[str, Make]]:
         from dicom_files import dicom_file
 
         return dicom_file()
+
+    def with_frames(frames: str) -> bytes:
+        from dicom_files import dicom_file
+
+        return dicom_file(NumberOfFrames=frames)
+
+    def deflated() -> bytes:
+        # Elements of group 2 are not deflated; the data set is a long element of zeros.
+        content = base().replace(b"\x14\x001.2.840.10008.1.2.1\0", b"\x16\x001.2.840.10008.1.2.1.99", 1)
+        at = content.index(b"\x08\0\x16\0UI")
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+        block = bytes(1 << 22)
+        body = b"".join(squeeze.compress(block) for _ in range(256)) + squeeze.flush()
+        return content[:at] + body
 
     def with_elements(elements: bytes) -> bytes:
         content = base()
@@ -296,6 +348,39 @@ def _dicom() -> Iterator[tuple[str, Make]]:
             return content
 
         yield f"{rows} x {columns}", sized
+    for name, frames in (("no frame", "0"), ("100 frames", "100"), ("10**9 - 1 frames", "999999999")):
+        yield name, lambda frames=frames: with_frames(frames)
+    yield "deflates to 1 GB", deflated
+    yield from _encapsulated()
+
+
+def _encapsulated() -> Iterator[tuple[str, Make]]:
+    """Compressed pixels of 4000 x 4000, each in the transfer syntax that it has, or in that of another kind."""
+    jpeg2000, rle, jpeg = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50"
+
+    def dicom(syntax: str, data: bytes, side: int = 4_000) -> bytes:
+        from dicom_files import dicom_file
+
+        pixels = np.broadcast_to(np.uint8(0), (side, side, 3))
+        return dicom_file(pixels, syntax, data=data)
+
+    base = encoded("JPEG2000", picture(256, 256), no_jp2=True)
+    for tile in (4_000, 16, 1):
+        yield (
+            f"JPEG 2000, tiles of {tile}",
+            lambda tile=tile: dicom(jpeg2000, _sized_codestream(base, 4_000, 4_000, tile)),
+        )
+    for style, changes in STYLES.items():
+        yield (
+            f"JPEG 2000, {style}",
+            lambda changes=changes: dicom(jpeg2000, _sized_codestream(_with_style(base, **changes), *[4_000] * 3)),
+        )
+    yield "JPEG of 1000 scans", lambda: dicom(jpeg, _scans(1_000, 640), 640)
+    yield "JPEG of 1000 scans as JPEG 2000", lambda: dicom(jpeg2000, _scans(1_000, 640), 640)
+    segments = struct.pack("<16I", 3, *(64,) * 15)
+    yield "RLE of one byte", lambda: dicom(rle, segments + b"\x81\0")
+    yield "RLE of runs without pixels", lambda: dicom(rle, segments + b"\x80" * 40_000_000)
+    yield "RLE of literals without end", lambda: dicom(rle, segments + b"\x7f" * 40_000_000)
 
 
 FAMILIES: dict[str, Callable[[], Iterator[tuple[str, Make]]]] = {

@@ -1,6 +1,7 @@
 """Structure of JPEG, JPEG 2000 and PNG files, and files built to exhaust time or memory."""
 
 import io
+import random
 import struct
 import time
 import zlib
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import crafted
+from crafted import STYLES
 from fuzz import mutated
 from retinaflow.data.codestreams import (
     MOST_SCANS,
@@ -229,3 +231,51 @@ def test_ordinary_tiles_have_no_fault(tile: int) -> None:
         file = io.BytesIO()
         image.save(file, "JPEG2000", no_jp2=not boxes, tile_size=(tile, tile))
         assert structure_fault(file.getvalue()) == pixels_fault(file.getvalue()) == ""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, changes in STYLES.items() if not {"levels", "halved"} & changes.keys()]
+)
+@pytest.mark.parametrize("boxes", [False, True])
+def test_coding_style_that_costs_more_than_its_pixels_is_refused(name, boxes):
+    content = crafted.encoded("JPEG2000", crafted.picture(64, 64), no_jp2=not boxes)
+    assert pixels_fault(content) == ""
+    fault = "65535 quality layers, more than 200" if "layers" in name else "code blocks of fewer than 256 pixels"
+    assert pixels_fault(crafted._with_style(content, **STYLES[name])) == fault
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codeblock_size": (16, 16)},
+        {"codeblock_size": (4, 64)},
+        {"precinct_size": (32, 32)},
+        {"precinct_size": (32, 32), "num_resolutions": 3},
+        {"precinct_size": (128, 128), "codeblock_size": (32, 32)},
+        {"quality_layers": [40, 20, 10, 5], "num_resolutions": 6, "tile_size": (32, 32), "irreversible": True},
+    ],
+)
+def test_coding_style_of_encoders_is_accepted(options):
+    assert pixels_fault(crafted.encoded("JPEG2000", crafted.picture(64, 64), **options)) == ""
+
+
+def test_coding_style_of_a_tile_or_a_component_is_read():
+    content = crafted.encoded("JPEG2000", crafted.picture(64, 64), no_jp2=True, tile_size=(32, 32))
+    style = b"\xff\x52" + bytes([0, 12, 0, 0, 0, 1, 0, 5, 0, 0, 0, 1])
+    assert pixels_fault(content.replace(b"\xff\x5c", style + b"\xff\x5c", 1)) == "code blocks of fewer than 256 pixels"
+    component = b"\xff\x53" + bytes([0, 9, 1, 0, 5, 0, 0, 0, 1])
+    assert pixels_fault(content.replace(b"\xff\x5c", component + b"\xff\x5c", 1)) != ""
+    # In the header of the last of four tiles.
+    at = content.rindex(b"\xff\x90")
+    assert pixels_fault(content[: at + 12] + style + content[at + 12 :]) == "code blocks of fewer than 256 pixels"
+
+
+def test_any_codestream_ends_in_short_time():
+    content = crafted.encoded("JPEG2000", crafted.picture(64, 64), no_jp2=True)
+    rng = random.Random(1)  # noqa: S311
+    for _ in range(500):
+        changed = bytearray(content)
+        for _ in range(rng.randrange(1, 9)):
+            changed[rng.randrange(2, min(200, len(changed)))] = rng.randrange(256)
+        assert isinstance(pixels_fault(bytes(changed)), str)
+    assert pixels_fault(content[:100] + b"\xff\x64\0\2" * 1_000_000) == ""

@@ -25,6 +25,9 @@ WITHOUT_LENGTH = {0x01, SOI, *range(0xD0, 0xD8)}
 
 MOST_BOXES = 1_000
 MOST_TILES = 10_000
+MOST_LAYERS = 200  # Encoders write up to 50.
+SMALLEST_BLOCK = 8  # Logarithm of its pixels. Encoders write blocks of 32 x 32 or 64 x 64 pixels.
+J2K_TILE, J2K_PIXELS, J2K_STYLE, J2K_COMPONENT_STYLE = b"\xff\x90", b"\xff\x93", b"\xff\x52", b"\xff\x53"
 # Compressions of a BMP: runs of pixels of 8 and of 4 bits.
 RUNS = {1, 2}
 
@@ -184,8 +187,69 @@ def pixels_fault(content: bytes) -> str:
         return ""
     start = content.find(J2K_START, 0, 1 << 20)
     header = content[start : start + 64]
-    if start >= 0 and len(header) >= 43 and (tiles := _tiles(header)) > MOST_TILES:
+    if start < 0 or len(header) < 43:
+        return ""
+    if (tiles := _tiles(header)) > MOST_TILES:
         return f"{tiles} tiles, more than {MOST_TILES}"
+    return next(filter(None, map(_coding_fault, _coding_styles(content, start))), "")
+
+
+class _CodingStyle(NamedTuple):
+    """Segment COD or COC of a codestream of JPEG 2000 (ISO/IEC 15444-1, A.6.1 and A.6.2).
+
+    Attributes:
+        layers: Number of quality layers; 1 of a segment COC.
+        block: Exponents of width and height of the code blocks.
+        precincts: Exponents of width and height of the precincts of each resolution; empty if they are not bounded.
+    """
+
+    layers: int
+    block: tuple[int, int]
+    precincts: list[tuple[int, int]]
+
+
+def _coding_styles(content: bytes, start: int) -> Iterator[_CodingStyle]:
+    """Yield the coding styles in the headers of a codestream and of its tiles."""
+    at, tile_end = start + len(J2K_START) - 2, 0
+    samples = int.from_bytes(content[start + 40 : start + 42], "big")
+    for _ in range(10 * MOST_TILES):
+        marker, length = content[at : at + 2], int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == J2K_PIXELS:
+            if tile_end <= at:
+                return
+            at = tile_end
+            continue
+        if marker[:1] != b"\xff" or length < 2:
+            return
+        body = content[at + 4 : at + 2 + length]
+        if marker == J2K_TILE:
+            tile_end = at + int.from_bytes(body[2:6], "big")
+        elif marker == J2K_STYLE:
+            yield _coding_style(body[5:], int.from_bytes(body[2:4], "big"), body[:1])
+        elif marker == J2K_COMPONENT_STYLE:
+            named = 1 if samples < 257 else 2
+            yield _coding_style(body[named + 1 :], 1, body[named : named + 1])
+        at += 2 + length
+
+
+def _coding_style(values: bytes, layers: int, style: bytes) -> _CodingStyle:
+    has_precincts = bool(style and style[0] & 1)
+    width, height = (int.from_bytes(values[place : place + 1], "big") + 2 for place in (1, 2))
+    return _CodingStyle(layers, (width, height), [(each & 15, each >> 4) for each in values[5:] if has_precincts])
+
+
+def _coding_fault(style: _CodingStyle) -> str:
+    """Describe why a coding style costs more than its pixels need, or ``""``. Each block takes time and memory."""
+    if style.layers > MOST_LAYERS:
+        return f"{style.layers} quality layers, more than {MOST_LAYERS}"
+    blocks = [sum(style.block)]
+    for number, precinct in enumerate(style.precincts):
+        # Above the lowest resolution, a precinct has half the sides in each of its bands.
+        sides = [side - bool(number) for side in precinct]
+        below = len(style.precincts) - 1 - number  # Each resolution has a quarter of the pixels of the next one.
+        blocks.append(min(style.block[0], sides[0]) + min(style.block[1], sides[1]) + 2 * below)
+    if min(blocks) < SMALLEST_BLOCK:
+        return f"code blocks of fewer than {1 << SMALLEST_BLOCK} pixels"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaflow.data.codestreams import ends, jpeg_fault, read_codestream
+from retinaflow.data.codestreams import ends, pixels_fault, read_codestream, structure_fault
 from retinaflow.data.dicom import BIG_ENDIAN, MISSING, NATIVE, Dicom, DicomError
 from retinaflow.data.dicom_process import decode_apart
 
@@ -146,7 +146,8 @@ def _check_codestream(dicom: Dicom) -> None:
         )
     if not ends(frame):
         raise DicomError("truncated", "the compressed pixels have no end")
-    if dicom.syntax in JPEG and (fault := jpeg_fault(frame)):
+    # A codestream need not be of the kind that the transfer syntax names.
+    if fault := structure_fault(frame) or pixels_fault(frame):
         raise DicomError("unreadable", fault)
 
 
