@@ -68,7 +68,9 @@ def parse_known_images(content: bytes, path: str) -> KnownImages:
     Raises:
         RetinaflowError: It has another form.
     """
-    found = parse_document(content, _SCHEMA, path=path, again="Copy the whole bundle again.")
+    found = parse_document(
+        content, _SCHEMA, path=path, kind="the digests of the trained images", again="Copy the whole bundle again."
+    )
     return KnownImages([(record["salt"], frozenset(_texts(record["images"]))) for record in found["records"]])
 
 
