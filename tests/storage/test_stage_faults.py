@@ -112,7 +112,11 @@ def test_tables_of_answers(tmp_path, bundle):
         for number in range(30)
     ]
     problems = [dict.fromkeys(PREDICT_PROBLEM_COLUMNS, "x")]
-    assert check_faults(lambda folder: write_answers(answer_tables(folder), answers, problems, bundle), tmp_path) >= 15
+
+    def write(folder):
+        write_answers(answer_tables(folder), answers, problems, bundle=bundle)
+
+    assert check_faults(write, tmp_path) >= 15
 
 
 def test_summary_of_exports(tmp_path):
