@@ -1,6 +1,6 @@
 """Bundles for tests: graphs of a few nodes, made without TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ def write_toy_bundle(
     trained_on: Sequence[Path] = (),
     indices: Sequence[Path] = (),
     augment: dict[str, Any] | None = None,
+    inventory: Sequence[Mapping[str, str]] = (),
     **changes: Any,
 ) -> Path:
     """Write the bundle of a model below a results folder.
@@ -130,6 +131,7 @@ def write_toy_bundle(
         trained_on: Images that its training runs were trained on.
         indices: Index tables of the images that a linear model was fitted to.
         augment: Random changes of the views of features.
+        inventory: Rows of the inventory; one image by default.
         changes: Other settings than the default ones.
 
     Returns:
@@ -156,7 +158,9 @@ def write_toy_bundle(
     write_json(folder / "training_run.json", record)
     (folder / "card.md").write_text(f"# Model card: {model}\n")
     figures = {"focus": "0.5", "exposure": "0.5", "field": "0.5", "quality": "0.5", "problem": ""}
-    write_table(results / "train.csv", list(figures), [figures])
+    own = {"image": "1_left", "patient": "1", "width": "100", "height": "100", **figures}
+    rows = list(inventory) or [own]
+    write_table(results / "train.csv", list(rows[0]), rows)
     content = {
         **{"model": model, "kind": "network" if len(networks) == 1 else "ensemble", "grade_names": THREE},
         **{"objective": objective, "patient_pattern": PATTERN, "pixel_limit": 1, "tta_views": 2},

@@ -4,7 +4,6 @@ from scipy.stats import binomtest
 
 from retinaflow.evaluation.proportions import (
     effective_units,
-    holm,
     p_value_above,
     proportion,
     units_for_power,
@@ -75,8 +74,3 @@ def test_size_has_its_power():
     }
     power = np.mean([found[hit] for hit in hits.tolist()])
     assert power == pytest.approx(0.8, abs=0.05)
-
-
-def test_holm_by_hand():
-    p_values = np.array([0.01, 0.04, np.nan, 0.03])
-    assert holm(p_values) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)

@@ -34,7 +34,14 @@ def test_folder_has_all_files_and_shares_large_ones(folder, tmp_path):
     bundle = read_bundle(folder)
     graphs = ["network-A-fold-1.onnx", "network-A-fold-2.onnx"]
     assert sorted(os.listdir(folder)) == sorted(["bundle.json", *bundle.files])
-    assert sorted(bundle.files) == ["answer.onnx", "card.md", "eye_average.onnx", "gates.json", *graphs]
+    assert sorted(bundle.files) == [
+        "answer.onnx",
+        "card.md",
+        "drift_reference.json",
+        "eye_average.onnx",
+        "gates.json",
+        *graphs,
+    ]
     assert bundle.networks[0].graphs == graphs
     assert (folder / graphs[0]).samefile(tmp_path / "models/A/fold-1/network.onnx")
     assert (bundle.grade_names, bundle.patient_pattern, bundle.tta_views) == (THREE, PATTERN, 2)

@@ -16,7 +16,14 @@ from retinaflow.cli import main
 from retinaflow.reporting.illustrations import captioned_figure
 from retinaflow.serving.bundle import read_bundle
 from retinaflow.serving.exported import DIFFERENCE_COLUMNS, summarise_differences
-from retinaflow.serving.predict import PREDICT_PROBLEM_COLUMNS, answer_tables, columns, write_answers
+from retinaflow.serving.predict import (
+    PREDICT_PROBLEM_COLUMNS,
+    GradedImages,
+    answer_tables,
+    columns,
+    write_answers,
+)
+from retinaflow.serving.runtime import load_bundled_model
 from retinaflow.storage import object_storage
 from retinaflow.storage.archives import unpack
 from retinaflow.storage.disk_errors import disk_refusal
@@ -112,9 +119,10 @@ def test_tables_of_answers(tmp_path, bundle):
         for number in range(30)
     ]
     problems = [dict.fromkeys(PREDICT_PROBLEM_COLUMNS, "x")]
+    loaded = load_bundled_model(bundle, 1)
 
     def write(folder):
-        write_answers(answer_tables(folder), answers, problems, bundle=bundle)
+        write_answers(answer_tables(folder), GradedImages(answers, problems, {}), loaded)
 
     assert check_faults(write, tmp_path) >= 15
 

@@ -28,6 +28,7 @@ UNPACKED_GB = 200  # largest size of an unpacked archive
 # Modules that each command imports beyond the base installation, and the extra of pyproject.toml that installs them.
 NEEDED = {
     "predict": (("numpy", "cv2", "onnxruntime", "simplejpeg", "PIL"), "predict"),
+    "drift": (("numpy", "cv2"), "predict"),
     "serve": (("fastapi", "uvicorn", "python_multipart"), "serve"),
     "plan": (("snakemake",), "workflow"),
     "reference": (("yaml", "pydantic"), "workflow"),
@@ -59,17 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace, further: Sequence[str]) -> int:
-    if asked.command == "gpus":
-        return _gpus()
     if asked.command == "plan":
         return _plan(further)
-    if asked.command == "reference":
-        return _reference()
-    if asked.command == "clean":
-        return _clean(asked.configfile, asked.remove)
-    if asked.command == "verify":
-        return _verify(asked.results, asked.remove)
-    return _grade_images(asked)
+    return _COMMANDS.get(asked.command, _grade_images)(asked)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--seconds", type=_count, default=30, metavar="S", help="time limit of an image in seconds (%(default)s)"
     )
-    for command in (predict, serve):
+    drift = commands.add_parser("drift", help="compare graded images with the training images")
+    drift.add_argument(
+        "answers", type=Path, nargs="+", metavar="FOLDER", help="a folder that `retinaflow predict --output` wrote"
+    )
+    drift.add_argument("--table", type=Path, metavar="FILE", help="write the comparison as a table")
+    for command in (predict, serve, drift):
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the run (%(default)s)")
         command.add_argument(
             "--model", help="a model of the run, or the folder of a bundle (default: the best on held-out images)"
@@ -135,7 +133,7 @@ def _check_packages(command: str) -> None:
         )
 
 
-def _gpus() -> int:
+def _gpus(asked: argparse.Namespace) -> int:  # noqa: ARG001
     from retinaflow.jobs.gpus import gpu_table
 
     print(gpu_table())
@@ -152,7 +150,7 @@ def _plan(options: Sequence[str]) -> int:
     return subprocess.run(command, check=False).returncode  # noqa: S603
 
 
-def _reference() -> int:
+def _reference(asked: argparse.Namespace) -> int:  # noqa: ARG001
     from retinaflow.config.reference import write_reference
 
     root = Path(__file__).parents[2]
@@ -162,33 +160,33 @@ def _reference() -> int:
     return 0
 
 
-def _clean(configfile: Path, remove: bool) -> int:
+def _clean(asked: argparse.Namespace) -> int:
     from retinaflow.config.loading import read
     from retinaflow.config.remote import fetched
     from retinaflow.jobs.clean import find_unused, remove_unused
 
-    config, _ = fetched(read(configfile))
-    unused = remove_unused(config) if remove else find_unused(config)
+    config, _ = fetched(read(asked.configfile))
+    unused = remove_unused(config) if asked.remove else find_unused(config)
     for path, size in unused:
         print(f"{size / 1e6:12,.1f} MB  {path}")
     total = sum(size for _, size in unused) / 1e6
-    if remove:
+    if asked.remove:
         print(f"Removed {len(unused)} files and folders, {total:,.1f} MB.")
     else:
         print(f"{len(unused)} files and folders, {total:,.1f} MB. Nothing was removed; --remove removes them.")
     return 0
 
 
-def _verify(results: Path, remove: bool) -> int:
+def _verify(asked: argparse.Namespace) -> int:
     from retinaflow.jobs.verification import remove_damaged, verify_results
     from retinaflow.storage.lock import lock
 
-    found = verify_results(results)
+    found = verify_results(asked.results)
     for damage in found.damaged:
         print(f"{printable(str(damage.path))}: {printable(damage.fault)}\n  the next run makes again: {damage.remade}")
     print(f"{found.verified} files verified, {len(found.damaged)} damaged.")
-    if found.damaged and remove:
-        with lock(results):
+    if found.damaged and asked.remove:
+        with lock(asked.results):
             remove_damaged(found.damaged)
         print("The damaged files were removed. Run again to rebuild them.")
         return 0
@@ -206,6 +204,26 @@ def _grade_images(asked: argparse.Namespace) -> int:
     if asked.command == "serve":
         return _serve(asked, bundle)
     return _predict(asked.images, bundle, asked.output, as_json=asked.json)
+
+
+def _drift(asked: argparse.Namespace) -> int:
+    from retinaflow.serving.bundle import best_bundle, named_bundle, read_bundle
+    from retinaflow.serving.drift import (
+        DRIFT_COLUMNS,
+        bundled_reference,
+        compare_folders,
+        drift_lines,
+        write_drift_rows,
+    )
+
+    bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+    found = compare_folders(asked.answers, bundled_reference(bundle), bundle.model)
+    for folder, rows in found.items():
+        print("\n".join([printable(folder), *drift_lines(rows)]))
+    if asked.table:
+        listed = [{"answers": folder, **row} for folder, rows in found.items() for row in rows]
+        write_drift_rows(asked.table, listed, ("answers", *DRIFT_COLUMNS))
+    return 0
 
 
 def _serve(asked: argparse.Namespace, bundle: "Bundle") -> int:
@@ -244,9 +262,10 @@ def _token(path: Path | None) -> str | None:
 def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as_json: bool) -> int:
     # Imported here: it takes a second, and the errors before need none of it.
     from retinaflow.serving.bundle import NOTICE
+    from retinaflow.serving.drift import drift_rows, drift_text
     from retinaflow.serving.predict import (
         answer_tables,
-        grade_files,
+        grade_new_images,
         none_graded,
         patient_verdicts,
         trained_on_warning,
@@ -259,16 +278,18 @@ def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as
         if not files:
             raise RetinaflowError(f"images: {', '.join(images)}: {none_graded([])}")
         loaded = load_bundled_model(bundle, images=len(files))
-        answers, problems = grade_files(files, loaded, READ_THREADS, listed=listed)
+        graded = grade_new_images(files, loaded, READ_THREADS, listed=listed)
+    answers, problems = graded.answers, graded.problems
     if warning := trained_on_warning(answers, bundle.model):
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if output:
-        write_answers(answer_tables(output), answers, problems, bundle=bundle, listed=listed)
+        write_answers(answer_tables(output), graded, loaded, listed=listed)
+    drift = drift_rows(graded.values, loaded.drift) if loaded.drift else []
     verdicts = patient_verdicts(answers, problems, bundle.patient_pattern, listed)
     patients = [verdict_object(verdict, bundle.grade_names) for verdict in verdicts]
     if as_json:
         content: dict[str, Any] = {"model": bundle.model, "notice": NOTICE, "warning": bundle.warning}
-        content |= {"patients": patients, "images": answers, "problems": problems}
+        content |= {"patients": patients, "images": answers, "problems": problems, "drift": drift}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
     elif output:
         print(f"{len(answers)} images graded by {printable(bundle.model)}; see {printable(str(output))}. {NOTICE}")
@@ -276,6 +297,8 @@ def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as
         verdict_text = [line for patient in patients for line in _patient_lines(patient)]
         image_text = [line for answer in answers for line in _lines(answer, bundle)]
         print("\n".join([*verdict_text, *image_text, f"{printable(bundle.model)}. {NOTICE}"]))
+    if not as_json and (text := drift_text(drift)):
+        print(text)
     for problem in problems:
         print(
             f"error: {printable(problem['image'])}: {problem['problem']}, {printable(problem['found'])}",
@@ -335,3 +358,6 @@ def _lines(answer: dict[str, Any], bundle: "Bundle") -> Iterator[str]:
     if answer["eye_average_grade_name"] is not None:
         severity = f"{answer['eye_average_severity']:.2f} of {len(bundle.grade_names) - 1}"
         yield f"  with the fellow eye: grade {answer['eye_average_grade_name']}, severity {severity}"
+
+
+_COMMANDS = {"gpus": _gpus, "reference": _reference, "clean": _clean, "verify": _verify, "drift": _drift}

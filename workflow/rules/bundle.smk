@@ -76,6 +76,14 @@ def one_eye_rule(wildcards):
     return [path("models", model, "decision_rule.json")] if model else []
 
 
+def validation_outputs(wildcards):
+    """Input function: raw outputs of a model on validation images, for the drift of the risk of new images.
+
+    With folds there are none: held-out images have the outputs of one network, and new images the mean of all.
+    """
+    return [] if FOLDS else raw_outputs_of([wildcards.model], MODELS.splits_of(wildcards.model)[0])
+
+
 def eye_average_rule(wildcards):
     """Input function: decision rule of the eye average of a network or of this model, if there is one."""
     name = f"{wildcards.model.removesuffix(f'+{NO_TTA}').removesuffix(f'+{EYE_AVERAGE}')}+{EYE_AVERAGE}"
@@ -143,6 +151,8 @@ rule bundle:
         indices=bundled_indices,
         inventory=path("inventory", "train.csv"),
         shards=lambda wildcards: shard_files(MODELS.feature_networks_of(wildcards.model)[0], TRAINING_SPLITS, "npy"),
+        rows=lambda wildcards: shard_files(MODELS.feature_networks_of(wildcards.model)[0], TRAINING_SPLITS, "csv"),
+        raw_outputs=validation_outputs,
         card=path("cards", "{model}.md"),
     output:
         folder=directory(path("models", "{model}", "bundle")),
@@ -157,5 +167,6 @@ rule bundle:
         code=code_of("bundle.py"),
         content=bundle_content,
         one_eye=lambda wildcards: MODELS.one_eye(wildcards.model),
+        output_kind=output_kind,
     script:
         "../scripts/bundle.py"

@@ -41,6 +41,8 @@ rule predict:
         predictions=path("predictions", PREDICTED, "predictions.csv"),
         patients=path("predictions", PREDICTED, "patients.csv"),
         problems=path("predictions", PREDICTED, "problems.csv"),
+        drift=path("predictions", PREDICTED, "drift.csv"),
+        drift_values=path("predictions", PREDICTED, "drift_values.json"),
     log:
         path("logs", "predict", f"{PREDICTED}.log"),
     conda:

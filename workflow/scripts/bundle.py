@@ -26,6 +26,9 @@ with job_log(snakemake.log[0]):
             indices=[Path(index) for index in files.indices],
             inventory=Path(files.inventory),
             shards=[Path(shard) for shard in files.shards],
+            rows=[Path(table) for table in files.rows],
+            raw_outputs=next(map(Path, files.raw_outputs), None),
+            output_kind=snakemake.params.output_kind,
             card=Path(files.card),
             folder=Path(snakemake.output.folder),
         )

@@ -17,6 +17,6 @@ with job_log(snakemake.log[0]):
             loaded=load_bundled_model(read_bundle(folder), snakemake.threads, images=PREDICTED),
             max_bytes=params.limit * 2**30,
             threads=snakemake.threads,
-            tables=AnswerTables(Path(output.predictions), Path(output.patients), Path(output.problems)),
+            tables=AnswerTables(*(Path(output[name]) for name in AnswerTables._fields)),
         )
     )

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from retinaflow.evaluation.accuracy import Estimate, Sampling, estimate, rates, sampled
 from retinaflow.evaluation.bootstrap import weighted_auc
-from retinaflow.evaluation.proportions import holm
+from retinaflow.evaluation.multiple_tests import holm
 
 GROUP_METRICS = ("sensitivity", "specificity", "ppv", "npv", "auc")
 # A column of numbers with more values than this is cut into bands.
@@ -59,12 +59,14 @@ class GroupedUnits(NamedTuple):
         flagged: Result, bool (n,).
         score: Score, float64 (n,).
         groups: Name of the group of each unit (n,).
+        strata: Stratum of each unit, int (n,). Only pairs within a stratum count for the area. None for one stratum.
     """
 
     positive: np.ndarray
     flagged: np.ndarray
     score: np.ndarray
     groups: Sequence[str]
+    strata: np.ndarray | None = None
 
 
 def compare_groups(units: GroupedUnits, sampling: Sampling, guard: Guard) -> list[GroupMetric]:
@@ -143,13 +145,14 @@ def _metrics(units: GroupedUnits, inside: np.ndarray, members: np.ndarray, draws
     both = []
     for chosen in (inside, ~inside):
         positive, flagged, score = (values[chosen] for values in units[:3])
+        strata = None if units.strata is None else units.strata[chosen]
         weights = draws[:, members[chosen]]
         cells = [
             [weights @ (truth & result).astype(np.float64) for result in (~flagged, flagged)]
             for truth in (~positive, positive)
         ]
         confusion = np.moveaxis(np.array(cells), 2, 0)
-        both.append({**rates(confusion), "auc": weighted_auc(positive, score)(weights)})
+        both.append({**rates(confusion), "auc": weighted_auc(positive, score, strata)(weights)})
     return {metric: (both[0][metric], both[1][metric]) for metric in GROUP_METRICS}
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.scoring.linear_model import read_linear_model
 from retinaflow.serving.bundle import BUNDLE_FILE, CARD, FORMAT, LINEAR, NOTICE, read_bundle
+from retinaflow.serving.drift import REFERENCE_FILE
+from retinaflow.serving.drift_reference import ReferenceSources, fit_reference
 from retinaflow.serving.gates import GATES_FILE, fit_gates
 from retinaflow.serving.graphs import answer_graph
 from retinaflow.serving.known_images import TRAINED_ON_FILE, known_records
@@ -54,6 +56,9 @@ class BundleJob:
         records: ``training_run.json`` of each training run, and ``linear.npz`` of a linear model.
         inventory: Inventory of the training images, for their quality.
         shards: Shards of training images in the preprocessing variant of the first network, for the gates.
+        rows: Table of each shard.
+        raw_outputs: Raw outputs on validation images, for the drift of the risk; none if new images have other ones.
+        output_kind: Columns of the raw outputs: ``output`` or ``no_tta``.
         card: Card of the model.
         folder: Folder to write.
         trained_on: Images that the training runs, and the models that they started from, were trained on.
@@ -74,6 +79,15 @@ class BundleJob:
     one_eye: OneEyeFiles | None = None
     trained_on: Sequence[Path] = ()
     indices: Sequence[Path] = ()
+    rows: Sequence[Path] = ()
+    raw_outputs: Path | None = None
+    output_kind: str = "output"
+
+    @property
+    def reference_sources(self) -> ReferenceSources:
+        """Return the files that the figures of the training images are read from."""
+        tables = self.inventory, self.shards, self.rows
+        return ReferenceSources(*tables, self.raw_outputs, self.output_kind, self.decision_rule)
 
 
 def write_bundle(job: BundleJob) -> None:
@@ -89,6 +103,7 @@ def write_bundle(job: BundleJob) -> None:
     known = [TRAINED_ON_FILE] if job.trained_on or job.indices else []
     for name in known:
         write_json(job.folder / name, known_records(job.trained_on, job.indices))
+    write_json(job.folder / REFERENCE_FILE, fit_reference(job.reference_sources))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
     if job.eye_average:
         answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)
@@ -103,7 +118,7 @@ def write_bundle(job: BundleJob) -> None:
     one_eye = _one_eye(job)
     of_answers = [answer["graph"] for answer in answers.values() if answer]
     of_one_eye = [one_eye["answer"]["graph"], *one_eye["linear"]] if one_eye else []
-    names = [CARD, GATES_FILE, *known, *of_answers, *linear, *of_one_eye, *graphs.values()]
+    names = [CARD, GATES_FILE, REFERENCE_FILE, *known, *of_answers, *linear, *of_one_eye, *graphs.values()]
     description = {
         "format": FORMAT,
         "retinaflow": version("retinaflow"),

@@ -28,7 +28,8 @@ def examine_patient(files: Mapping[str, str], loaded: LoadedModel, threads: int)
         addresses, the ``input`` of the network and the ``heat_map`` over it (None for linear models). ``problems``:
         the reason for each other image.
     """
-    images, decoded, unread = read_images(files, loaded, threads)
+    read = read_images(files, loaded, threads)
+    images, decoded, unread = read.images, read.decoded, read.problems
     unread |= {
         image.name: ("wrong_eye", f"the file says {image.header.eye} eye, and it was sent as the {image.name} eye")
         for image in images

@@ -245,6 +245,20 @@ def fit_fundus_gate(features: np.ndarray, share: float = REFUSED_SHARE) -> Fundu
     return _shape(features, share)._replace(threshold=threshold)
 
 
+def unseen_distances(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the distance of n images from those of other groups, float (n,), which estimates that of new images.
+
+    Args:
+        features: Pooled features of the images, float (n, d).
+        groups: Group of each image, int (n,), at least two. The images of a patient have one group.
+    """
+    distances = np.empty(len(features))
+    for group in np.unique(groups):
+        inside = groups == group
+        distances[inside] = _shape(features[~inside], REFUSED_SHARE).distance(features[inside])
+    return distances
+
+
 def _shape(features: np.ndarray, share: float) -> FundusGate:
     mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
     centred = (features - mean) / scale
@@ -315,13 +329,9 @@ def fit_gates(inventory: Path, shards: Sequence[Path]) -> dict[str, Any]:
     if len(good) >= FEWEST_IMAGES and len(ungradable) >= FEWEST_UNGRADABLE:
         labelled = fit_labelled_quality_gate(good, ungradable)
     columns = dict(zip(FIGURES, good.T, strict=True))
-    arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
-    counts = [len(array) for array in arrays]
-    places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
-    chosen = np.linspace(0, max(0, len(places) - 1), min(FITTED_IMAGES, len(places))).astype(int)
-    features = thumbnail_features(arrays[places[number][0]][places[number][1]] for number in chosen)
+    _, features = fitted_thumbnails(shards)
     quality = fit_quality_gate(columns) if len(good) >= FEWEST_IMAGES else None
-    fundus = fit_fundus_gate(features) if len(chosen) >= FEWEST_IMAGES else None
+    fundus = fit_fundus_gate(features) if len(features) >= FEWEST_IMAGES else None
     return {
         "quality": quality._asdict() if quality else None,
         **({"labelled_quality": labelled._asdict()} if labelled and any(labelled.weights.values()) else {}),
@@ -333,6 +343,19 @@ def _figures_of(rows: Iterable[Mapping[str, str]], problem: str) -> np.ndarray:
     """Figures of the images with a problem, float (n, figures). Images that could not be read have none."""
     found = [[float(row[name]) for name in FIGURES] for row in rows if row["problem"] == problem and row["focus"]]
     return np.array(found).reshape(-1, len(FIGURES))
+
+
+def fitted_thumbnails(shards: Sequence[Path]) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Choose images of ``shards`` at equal distances.
+
+    Returns:
+        Shard and row of each of the n images, and their ``thumbnail_features``, float (n, d).
+    """
+    arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
+    places = [(shard, row) for shard, array in enumerate(arrays) for row in range(len(array))]
+    numbers = np.linspace(0, max(0, len(places) - 1), min(FITTED_IMAGES, len(places))).astype(int)
+    chosen = [places[number] for number in numbers]
+    return chosen, thumbnail_features(arrays[shard][row] for shard, row in chosen)
 
 
 def _listed(content: Mapping[str, Any]) -> dict[str, Any]:

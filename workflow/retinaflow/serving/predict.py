@@ -17,6 +17,17 @@ from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
 from retinaflow.serving.bundle import Bundle
 from retinaflow.serving.computed import Computed, compute, eye_answers, joined
+from retinaflow.serving.drift import (
+    VALUES_FILE,
+    DriftRow,
+    SeenImage,
+    drift_rows,
+    drift_text,
+    image_figures,
+    patient_values,
+    write_drift_rows,
+    write_drift_values,
+)
 from retinaflow.serving.gates import FIGURES, GATE_PROBLEMS
 from retinaflow.serving.reading import NewImage, read_new_images
 from retinaflow.serving.runtime import Answers, LoadedModel
@@ -72,16 +83,62 @@ def columns(grade_names: Sequence[str]) -> list[str]:
 
 
 class AnswerTables(NamedTuple):
-    """Tables of answers: the graded images, the verdict of each patient, and the images that cannot be graded."""
+    """Files of answers.
+
+    Attributes:
+        predictions: The graded images.
+        patients: The verdict of each patient.
+        problems: The images that cannot be graded.
+        drift: Comparison of the images with the training images.
+        drift_values: Values for later comparisons.
+    """
 
     predictions: Path
     patients: Path
     problems: Path
+    drift: Path
+    drift_values: Path
 
 
 def answer_tables(folder: Path) -> AnswerTables:
-    """Return the tables of a folder."""
-    return AnswerTables(folder / "predictions.csv", folder / "patients.csv", folder / "problems.csv")
+    """Return the files of a folder."""
+    return AnswerTables(
+        predictions=folder / "predictions.csv",
+        patients=folder / "patients.csv",
+        problems=folder / "problems.csv",
+        drift=folder / "drift.csv",
+        drift_values=folder / VALUES_FILE,
+    )
+
+
+class ReadImages(NamedTuple):
+    """New images that were read.
+
+    Attributes:
+        images: The n images that can be graded.
+        decoded: Their pixels by preprocessing variant, uint8 RGB (n, size, size, 3).
+        problems: The problems of the others by name.
+        measured: Each image that could be decoded, also one that is not graded, and its figures for the drift.
+    """
+
+    images: list[NewImage]
+    decoded: dict[str, np.ndarray]
+    problems: dict[str, Found]
+    measured: list[tuple[NewImage, dict[str, float]]]
+
+
+class GradedImages(NamedTuple):
+    """Result of the grading of files.
+
+    Attributes:
+        answers: Answers (``columns``), in the order of the names.
+        problems: Problems of the other files, likewise.
+        values: Values of each figure of the drift, one a patient.
+    """
+
+    answers: list[Answer]
+    problems: list[ProblemRow]
+    values: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -114,28 +171,31 @@ def predict(job: PredictJob) -> None:
         log.warning("%s", job.loaded.bundle.warning)
     with files_of(job.source, job.tables.predictions.parent / ".unpacked", job.max_bytes) as files:
         listed = listed_eyes(job.source)
-        answers, problems = grade_files(files, job.loaded, job.threads, listed=listed)
+        graded = grade_new_images(files, job.loaded, job.threads, listed=listed)
+        answers, problems = graded.answers, graded.problems
         if not answers and not any(problem["problem"] in GATE_PROBLEMS for problem in problems):
             raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED_SOURCE}.")
-    write_answers(job.tables, answers, problems, bundle=job.loaded.bundle, listed=listed)
+    drift = drift_text(write_answers(job.tables, graded, job.loaded, listed=listed))
     if warning := trained_on_warning(answers, model):
         log.warning("%s", warning)
     kinds = Counter(problem["problem"] for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     log.info("%s graded %d of %d files of %s; problems: %s", model, len(answers), len(files), job.source, counts)
+    if drift:
+        log.info("%s", drift)
     result = f"{len(answers)} images graded by {model}, problems: {counts}; see {job.tables.predictions}"
+    result += f"; {drift}" if drift else ""
     progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
 def write_answers(
-    tables: AnswerTables,
-    answers: Sequence[Answer],
-    problems: Sequence[ProblemRow],
-    *,
-    bundle: Bundle,
-    listed: Eyes | None = None,
-) -> None:
-    """Write the answers and problems of ``grade_files``, and the verdict of each patient."""
+    tables: AnswerTables, graded: GradedImages, loaded: LoadedModel, listed: Eyes | None = None
+) -> list[DriftRow]:
+    """Write answers, problems, the verdict of each patient and the drift. Return the rows of the drift."""
+    bundle, answers, problems = loaded.bundle, graded.answers, graded.problems
+    drift = drift_rows(graded.values, loaded.drift) if loaded.drift else []
+    write_drift_rows(tables.drift, drift)
+    write_drift_values(tables.drift_values, graded.values, model=bundle.model, reference=loaded.drift)
     write_table(tables.problems, PREDICT_PROBLEM_COLUMNS, problems)
     names = columns(bundle.grade_names)
     write_table(tables.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
@@ -143,6 +203,7 @@ def write_answers(
     rows = (verdict_row(verdict, bundle.grade_names) for verdict in found)
     cells = ({name: _cell(row[name]) for name in VERDICT_COLUMNS} for row in rows)
     write_table(tables.patients, VERDICT_COLUMNS, cells)
+    return drift
 
 
 def patient_verdicts(
@@ -197,6 +258,14 @@ def none_graded(problems: Sequence[ProblemRow]) -> str:
 def grade_files(
     files: Mapping[str, str], loaded: LoadedModel, threads: int, listed: Eyes | None = None
 ) -> tuple[list[Answer], list[ProblemRow]]:
+    """Grade files as ``grade_new_images``. Return the answers and the problems."""
+    graded = grade_new_images(files, loaded, threads, listed)
+    return graded.answers, graded.problems
+
+
+def grade_new_images(
+    files: Mapping[str, str], loaded: LoadedModel, threads: int, listed: Eyes | None = None
+) -> GradedImages:
     """Grade files.
 
     Args:
@@ -204,19 +273,19 @@ def grade_files(
         loaded: The model.
         threads: Threads that read and decode.
         listed: Patient and eye of the files that a list names.
-
-    Returns:
-        The answers (``columns``) and the problems of the other files, both in the order of the names.
     """
     found = {name: problem for name in files if (problem := _name_problem(name, files))}
     found |= _duplicates([name for name in files if name not in found], listed or {})
     left = sorted(name for name in files if name not in found)
     graded: list[NewImage] = []
+    measured: list[tuple[NewImage, dict[str, float]]] = []
     parts: list[Computed] = []
     for first in range(0, len(left), PREDICTED):
         names = left[first : first + PREDICTED]
-        chunk, decoded, unread = read_images({name: files[name] for name in names}, loaded, threads)
-        found |= unread
+        read = read_images({name: files[name] for name in names}, loaded, threads)
+        found |= read.problems
+        measured += read.measured
+        chunk, decoded = read.images, read.decoded
         if wrong := _wrong_eyes(chunk, listed or {}):
             found |= wrong
             right = [number for number, image in enumerate(chunk) if image.name not in wrong]
@@ -229,7 +298,24 @@ def grade_files(
             log.info("%d of %d images", first + len(names), len(left))
     eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern, listed)
     answers = answers_of(graded, eyes, joined(parts), loaded) if graded else []
-    return answers, [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
+    problems = [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
+    return GradedImages(answers, problems, _drift_values(measured, answers, loaded.bundle, listed))
+
+
+def _drift_values(
+    measured: Sequence[tuple[NewImage, dict[str, float]]],
+    answers: Sequence[Answer],
+    bundle: Bundle,
+    listed: Eyes | None,
+) -> dict[str, np.ndarray]:
+    """Values of each figure of the drift. A risk of another model than that of the bundle is none."""
+    risks = {answer["image"]: answer["risk"] for answer in answers if answer["answered_by"] == bundle.model}
+    people = patients_and_eyes([image for image, _ in measured], bundle.patient_pattern, listed)
+    seen = []
+    for (image, figures), (patient, _) in zip(measured, people, strict=True):
+        risk = {"risk": risks[image.name]} if image.name in risks else {}
+        seen.append(SeenImage(image.name, patient, {**figures, **risk}))
+    return patient_values(seen)
 
 
 def patients_and_eyes(images: Sequence[NewImage], pattern: str, listed: Eyes | None = None) -> list[tuple[str, str]]:
@@ -253,28 +339,26 @@ def _wrong_eyes(images: Sequence[NewImage], listed: Eyes) -> dict[str, Found]:
     }
 
 
-def read_images(
-    files: Mapping[str, str], loaded: LoadedModel, threads: int
-) -> tuple[list[NewImage], dict[str, np.ndarray], dict[str, Found]]:
-    """Read and decode files, paths by name.
-
-    Returns:
-        The images that can be graded, their pixels by preprocessing variant, uint8 RGB (n, size, size, 3), and the
-        problems of the others by name.
-    """
+def read_images(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> ReadImages:
+    """Read and decode files, paths by name."""
     variants = sorted(set(loaded.variants))
     read = read_new_images(list(files.items()), variants, loaded.bundle.pixel_limit, threads)
     images = [image for image in read if not image.header.problem]
     problems = {image.name: (image.header.problem, image.header.found) for image in read if image.header.problem}
-    if gates := loaded.gates:
-        first = loaded.variants[0]
+    gates, first, measured = loaded.gates, loaded.variants[0], []
+    if loaded.drift:
+        fundus = gates.fundus if gates else None
+        measured = [
+            (image._replace(pixels={}), image_figures(image.header, image.pixels[first], fundus)) for image in images
+        ]
+    if gates:
         for image in images:
             figures = {name: float(getattr(image.header, name)) for name in FIGURES}
             if refusal := gates.refusal(figures, image.pixels[first]):
                 problems[image.name] = refusal
         images = [image for image in images if image.name not in problems]
     decoded = {variant: np.stack([image.pixels[variant] for image in images]) for variant in variants if images}
-    return images, decoded, problems
+    return ReadImages(images, decoded, problems, measured)
 
 
 def _name_problem(name: str, files: Mapping[str, str]) -> Found | None:

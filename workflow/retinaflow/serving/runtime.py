@@ -26,6 +26,7 @@ from retinaflow.serving.bundle import (
     BundledViews,
 )
 from retinaflow.serving.cores import available_cores
+from retinaflow.serving.drift import REFERENCE_FILE, DriftReference, parse_reference
 from retinaflow.serving.gates import GATES_FILE, Gates, parse_gates
 from retinaflow.serving.graph_check import graph_fault
 from retinaflow.serving.heat_maps import scaled
@@ -86,6 +87,7 @@ class LoadedModel(NamedTuple):
         eye_average: Graph that answers the mean raw outputs of both eyes.
         gates: Gates before grading, if the bundle has some.
         known: Images that it was trained on, if the bundle has their digests.
+        drift: Figures of the training images, if the bundle has them.
     """
 
     bundle: Bundle
@@ -97,6 +99,7 @@ class LoadedModel(NamedTuple):
     eye_average: "AnswerGraph"
     gates: Gates | None
     known: KnownImages | None = None
+    drift: DriftReference | None = None
 
     @property
     def variants(self) -> list[str]:
@@ -133,6 +136,9 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int =
     known = None
     if TRAINED_ON_FILE in bundle.files:
         known = parse_known_images(bundle.read_file(TRAINED_ON_FILE), str(bundle.folder / TRAINED_ON_FILE))
+    drift = None
+    if REFERENCE_FILE in bundle.files:
+        drift = parse_reference(bundle.read_file(REFERENCE_FILE), str(bundle.folder / REFERENCE_FILE))
     return LoadedModel(
         bundle=bundle,
         networks=networks,
@@ -143,6 +149,7 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int =
         eye_average=answer(bundle.eye_average) if bundle.eye_average else own,
         gates=gates,
         known=known,
+        drift=drift,
     )
 
 
