@@ -88,6 +88,24 @@ def test_patient_is_positive_if_one_gradable_eye_is():
     assert len(group_units(images()._replace(eyes=[""] * 5), "eye").risk) == 5
 
 
+def test_units_without_truth_never_make_the_model_look_better():
+    unclear = np.array([False, False, True, False, False])
+    patients = group_units(images()._replace(unknown=unclear), "patient")
+    assert patients.unknown.tolist() == [False, True, False]
+    flagged = np.nan_to_num(patients.risk) >= 0.5
+    counted = {way: count_results(patients, flagged, way) for way in (LEFT_OUT, AS_POSITIVE, WORST_CASE)}
+    found = {
+        way: list(zip(truth.tolist(), result.tolist(), strict=True)) for way, (truth, result, _) in counted.items()
+    }
+    assert found[LEFT_OUT] == [(False, False), (True, True)]
+    # Patient b: a false positive, and a missed positive in the worst case.
+    assert found[AS_POSITIVE][1] == (False, True)
+    assert found[WORST_CASE][1] == (True, False)
+    # A patient with another image has the truth of that one.
+    some = images()._replace(unknown=np.array([False, False, True, False, True]))
+    assert group_units(some, "patient").unknown.tolist() == [False, True, False]
+
+
 def test_ungradable_images_are_counted_in_three_ways():
     patients = group_units(images(), "patient")
     flagged = np.nan_to_num(patients.risk) >= 0.5

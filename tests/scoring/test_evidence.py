@@ -1,4 +1,5 @@
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from faults import check_faults
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.bootstrap import weighted_auc
 from retinaflow.evaluation.subgroups import Guard
+from retinaflow.evaluation.units import COUNTINGS
 from retinaflow.reporting import evidence
 from retinaflow.reporting.evidence import (
     EVIDENCE_TABLES,
@@ -15,10 +18,14 @@ from retinaflow.reporting.evidence import (
     FlowFiles,
     ModelFiles,
     chosen_model,
+    local_rows,
     write_evidence,
 )
+from retinaflow.reporting.study_facts import study_facts
 from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.evidence import EvidencePlan, endpoint_rows, fit_cut, subgroup_rows
+from retinaflow.scoring.flow import inventory_flow, result_flow
+from retinaflow.scoring.local_patients import draw_local_patients
 from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.recalibration import recalibration_rows
 from retinaflow.scoring.study_images import StudyFiles, read_study
@@ -26,6 +33,14 @@ from retinaflow.storage.tables import write_table
 
 NAMES = ["none", "mild", "severe"]
 INVENTORY = ["image", "path", "grade", "patient", "eye", "quality", "camera", "subgroup_oedema", "problem"]
+
+SETTINGS = {
+    "networks": ["A (VGG16, 96 px)"],
+    "train": {"class_weights": "inverse", "balanced_sampling": 0},
+    "preprocess": {"crop": "trim"},
+    "split": {"unit": "patient", "folds": 0, "validation": 0.2},
+    "seed": 1,
+}
 
 
 def plan(**changes):
@@ -89,11 +104,9 @@ def draw(folder: Path, split: str, patients: int, seed: int):
     )
 
 
-@pytest.fixture(scope="module")
-def graded(tmp_path_factory):
+def grade(folder, local=frozenset()):
     """Return the files of a graded model on two splits, and its decision rule."""
-    folder = tmp_path_factory.mktemp("graded")
-    files = [draw(folder, "validation", 150, 1), draw(folder, "test", 150, 2)]
+    files = [draw(folder, "validation", 150, 1), replace(draw(folder, "test", 150, 2), local=local)]
     grade_model(
         GradingJob(
             model="A",
@@ -108,9 +121,23 @@ def graded(tmp_path_factory):
             decision_rule=folder / "decision_rule.json",
             predictions={one.split: one.predictions for one in files},
             metrics={one.split: folder / f"{one.split}.json" for one in files},
+            local={"test": local} if local else {},
         )
     )
     return files, folder / "decision_rule.json"
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    return grade(tmp_path_factory.mktemp("graded"))
+
+
+@pytest.fixture(scope="module")
+def recalibrated(tmp_path_factory):
+    """Likewise, with 60 patients of the test set that refit the model."""
+    folder = tmp_path_factory.mktemp("recalibrated")
+    drawn = draw(folder, "test", 150, 2)
+    return grade(folder, draw_local_patients(drawn.inventory, "test", 60, 1))
 
 
 def studies(graded, quality=0.0):
@@ -196,15 +223,8 @@ def evidence_job(graded, folder, **changes):
         screened="referable",
         ungradable_quality=0.0,
         folder=folder,
-        settings={
-            "networks": ["A (VGG16, 96 px)"],
-            "train": {"class_weights": "inverse", "balanced_sampling": 0},
-            "preprocess": {"crop": "trim"},
-            "split": {"unit": "patient", "folds": 0, "validation": 0.2},
-            "seed": 1,
-        },
+        settings=SETTINGS,
         readers=["oedema"],
-        recalibration={"test": 40},
     )
 
 
@@ -263,31 +283,99 @@ def test_model_is_the_first_of_those_on_all_splits(tmp_path):
     assert chosen_model(table, "C", ["A"]) == "C"
 
 
-def shifted(graded):
-    """Studies and rule of a new site, whose images have another scale of outputs."""
-    known, test = studies(graded)
-    rule = read_decision_rule(graded[1])
-    outputs = test.raw.outputs**0.3
-    raw = test.raw._replace(outputs=outputs / outputs.sum(axis=1, keepdims=True))
-    probabilities = np.full_like(test.probabilities, np.nan)
+def of_new_site(study, rule):
+    """The images with outputs of another scale."""
+    outputs = study.raw.outputs**0.3
+    raw = study.raw._replace(outputs=outputs / outputs.sum(axis=1, keepdims=True))
+    probabilities = np.full_like(study.probabilities, np.nan)
     probabilities[: len(raw.images)] = apply_decision_rule(rule, raw.outputs).probabilities
-    return known, replace(test, raw=raw, probabilities=probabilities, calibrated=probabilities), rule
+    return replace(study, raw=raw, probabilities=probabilities, calibrated=probabilities)
 
 
-def test_recalibration_mends_a_shifted_site(graded):
-    known, test, rule = shifted(graded)
-    rows = recalibration_rows(plan(), known, test, rule, 60)
+def test_recalibration_mends_a_shifted_site(recalibrated):
+    known, test = studies(recalibrated)
+    rule = read_decision_rule(recalibrated[1])
+    test = replace(of_new_site(test, rule), local=of_new_site(test.local, rule))
+    rows = recalibration_rows(plan(), known, test, rule)
     slopes = {way: value(rows, "slope", correction=way)["value"] for way in ("uncorrected", "recalibrated")}
     assert abs(np.log(slopes["recalibrated"])) < 0.5 * abs(np.log(slopes["uncorrected"]))
     # 151 patients less the 60 that refit.
     assert {row["patients"] for row in rows if "patients" in row} == {91}
+    assert {row["local_patients"] for row in rows if row["correction"] == "recalibrated"} == {60}
     curve = [row for row in rows if row["correction"] == "local operating point" and row["metric"] == "sensitivity"]
-    assert [row["local_patients"] for row in curve] == [25, 50]
-    widths = [row["high"] - row["low"] for row in curve]
-    assert widths[1] < widths[0]
+    assert [row["local_patients"] for row in curve] == [25]
 
 
-def test_recalibration_needs_patients(graded):
-    known, test = studies(graded)
-    with pytest.raises(RetinaflowError, match=r"test has 151 patients; expected .* at least 200 patients"):
-        recalibration_rows(plan(), known, test, read_decision_rule(graded[1]), 100)
+def test_local_patients_are_in_no_other_table(recalibrated):
+    (known_files, test_files), _ = recalibrated
+    known, test = studies(recalibrated)
+    assert (len(set(test.patients)), len(set(test.local.patients))) == (91, 60)
+    assert not set(test.patients) & set(test.local.patients)
+    assert value(endpoint_rows(plan(), known, test), "imageability", unit="image")["units"] == 181
+    with open(test_files.predictions, newline="") as file:
+        assert {row["patient"] for row in csv.DictReader(file)} == set(test.patients) - {"lost"}
+    metrics = json.loads((test_files.predictions.parent / "test.json").read_text())
+    assert (metrics["images"], metrics["recalibration"]) == (180, {"images": 120, "patients": 60})
+    assert "recalibration" not in json.loads((known_files.predictions.parent / "validation.json").read_text())
+    facts = study_facts("A", plan(), [known, test], SETTINGS)
+    assert facts["recalibration"].startswith("60 patients of test (120 images) refit the model and are in no other")
+    rows = local_rows(test)
+    assert {row["patient"] for row in rows} == set(test.local.patients)
+    assert local_rows(known) == []
+    table = test_files.inventory
+    flow = {
+        (row.step, row.reason): row
+        for row in inventory_flow(table, table.with_name("test-problems.csv"), is_test=True, local=test.local.patients)
+    }
+    assert flow["excluded", "refit the model"][2:] == (120, 60)
+    assert flow["eligible", ""][2:] == (181, 91)
+
+
+def test_draw_of_local_patients_depends_on_names_and_seed(graded):
+    table = graded[0][1].inventory
+    drawn = draw_local_patients(table, "test", 20, 1)
+    assert drawn == draw_local_patients(table, "test", 20, 1) < draw_local_patients(table, "test", 40, 1)
+    assert drawn != draw_local_patients(table, "test", 20, 2)
+    assert "lost" not in draw_local_patients(table, "test", 75, 1)
+    with pytest.raises(RetinaflowError, match=r"test has 150 patients; expected at least 152, twice those that refit"):
+        draw_local_patients(table, "test", 76, 1)
+
+
+def test_images_that_nobody_could_grade_have_no_truth(graded, tmp_path):
+    files, rule = graded
+    with open(files[1].inventory, newline="") as file:
+        rows = list(csv.DictReader(file))
+    unclear = {"image": "unclear_left", "patient": "unclear", "eye": "left", "problem": "ungradable"}
+    write_table(tmp_path / "inventory.csv", INVENTORY, [*rows, unclear])
+    known, test = studies(([files[0], replace(files[1], inventory=tmp_path / "inventory.csv")], rule))
+    rows = endpoint_rows(plan(), known, test)
+    assert value(rows, "imageability", unit="patient")["value"] == 150 / 152
+    point = {"unit": "patient", "operating_point": "threshold 0.50"}
+    found = {way: value(rows, "sensitivity", counting=way, **point) for way in COUNTINGS}
+    # The unreadable image is of a positive patient; the other has no truth.
+    without = endpoint_rows(plan(), known, studies(graded)[1])
+    before = {way: value(without, "sensitivity", counting=way, **point) for way in COUNTINGS}
+    cells = ("true_positive", "false_positive", "false_negative", "true_negative")
+    added = {way: tuple(found[way][cell] - before[way][cell] for cell in cells) for way in COUNTINGS}
+    assert added == {"left out": (0, 0, 0, 0), "counted as positive": (0, 1, 0, 0), "worst case": (0, 0, 1, 0)}
+    flow = inventory_flow(tmp_path / "inventory.csv", files[1].inventory.with_name("test-problems.csv"), is_test=True)
+    assert flow[-1][2:] == (302, 152)
+    units = plan().units(test, "referable", "patient")
+    results = {row[:2]: row.patients for row in result_flow(units, units.gradable)}
+    assert results["no result", "condition unknown"] == 1
+    facts = study_facts("A", plan(), [known, test], SETTINGS)
+    assert facts["grades"].endswith(", and 1 that people could not grade.")
+    assert facts["recalibration"].startswith("None: ")
+
+
+def test_area_of_subgroups_counts_pairs_of_one_network(graded):
+    known, _ = studies(graded)
+    folds = np.arange(len(known.grades)) // 2 % 3
+    study = replace(known, strata=folds)
+    of_group = value(subgroup_rows(plan(), study, study), "auc", column="camera", group="new")
+    inside = (study.columns["camera"] == "new").to_numpy()
+    risk, positive = study.probabilities[:, 1:].sum(axis=1), study.grades >= 1
+    expected = weighted_auc(positive[inside], risk[inside], folds[inside])(np.ones((1, int(inside.sum()))))[0]
+    assert of_group["value"] == pytest.approx(expected)
+    pooled = weighted_auc(positive[inside], risk[inside])(np.ones((1, int(inside.sum()))))[0]
+    assert of_group["value"] != pytest.approx(pooled)

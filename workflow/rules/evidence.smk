@@ -9,6 +9,7 @@ EVIDENCE_TABLES = [
     "agreement",
     "suspects",
     "recalibration",
+    "local_images",
     "flow",
 ]
 # Models that have scores on every split.

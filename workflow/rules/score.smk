@@ -128,6 +128,8 @@ rule grade:
         bootstrap_samples=CONFIG.score.bootstrap_samples,
         seed=CONFIG.seed,
         scales={split: asdict(scale) for split, scale in SCALES.items()},
+        data_sets=INVENTORIES,
+        recalibration=lookups.recalibration(CONFIG),
     script:
         "../scripts/grade.py"
 

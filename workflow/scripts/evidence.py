@@ -7,6 +7,7 @@ from retinaflow.evaluation.subgroups import Guard
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.evidence import EvidenceJob, FlowFiles, ModelFiles, chosen_model, write_evidence
 from retinaflow.scoring.evidence import EvidencePlan
+from retinaflow.scoring.local_patients import draw_local_patients
 from retinaflow.scoring.study_images import StudyFiles
 
 with job_log(snakemake.log[0]):
@@ -19,6 +20,10 @@ with job_log(snakemake.log[0]):
     inventories = dict(zip(params.data_sets, map(Path, files.inventories), strict=True))
     problems = dict(zip(params.data_sets, map(Path, files.problems), strict=True))
     indices = dict(zip(params.training_splits, map(Path, files.indices), strict=True))
+    local = {
+        split: draw_local_patients(inventories[split], split, count, params.seed)
+        for split, count in params.recalibration.items()
+    }
     write_evidence(
         EvidenceJob(
             model=model,
@@ -34,6 +39,7 @@ with job_log(snakemake.log[0]):
                         is_test=split in params.tests,
                         folds=list(indices.values()) if split == "out-of-fold" else [],
                         scale=GradeScale(**params.scales[split]) if split in params.scales else None,
+                        local=local.get(split, frozenset()),
                     )
                     for split, raw_outputs, predictions in places
                 ],
@@ -63,7 +69,6 @@ with job_log(snakemake.log[0]):
             ungradable_quality=settings["ungradable_quality"],
             settings=params.run_settings[number],
             readers=settings["readers"],
-            recalibration=params.recalibration,
             folder=Path(snakemake.output.page).parent,
         )
     )

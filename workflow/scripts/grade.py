@@ -5,15 +5,17 @@ from pathlib import Path
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import confusion_matrix_figure
+from retinaflow.scoring.local_patients import draw_local_patients
 from retinaflow.scoring.predictions import GradingJob, grade_model
 
 with job_log(snakemake.log[0]):
     splits, output, params = snakemake.params.splits, snakemake.output, snakemake.params
+    inventories = dict(zip(params.data_sets, map(Path, snakemake.input.inventories), strict=True))
     job = GradingJob(
         model=snakemake.wildcards.model,
         objective=params.objective,
         raw_outputs={split: Path(table) for split, table in zip(splits, snakemake.input.raw_outputs, strict=True)},
-        inventories=[Path(table) for table in snakemake.input.inventories],
+        inventories=list(inventories.values()),
         grade_names=params.grade_names,
         referable_grade=params.referable_grade,
         referable_sensitivity=params.referable_sensitivity,
@@ -24,6 +26,10 @@ with job_log(snakemake.log[0]):
         metrics={split: Path(output[f"{split}_metrics"]) for split in splits},
         kind=params.kind,
         folds=[Path(table) for table in snakemake.input.folds],
+        local={
+            split: draw_local_patients(inventories[split], split, count, params.seed)
+            for split, count in params.recalibration.items()
+        },
         scales={split: GradeScale(**scale) for split, scale in params.scales.items()},
     )
     for split, matrix in grade_model(job).items():

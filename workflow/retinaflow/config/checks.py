@@ -114,6 +114,8 @@ def _evidence_problems(config: Configuration) -> Iterable[str]:
         if split not in tests:
             known = [one.removeprefix("test-") for one in tests]
             yield f"evidence.recalibration: there is no test set {name!r}; {unknown_name(name, known)}"
+        elif data_sets(config)[split].scale:
+            yield f"evidence.recalibration: {name!r} has a scale of its own; only other test sets refit a model"
     for name in evidence.also_positive:
         if name not in config.endpoints:
             yield f"evidence.also_positive: there is no endpoint {name!r}; {unknown_name(name, config.endpoints)}"

@@ -26,12 +26,14 @@ class UnitImages(NamedTuple):
         risk: Risk of each image, float64 (n,), higher is worse; NaN of an ungradable image.
         patients: Names of the patients (n,).
         eyes: Names of the eyes (n,), "" for an unknown eye.
+        unknown: Images without truth, which nobody could grade, bool (n,). They have no risk. None for no such image.
     """
 
     positive: np.ndarray
     risk: np.ndarray
     patients: Sequence[str]
     eyes: Sequence[str]
+    unknown: np.ndarray | None = None
 
 
 class StudyUnits(NamedTuple):
@@ -44,6 +46,7 @@ class StudyUnits(NamedTuple):
         complete: Whether all images of the unit are gradable, bool (u,).
         members: Index of the patient of each unit, int64 (u,).
         of_image: Index of the unit of each image, int64 (n,).
+        unknown: Units all of whose images have no truth, bool (u,).
     """
 
     positive: np.ndarray
@@ -52,6 +55,7 @@ class StudyUnits(NamedTuple):
     complete: np.ndarray
     members: np.ndarray
     of_image: np.ndarray
+    unknown: np.ndarray
 
     @property
     def gradable(self) -> np.ndarray:
@@ -83,6 +87,7 @@ def group_units(images: UnitImages, unit: str) -> StudyUnits:
     np.maximum.at(risk, of_image, np.where(gradable, images.risk, -np.inf))
     patient_of = np.zeros(count, dtype=np.int64)
     patient_of[of_image] = members
+    known = np.ones(len(members), dtype=bool) if images.unknown is None else ~images.unknown
     return StudyUnits(
         positive=_any(images.positive, of_image, count),
         gradable_positive=_any(images.positive & gradable, of_image, count),
@@ -90,6 +95,7 @@ def group_units(images: UnitImages, unit: str) -> StudyUnits:
         complete=~_any(~gradable, of_image, count),
         members=patient_of,
         of_image=of_image,
+        unknown=~_any(known, of_image, count),
     )
 
 
@@ -99,6 +105,9 @@ def count_results(units: StudyUnits, flagged: np.ndarray, counting: str) -> tupl
     - ``left out``: units with a result, by their gradable images.
     - ``counted as positive``: all units. A unit with an ungradable image is referred.
     - ``worst case``: all units. A unit with an ungradable image is wrong, unless a gradable one flags a positive unit.
+
+    A unit without truth is negative if it is counted as positive, and a missed positive in the worst case. So it never
+    makes the model look better.
 
     Args:
         units: The units.
@@ -111,7 +120,8 @@ def count_results(units: StudyUnits, flagged: np.ndarray, counting: str) -> tupl
         return units.gradable_positive[chosen], found[chosen], units.members[chosen]
     if counting == AS_POSITIVE:
         return units.positive, found | ~units.complete, units.members
-    return units.positive, found | (~units.complete & ~units.positive), units.members
+    positive = units.positive | units.unknown
+    return positive, found | (~units.complete & ~positive), units.members
 
 
 def _any(chosen: np.ndarray, of_image: np.ndarray, count: int) -> np.ndarray:

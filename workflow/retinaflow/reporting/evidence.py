@@ -1,7 +1,7 @@
 """Evidence for a clinical review: all tables, figures and the page of one model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from retinaflow.scoring.suspects import SUSPECT_COLUMNS, suspect_rows
 from retinaflow.storage.tables import REBUILD
 
 AGREEMENT_COLUMNS = ("split", "reader", "other_reader", "images", "patients", "value", "low", "high")
+LOCAL_COLUMNS = ("split", "image", "patient")
 EVIDENCE_TABLES = {
     "endpoints": ENDPOINT_COLUMNS,
     "calibration": CALIBRATION_COLUMNS,
@@ -53,6 +54,7 @@ EVIDENCE_TABLES = {
     "agreement": AGREEMENT_COLUMNS,
     "suspects": SUSPECT_COLUMNS,
     "recalibration": RECALIBRATION_COLUMNS,
+    "local_images": LOCAL_COLUMNS,
 }
 SUSPECTS = 24  # images of a figure
 RESEARCH_NOTICE = "This is research software, not a medical device. All figures are those of the images named here."
@@ -104,7 +106,6 @@ class EvidenceJob:
         folder: Folder of all outputs.
         settings: Settings of the run, as ``study_facts`` takes them.
         readers: Columns with the grades of human readers.
-        recalibration: Number of patients that refit the model for a test set, by its name.
     """
 
     model: str
@@ -116,7 +117,6 @@ class EvidenceJob:
     folder: Path
     settings: Mapping[str, Any]
     readers: Sequence[str] = ()
-    recalibration: Mapping[str, int] = field(default_factory=dict)
 
 
 def chosen_model(comparison: Path, model: str | None, models: Sequence[str]) -> str:
@@ -145,11 +145,9 @@ def write_evidence(job: EvidenceJob) -> None:
     tables = study_tables(job.plan, studies)
     tables["agreement"] = [row for study in studies for row in agreement_rows(job, study, rule.grade_names)]
     tables["recalibration"] = [
-        row
-        for study in studies
-        if study.split in job.recalibration
-        for row in recalibration_rows(job.plan, studies[0], study, rule, job.recalibration[study.split])
+        row for study in studies for row in recalibration_rows(job.plan, studies[0], study, rule)
     ]
+    tables["local_images"] = [row for study in studies for row in local_rows(study)]
     for name, columns in EVIDENCE_TABLES.items():
         cells = [{column: row.get(column) for column in columns} for row in tables[name]]
         write_rows(job.folder / f"{name}.csv", columns, cells)
@@ -161,6 +159,15 @@ def write_evidence(job: EvidenceJob) -> None:
         test = f"{job.model}, {job.plan.operating_points[0]}\ntarget condition: {job.screened}"
         flow_figure(job.folder / name / "flow.png", rows, title=f"Flow of {name}", test=test)
     _write_pages(job, studies, tables)
+
+
+def local_rows(study: StudyImages) -> list[EvidenceRow]:
+    """Rows of ``LOCAL_COLUMNS``: images of a test set that refit the model, and are in no other table."""
+    local = study.local
+    if local is None:
+        return []
+    names = zip(local.columns["image"], local.patients, strict=True)
+    return [{"split": study.split, "image": image, "patient": patient} for image, patient in names]
 
 
 def agreement_rows(job: EvidenceJob, study: StudyImages, grade_names: Sequence[str]) -> list[EvidenceRow]:
@@ -241,11 +248,12 @@ def _draw_suspects(path: Path, rows: Sequence[EvidenceRow], title: str) -> None:
 
 def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[FlowCount]:
     files = job.data_sets[name]
-    rows = inventory_flow(files.inventory, files.problems, is_test=files.is_test)
+    study = next((study for study in studies if study.split == name), studies[0])
+    local = study.local.patients if study.local else ()
+    rows = inventory_flow(files.inventory, files.problems, is_test=files.is_test, local=local)
     if not files.is_test:
         return [*rows, *split_flow(files.indices)]
     known = studies[0]
-    study = next(study for study in studies if study.split == name)
     if job.screened not in job.plan.defined(study):
         return rows
     fitted, units = (job.plan.units(images, job.screened, "patient") for images in (known, study))

@@ -32,7 +32,7 @@ from retinaflow.reporting.illustrations import (
 from retinaflow.reporting.pages import from_markdown, html_table, write_page
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
-from retinaflow.scoring.raw_outputs import RawOutputs, read_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, raw_rows, read_raw_outputs
 from retinaflow.storage.documents import read_own
 from retinaflow.storage.tables import REBUILD, read_table
 
@@ -102,11 +102,13 @@ def illustrate(job: IllustrateJob) -> None:
         RetinaflowError: The two tables have different images, or an image is in no shard.
     """
     names, title, lowest = job.names, job.title, job.lowest_referable
-    raw = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(job.grade_names), kind=job.kind)
+    every = read_raw_outputs(job.raw_outputs, job.objective, grade_count=len(job.grade_names), kind=job.kind)
     numbers = ["grade", "predicted_grade", "referable"]
     columns = [*numbers, *(f"probability_{name}" for name in names)]
     types = {**dict.fromkeys(numbers, int), **dict.fromkeys(columns[len(numbers) :], float)}
     graded = read_frame(job.predictions, ("filename", *columns), types=types)
+    # Images of patients that refit the model have no predictions.
+    raw = raw_rows(every, np.isin(every.filenames, graded["filename"].tolist()))
     if list(graded["filename"]) != list(raw.filenames):
         raise RetinaflowError(f"{job.predictions}: other images than in {job.raw_outputs}. {REBUILD}")
     actual, predicted, referred = (graded[name].to_numpy() for name in numbers)

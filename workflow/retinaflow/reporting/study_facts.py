@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from retinaflow.scoring.evidence import EvidencePlan
-from retinaflow.scoring.study_images import StudyImages
+from retinaflow.scoring.study_images import NO_TRUTH, StudyImages
 
 PACKAGES = ("retinaflow", "snakemake", "numpy", "scipy", "scikit-learn", "pandas", "keras", "tensorflow")
 
@@ -34,9 +34,7 @@ def study_facts(
         f"{np.isfinite(study.probabilities[:, 0]).sum():,} gradable"
         for study in studies
     )
-    grades = "; ".join(
-        f"{study.split}: {', '.join(f'{count:,}' for count in np.bincount(study.grades).tolist())}" for study in studies
-    )
+    grades = "; ".join(f"{study.split}: {_counted_grades(study)}" for study in studies)
     targets = f"sensitivity above {plan.targets['sensitivity']:g}, specificity above {plan.targets['specificity']:g}"
     train, split = settings["train"], settings["split"]
     return {
@@ -63,7 +61,7 @@ def study_facts(
         "imbalance": f"Class weights {train['class_weights']}, balanced sampling {train['balanced_sampling']:g}.",
         "training": "models/*/training_run.json has settings, seed, versions and digests of each training.",
         "selection": "The model with the highest quadratic weighted kappa on held-out patients, or `model`.",
-        "recalibration": "Table of recalibration, if `evidence.recalibration` names a test set.",
+        "recalibration": _refitting(studies),
         "agreement": "Table of agreement, if `evidence.readers` names columns.",
         "explain": "Heat maps by `snakemake explain`.",
         "mistakes": "Worst mistakes by `snakemake report`.",
@@ -71,6 +69,25 @@ def study_facts(
         "code": "Each model, with its decision rule, is in models/*/bundle/.",
         "settings": f"The configuration, with seed {settings['seed']}; register it before the test set is scored.",
     }
+
+
+def _counted_grades(study: StudyImages) -> str:
+    """Number of images of each grade, and of those without a grade."""
+    known = study.grades != NO_TRUTH
+    counts = ", ".join(f"{count:,}" for count in np.bincount(study.grades[known]).tolist())
+    return counts if known.all() else f"{counts}, and {(~known).sum():,} that people could not grade"
+
+
+def _refitting(studies: Sequence[StudyImages]) -> str:
+    """Sentence on the patients that refit the model at new sites."""
+    counts = [
+        f"{len(set(study.local.patients)):,} patients of {study.split} ({len(study.local.grades):,} images)"
+        for study in studies
+        if study.local is not None
+    ]
+    if not counts:
+        return "None: `evidence.recalibration` names no test set."
+    return f"{'; '.join(counts)} refit the model and are in no other result. Before and after: table of recalibration."
 
 
 def versions() -> str:
@@ -90,7 +107,7 @@ def methods_text(facts: Mapping[str, str]) -> list[str]:
         f"Data. {facts['data']} {facts['grades']} {facts['split']}",
         f"Index test. {facts['model']} Preprocessing: {facts['preprocessing']} {facts['training']}",
         f"Endpoints. {facts['endpoints']} {facts['targets']}",
-        f"Operating points. {facts['operating_points']}",
+        f"Operating points. {facts['operating_points']} Patients that refit the model: {facts['recalibration']}",
         f"Statistics. {facts['methods']}",
         f"Software. {facts['versions']}",
     ]

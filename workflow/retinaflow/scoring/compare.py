@@ -106,6 +106,8 @@ METRICS_SCHEMA = _object(
     calibration=_object(expected_calibration_error=_SHARE),
     intervals={**_object(**dict.fromkeys(INTERVALS, _INTERVAL)), "type": ["object", "null"]},
 )
+# Images and patients of a test set that refit the model, if there are some.
+METRICS_SCHEMA["properties"]["recalibration"] = _object(images=_COUNT, patients=_COUNT)
 
 # Part of the record of a training run that the comparison reads.
 RUN_RECORD = _object(best_epoch={**_COUNT, "minimum": 1}, settings=_object(head_epochs=_COUNT))
@@ -372,6 +374,7 @@ def read_metrics(path: str | os.PathLike[str]) -> ComparisonRow:
         "fold": int(fold[1] or 0),
         "grade_names": grade_names,
         "baseline_grade_name": baseline["grade_name"],
+        "recalibration": content.get("recalibration"),
         "referable_grade_name": referable["grade"] and grade_names[referable["grade"]],
         "joined_grades": content.get("joined_grades"),
     }

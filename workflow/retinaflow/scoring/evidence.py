@@ -173,15 +173,19 @@ def _score_rows(plan: EvidencePlan, study: StudyImages, units: StudyUnits) -> It
     yield _proportion_row(share, Estimate(share.value, share.low, share.high), metric="imageability")
     usable = units.gradable
     positive = units.gradable_positive[usable]
-    strata = None
-    if study.strata is not None:
-        strata = np.zeros(len(units.risk), dtype=np.int64)
-        strata[units.of_image] = study.strata
-        strata = strata[usable]
     sampling = Sampling(units.members[usable], plan.samples, plan.seed)
     counts = {"units": len(positive), "patients": len(np.unique(sampling.members)), "positive": int(positive.sum())}
-    for metric, found in assess_scores(positive, units.risk[usable], sampling, strata=strata).items():
+    for metric, found in assess_scores(positive, units.risk[usable], sampling, strata=_strata(study, units)).items():
         yield {**counts, "metric": metric, **found._asdict()}
+
+
+def _strata(study: StudyImages, units: StudyUnits) -> np.ndarray | None:
+    """Fold of each unit with a result, int64 (m,); None if one network scored all."""
+    if study.strata is None:
+        return None
+    strata = np.zeros(len(units.risk), dtype=np.int64)
+    strata[units.of_image] = study.strata
+    return strata[units.gradable]
 
 
 def _result_rows(plan: EvidencePlan, found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Iterator[EvidenceRow]:
@@ -295,7 +299,11 @@ def subgroup_rows(plan: EvidencePlan, known: StudyImages, study: StudyImages) ->
             usable = units.gradable
             metrics = compare_groups(
                 GroupedUnits(
-                    units.gradable_positive[usable], flagged[usable], units.risk[usable], of_unit[usable].tolist()
+                    units.gradable_positive[usable],
+                    flagged[usable],
+                    units.risk[usable],
+                    of_unit[usable].tolist(),
+                    _strata(study, units),
                 ),
                 Sampling(units.members[usable], plan.samples, plan.seed),
                 plan.guard,

@@ -5,7 +5,7 @@ BMJ 351, h5527, items 19 and 23.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,10 @@ import pandas as pd
 
 from retinaflow.data.frames import read_frame
 from retinaflow.evaluation.units import StudyUnits
-from retinaflow.scoring.study_images import UNGRADABLE
+from retinaflow.scoring.study_images import UNGRADABLE, UNGRADED
 
+# Reason of the images of a new site that refit the model.
+REFITS = "refit the model"
 FLOW_COLUMNS = ("data_set", "step", "reason", "images", "patients")
 
 
@@ -36,26 +38,31 @@ class FlowCount(NamedTuple):
     patients: int | None
 
 
-def inventory_flow(inventory: Path, problems: Path, *, is_test: bool) -> list[FlowCount]:
+def inventory_flow(inventory: Path, problems: Path, *, is_test: bool, local: Collection[str] = ()) -> list[FlowCount]:
     """Count images of a data set from the files that were found to the eligible ones.
 
-    Unreadable images of a test set stay in the study: they have no result of the index test.
+    Unreadable images of a test set stay in the study: they have no result of the index test. So do images that people
+    could not grade: they have no result of the reference standard either.
 
     Args:
         inventory: Table of the images.
         problems: Table of the problems.
         is_test: Whether the data set is a test set.
+        local: Patients that refit the model. Their images are excluded.
     """
     frame = read_frame(inventory, ("image", "patient", "grade", "problem"))
     listed = read_frame(problems, ("image", "problem"))
     kept = frame["problem"] == ""
     if is_test:
         kept |= frame["problem"].isin(UNGRADABLE) & (frame["grade"] != "")
+        kept |= frame["problem"] == UNGRADED
+    is_local = kept & frame["patient"].isin(sorted(local))
+    kept &= ~is_local
     rows = [
         FlowCount("labels without an image", "", int((listed["problem"] == "no_image").sum()), None),
         _count("images found", "", frame),
     ]
-    left_out = frame[~kept]
+    left_out = frame[~kept].assign(problem=frame["problem"].where(~is_local, REFITS))
     rows += [
         _count("excluded", kind, left_out[left_out["problem"] == kind])
         for kind, _ in Counter(left_out["problem"]).most_common()
@@ -83,7 +90,9 @@ def result_flow(units: StudyUnits, flagged: np.ndarray) -> list[FlowCount]:
         "index test negative": units.gradable & ~flagged,
         "no result": ~units.gradable,
     }
-    truths = {"condition present": units.positive, "condition absent": ~units.positive}
+    truths = {"condition present": units.positive, "condition absent": ~units.positive & ~units.unknown}
+    if units.unknown.any():
+        truths["condition unknown"] = units.unknown
     return [
         FlowCount(step, truth, 0, int((chosen & of_truth).sum()))
         for step, chosen in steps.items()

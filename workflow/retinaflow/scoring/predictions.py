@@ -21,7 +21,7 @@ from retinaflow.scoring.decision_rules import (
     fit_decision_rule,
     write_decision_rule,
 )
-from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, read_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, raw_rows, read_raw_outputs
 from retinaflow.storage.integrity import write_document
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class GradingJob:
         scales: Scale of each test set whose labels have other grades. Predictions and metrics have its grades. No
             decision rule is fitted on it.
         folds: Index tables of the folds, if the first split has the images that each fold holds out.
+        local: Patients of test sets that refit the model. Predictions and metrics leave them out.
     """
 
     model: str
@@ -69,6 +70,7 @@ class GradingJob:
     kind: str = "output"
     scales: Mapping[str, GradeScale] = field(default_factory=dict)
     folds: Sequence[Path] = ()
+    local: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def names_of(self, split: str) -> Sequence[str]:
         """Names of the grades of a split."""
@@ -97,7 +99,9 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
     rule = fit_decision_rule(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
     cross_fitted = cross_fit(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
     matrices = {}
-    for split, of_split in raw_outputs.items():
+    for split, of_all in raw_outputs.items():
+        is_local = np.isin(of_all.patients, sorted(job.local.get(split, ())))
+        of_split = raw_rows(of_all, ~is_local)
         grades = cross_fitted if split == held_out else apply_decision_rule(rule, of_split.outputs)
         scale = job.scales.get(split)
         if scale is not None:
@@ -115,6 +119,9 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         }
         if scale is not None:
             header["joined_grades"] = _joined(scale, job.grade_names)
+        if is_local.any():
+            left_out = {name for name, local in zip(of_all.patients, is_local, strict=True) if local}
+            header["recalibration"] = {"images": int(is_local.sum()), "patients": len(left_out)}
         write_document(job.metrics[split], {**header, **metrics})
         _log_metrics(job.model, split, metrics)
         matrices[split] = np.array(metrics["confusion_matrix"])

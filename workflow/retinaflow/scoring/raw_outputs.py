@@ -93,6 +93,15 @@ def read_raw_outputs(path: Path, objective: str, *, grade_count: int, kind: str 
     return RawOutputs(images, filenames, patients, eyes, grades, outputs)
 
 
+def raw_rows(table: RawOutputs, chosen: np.ndarray) -> RawOutputs:
+    """Return the rows that ``chosen``, bool (n,), selects."""
+    if chosen.all():
+        return table
+    places = np.flatnonzero(chosen)
+    images, filenames, patients, eyes = ([table[column][place] for place in places] for column in range(4))
+    return RawOutputs(images, filenames, patients, eyes, table.grades[places], table.outputs[places])
+
+
 def concatenated(tables: Sequence[RawOutputs]) -> RawOutputs:
     """Return the rows of all ``tables``, at least one, in their order."""
     images, filenames, patients, eyes = ([name for table in tables for name in table[place]] for place in range(4))

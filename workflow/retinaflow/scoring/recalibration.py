@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.accuracy import Estimate
 from retinaflow.evaluation.binary_calibration import calibration_line
 from retinaflow.evaluation.proportions import proportion
 from retinaflow.evaluation.units import LEFT_OUT, StudyUnits, count_results
 from retinaflow.scoring.decision_rules import DecisionRule, LabelledOutputs, apply_decision_rule, fit_decision_rule
 from retinaflow.scoring.evidence import EvidencePlan, EvidenceRow, fit_cut, referred
+from retinaflow.scoring.raw_outputs import raw_rows
 from retinaflow.scoring.study_images import StudyImages
 
 RECALIBRATION_COLUMNS = (
@@ -26,61 +26,50 @@ DRAWS = 40
 
 
 def recalibration_rows(
-    plan: EvidencePlan, known: StudyImages, study: StudyImages, rule: DecisionRule, local_patients: int
+    plan: EvidencePlan, known: StudyImages, study: StudyImages, rule: DecisionRule
 ) -> list[EvidenceRow]:
     """Rows of ``RECALIBRATION_COLUMNS`` of a test set, all of patients that refit nothing.
 
     - ``uncorrected``: decision rule and operating points of the split ``known``.
-    - ``recalibrated``: both refitted on ``local_patients`` patients of the test set, who are drawn by the seed.
+    - ``recalibrated``: both refitted on the local patients of the test set, who are in no other result.
     - ``local operating point``: the curve. The operating point alone is refitted on more and more patients. Values are
       means over ``DRAWS`` draws, and ``low`` and ``high`` contain 95 % of the draws.
 
     Args:
         plan: Decisions that were fixed before.
         known: Images of the validation split.
-        study: Images of the test set.
+        study: Images of the test set; none without local patients.
         rule: Decision rule of the model.
-        local_patients: Number of patients that refit.
-
-    Raises:
-        RetinaflowError: The test set has too few patients, or grades of its own.
     """
-    names = sorted(set(study.patients))
-    if study.scale is not None or len(names) < 2 * local_patients:
-        reason = "has grades of its own" if study.scale else f"has {len(names)} patients"
-        raise RetinaflowError(
-            f"evidence.recalibration: {study.split} {reason}; expected the grades of the training sets and at least "
-            f"{2 * local_patients} patients, twice those that refit. Use fewer, or leave it out."
-        )
-    rng = np.random.default_rng(plan.seed)
-    local = np.isin(study.patients, rng.permutation(names)[:local_patients])
-    rest = study.without(local)
-    refitted = _refitted(study, local, rule, plan.seed)
-    new_rest, new_site = refitted.without(local), refitted.without(~local)
+    local = study.local
+    if local is None:
+        return []
+    new = _refitted_rule(local, rule, plan.seed)
+    new_site, new_rest = _by_rule(local, new), _by_rule(study, new)
+    count = len(set(local.patients))
     rows = [
-        *_rows(plan, known, rest, correction=UNCORRECTED, local_patients=0),
-        *_rows(plan, new_site, new_rest, correction=RECALIBRATED, local_patients=local_patients),
+        *_rows(plan, known, study, correction=UNCORRECTED, local_patients=0),
+        *_rows(plan, new_site, new_rest, correction=RECALIBRATED, local_patients=count),
     ]
-    row = {"split": study.split, "patients": len(set(rest.patients))}
+    row = {"split": study.split, "patients": len(set(study.patients))}
+    rng = np.random.default_rng(plan.seed)
     curve = [one for endpoint in plan.defined(study) for one in _curve(plan, study, endpoint, rng)]
     return [*({**row, **one} for one in rows), *({"split": study.split, **one} for one in curve)]
 
 
-def _refitted(study: StudyImages, local: np.ndarray, rule: DecisionRule, seed: int) -> StudyImages:
-    """The images with probabilities of a decision rule that the ``local`` images, bool (n,), refit."""
-    raw = study.raw
-    scored = len(raw.images)
-    chosen = np.flatnonzero(local[:scored] & np.isfinite(study.probabilities[:scored, 0]))
-    labelled = LabelledOutputs(
-        rule.objective,
-        rule.grade_names,
-        raw.outputs[chosen],
-        raw.grades[chosen],
-        [raw.patients[place] for place in chosen],
+def _refitted_rule(local: StudyImages, rule: DecisionRule, seed: int) -> DecisionRule:
+    """Decision rule that the gradable images of the ``local`` patients fit."""
+    raw = raw_rows(local.raw, np.isfinite(local.probabilities[: len(local.raw.images), 0]))
+    labelled = LabelledOutputs(rule.objective, rule.grade_names, raw.outputs, raw.grades, raw.patients)
+    return fit_decision_rule(
+        labelled, rule.referable_grade, referable_sensitivity=rule.referable_sensitivity, seed=seed
     )
-    new = fit_decision_rule(labelled, rule.referable_grade, referable_sensitivity=rule.referable_sensitivity, seed=seed)
+
+
+def _by_rule(study: StudyImages, rule: DecisionRule) -> StudyImages:
+    """The images with the probabilities of another decision rule."""
     probabilities = np.full_like(study.probabilities, np.nan)
-    probabilities[:scored] = apply_decision_rule(new, raw.outputs).probabilities
+    probabilities[: len(study.raw.images)] = apply_decision_rule(rule, study.raw.outputs).probabilities
     probabilities[~np.isfinite(study.probabilities[:, 0])] = np.nan
     return replace(study, probabilities=probabilities, calibrated=probabilities)
 

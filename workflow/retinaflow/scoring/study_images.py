@@ -1,8 +1,9 @@
 """Images of a study with their truth, their probabilities and what the inventory knows about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,15 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.evaluation.units import UnitImages
 from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
-from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, read_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, fold_strata, raw_rows, read_raw_outputs
 from retinaflow.storage.tables import REBUILD
 
 # Problems of an inventory that leave an image without a result, although it belongs to the study.
 UNGRADABLE = ("empty", "not_an_image", "unreadable", "truncated", "blank", "oversized")
+# Problem of an image that people could not grade, so that it has no truth either. It belongs to the study, too.
+UNGRADED = "ungradable"
+# Grade of an image without truth.
+NO_TRUTH = -1
 NEGATIVE = ("", "0", "0.0", "no", "false")
 
 
@@ -33,6 +38,7 @@ class StudyFiles:
         is_test: Whether the split is the whole data set. Ungradable images of the inventory belong to it then.
         folds: Index tables of the folds, if each was scored by its own network.
         scale: Scale of the labels, if they have other grades than the model.
+        local: Patients that refit the model. They have raw outputs, and no predictions.
     """
 
     split: str
@@ -42,6 +48,7 @@ class StudyFiles:
     is_test: bool
     folds: Sequence[Path] = ()
     scale: GradeScale | None = None
+    local: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class StudyImages:
 
     Attributes:
         split: Name of the split.
-        grades: True grades, int64 (n,).
+        grades: True grades, int64 (n,); ``NO_TRUTH`` of images that people could not grade.
         probabilities: Probabilities by one decision rule for all images, float64 (n, k); NaN of ungradable images. They
             have one scale, for areas and thresholds.
         calibrated: Probabilities by decision rules that do not know the patient, float64 (n, k); NaN likewise.
@@ -61,6 +68,7 @@ class StudyImages:
         columns: Columns of the inventory, (n,) rows.
         raw: Raw outputs of the images that have some, the first rows of all.
         scale: Scale of the grades, if the split has others than the model.
+        local: Images of the patients that refit the model. They are not among the others. None for no such patient.
     """
 
     split: str
@@ -74,6 +82,7 @@ class StudyImages:
     columns: pd.DataFrame
     raw: RawOutputs = field(repr=False)
     scale: GradeScale | None = None
+    local: "StudyImages | None" = None
 
     def own_grades(self, grades: Sequence[int]) -> list[int] | None:
         """Grades of this split that are together the ``grades`` of the model; None if there are none."""
@@ -99,24 +108,8 @@ class StudyImages:
     def units_of(self, positive: np.ndarray, grades: Sequence[int], *, calibrated: bool = False) -> UnitImages:
         """Images with their risk of the ``grades``, to be grouped; ``positive``: their truth, bool (n,)."""
         probabilities = self.calibrated if calibrated else self.probabilities
-        return UnitImages(positive, probabilities[:, list(grades)].sum(axis=1), self.patients, self.eyes)
-
-    def without(self, chosen: np.ndarray) -> "StudyImages":
-        """The images that ``chosen``, bool (n,), does not select, without their raw outputs."""
-        kept = np.flatnonzero(~chosen)
-        return StudyImages(
-            split=self.split,
-            grades=self.grades[kept],
-            probabilities=self.probabilities[kept],
-            calibrated=self.calibrated[kept],
-            predicted=self.predicted[kept],
-            patients=[self.patients[place] for place in kept],
-            eyes=[self.eyes[place] for place in kept],
-            strata=None if self.strata is None else self.strata[kept],
-            columns=self.columns.iloc[kept].reset_index(drop=True),
-            raw=self.raw,
-            scale=self.scale,
-        )
+        unknown = (self.grades == NO_TRUTH) & ~positive
+        return UnitImages(positive, probabilities[:, list(grades)].sum(axis=1), self.patients, self.eyes, unknown)
 
 
 def group_columns(columns: pd.DataFrame) -> list[str]:
@@ -138,38 +131,68 @@ def read_study(files: StudyFiles, rule: DecisionRule, *, kind: str, ungradable_q
     """
     names = files.scale.names if files.scale else rule.grade_names
     raw = read_raw_outputs(files.raw_outputs, rule.objective, grade_count=len(rule.grade_names), kind=kind)
+    is_local = np.isin(raw.patients, sorted(files.local))
+    tested = raw_rows(raw, ~is_local)
     columns = [f"probability_{name}" for name in names]
     types = {**dict.fromkeys(columns, float), "predicted_grade": int}
     graded = read_frame(files.predictions, ("image", "predicted_grade", *columns), types=types)
-    if graded["image"].tolist() != list(raw.images):
+    if graded["image"].tolist() != list(tested.images):
         raise RetinaflowError(f"{files.predictions}: other images than in {files.raw_outputs}. {REBUILD}")
     inventory = read_frame(files.inventory, ("image", "grade", "patient", "eye", "quality", "problem"))
+    predicted = graded["predicted_grade"].to_numpy(np.int64)
+    study = _study(files, tested, inventory, rule, (graded[columns].to_numpy(np.float64), predicted))
+    study = _without_poor(study, ungradable_quality)
+    if not is_local.any():
+        return study
+    none = np.full((int(is_local.sum()), len(names)), np.nan), np.full(int(is_local.sum()), -1)
+    local = _study(files, raw_rows(raw, is_local), inventory, rule, none)
+    return replace(study, local=_without_poor(local, ungradable_quality))
+
+
+def _study(
+    files: StudyFiles, raw: RawOutputs, inventory: pd.DataFrame, rule: DecisionRule, graded: tuple[Any, Any]
+) -> StudyImages:
+    """The images of ``raw`` and those of the same patients, or other ones of the data set, without a result."""
+    calibrated, predicted = graded
     known = inventory[inventory["problem"] == ""].set_index("image", drop=False)
     if missing := [image for image in raw.images if image not in known.index]:
         raise RetinaflowError(f"{files.inventory}: image {missing[0]!r} of {files.raw_outputs} is missing. {REBUILD}")
-    # Their grade is known, but they have no result.
-    lost = inventory[inventory["problem"].isin(UNGRADABLE) & inventory["grade"].isin(list(map(str, range(len(names)))))]
-    lost = lost if files.is_test else lost.iloc[:0]
-    rows = pd.concat([known.loc[list(raw.images)], lost]).reset_index(drop=True)
-    poor = np.array([bool(text) and float(text) < ungradable_quality for text in rows["quality"]])
-    no_result = poor | (np.arange(len(rows)) >= len(raw.images))
-    empty = np.full((len(lost), len(names)), np.nan)
+    lost = _without_result(files, inventory, calibrated.shape[1], local=not set(raw.patients) - files.local)
     by_rule = apply_decision_rule(rule, raw.outputs).probabilities
     by_rule = files.scale.merge_probabilities(by_rule) if files.scale else by_rule
-    scored = [by_rule, graded[columns].to_numpy(np.float64)]
-    probabilities, calibrated = (
-        np.where(no_result[:, np.newaxis], np.nan, np.vstack([part, empty])) for part in scored
-    )
+    empty = np.full((len(lost), calibrated.shape[1]), np.nan)
+    rows = pd.concat([known.loc[list(raw.images)], lost]).reset_index(drop=True)
+    of_lost = [int(grade) if grade else NO_TRUTH for grade in lost["grade"]]
     return StudyImages(
         split=files.split,
-        grades=np.concatenate([raw.grades, lost["grade"].astype(int).to_numpy(np.int64)]),
-        probabilities=probabilities,
-        calibrated=calibrated,
-        predicted=np.where(no_result, -1, np.r_[graded["predicted_grade"], [-1] * len(lost)]).astype(np.int64),
+        grades=np.concatenate([raw.grades, np.array(of_lost, dtype=np.int64)]),
+        probabilities=np.vstack([by_rule, empty]),
+        calibrated=np.vstack([calibrated, empty]),
+        predicted=np.r_[predicted, [-1] * len(lost)].astype(np.int64),
         patients=[*raw.patients, *lost["patient"]],
         eyes=[*raw.eyes, *lost["eye"]],
         strata=fold_strata(files.folds, rows["image"].tolist()) if files.folds else None,
         columns=rows,
         raw=raw,
         scale=files.scale,
+    )
+
+
+def _without_result(files: StudyFiles, inventory: pd.DataFrame, grade_count: int, *, local: bool) -> pd.DataFrame:
+    """Rows of the images of a test set that have no result, of the ``local`` patients or of all others."""
+    if not files.is_test:
+        return inventory.iloc[:0]
+    # The grade of the first kind is known.
+    lost = inventory["problem"].isin(UNGRADABLE) & inventory["grade"].isin(list(map(str, range(grade_count))))
+    lost |= inventory["problem"] == UNGRADED
+    return inventory[lost & (inventory["patient"].isin(sorted(files.local)) == local)]
+
+
+def _without_poor(study: StudyImages, quality: float) -> StudyImages:
+    """The images, those of a lower quality without a result."""
+    poor = np.array([bool(text) and float(text) < quality for text in study.columns["quality"]])
+    probabilities, calibrated = study.probabilities.copy(), study.calibrated.copy()
+    probabilities[poor], calibrated[poor] = np.nan, np.nan
+    return replace(
+        study, probabilities=probabilities, calibrated=calibrated, predicted=np.where(poor, -1, study.predicted)
     )

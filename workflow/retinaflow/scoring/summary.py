@@ -72,7 +72,7 @@ def summarise_comparison(
     lines += _of_data_sets(data_sets)
     for split, rows in by_split.items():
         lines += ["", f"## {split}: {rows[0]['images']:,} images of {rows[0]['patients']:,} patients", ""]
-        lines += _scale(rows[0], best)
+        lines += [*_scale(rows[0], best), *_left_out(rows[0])]
         cells = _split_rows(rows, best["model"], pairs[split], folds.get(split, {}))
         cells += [_without_metrics(model, remark) for (of, model), remark in remarks.items() if of == split]
         lines += table(HEADER, [*cells, *_baselines(rows[0])])
@@ -112,6 +112,17 @@ def _scale(row: SummaryRow, best: SummaryRow) -> list[str]:
     if row["referable_grade_name"] is None:
         text += f" None of them starts at {best['referable_grade_name']}, so that referable is not defined."
     return [text, ""]
+
+
+def _left_out(row: SummaryRow) -> list[str]:
+    """Lines on the patients of a test set that refit the model at a new site."""
+    if not (local := row.get("recalibration")):
+        return []
+    images, patients = local["images"], local["patients"]
+    return [
+        f"{images:,} images of {patients:,} patients refit the model (`evidence.recalibration`) and are left out.",
+        "",
+    ]
 
 
 def _selection(ranked_on: str, best: SummaryRow, models: int) -> str:

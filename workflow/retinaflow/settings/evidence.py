@@ -65,4 +65,4 @@ class EvidenceSettings(Section):
     """Columns with the grades of several human graders, for their agreement. They are `subgroups` of the data set."""
     recalibration: dict[Text, Annotated[int, Field(ge=2)]] = {}
     """Patients of a test set that refit decision rule and operating point for a new site, such as `{messidor2: 200}`.
-    All rows of this analysis are of the other patients."""
+    They are in no test result: scores, comparison and evidence are of the other patients."""

@@ -1,0 +1,33 @@
+"""Patients of a test set that refit the model at a new site. They are in no test result."""
+
+import hashlib
+from pathlib import Path
+
+from retinaflow.data.frames import read_frame
+from retinaflow.errors import RetinaflowError
+
+
+def draw_local_patients(inventory: Path, split: str, count: int, seed: int) -> frozenset[str]:
+    """Draw patients with usable images. A digest of their names and the seed chooses them, whatever the model.
+
+    Args:
+        inventory: Inventory of the test set.
+        split: Name of the test set, for the message.
+        count: Number of patients.
+        seed: Seed of the draw.
+
+    Raises:
+        RetinaflowError: The test set has fewer than twice as many patients.
+    """
+    frame = read_frame(inventory, ("patient", "problem"))
+    patients = sorted(set(frame["patient"][frame["problem"] == ""]))
+    if len(patients) < 2 * count:
+        raise RetinaflowError(
+            f"evidence.recalibration: {split} has {len(patients)} patients; expected at least {2 * count}, twice those "
+            "that refit. Use fewer, or leave it out."
+        )
+    return frozenset(sorted(patients, key=lambda patient: _key(patient, seed))[:count])
+
+
+def _key(patient: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {patient}".encode(errors="surrogateescape")).digest()
