@@ -122,7 +122,7 @@ def calibration_figure(
     if not found:
         _save_text(path, title)
         return
-    figure = Figure(figsize=(9.6, 4.4 * len(found) + 0.4), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.9 * len(found) + 0.4), layout="constrained")
     for (left, right), (endpoint, (bins, line)) in zip(
         figure.subplots(len(found), 2, squeeze=False), found.items(), strict=True
     ):
@@ -161,7 +161,8 @@ def _draw_reliability(axes: Axes, bins: Sequence[RiskBin], line: CalibrationLine
     axes.grid(color="0.9")
     axes.set_xlabel("Risk by the model")
     axes.set_ylabel("Share of positive images")
-    axes.legend(loc="lower right", fontsize=8)
+    # Beside the points, wherever they are.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, frameon=False)
 
 
 def _draw_net_benefit(axes: Axes, rows: MetricRows) -> None:

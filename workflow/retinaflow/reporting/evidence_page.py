@@ -15,6 +15,9 @@ from retinaflow.scoring.evidence import EvidenceRow
 from retinaflow.scoring.summary import NONE
 from retinaflow.storage.files import whole_file
 
+# Characters of a cell that LaTeX breaks into lines.
+LONG_TEXT = 40
+
 
 class EvidenceTable(NamedTuple):
     """A table with its title and a sentence below it."""
@@ -316,12 +319,21 @@ def write_evidence_page(
 
 def write_latex(path: Path, tables: Sequence[EvidenceTable]) -> None:
     """Write tables for LaTeX with the packages booktabs and longtable."""
-    parts = ["% Needs \\usepackage{booktabs,longtable}"]
+    parts = ["% Needs \\usepackage{booktabs,longtable}. Tables of many columns need a page in landscape: pdflscape."]
     for table in tables:
         if table.rows:
             frame = pd.DataFrame(list(table.rows), columns=list(table.header), dtype=object)
             # The caption is not escaped by pandas.
             caption = f"{table.title}. {table.note}".replace("%", r"\%")
-            parts.append(frame.to_latex(index=False, escape=True, longtable=True, caption=caption).replace(NONE, "--"))
+            text = frame.to_latex(
+                index=False, escape=True, longtable=True, caption=caption, column_format=_column_format(table)
+            )
+            parts.append("\n".join([r"{\scriptsize\setlength{\tabcolsep}{3pt}", text.replace(NONE, "--"), "}"]))
     with whole_file(path) as part:
         part.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _column_format(table: EvidenceTable) -> str:
+    """Columns of a table for LaTeX: lines of long texts are broken."""
+    longest = [max(len(row[place]) for row in table.rows) for place in range(len(table.header))]
+    return "".join("p{4.5cm}" if length > LONG_TEXT else "l" for length in longest)
