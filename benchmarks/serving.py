@@ -47,9 +47,8 @@ def make(folder: Path) -> None:
     from retinaflow.serving.convert import convert_network
 
     data = {"train": {"images": "images", "labels": "labels.csv"}}
-    settings = load(
-        {"data": data, "train": {"image_size": SIZE, "weights": "random"}, "models": {BACKBONE: {}}}
-    ).models[BACKBONE]
+    train = {"image_size": SIZE, "weights": "random", "batch_norm": "train"}
+    settings = load({"data": data, "train": train, "models": {BACKBONE: {}}}).models[BACKBONE]
     keras.utils.set_random_seed(1)
     model = build(settings, len(common.GRADE_NAMES))
     model.save(folder / "network.keras")
@@ -205,6 +204,8 @@ def main() -> None:
             process = multiprocessing.get_context("spawn").Process(target=make, args=(folder,))
             process.start()
             process.join()
+            if process.exitcode:
+                sys.exit("the network could not be made")
         source = common.originals() or common.collection()
         images = Path(name) / source.name.replace(", ", "-").replace(" ", "-")
         common.repeat_collection(source, IMAGES, images, Path(name) / "labels.csv")
