@@ -70,7 +70,8 @@ def _write_bundle(folder: Path, objective: str) -> None:
     record = {"training_run": BACKBONE, "seed": 1, "digests": {}, "environment": {"packages": {}}}
     write_json(folder / "training_run.json", record)
     (folder / "card.md").write_text("# Random weights\n", encoding="utf-8")
-    image = {"focus": "0.5", "exposure": "0.5", "field": "0.5", "quality": "0.5", "problem": ""}
+    quality = dict.fromkeys(("focus", "exposure", "field", "quality"), "0.5")
+    image = {"image": "1_left", "patient": "1", "width": "100", "height": "100", **quality, "problem": ""}
     write_table(folder / "train.csv", list(image), [image])
     network = {"name": BACKBONE, "objective": objective, "variant": f"{SIZE}-trim-keep-none"}
     content = {
