@@ -8,7 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Seconds from the start of a connection, or of a later request, to the end of its headers.
 HEADER_SECONDS = 10.0
-# Seconds that a client may leave an answer unread.
+# Seconds in which a client has to read an answer, apart from what fits into the buffers of the connection.
 ANSWER_SECONDS = 60.0
 HEADERS: Mapping[str, str] = {
     # Load only files of this service, and show none of them in a frame of another site.
@@ -49,12 +49,12 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Start the time limit of a client that reads no answer."""
+        """Start the time limit of a client that does not read its answer as fast as it is written."""
         super().pause_writing()
         self._unread = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """End that time limit: the client reads."""
+        """End that time limit: the client has read nearly all."""
         if self._unread:
             self._unread.cancel()
         super().resume_writing()
