@@ -3,6 +3,7 @@
 import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -102,6 +103,13 @@ def test_distances_of_unseen_images_are_those_of_new_ones():
     known = unseen_distances(real[:300], np.arange(300) % 10)
     new = fit_fundus_gate(real[:300]).distance(real[300:])
     assert np.median(known) == pytest.approx(np.median(new), rel=0.03)
+
+
+def test_equal_values_of_both_sides_have_no_distance():
+    images = [SeenImage(str(number), str(number), {"risk": 1 / 3}) for number in range(30)]
+    reference = DriftReference("0" * 32, {"risk": ReferenceSample(np.full(30, 0.333333), 30)})
+    (row,) = drift_rows(patient_values(images), reference)
+    assert row["distance"] == 0
 
 
 # From files of images to the table.
@@ -211,6 +219,12 @@ def test_reference_is_small_and_has_one_value_a_patient(training):
     assert "risk" not in fit_reference(replace(training[1], raw_outputs=None))
 
 
+def test_images_of_one_patient_are_no_reference(training, tmp_path):
+    rows = [{**row, "patient": "1"} for row in read_table(training[1].inventory)]
+    write_table(tmp_path / "train.csv", list(rows[0]), rows)
+    assert fit_reference(replace(training[1], inventory=tmp_path / "train.csv", raw_outputs=None)) == {}
+
+
 def test_damaged_reference_is_one_error():
     for content in (b"[]", b'{"focus": {"values": [], "patients": 3}}', b'{"smell": {"values": [1], "patients": 3}}'):
         with pytest.raises(RetinaflowError, match=r"bundle/drift_reference.json.*Copy the whole bundle again"):
@@ -249,6 +263,16 @@ def test_command_compares_folders_over_time(tmp_path, capsys):
     table = {(row["answers"], row["figure"]): row for row in read_table(tmp_path / "drift.csv")}
     assert [table[source, "exposure"]["drift"] for source in ("may-answers", "june-answers", "all")] == ["0", "1", "1"]
     assert table["all", "exposure"]["patients"] == "50"
+
+
+def test_folder_of_any_name_is_compared(answers, tmp_path):
+    reference = parse_reference((answers / REFERENCE_FILE).read_bytes(), "x")
+    for name, value in (("all", 0.1), ("june", 0.2)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        values = {"focus": np.full(30, value)}
+        write_drift_values(tmp_path / name / "drift_values.json", values, model="A", reference=reference)
+    found = compare_folders([Path("all"), Path("june")], reference, "A")
+    assert [(folder, rows[0]["patients"]) for folder, rows in found] == [("all", 30), ("june", 30), ("all", 60)]
 
 
 def test_answers_of_another_training_are_one_error(answers, tmp_path, capsys):

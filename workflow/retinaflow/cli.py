@@ -218,10 +218,10 @@ def _drift(asked: argparse.Namespace) -> int:
 
     bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
     found = compare_folders(asked.answers, bundled_reference(bundle), bundle.model)
-    for folder, rows in found.items():
+    for folder, rows in found:
         print("\n".join([printable(folder), *drift_lines(rows)]))
     if asked.table:
-        listed = [{"answers": folder, **row} for folder, rows in found.items() for row in rows]
+        listed = [{"answers": folder, **row} for folder, rows in found for row in rows]
         write_drift_rows(asked.table, listed, ("answers", *DRIFT_COLUMNS))
     return 0
 

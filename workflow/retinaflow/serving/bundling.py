@@ -86,8 +86,14 @@ class BundleJob:
     @property
     def reference_sources(self) -> ReferenceSources:
         """Return the files that the figures of the training images are read from."""
-        tables = self.inventory, self.shards, self.rows
-        return ReferenceSources(*tables, self.raw_outputs, self.output_kind, self.decision_rule)
+        return ReferenceSources(
+            inventory=self.inventory,
+            shards=self.shards,
+            rows=self.rows,
+            raw_outputs=self.raw_outputs,
+            kind=self.output_kind,
+            decision_rule=self.decision_rule,
+        )
 
 
 def write_bundle(job: BundleJob) -> None:

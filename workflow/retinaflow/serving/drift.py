@@ -158,8 +158,13 @@ def patient_values(images: Sequence[SeenImage]) -> dict[str, np.ndarray]:
         known = [image for image in images if figure in image.figures]
         chosen = one_of_each([image.patient or image.name for image in known], [image.name for image in known])
         if chosen:
-            values[figure] = np.sort([known[place].figures[figure] for place in chosen])
+            values[figure] = ascending(known[place].figures[figure] for place in chosen)
     return values
+
+
+def ascending(values: Iterable[float]) -> np.ndarray:
+    """Return values in ascending order, with six digits as in files: equal values of both sides stay equal."""
+    return np.sort(np.array([float(f"{value:.6g}") for value in values], float))
 
 
 def drift_rows(values: Mapping[str, np.ndarray], reference: DriftReference) -> list[DriftRow]:
@@ -223,7 +228,7 @@ def write_drift_values(
     path: Path, values: Mapping[str, np.ndarray], *, model: str, reference: DriftReference | None
 ) -> None:
     """Write the values of each figure for later comparisons. Without a reference, there are none."""
-    listed = {name: [float(f"{value:.6g}") for value in column] for name, column in values.items()}
+    listed = {name: column.tolist() for name, column in values.items()}
     write_json(path, {"model": model, "reference": reference.digest if reference else None, "figures": listed})
 
 
@@ -246,13 +251,13 @@ def read_values(folder: Path, reference: DriftReference, model: str) -> dict[str
     return {name: np.array(column, float) for name, column in content["figures"].items()}
 
 
-def compare_folders(folders: Sequence[Path], reference: DriftReference, model: str) -> dict[str, list[DriftRow]]:
-    """Compare folders of answers with the training images: rows of ``DRIFT_COLUMNS`` by folder.
+def compare_folders(folders: Sequence[Path], reference: DriftReference, model: str) -> list[tuple[str, list[DriftRow]]]:
+    """Compare folders of answers with the training images: each folder, and its rows of ``DRIFT_COLUMNS``.
 
     Several folders have one more entry, ``all``, with the patients of all of them.
     """
     values = {str(folder): read_values(folder, reference, model) for folder in folders}
-    rows = {folder: drift_rows(of_folder, reference) for folder, of_folder in values.items()}
+    rows = [(folder, drift_rows(of_folder, reference)) for folder, of_folder in values.items()]
     if len(values) > 1:
         parts = list(values.values())
         joined = {
@@ -260,7 +265,7 @@ def compare_folders(folders: Sequence[Path], reference: DriftReference, model: s
             for name in DRIFT_FIGURES
             if any(name in part for part in parts)
         }
-        rows["all"] = drift_rows(joined, reference)
+        rows.append(("all", drift_rows(joined, reference)))
     return rows
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.raw_outputs import read_raw_outputs
-from retinaflow.serving.drift import FEWEST_PATIENTS, REFERENCE_VALUES, one_of_each, thumbnail_figures
+from retinaflow.serving.drift import FEWEST_PATIENTS, REFERENCE_VALUES, ascending, one_of_each, thumbnail_figures
 from retinaflow.serving.gates import FEWEST_IMAGES, FIGURES, fitted_thumbnails, unseen_distances
 from retinaflow.storage.tables import stream_table
 
@@ -61,8 +61,8 @@ def _thumbnail_samples(sources: ReferenceSources, patients: dict[str, str]) -> d
     names = [tables[shard][row] for shard, row in places]
     of_images = [patients.get(name, name) for name in names]
     found = thumbnail_figures(features)
-    if len(features) >= FEWEST_IMAGES:
-        number = {patient: place for place, patient in enumerate(dict.fromkeys(of_images))}
+    number = {patient: place for place, patient in enumerate(dict.fromkeys(of_images))}
+    if len(features) >= FEWEST_IMAGES and len(number) >= FEWEST_PATIENTS:
         groups = np.array([number[patient] % DISTANCE_GROUPS for patient in of_images])
         found["unlikeness"] = unseen_distances(features, groups)
     chosen = one_of_each(of_images, names)
@@ -79,7 +79,7 @@ def _risk(sources: ReferenceSources, path: Path) -> dict[str, Any]:
 
 def _sample(values: Iterable[float]) -> dict[str, Any]:
     """Values at equal shares of the patients, and the number of patients."""
-    ordered = np.sort(np.fromiter(values, float))
+    ordered = ascending(values)
     count = min(len(ordered), REFERENCE_VALUES)
     places = ((np.arange(count) + 0.5) * len(ordered) / max(count, 1)).astype(int)
-    return {"values": [float(f"{value:.6g}") for value in ordered[places]], "patients": len(ordered)}
+    return {"values": ordered[places].tolist(), "patients": len(ordered)}
