@@ -105,9 +105,9 @@ def linear_severities(folder: Path, means: np.ndarray, eyes: str) -> tuple[list[
 
 
 def answers_of_bundle(bundle: Path, files: dict[str, str]) -> list[Answer]:
-    answers, problems = grade_files(files, load_bundled_model(read_bundle(bundle), 1), 1)
-    assert not problems
-    return answers
+    graded = grade_files(files, load_bundled_model(read_bundle(bundle), 1), 1)
+    assert not graded.problems
+    return graded.answers
 
 
 def write_linear_bundle(folder: Path, means: np.ndarray) -> tuple[Path, np.ndarray, np.ndarray]:

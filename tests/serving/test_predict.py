@@ -114,9 +114,9 @@ def shown(folder: Path, names: Sequence[str], variant: str, loaded: LoadedModel)
     network = BundledNetwork("A", "softmax", variant, ["a.onnx"])
     bundle = loaded.bundle._replace(pixel_limit=100)
     recording = loaded._replace(bundle=bundle, networks=[(network, [recorder])])
-    answers, problems = predict.grade_files({name: str(folder / name) for name in names}, recording, 2)
-    assert not problems
-    assert [answer["image"] for answer in answers] == sorted(names)
+    graded = predict.grade_files({name: str(folder / name) for name in names}, recording, 2)
+    assert not graded.problems
+    assert [answer["image"] for answer in graded.answers] == sorted(names)
     return recorder.seen
 
 
@@ -266,6 +266,17 @@ def test_patient_and_eye_of_dicom_files_are_of_their_tags(models, tmp_path):
     assert (patient["patient"], patient["complete"], patient["images"]) == ("P17", "1", "2")
     assert [(row["image"], row["problem"]) for row in problems] == [("@eaDir/scan.jpg", "other_file")]
     assert "Sommerfeld" not in (tmp_path / "out/predictions.csv").read_text()
+
+
+def test_refused_dicom_file_is_an_image_of_its_patient(models, tmp_path):
+    pixels = cv2.imdecode(np.frombuffer(encoded(".png", 1), np.uint8), cv2.IMREAD_COLOR)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a.dcm").write_bytes(dicom_file(pixels, ImageLaterality="L"))
+    (tmp_path / "new/b.dcm").write_bytes(dicom_file(np.zeros_like(pixels), ImageLaterality="R"))
+    run(tmp_path / "new", models["A"], tmp_path / "out")
+    (patient,) = read_table(tmp_path / "out/patients.csv", VERDICT_COLUMNS)
+    assert (patient["patient"], patient["images"], patient["missing_eyes"]) == ("P17", "2", "")
+    assert patient["ungradable_images"].startswith("b.dcm: blank, ")
 
 
 def test_nothing_is_written_if_no_image_can_be_graded(tmp_path, models):
@@ -471,6 +482,21 @@ def test_list_names_patients_and_eyes(images, models, tmp_path):
     write_table(table, list(rows[0]), rows)
     with pytest.raises(RetinaflowError, match=r"row 2 has 'middle' as the eye\. Expected left or right"):
         run(table, models["A"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("eyes", "duplicates"),
+    [([("P1", "left"), ("P1", "right")], 0), ([("P1", "left")] * 2, 2), ([("", "left"), ("", "right")], 2)],
+)
+def test_files_of_a_list_with_one_name(eyes, duplicates, models, tmp_path):
+    names = ["1/image.png", "2/image.png"]
+    for seed, name in enumerate(names):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(encoded(".png", seed))
+    files = {name: str(tmp_path / name) for name in names}
+    graded = predict.grade_files(files, models["A"], 1, listed=dict(zip(names, eyes, strict=True)))
+    assert [problem["problem"] for problem in graded.problems] == ["duplicate_image"] * duplicates
+    assert len(graded.answers) == 2 - duplicates
 
 
 def test_trained_images_are_marked(images, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_tables_of_answers(tmp_path, bundle):
     loaded = load_bundled_model(bundle, 1)
 
     def write(folder):
-        write_answers(answer_tables(folder), GradedImages(answers, problems, {}), loaded)
+        write_answers(answer_tables(folder), GradedImages(answers, problems, {"x": ("1", "")}, {}, []), loaded)
 
     assert check_faults(write, tmp_path) >= 15
 

@@ -195,10 +195,14 @@ def _verify(asked: argparse.Namespace) -> int:
     return int(bool(found.damaged))
 
 
-def _grade_images(asked: argparse.Namespace) -> int:
+def _asked_bundle(asked: argparse.Namespace) -> "Bundle":
     from retinaflow.serving.bundle import best_bundle, named_bundle, read_bundle
 
-    bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+    return read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+
+
+def _grade_images(asked: argparse.Namespace) -> int:
+    bundle = _asked_bundle(asked)
     if bundle.warning:
         print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
     if asked.command == "serve":
@@ -207,7 +211,6 @@ def _grade_images(asked: argparse.Namespace) -> int:
 
 
 def _drift(asked: argparse.Namespace) -> int:
-    from retinaflow.serving.bundle import best_bundle, named_bundle, read_bundle
     from retinaflow.serving.drift import (
         DRIFT_COLUMNS,
         bundled_reference,
@@ -216,7 +219,7 @@ def _drift(asked: argparse.Namespace) -> int:
         write_drift_rows,
     )
 
-    bundle = read_bundle(named_bundle(asked.results, asked.model) if asked.model else best_bundle(asked.results))
+    bundle = _asked_bundle(asked)
     found = compare_folders(asked.answers, bundled_reference(bundle), bundle.model)
     for folder, rows in found:
         print("\n".join([printable(folder), *drift_lines(rows)]))
@@ -262,10 +265,10 @@ def _token(path: Path | None) -> str | None:
 def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as_json: bool) -> int:
     # Imported here: it takes a second, and the errors before need none of it.
     from retinaflow.serving.bundle import NOTICE
-    from retinaflow.serving.drift import drift_rows, drift_text
+    from retinaflow.serving.drift import drift_text
     from retinaflow.serving.predict import (
         answer_tables,
-        grade_new_images,
+        grade_files,
         none_graded,
         patient_verdicts,
         trained_on_warning,
@@ -278,18 +281,16 @@ def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as
         if not files:
             raise RetinaflowError(f"images: {', '.join(images)}: {none_graded([])}")
         loaded = load_bundled_model(bundle, images=len(files))
-        graded = grade_new_images(files, loaded, READ_THREADS, listed=listed)
+        graded = grade_files(files, loaded, READ_THREADS, listed=listed)
     answers, problems = graded.answers, graded.problems
     if warning := trained_on_warning(answers, bundle.model):
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if output:
-        write_answers(answer_tables(output), graded, loaded, listed=listed)
-    drift = drift_rows(graded.values, loaded.drift) if loaded.drift else []
-    verdicts = patient_verdicts(answers, problems, bundle.patient_pattern, listed)
-    patients = [verdict_object(verdict, bundle.grade_names) for verdict in verdicts]
+        write_answers(answer_tables(output), graded, loaded)
+    patients = [verdict_object(verdict, bundle.grade_names) for verdict in patient_verdicts(graded)]
     if as_json:
         content: dict[str, Any] = {"model": bundle.model, "notice": NOTICE, "warning": bundle.warning}
-        content |= {"patients": patients, "images": answers, "problems": problems, "drift": drift}
+        content |= {"patients": patients, "images": answers, "problems": problems, "drift": graded.drift}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
     elif output:
         print(f"{len(answers)} images graded by {printable(bundle.model)}; see {printable(str(output))}. {NOTICE}")
@@ -297,7 +298,7 @@ def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as
         verdict_text = [line for patient in patients for line in _patient_lines(patient)]
         image_text = [line for answer in answers for line in _lines(answer, bundle)]
         print("\n".join([*verdict_text, *image_text, f"{printable(bundle.model)}. {NOTICE}"]))
-    if not as_json and (text := drift_text(drift)):
+    if not as_json and (text := drift_text(graded.drift)):
         print(text)
     for problem in problems:
         print(

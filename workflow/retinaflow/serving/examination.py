@@ -29,21 +29,16 @@ def examine_patient(files: Mapping[str, str], loaded: LoadedModel, threads: int)
         the reason for each other image.
     """
     read = read_images(files, loaded, threads)
-    images, decoded, unread = read.images, read.decoded, read.problems
-    unread |= {
+    wrong = {
         image.name: ("wrong_eye", f"the file says {image.header.eye} eye, and it was sent as the {image.name} eye")
-        for image in images
+        for image in read.images
         if image.header.eye and image.header.eye != image.name
     }
-    if len({image.header.patient for image in images if image.header.patient}) > 1:
-        unread |= {image.name: ("other_patient", "the two files say different patients") for image in images}
-    if chosen := [number for number, image in enumerate(images) if image.name not in unread]:
-        images = [images[number] for number in chosen]
-        decoded = {variant: pixels[chosen] for variant, pixels in decoded.items()}
-        answers = _explained(images, decoded, loaded)
-    else:
-        answers = []
-    problems = [{"eye": eye, "problem": kind, "found": text} for eye, (kind, text) in sorted(unread.items())]
+    if len({patient for patient, _ in read.tags.values() if patient}) > 1:
+        wrong = dict.fromkeys(read.tags, ("other_patient", "the two files say different patients"))
+    read = read.without(wrong)
+    answers = _explained(read.images, read.decoded, loaded) if read.images else []
+    problems = [{"eye": eye, "problem": kind, "found": text} for eye, (kind, text) in sorted(read.problems.items())]
     results = [image_result(answer) for answer in answers]
     results += [problem_result({**problem, "image": problem["eye"]}, "", problem["eye"]) for problem in problems]
     results.sort(key=lambda result: EYE_ORDER.index(result.eye))
@@ -82,15 +77,15 @@ def examine_batch(files: Mapping[str, str], loaded: LoadedModel, threads: int) -
         ``patients``: the verdict of each. ``images``: the ``predict.columns`` of each graded image. ``problems``: the
         reason for each other image.
     """
-    answers, problems = grade_files(files, loaded, threads)
-    found = patient_verdicts(answers, problems, loaded.bundle.patient_pattern)
+    graded = grade_files(files, loaded, threads)
+    found = patient_verdicts(graded)
     number_of = {image: str(number) for number, verdict in enumerate(found, 1) for image in verdict.images}
     patients = [
         {**verdict_object(verdict, loaded.bundle.grade_names), "patient": str(number)}
         for number, verdict in enumerate(found, 1)
     ]
-    images = [{**answer, "patient": number_of[answer["image"]]} for answer in answers]
-    return {"patients": patients, "images": images, "problems": problems}
+    images = [{**answer, "patient": number_of[answer["image"]]} for answer in graded.answers]
+    return {"patients": patients, "images": images, "problems": graded.problems}
 
 
 def _png(pixels: np.ndarray) -> str:

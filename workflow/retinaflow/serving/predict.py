@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ from retinaflow.data.labels import image_name, name_parser
 from retinaflow.data.listed_eyes import Eyes, listed_eyes
 from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
-from retinaflow.serving.bundle import Bundle
 from retinaflow.serving.computed import Computed, compute, eye_answers, joined
 from retinaflow.serving.drift import (
     VALUES_FILE,
@@ -49,6 +48,7 @@ log = logging.getLogger(__name__)
 progress = logging.getLogger("retinaflow.progress")
 
 EXAMPLES = 5  # problems that a message names
+OTHER_FILE = "other_file"  # problem of a file that is no image, and so of no patient
 
 PREDICT_PROBLEM_COLUMNS = ("image", "problem", "found")
 EYE_AVERAGE_COLUMNS = ("eye_average_grade_name", "eye_average_grade", "eye_average_severity")
@@ -118,13 +118,26 @@ class ReadImages(NamedTuple):
         images: The n images that can be graded.
         decoded: Their pixels by preprocessing variant, uint8 RGB (n, size, size, 3).
         problems: The problems of the others by name.
-        measured: Each image that could be decoded, also one that is not graded, and its figures for the drift.
+        tags: Patient and eye of all by name, as the tags of DICOM files say; empty if they do not.
+        figures: Figures for the drift by name, also of images that were decoded and are not graded.
     """
 
     images: list[NewImage]
     decoded: dict[str, np.ndarray]
     problems: dict[str, Found]
-    measured: list[tuple[NewImage, dict[str, float]]]
+    tags: dict[str, tuple[str, str]]
+    figures: dict[str, dict[str, float]]
+
+    def without(self, problems: Mapping[str, Found]) -> "ReadImages":
+        """Return them with more problems by name."""
+        if not problems:
+            return self
+        left = [number for number, image in enumerate(self.images) if image.name not in problems]
+        return self._replace(
+            images=[self.images[number] for number in left],
+            decoded={variant: pixels[left] for variant, pixels in self.decoded.items()},
+            problems={**self.problems, **problems},
+        )
 
 
 class GradedImages(NamedTuple):
@@ -133,12 +146,16 @@ class GradedImages(NamedTuple):
     Attributes:
         answers: Answers (``columns``), in the order of the names.
         problems: Problems of the other files, likewise.
+        eyes: Patient and eye of each image by name, also of those with a problem.
         values: Values of each figure of the drift, one a patient.
+        drift: Comparison of the values with the training images; none if the bundle lacks their figures.
     """
 
     answers: list[Answer]
     problems: list[ProblemRow]
+    eyes: dict[str, tuple[str, str]]
     values: dict[str, np.ndarray]
+    drift: list[DriftRow]
 
 
 @dataclass(frozen=True)
@@ -170,71 +187,43 @@ def predict(job: PredictJob) -> None:
     if job.loaded.bundle.warning:
         log.warning("%s", job.loaded.bundle.warning)
     with files_of(job.source, job.tables.predictions.parent / ".unpacked", job.max_bytes) as files:
-        listed = listed_eyes(job.source)
-        graded = grade_new_images(files, job.loaded, job.threads, listed=listed)
+        graded = grade_files(files, job.loaded, job.threads, listed=listed_eyes(job.source))
         answers, problems = graded.answers, graded.problems
         if not answers and not any(problem["problem"] in GATE_PROBLEMS for problem in problems):
             raise RetinaflowError(f"images: {job.source}: {none_graded(problems)} Expected {EXPECTED_SOURCE}.")
-    drift = drift_text(write_answers(job.tables, graded, job.loaded, listed=listed))
+    write_answers(job.tables, graded, job.loaded)
     if warning := trained_on_warning(answers, model):
         log.warning("%s", warning)
     kinds = Counter(problem["problem"] for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     log.info("%s graded %d of %d files of %s; problems: %s", model, len(answers), len(files), job.source, counts)
-    if drift:
+    if drift := drift_text(graded.drift):
         log.info("%s", drift)
     result = f"{len(answers)} images graded by {model}, problems: {counts}; see {job.tables.predictions}"
     result += f"; {drift}" if drift else ""
     progress.debug("%s", result, extra={"progress": {"result": result}})
 
 
-def write_answers(
-    tables: AnswerTables, graded: GradedImages, loaded: LoadedModel, listed: Eyes | None = None
-) -> list[DriftRow]:
-    """Write answers, problems, the verdict of each patient and the drift. Return the rows of the drift."""
-    bundle, answers, problems = loaded.bundle, graded.answers, graded.problems
-    drift = drift_rows(graded.values, loaded.drift) if loaded.drift else []
-    write_drift_rows(tables.drift, drift)
+def write_answers(tables: AnswerTables, graded: GradedImages, loaded: LoadedModel) -> None:
+    """Write answers, problems, the verdict of each patient and the drift."""
+    bundle = loaded.bundle
+    write_drift_rows(tables.drift, graded.drift)
     write_drift_values(tables.drift_values, graded.values, model=bundle.model, reference=loaded.drift)
-    write_table(tables.problems, PREDICT_PROBLEM_COLUMNS, problems)
+    write_table(tables.problems, PREDICT_PROBLEM_COLUMNS, graded.problems)
     names = columns(bundle.grade_names)
-    write_table(tables.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in answers))
-    found = patient_verdicts(answers, problems, bundle.patient_pattern, listed)
-    rows = (verdict_row(verdict, bundle.grade_names) for verdict in found)
+    write_table(tables.predictions, names, ({name: _cell(answer[name]) for name in names} for answer in graded.answers))
+    rows = (verdict_row(verdict, bundle.grade_names) for verdict in patient_verdicts(graded))
     cells = ({name: _cell(row[name]) for name in VERDICT_COLUMNS} for row in rows)
     write_table(tables.patients, VERDICT_COLUMNS, cells)
-    return drift
 
 
-def patient_verdicts(
-    answers: Sequence[Answer], problems: Sequence[ProblemRow], patient_pattern: str, listed: Eyes | None = None
-) -> list[Verdict]:
-    """Return the verdict of each patient. Image files with problems are ungradable images of their patients.
-
-    Args:
-        answers: Answers of ``grade_files``.
-        problems: Its problems.
-        patient_pattern: Regular expression for patient and eye in the name of a file with a problem.
-        listed: Patient and eye of the files that a list names.
-    """
-    eye_of = _eye_parser(patient_pattern, listed)
-    results = [image_result(answer) for answer in answers]
-    for problem in problems:
-        if problem["problem"] != "other_file":
-            results.append(problem_result(problem, *eye_of(problem["image"])))
+def patient_verdicts(graded: GradedImages) -> list[Verdict]:
+    """Return the verdict of each patient. Image files with problems are ungradable images of their patients."""
+    results = [image_result(answer) for answer in graded.answers]
+    for problem in graded.problems:
+        if problem["problem"] != OTHER_FILE:
+            results.append(problem_result(problem, *graded.eyes[problem["image"]]))
     return verdicts(results)
-
-
-def _eye_parser(pattern: str, listed: Eyes | None) -> Callable[[str], tuple[str, str]]:
-    """Return a function of patient and eye by the name of a file: those of a list, or else those of the pattern."""
-    parse_name = name_parser(pattern)
-
-    def eye_of(name: str) -> tuple[str, str]:
-        patient, eye = parse_name(image_name(Path(name).name))
-        own_patient, own_eye = (listed or {}).get(name, ("", ""))
-        return own_patient or patient, own_eye or eye
-
-    return eye_of
 
 
 def trained_on_warning(answers: Sequence[Answer], model: str) -> str:
@@ -257,14 +246,6 @@ def none_graded(problems: Sequence[ProblemRow]) -> str:
 
 def grade_files(
     files: Mapping[str, str], loaded: LoadedModel, threads: int, listed: Eyes | None = None
-) -> tuple[list[Answer], list[ProblemRow]]:
-    """Grade files as ``grade_new_images``. Return the answers and the problems."""
-    graded = grade_new_images(files, loaded, threads, listed)
-    return graded.answers, graded.problems
-
-
-def grade_new_images(
-    files: Mapping[str, str], loaded: LoadedModel, threads: int, listed: Eyes | None = None
 ) -> GradedImages:
     """Grade files.
 
@@ -274,59 +255,56 @@ def grade_new_images(
         threads: Threads that read and decode.
         listed: Patient and eye of the files that a list names.
     """
+    listed = listed or {}
     found = {name: problem for name in files if (problem := _name_problem(name, files))}
-    found |= _duplicates([name for name in files if name not in found], listed or {})
+    found |= _duplicates([name for name in files if name not in found], listed)
     left = sorted(name for name in files if name not in found)
-    graded: list[NewImage] = []
-    measured: list[tuple[NewImage, dict[str, float]]] = []
+    images: list[NewImage] = []
     parts: list[Computed] = []
+    tags: dict[str, tuple[str, str]] = {}
+    figures: dict[str, dict[str, float]] = {}
     for first in range(0, len(left), PREDICTED):
         names = left[first : first + PREDICTED]
         read = read_images({name: files[name] for name in names}, loaded, threads)
+        read = read.without(_wrong_eyes(read.images, listed))
         found |= read.problems
-        measured += read.measured
-        chunk, decoded = read.images, read.decoded
-        if wrong := _wrong_eyes(chunk, listed or {}):
-            found |= wrong
-            right = [number for number, image in enumerate(chunk) if image.name not in wrong]
-            chunk = [chunk[number] for number in right]
-            decoded = {variant: pixels[right] for variant, pixels in decoded.items()}
-        if chunk:
-            names_of_chunk = [image_name(Path(image.name).name) for image in chunk]
-            parts.append(compute(loaded, decoded, names_of_chunk))
-            graded += [image._replace(pixels={}) for image in chunk]
+        tags |= read.tags
+        figures |= read.figures
+        if read.images:
+            parts.append(compute(loaded, read.decoded, [image_name(Path(image.name).name) for image in read.images]))
+            images += [image._replace(pixels={}) for image in read.images]
             log.info("%d of %d images", first + len(names), len(left))
-    eyes = patients_and_eyes(graded, loaded.bundle.patient_pattern, listed)
-    answers = answers_of(graded, eyes, joined(parts), loaded) if graded else []
+    images_of_patients = [name for name in files if name not in found or found[name][0] != OTHER_FILE]
+    eyes = patients_and_eyes(images_of_patients, loaded.bundle.patient_pattern, tags=tags, listed=listed)
+    answers = answers_of(images, [eyes[image.name] for image in images], joined(parts), loaded) if images else []
     problems = [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
-    return GradedImages(answers, problems, _drift_values(measured, answers, loaded.bundle, listed))
+    values = _drift_values(figures, eyes, answers, loaded.bundle.model)
+    return GradedImages(answers, problems, eyes, values, drift_rows(values, loaded.drift) if loaded.drift else [])
+
+
+def patients_and_eyes(names: Iterable[str], pattern: str, *, tags: Eyes, listed: Eyes) -> dict[str, tuple[str, str]]:
+    """Return patient and eye of each file by its name.
+
+    They are those of a list, else those of the tags of a DICOM file, else those of the name.
+    """
+    parse_name, unknown = name_parser(pattern), ("", "")
+    found = {}
+    for name in names:
+        of_name = parse_name(image_name(Path(name).name))
+        known = zip(listed.get(name, unknown), tags.get(name, unknown), of_name, strict=True)
+        patient, eye = (next(filter(None, values), "") for values in known)
+        found[name] = patient, eye
+    return found
 
 
 def _drift_values(
-    measured: Sequence[tuple[NewImage, dict[str, float]]],
-    answers: Sequence[Answer],
-    bundle: Bundle,
-    listed: Eyes | None,
+    figures: Mapping[str, dict[str, float]], eyes: Eyes, answers: Sequence[Answer], model: str
 ) -> dict[str, np.ndarray]:
     """Values of each figure of the drift. A risk of another model than that of the bundle is none."""
-    risks = {answer["image"]: answer["risk"] for answer in answers if answer["answered_by"] == bundle.model}
-    people = patients_and_eyes([image for image, _ in measured], bundle.patient_pattern, listed)
-    seen = []
-    for (image, figures), (patient, _) in zip(measured, people, strict=True):
-        risk = {"risk": risks[image.name]} if image.name in risks else {}
-        seen.append(SeenImage(image.name, patient, {**figures, **risk}))
-    return patient_values(seen)
-
-
-def patients_and_eyes(images: Sequence[NewImage], pattern: str, listed: Eyes | None = None) -> list[tuple[str, str]]:
-    """Return patient and eye of each image: of a list, else by the tags of a DICOM file, else by the file name."""
-    eye_of = _eye_parser(pattern, None)
-    found = []
-    for image in images:
-        patient, eye = eye_of(image.name)
-        own_patient, own_eye = (listed or {}).get(image.name, ("", ""))
-        found.append((own_patient or image.header.patient or patient, own_eye or image.header.eye or eye))
-    return found
+    risks = {answer["image"]: {"risk": answer["risk"]} for answer in answers if answer["answered_by"] == model}
+    return patient_values(
+        [SeenImage(name, eyes[name][0], {**own, **risks.get(name, {})}) for name, own in figures.items()]
+    )
 
 
 def _wrong_eyes(images: Sequence[NewImage], listed: Eyes) -> dict[str, Found]:
@@ -343,14 +321,14 @@ def read_images(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
     """Read and decode files, paths by name."""
     variants = sorted(set(loaded.variants))
     read = read_new_images(list(files.items()), variants, loaded.bundle.pixel_limit, threads)
+    tags = {image.name: (image.header.patient, image.header.eye) for image in read}
     images = [image for image in read if not image.header.problem]
     problems = {image.name: (image.header.problem, image.header.found) for image in read if image.header.problem}
-    gates, first, measured = loaded.gates, loaded.variants[0], []
+    gates, first = loaded.gates, loaded.variants[0]
+    measured: dict[str, dict[str, float]] = {}
     if loaded.drift:
         fundus = gates.fundus if gates else None
-        measured = [
-            (image._replace(pixels={}), image_figures(image.header, image.pixels[first], fundus)) for image in images
-        ]
+        measured = {image.name: image_figures(image.header, image.pixels[first], fundus) for image in images}
     if gates:
         for image in images:
             figures = {name: float(getattr(image.header, name)) for name in FIGURES}
@@ -358,28 +336,28 @@ def read_images(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
                 problems[image.name] = refusal
         images = [image for image in images if image.name not in problems]
     decoded = {variant: np.stack([image.pixels[variant] for image in images]) for variant in variants if images}
-    return ReadImages(images, decoded, problems, measured)
+    return ReadImages(images, decoded, problems, tags, measured)
 
 
 def _name_problem(name: str, files: Mapping[str, str]) -> Found | None:
     if not os.path.lexists(files[name]):
         return "no_image", "there is no such file"
     if is_thumbnail(name):
-        return "other_file", other_file(name)
+        return OTHER_FILE, other_file(name)
     if not is_image_file(name, files[name]):
-        return "other_file", f"expected a name that ends in {', '.join(IMAGE_EXTENSIONS)}, or a DICOM file"
+        return OTHER_FILE, f"expected a name that ends in {', '.join(IMAGE_EXTENSIONS)}, or a DICOM file"
     return None
 
 
 def _duplicates(names: Sequence[str], listed: Eyes) -> dict[str, Found]:
     """Files that share their image name, and so their patient and eye, with another file.
 
-    Files of a list with a patient of their own are no duplicates.
+    Files of a list with another patient, or with another eye of one patient, are no duplicates.
     """
-    same: dict[tuple[str, str], list[str]] = defaultdict(list)
+    same: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name in names:
-        patient, _ = listed.get(name, ("", ""))
-        same[patient, image_name(Path(name).name).casefold()].append(name)
+        patient, eye = listed.get(name, ("", ""))
+        same[patient, eye if patient else "", image_name(Path(name).name).casefold()].append(name)
     return {
         name: ("duplicate_image", f"the same name as {', '.join(repr(other) for other in shared if other != name)}")
         for shared in same.values()
