@@ -84,6 +84,25 @@ def test_only_unused_files_are_removed(config):
     assert not find_unused(config)
 
 
+def test_features_that_linear_models_use_stay(tmp_path):
+    test = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels.csv")}
+    ridge = {"kind": "linear", "features": ["DenseNet121"], "eyes": "one"}
+    models = {"VGG16": {}, "ridge": ridge}
+    config = labelled(tmp_path, results=str(tmp_path / "results"), data__test={"new": test}, models=models)
+    names = ["train.npy", "train.csv", "test-new.npy", "test-new.csv", "backbone.onnx", "test-old.npy"]
+    for network in ("DenseNet121", "VGG16"):
+        folder = tmp_path / "results/features" / network
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+    found = [one.path.relative_to(tmp_path / "results/features").as_posix() for one in find_unused(config)]
+    # Only the probe uses features of VGG16, and it reads no test set.
+    assert found == [
+        "DenseNet121/test-old.npy",
+        *(f"VGG16/{name}" for name in ("backbone.onnx", "test-new.csv", "test-new.npy", "test-old.npy")),
+    ]
+
+
 def test_a_hard_link_counts_once(config):
     folder = Path(config.results, "shards/299-trim-keep-none/train")
     (folder / "1.npy").hardlink_to(folder / "0.npy")

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from retinaflow.config.lookups import feature_networks, held_out_splits, shard_counts, training_runs, variant
+from retinaflow.config.lookups import (
+    feature_networks,
+    held_out_splits,
+    linear_networks,
+    scored_sets,
+    shard_counts,
+    training_runs,
+    variant,
+)
 from retinaflow.config.models import Models
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.lock import lock
@@ -77,13 +85,16 @@ def _surplus_shards(folder: Path, count: int) -> Iterator[Path]:
 
 
 def _unused_features(folder: Path, config: Configuration) -> Iterator[Path]:
-    splits = held_out_splits(config)
+    # The probe uses features of training splits; linear models also use those of test sets, and a graph.
+    probed = held_out_splits(config)
+    of_linear = [*probed, *scored_sets(config), "backbone"]
     for of_network in _folders(folder):
         if of_network.name not in feature_networks(config):
             yield of_network
         else:
+            used = of_linear if of_network.name in linear_networks(config) else probed
             names = (path for path in of_network.iterdir() if path.is_file() and not path.name.startswith("."))
-            yield from (path for path in names if path.stem not in splits)
+            yield from (path for path in names if path.stem not in used)
 
 
 def _unused_checkpoints(folder: Path, config: Configuration) -> Iterator[Path]:
