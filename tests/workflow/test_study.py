@@ -2,6 +2,7 @@
 
 import shutil
 
+import h5py
 import pytest
 
 from retinaflow.data.demo import draw_collection
@@ -231,6 +232,24 @@ def test_new_data_set_is_in_all_other_trainings(left_out):
     assert trained == {f"train small/without-{name}" for name in ("one", "two", "three")}
     del left_out.config["data"]["train"]["three"]
     assert not left_out.planned()
+
+
+def test_finished_models_without_each_set_are_ranked_after_a_failure(left_out):
+    with h5py.File(left_out.folder / "no.weights.h5", "w"):
+        pass
+    left_out.config["models"]["broken"] = {"backbone": "MobileNetV3Small", "weights": "no.weights.h5"}
+    shown = left_out.snakemake("--cores", "2", check=False)
+    for data_set in ("one", "two"):
+        rows = rows_of(left_out, f"comparison/without-{data_set}/unfinished.csv")
+        assert {row["model"] for row in rows if row["rank"]} == {"small"}
+        (remark,) = {row["remark"] for row in rows if row["model"] == "broken"}
+        assert remark.startswith("train failed: ")
+        assert f"Details: results/comparison/without-{data_set}/unfinished.md" in shown
+    del left_out.config["models"]["broken"]
+    assert not left_out.planned()
+    (left_out.folder / "results/comparison/leave_out.csv").unlink()
+    left_out.snakemake()
+    assert not list((left_out.folder / "results/comparison").rglob("*unfinished*"))
 
 
 @pytest.mark.slow

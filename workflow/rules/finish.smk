@@ -36,44 +36,55 @@ def reason(job):
 def unfinished_models():
     """Models without grades at the end of this run, each with the reason. None if no comparison was asked for."""
     makers = {str(file): job for job in workflow.dag.jobs for file in job.output}
-    if path("comparison", "comparison.csv") not in makers:
+    if path("comparison", "leave_out.csv" if LEFT_OUT_SETS else "comparison.csv") not in makers:
         return None
     jobs = {model: makers.get(path("models", model, "decision_rule.json")) for model in MODELS.names}
     return {model: reason(job) for model, job in jobs.items() if job is not None and is_open(job)}
 
 
 def rank_finished():
-    """Rank the finished models after a failure, and show the ranking."""
+    """Rank the finished models after a failure, and show the ranking: one of each data set that is left out."""
     unfinished = unfinished_models()
     if not unfinished or not any(unfinished.values()):  # The user ended the run.
         return
-    finished = [model for model in MODELS.names if model not in unfinished]
-    # The folds of a network have no rank without the network.
-    finished = [model for model in finished if model.split("/")[0] not in unfinished]
-    failed = {model: text or "not run" for model, text in unfinished.items() if model in MODELS.ranked}
-    table, markdown = (Path(path("comparison", f"unfinished.{suffix}")) for suffix in ("csv", "md"))
-    try:
-        if not finished:
-            return
-        from retinaflow.scoring.compare import ComparisonFiles, compare
+    for left_out in LEFT_OUT_SETS or [""]:
+        compared = [model for model in MODELS.names if lookups.left_out_of(model) == left_out]
+        # The folds of a network have no rank without the network.
+        finished = [model for model in compared if not {model, model.split("/")[0]} & unfinished.keys()]
+        failed = {
+            lookups.common_name(model): unfinished[model] or "not run"
+            for model in MODELS.ranked
+            if model in unfinished and model in compared
+        }
+        if not finished or not failed:
+            continue
+        try:
+            show_ranking(finished, failed, left_out)
+        except Exception as error:  # The run has failed anyway. Its own messages must be shown.
+            logger.warning(f"The finished models could not be ranked: {error}")
 
-        compare(
-            [Path(file) for file in score_files("metrics.json", finished)],
-            [Path(file) for file in score_files("predictions.csv", finished)],
-            bootstrap_samples=CONFIG.score.bootstrap_samples,
-            seed=CONFIG.seed,
-            files=ComparisonFiles(table=table, pairs=None, repeats=None, data_sets=None, markdown=markdown),
-            failed=failed,
-        )
-    except Exception as error:  # The run has failed anyway. Its own messages must be shown.
-        logger.warning(f"The finished models could not be ranked: {error}")
-        return
+
+def show_ranking(finished, failed, left_out):
+    """Rank models, and show the ranking and the reason of each model that failed."""
+    from retinaflow.scoring.compare import ComparisonFiles, compare
+
+    folder = path("comparison", f"without-{left_out}" if left_out else "")
+    table, markdown = (Path(folder, f"unfinished.{suffix}") for suffix in ("csv", "md"))
+    compare(
+        [Path(file) for file in score_files("metrics.json", finished)],
+        [Path(file) for file in score_files("predictions.csv", finished)],
+        bootstrap_samples=CONFIG.score.bootstrap_samples,
+        seed=CONFIG.seed,
+        files=ComparisonFiles(table=table, pairs=None, repeats=None, data_sets=None, markdown=markdown),
+        failed=failed,
+        left_out=left_out,
+    )
     lines = ["", *ranking.lines(table), *(f"{model}: {text}" for model, text in failed.items()), f"Details: {markdown}"]
     logger.info("\n".join(lines))
 
 
 def remove_unfinished():
-    """Remove the ranking of an earlier run, after a run that compared all models."""
+    """Remove the rankings of an earlier run, after a run that compared all models."""
     if unfinished_models() is not None:
-        for file in Path(path("comparison")).glob("*unfinished.*"):  # with its record
+        for file in Path(path("comparison")).rglob("*unfinished.*"):  # with its record
             file.unlink()
