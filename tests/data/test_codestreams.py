@@ -278,4 +278,34 @@ def test_any_codestream_ends_in_short_time():
         for _ in range(rng.randrange(1, 9)):
             changed[rng.randrange(2, min(200, len(changed)))] = rng.randrange(256)
         assert isinstance(pixels_fault(bytes(changed)), str)
-    assert pixels_fault(content[:100] + b"\xff\x64\0\2" * 1_000_000) == ""
+
+
+def test_coding_style_after_many_comments_is_no_way_around():
+    content = crafted.encoded("JPEG2000", crafted.picture(64, 64), no_jp2=True)
+    at = content.index(b"\xff\x52")
+    assert pixels_fault(content[:at] + b"\xff\x64\0\2" * 1000 + content[at:]) == ""
+    assert pixels_fault(content[:at] + b"\xff\x64\0\2" * 1_000_000 + content[at:]) == "more than 500000 segments"
+
+
+@pytest.mark.parametrize("before", ["a megabyte", "another codestream", "an extended length"])
+def test_codestream_is_found_where_decoders_find_it(before):
+    good = crafted.encoded("JPEG2000", crafted.picture(64, 64))
+    fault = "code blocks of fewer than 256 pixels"
+    at = good.index(b"jp2c") - 4
+    bad = crafted._with_style(good[at:], **STYLES["code blocks of 4 x 4"])
+    filling = bytes(1 << 20) if before == "a megabyte" else good[at + 8 :]
+    box = struct.pack(">I", 8 + len(filling)) + b"free" + filling
+    if before == "an extended length":
+        box = struct.pack(">I4sQ", 1, b"free", 16 + len(filling)) + filling
+    assert pixels_fault(good[:at] + box + good[at:]) == ""
+    assert pixels_fault(good[:at] + box + bad) == fault
+    assert read_codestream(good[:at] + box + bad).width == 64
+    if before == "another codestream":  # Of the others, Pillow decodes none.
+        Image.open(io.BytesIO(good[:at] + box + good[at:])).load()
+
+
+def test_codestream_without_its_size_first_is_refused():
+    good = crafted.encoded("JPEG2000", crafted.picture(64, 64))
+    at = good.index(b"\xff\x4f\xff\x51")
+    changed = good[: at + 2] + b"\xff\x31" + good[at + 2 :]
+    assert pixels_fault(changed) == "a codestream that does not begin with its size"

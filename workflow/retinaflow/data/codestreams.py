@@ -1,5 +1,6 @@
 """Structure of JPEG, JPEG-LS, JPEG 2000, PNG and BMP files, read before a decoder works on untrusted bytes."""
 
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ WITHOUT_LENGTH = {0x01, SOI, *range(0xD0, 0xD8)}
 
 MOST_BOXES = 1_000
 MOST_TILES = 10_000
+MOST_J2K_SEGMENTS = 500_000  # Tiles are stored in parts, each with a few segments.
 MOST_LAYERS = 200  # Encoders write up to 50.
 SMALLEST_BLOCK = 8  # Logarithm of its pixels. Encoders write blocks of 32 x 32 or 64 x 64 pixels.
 J2K_TILE, J2K_PIXELS, J2K_STYLE, J2K_COMPONENT_STYLE = b"\xff\x90", b"\xff\x93", b"\xff\x52", b"\xff\x53"
@@ -88,10 +90,7 @@ def read_codestream(content: bytes) -> Codestream | None:
     """Read size and samples of a JPEG, JPEG-LS or JPEG 2000 codestream from its header. None if it has none."""
     if content.startswith(JPEG_START):
         return _jpeg(content)
-    if content.startswith(JP2_START):
-        start = content.find(J2K_START, 0, 1 << 20)
-        return _jpeg_2000(content[start : start + 64]) if start >= 0 else None
-    return _jpeg_2000(content[:64])
+    return _jpeg_2000(_codestream_header(content))
 
 
 def _jpeg(content: bytes) -> Codestream | None:
@@ -165,18 +164,36 @@ def structure_fault(content: bytes) -> str:
 
 
 def _jpeg_2000_fault(content: bytes) -> str:
-    at = boxes = 0
+    if sum(1 for _ in itertools.islice(_boxes(content), MOST_BOXES + 1)) > MOST_BOXES:
+        return f"more than {MOST_BOXES} boxes"
+    return ""
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield kind and start of the content of each box of a JP2 file, up to the codestream. None for other files."""
+    at = 0
     # ISO/IEC 15444-1, I.4: length and kind of a box. Length 1 has the length after the kind, 0 is up to the end.
     while content.startswith(JP2_START) and at + 8 <= len(content):
-        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        length, kind, start = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8], at + 8
         if length == 1:
-            length = int.from_bytes(content[at + 8 : at + 16], "big")
+            length, start = int.from_bytes(content[start : start + 8], "big"), start + 8
+        yield kind, start
         if length < 8 or kind == b"jp2c":
-            break
-        at, boxes = at + length, boxes + 1
-        if boxes > MOST_BOXES:
-            return f"more than {MOST_BOXES} boxes"
-    return ""
+            return
+        at += length
+
+
+def _codestream_start(content: bytes) -> int:
+    """Start of the codestream of a JPEG 2000 file, where decoders find it; the end of the file if there is none."""
+    if not content.startswith(JP2_START):
+        return 0
+    boxes = itertools.islice(_boxes(content), MOST_BOXES)
+    return next((start for kind, start in boxes if kind == b"jp2c"), len(content))
+
+
+def _codestream_header(content: bytes) -> bytes:
+    start = _codestream_start(content)
+    return content[start : start + 64]
 
 
 def pixels_fault(content: bytes) -> str:
@@ -185,13 +202,14 @@ def pixels_fault(content: bytes) -> str:
         return png_fault(content)
     if not content.startswith((JP2_START, J2K_START)):
         return ""
-    start = content.find(J2K_START, 0, 1 << 20)
-    header = content[start : start + 64]
-    if start < 0 or len(header) < 43:
+    header = _codestream_header(content)
+    if len(header) < 43:
         return ""
+    if not header.startswith(J2K_START):
+        return "a codestream that does not begin with its size"
     if (tiles := _tiles(header)) > MOST_TILES:
         return f"{tiles} tiles, more than {MOST_TILES}"
-    return next(filter(None, map(_coding_fault, _coding_styles(content, start))), "")
+    return next(filter(None, map(_coding_fault, _coding_styles(content, _codestream_start(content)))), "")
 
 
 class _CodingStyle(NamedTuple):
@@ -208,11 +226,11 @@ class _CodingStyle(NamedTuple):
     precincts: list[tuple[int, int]]
 
 
-def _coding_styles(content: bytes, start: int) -> Iterator[_CodingStyle]:
-    """Yield the coding styles in the headers of a codestream and of its tiles."""
+def _coding_styles(content: bytes, start: int) -> Iterator[_CodingStyle | None]:
+    """Yield the coding styles in the headers of a codestream and of its tiles, and None if too many segments follow."""
     at, tile_end = start + len(J2K_START) - 2, 0
     samples = int.from_bytes(content[start + 40 : start + 42], "big")
-    for _ in range(10 * MOST_TILES):
+    for _ in range(MOST_J2K_SEGMENTS):
         marker, length = content[at : at + 2], int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == J2K_PIXELS:
             if tile_end <= at:
@@ -230,6 +248,7 @@ def _coding_styles(content: bytes, start: int) -> Iterator[_CodingStyle]:
             named = 1 if samples < 257 else 2
             yield _coding_style(body[named + 1 :], 1, body[named : named + 1])
         at += 2 + length
+    yield None
 
 
 def _coding_style(values: bytes, layers: int, style: bytes) -> _CodingStyle:
@@ -238,8 +257,10 @@ def _coding_style(values: bytes, layers: int, style: bytes) -> _CodingStyle:
     return _CodingStyle(layers, (width, height), [(each & 15, each >> 4) for each in values[5:] if has_precincts])
 
 
-def _coding_fault(style: _CodingStyle) -> str:
+def _coding_fault(style: _CodingStyle | None) -> str:
     """Describe why a coding style costs more than its pixels need, or ``""``. Each block takes time and memory."""
+    if style is None:
+        return f"more than {MOST_J2K_SEGMENTS} segments"
     if style.layers > MOST_LAYERS:
         return f"{style.layers} quality layers, more than {MOST_LAYERS}"
     blocks = [sum(style.block)]
