@@ -65,7 +65,7 @@ def final_output():
         *score_files("predictions.csv"),
         *[path("models", model, "decision_rule.json") for model in MODELS.names],
         *comparison_output(),
-        *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs if MODELS.bundled],
+        *[path("models", training_run, "network.onnx") for training_run in MODELS.training_runs if not LEFT_OUT_SETS],
         *[path("models", model, "bundle") for model in MODELS.bundled if model not in MODELS.linear],
     ]
 

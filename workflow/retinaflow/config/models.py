@@ -119,7 +119,8 @@ class Models:
     @property
     def ranked(self) -> list[str]:
         """Models that the comparison ranks: all but the single folds of a network."""
-        return [name for name in self.names if not (self.folds and name in self.training_runs)]
+        folds = set(self.training_runs) if self.folds else set()
+        return [name for name in self.names if name not in folds]
 
     def splits_of(self, model: str) -> list[str]:
         """Splits that a model is scored on. Its decision rule is fitted on the first."""
