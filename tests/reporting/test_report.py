@@ -9,6 +9,7 @@ import pytest
 from common import CLASSES
 from examples import write_record
 from retinaflow.errors import RetinaflowError
+from retinaflow.evaluation.grades import Grades
 from retinaflow.reporting.report import (
     IllustrateDataJob,
     IllustrateJob,
@@ -27,7 +28,7 @@ from retinaflow.scoring.decision_rules import (
     write_decision_rule,
 )
 from retinaflow.scoring.predictions import write_predictions
-from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
+from retinaflow.scoring.raw_outputs import RawOutputs, raw_rows, write_raw_outputs
 from retinaflow.storage.files import write_json
 from retinaflow.storage.tables import write_table
 
@@ -77,8 +78,16 @@ def test_every_figure_of_a_model_is_drawn(tmp_path: Path, shards: list[tuple[Pat
     )
     illustrate(job)
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == figures.keys()
+    other = r"predictions\.csv: other images than in .*raw_outputs\.csv"
+    # Images lack predictions only if the metrics count them as local ones.
+    tested = Grades(*(values[4:] for values in grades))
+    write_predictions(tables[0], raw_rows(raw, np.arange(COUNT) >= 4), tested, CLASSES)
+    with pytest.raises(RetinaflowError, match=other):
+        illustrate(job)
+    write_json(tables[1], {"by_quality": None, "recalibration": {"images": 4, "patients": 4}})
+    illustrate(job)
     write_raw_outputs(tables[2], raw._replace(filenames=["other.png"] * COUNT))
-    with pytest.raises(RetinaflowError, match=r"predictions\.csv: other images than in .*raw_outputs\.csv"):
+    with pytest.raises(RetinaflowError, match=other):
         illustrate(job)
 
 

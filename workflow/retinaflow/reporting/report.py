@@ -107,9 +107,11 @@ def illustrate(job: IllustrateJob) -> None:
     columns = [*numbers, *(f"probability_{name}" for name in names)]
     types = {**dict.fromkeys(numbers, int), **dict.fromkeys(columns[len(numbers) :], float)}
     graded = read_frame(job.predictions, ("filename", *columns), types=types)
+    metrics = read_own(job.metrics)
     # Images of patients that refit the model have no predictions.
     raw = raw_rows(every, np.isin(every.filenames, graded["filename"].tolist()))
-    if list(graded["filename"]) != list(raw.filenames):
+    without = len(every.filenames) - metrics.get("recalibration", {"images": 0})["images"]
+    if list(graded["filename"]) != list(raw.filenames) or len(graded) != without:
         raise RetinaflowError(f"{job.predictions}: other images than in {job.raw_outputs}. {REBUILD}")
     actual, predicted, referred = (graded[name].to_numpy() for name in numbers)
     probabilities = graded[columns[len(numbers) :]].to_numpy()
@@ -121,7 +123,7 @@ def illustrate(job: IllustrateJob) -> None:
         uncalibrated = objectives.grade_probabilities(job.objective, raw.outputs, len(job.grade_names), 1.0)
         before = reliability(actual, job.scale.merge_probabilities(uncalibrated) if job.scale else uncalibrated)
     reliability_diagram(job.figures["reliability"], reliability(actual, probabilities), before=before, title=title)
-    quality_figure(job.figures["quality"], read_own(job.metrics)["by_quality"], title)
+    quality_figure(job.figures["quality"], metrics["by_quality"], title)
     _draw_mistakes(job, raw, actual, predicted, probabilities)
 
 
