@@ -135,6 +135,7 @@ def test_model_that_needs_pairs_has_a_remark_and_no_rank(tmp_path):
     pairs = [row for row in rows if row["model"] == "good+eye_average"]
     assert {(row["rank"], row["remark"], row[KAPPA]) for row in pairs} == {("", "no fellow eyes", "")}
     assert "| good |" in text
+    assert "good+eye_average has no rank: no fellow eyes." in text.splitlines()
 
 
 def test_no_bootstrap_samples_give_no_intervals(tmp_path):

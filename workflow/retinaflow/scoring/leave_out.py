@@ -133,7 +133,7 @@ def _drawn_metrics(row: ComparisonRow, samples: int, seed: int) -> dict[str, np.
 def _ordered(
     joined: Mapping[str, Mapping[str, ComparisonRow]], repeats: Mapping[str, Sequence[str]]
 ) -> dict[str, _Rows]:
-    """_Rows of ``LEAVE_OUT_COLUMNS`` of each column, by rank. A model with a remark has no rank and comes last."""
+    """Rows of ``LEAVE_OUT_COLUMNS`` of each column, by rank. A model with a remark has no rank and comes last."""
     kappas = {model: row["quadratic_weighted_kappa"] for model, row in joined[VALIDATION].items()}
     remarks = {model for rows in joined.values() for model, row in rows.items() if row["remark"]}
     models = sorted(kappas, key=lambda name: (name in remarks, kappas[name] is None, -(kappas[name] or 0.0), name))
@@ -172,4 +172,6 @@ def _summary(columns: Mapping[str, _Rows], bootstrap_samples: int) -> str:
     lines += markdown_table(("left out", "images", "patients"), counts)
     spreads = {split: mean_and_spread(repeat_values(rows)) for split, rows in scored.items()}
     lines += overview(scored, spreads, remarks)
+    # The overview has only models with scores on validation images.
+    lines += [f"\n{model} has no rank: {remark}." for (split, model), remark in remarks.items() if split == VALIDATION]
     return "\n".join(lines) + "\n"
