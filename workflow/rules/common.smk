@@ -83,6 +83,8 @@ GRADE_NAMES = CONFIG.data.grade_names
 FOLDS = CONFIG.split.folds
 DATA_SETS = lookups.data_sets(CONFIG)
 TRAINING_SETS = lookups.training_sets(CONFIG)
+# Names of the training sets that are joined; none if there is a single one without a name.
+JOINED_SETS = [data_set.partition("-")[2] for data_set in TRAINING_SETS if data_set != "train"]
 MODELS = Models.of(CONFIG)
 # Training sets that are left out in turn, each by training runs of their own.
 LEFT_OUT_SETS = MODELS.left_out

@@ -46,7 +46,7 @@ def roc_curves(wildcards):
 
 def compared_by_set(wildcards):
     """Models that are compared on each of the joined training sets; none if there is a single training set."""
-    return of_comparison(MODELS.ranked, wildcards) if TRAINING_SETS != ["train"] else []
+    return of_comparison(MODELS.ranked, wildcards) if JOINED_SETS else []
 
 
 def compared_runs(wildcards):
@@ -58,8 +58,7 @@ def compared_runs(wildcards):
 
 def compared_sets(wildcards):
     """Parameter function: names of the joined training sets of the models of a comparison."""
-    names = [data_set.partition("-")[2] for data_set in TRAINING_SETS if TRAINING_SETS != ["train"]]
-    return [name for name in names if name != left_out_set(wildcards)]
+    return [name for name in JOINED_SETS if name != left_out_set(wildcards)]
 
 
 def comparison_labels(figure):
@@ -82,7 +81,7 @@ rule compare:
             for model in compared_by_set(wildcards)
             for table in raw_outputs_of([model], MODELS.splits_of(model)[0])
         ],
-        folds=[path("organized", fold, "index.csv") for fold in TRAINING_SPLITS if FOLDS and TRAINING_SETS != ["train"]],
+        folds=[path("organized", fold, "index.csv") for fold in TRAINING_SPLITS if FOLDS and JOINED_SETS],
     output:
         **{
             f"{split}_roc": report(

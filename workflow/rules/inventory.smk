@@ -112,7 +112,7 @@ rule inventory:
         "../scripts/inventory.py"
 
 
-if TRAINING_SETS != ["train"]:
+if JOINED_SETS:
 
     localrules:
         join,
@@ -131,7 +131,7 @@ if TRAINING_SETS != ["train"]:
             "../../envs/retinaflow.yaml"
         params:
             code=code_of("join.py"),
-            names=[data_set.partition("-")[2] for data_set in TRAINING_SETS],
+            names=JOINED_SETS,
         script:
             "../scripts/join.py"
 

@@ -129,6 +129,7 @@ if MODELS.linear and LEFT_OUT_SETS:
             markdown=path("comparison", "linear.md"),
         log:
             path("logs", "compare_linear.log"),
+        priority: 1
         params:
             code=code_of("compare_leave_out.py"),
             left_out=left_out_places(MODELS.linear),

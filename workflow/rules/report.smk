@@ -20,8 +20,8 @@ def model_shards(suffix):
 
     def files(wildcards):
         network = MODELS.feature_networks_of(wildcards.model)[0]
-        splits = TRAINING_SPLITS if wildcards.split == "out-of-fold" else [wildcards.split]
-        splits = MODELS.stored_splits(wildcards.model, wildcards.split) if LEFT_OUT_SETS else splits
+        pooled = wildcards.split == "out-of-fold"
+        splits = TRAINING_SPLITS if pooled else MODELS.stored_splits(wildcards.model, wildcards.split)
         return shard_files(network, splits, suffix)
 
     return files

@@ -39,7 +39,7 @@ class LinearRun(NamedTuple):
 
     Attributes:
         fitted: Stored splits that the model is fitted to.
-        held_out: Stored split that it is scored on.
+        held_out: Split that it is scored on, stored or joined.
         file: File of the model.
     """
 
