@@ -11,7 +11,8 @@ from common import CLASSES
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices
 from retinaflow.preprocessing import augmentation
-from retinaflow.preprocessing.batches import Images, image_number
+from retinaflow.preprocessing.augmentation import image_number
+from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.feature_files import read_features
 from retinaflow.scoring.features import (
     AT_ONCE,

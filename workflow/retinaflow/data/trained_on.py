@@ -13,7 +13,7 @@ import pandas as pd
 from retinaflow.data.frames import read_frame
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.documents import read_document
-from retinaflow.storage.files import digest, digest_json
+from retinaflow.storage.files import digest_json, salted_digest
 from retinaflow.storage.integrity import write_document
 
 SEEN_COLUMNS = ("image", "patient", "digest")
@@ -101,12 +101,12 @@ def find_seen(record: Path, tables: Iterable[Path], shared_patients: Sequence[Se
         images.update(
             image
             for image, content in zip(rows["image"], rows["digest"], strict=True)
-            if _salted(salt, content) in used_images
+            if salted_digest(salt, content) in used_images
         )
         patients.update(
             patient
             for patient, names in by_patient.items()
-            if any(_salted(salt, name) in used_patients for name in names)
+            if any(salted_digest(salt, name) in used_patients for name in names)
         )
     return Seen(sorted(images), sorted(patients))
 
@@ -166,11 +166,7 @@ def _names(patient: str, shared_patients: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _digests(salt: str, values: Iterable[str]) -> list[str]:
-    return sorted({_salted(salt, value) for value in values})
-
-
-def _salted(salt: str, value: str) -> str:
-    return digest(f"{salt}/{value}".encode(errors="surrogateescape"))
+    return sorted({salted_digest(salt, value) for value in values})
 
 
 def _first(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 Each training image is recoloured once and warped once.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,6 +48,12 @@ class Colour(NamedTuple):
     contrast: float = 1.0
     saturation: float = 1.0
     hue: float = 0.0
+
+
+def image_number(image: str) -> int:
+    """Return the number of an image in seeds, 0 to 2**128 - 1, from its name alone."""
+    name = image.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")
 
 
 def draw_transform(settings: "AugmentSettings", size: int, rng: np.random.Generator) -> Transform:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import resource
@@ -248,7 +247,7 @@ class Batches(keras.utils.PyDataset):
         self.balance = balance
         self.devices = devices
         # By name and not by place, so that another image does not change the augmentation of the others.
-        self._names = [image_number(image) for image in images.names]
+        self._names = [augmentation.image_number(image) for image in images.names]
         self._count = _count(len(images), batch_size, devices)
         self.start_epoch(0)
 
@@ -338,9 +337,3 @@ def _count(images: int, batch_size: int, devices: int) -> int:
     raise RetinaflowError(
         f"gpus: {devices}, but {images} images cannot be divided so that each has some. Lower gpus, or add images."
     )
-
-
-def image_number(image: str) -> int:
-    """Return the number of an image in seeds, 0 to 2**128 - 1, from its name alone."""
-    name = image.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")

@@ -21,7 +21,7 @@ from retinaflow.networks.extractor_files import backbone_name, extractor_file, i
 from retinaflow.networks.keras_files import load_safely
 from retinaflow.networks.onnx_extractor import OnnxExtractor
 from retinaflow.preprocessing import augmentation
-from retinaflow.preprocessing.batches import Images, image_number
+from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.shards import ROW_COLUMNS
 from retinaflow.settings.augment import AugmentSettings
 from retinaflow.settings.train import NormalisationSettings
@@ -186,7 +186,9 @@ class _ViewBatches(keras.utils.PyDataset):
             if view == 0:
                 self.images.read_into(out, number)
             else:
-                rng = np.random.default_rng((self.views.seed, view, image_number(self.images.names[number])))
+                rng = np.random.default_rng(
+                    (self.views.seed, view, augmentation.image_number(self.images.names[number]))
+                )
                 augmentation.augment(self.images[number], self.views.augment, rng, out)
         return (pixels,)
 

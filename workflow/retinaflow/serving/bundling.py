@@ -107,8 +107,8 @@ def write_bundle(job: BundleJob) -> None:
     _link(job.card, job.folder / CARD, copy=True)
     write_json(job.folder / GATES_FILE, fit_gates(job.inventory, job.shards))
     known = [TRAINED_ON_FILE] if job.trained_on or job.indices else []
-    for name in known:
-        write_json(job.folder / name, known_records(job.trained_on, job.indices))
+    if known:
+        write_json(job.folder / TRAINED_ON_FILE, known_records(job.trained_on, job.indices))
     write_json(job.folder / REFERENCE_FILE, fit_reference(job.reference_sources))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
     if job.eye_average:

@@ -1,12 +1,12 @@
 """Values of images from the graphs of a bundle, and the answers that follow from them and from the fellow eyes."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from retinaflow.networks import objectives
+from retinaflow.preprocessing.augmentation import image_number
 from retinaflow.scoring.eyes import average_eyes, both_eyes, fellow_eye_weights, have_fellow_eye
 from retinaflow.scoring.linear_model import LinearModel
 from retinaflow.serving.bundle import BundledNetwork
@@ -60,7 +60,7 @@ def compute(loaded: LoadedModel, decoded: Mapping[str, np.ndarray], names: Seque
         names: Name of each image without extension. The random views of features follow from it.
     """
     count = len(next(iter(decoded.values())))
-    numbers = [_image_number(name) for name in names or [""] * count]
+    numbers = [image_number(name) for name in names or [""] * count]
     if loaded.backbones:
         parts = [
             _features(loaded, network, graph, decoded=decoded, numbers=numbers) for network, graph in loaded.backbones
@@ -97,12 +97,6 @@ def _features(
     if not network.augment or loaded.bundle.feature_views.views == 1:
         return graph.features(pixels)
     return graph.view_features(pixels, views=loaded.bundle.feature_views, augment=network.augment, numbers=numbers)
-
-
-def _image_number(name: str) -> int:
-    """As ``batches.image_number``, which needs Keras."""
-    content = name.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest(), "big")
 
 
 def joined(parts: Sequence[Computed]) -> Computed:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinaflow.storage.documents import parse_document, read_own
-from retinaflow.storage.files import digest, digest_json
+from retinaflow.storage.files import digest_json, salted_digest
 from retinaflow.storage.tables import stream_table
 
 TRAINED_ON_FILE = "trained_on.json"
@@ -42,7 +42,7 @@ class KnownImages(NamedTuple):
 
     def __contains__(self, content: object) -> bool:
         """Whether an image with the digest ``content`` of its bytes is one of them."""
-        return any(_salted(salt, str(content)) in images for salt, images in self.records)
+        return any(salted_digest(salt, str(content)) in images for salt, images in self.records)
 
 
 def known_records(trained_on: Sequence[Path], indices: Sequence[Path]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def known_records(trained_on: Sequence[Path], indices: Sequence[Path]) -> dict[s
     if indices:
         contents = sorted({row["digest"] for path in indices for row in stream_table(path, ("digest",))})
         salt = digest_json(contents)
-        records.append({"salt": salt, "images": sorted(_salted(salt, content) for content in contents)})
+        records.append({"salt": salt, "images": sorted(salted_digest(salt, content) for content in contents)})
     # Folds, and networks of an ensemble, may have the same images and salt.
     distinct = {record["salt"]: record["images"] for record in records}
     return {"records": [{"salt": salt, "images": images} for salt, images in distinct.items()]}
@@ -76,8 +76,3 @@ def parse_known_images(content: bytes, path: str) -> KnownImages:
 
 def _texts(values: Iterable[Any]) -> Iterable[str]:
     return (value for value in values if isinstance(value, str))
-
-
-def _salted(salt: str, value: str) -> str:
-    """As in ``data.trained_on``, which needs pandas."""
-    return digest(f"{salt}/{value}".encode(errors="surrogateescape"))

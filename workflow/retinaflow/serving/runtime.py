@@ -264,7 +264,7 @@ class _PixelGraph:
             pixels: uint8 RGB (n, size, size, 3).
             views: Number of views, and the seed of the changes.
             augment: Ranges of the random changes.
-            numbers: Number of each image, as of ``batches.image_number``.
+            numbers: Number of each image, as of ``augmentation.image_number``.
 
         Returns:
             float32 (n, 2 d) of float16 values.

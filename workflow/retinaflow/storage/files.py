@@ -43,6 +43,11 @@ def digest_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
+def salted_digest(salt: str, value: str) -> str:
+    """Digest of a value and a salt. Files of ``trained_on.json`` have such digests in the place of names."""
+    return digest(f"{salt}/{value}".encode(errors="surrogateescape"))
+
+
 def digest_json(content: object) -> str:
     """Return one digest of what JSON can hold. The order of keys does not count."""
     return digest(json.dumps(content, sort_keys=True).encode())
