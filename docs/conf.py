@@ -8,3 +8,5 @@ html_theme = "furo"
 html_title = "retinaflow"
 # As on the pages of repositories: a link to `#the-five-lines-to-change` finds that heading.
 myst_heading_anchors = 3
+# The pages load nothing from the internet, and the search runs in the browser: the site can be read from a disk.
+html_show_sphinx = False

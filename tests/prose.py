@@ -41,7 +41,54 @@ WORDS = [
 OPENERS = re.compile(r"(what|whoever|whatever|whichever|where|wherever|who|that which|whose)\b", re.IGNORECASE)
 # Parts of names in code that the vocabulary replaces.
 NAMES = {"photograph", "photographs", "grader", "graders", "told", "said", "anew", "whoever"}
-COMPILED = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS]
+# American and British spelling of the same stem. All text is British. Terms of Keras (optimizer, initializer), the
+# stage `organize`, code, names of others (MIT License) and titles are as they are.
+SPELLINGS = {
+    "aging": "ageing",
+    "analyze": "analyse",
+    "analyzing": "analysing",
+    "artifact": "artefact",
+    "behavior": "behaviour",
+    "canceled": "cancelled",
+    "canceling": "cancelling",
+    "catalog": "catalogue",
+    "center": "centre",
+    "color": "colour",
+    "customiz": "customis",
+    "defense": "defence",
+    "diarrhea": "diarrhoea",
+    "edema": "oedema",
+    "favor": "favour",
+    "generaliz(?!ed linear)": "generalis",
+    "gray": "grey",
+    "hemorrhage": "haemorrhage",
+    "initializ(?!er)": "initialis",
+    "labeled": "labelled",
+    "labeling": "labelling",
+    "maximiz": "maximis",
+    "minimiz": "minimis",
+    "modeled": "modelled",
+    "modeling": "modelling",
+    "neighbor": "neighbour",
+    "normaliz": "normalis",
+    "optimiz(?!er)": "optimis",
+    "organiz(?!ed?\\b)": "organis",
+    "quantiz": "quantis",
+    "randomiz": "randomis",
+    "recogniz": "recognis",
+    "serializ": "serialis",
+    "standardiz": "standardis",
+    "summariz": "summaris",
+    "synchroniz": "synchronis",
+    "traveled": "travelled",
+    "utiliz": "use",
+    "visualiz": "visualis",
+}
+COMPILED = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS] + [
+    # In capitals, it is the title of a source or a name of others.
+    (re.compile(rf"\b(re|un|pre|de)?{american}"), f"{british} (British spelling)")
+    for american, british in SPELLINGS.items()
+]
 ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et al|vs|cf|Fig|Eq|No|pp|approx)\.(?=\s)")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')*_\]]))\s+(?=[\"'(*_\[]*[A-Z0-9])")
 # Messages for people: errors, logs, help, and descriptions of settings.

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked, further = parser.parse_known_args(arguments)
     if further and asked.command != "plan":
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
+        parser.error(f"unknown arguments: {' '.join(further)}")
     try:
         _check_packages(asked.command)
         return _run(asked, further)

@@ -1,0 +1,94 @@
+"""The pages of the site: their length, their place in the navigation, and their links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common import ROOT
+
+LONGEST_PAGE = 1500  # words of text, without blocks of code
+# Pages that readers search and do not read from top to bottom, with the reason for their length.
+LONG = {
+    "benchmarks/README.md": "measurements, to be split",
+    "docs/file-formats.md": "tables of columns, to be split",
+    "docs/methods.md": "measurements, to be split",
+    "docs/scaling.md": "measurements, to be split",
+    "config/README.md": "generated: one table for each section of the configuration, found by key",
+    "CHANGELOG.md": "a chronicle, of which readers need the entries since their version",
+}
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/**/*.md", "config/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
+)
+KINDS = ["Tutorials", "How to", "Reference", "Explanation", "Project"]
+FENCES = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.DOTALL | re.MULTILINE)
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def text(path: Path) -> str:
+    """The text of a page without blocks of code and comments."""
+    return re.sub(r"<!--.*?-->", "", FENCES.sub("", path.read_text(encoding="utf-8")), flags=re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and Sphinx make them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text(path), re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
+        found.add(plain.strip().replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_page_can_be_read_in_one_go(page: Path) -> None:
+    words = [word for word in text(page).split() if re.search(r"\w", word)]
+    if named(page) not in LONG:
+        assert len(words) <= LONGEST_PAGE
+
+
+def test_exempt_pages_are_long() -> None:
+    assert [name for name in LONG if len(text(ROOT / name).split()) <= LONGEST_PAGE] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"(?<!`)\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", text(page))):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+def entries() -> list[tuple[str, str]]:
+    """Caption and entry of each line of the tables of contents in docs/index.md."""
+    content = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    return [
+        (re.search(r":caption: (.+)", table)[1], line)  # type: ignore[index]
+        for table in re.findall(r"```\{toctree\}\n(.*?)```", content, re.DOTALL)
+        for line in table.splitlines()
+        if line and not line.startswith(":")
+    ]
+
+
+def test_navigation_has_four_kinds_of_pages() -> None:
+    assert list(dict.fromkeys(caption for caption, _ in entries())) == KINDS
+
+
+def test_every_page_has_one_place_in_the_navigation() -> None:
+    listed = [
+        named(path)
+        for _, entry in entries()
+        for path in (
+            [(ROOT / "docs" / f"{entry}.md").resolve()] if "*" not in entry else (ROOT / "docs").glob(f"{entry}.md")
+        )
+    ]
+    decisions = {named(path) for path in (ROOT / "docs/decisions").glob("0*.md")}
+    assert len(listed) == len(set(listed))
+    assert {named(page) for page in PAGES} - decisions - {"docs/index.md"} == set(listed)
