@@ -57,6 +57,7 @@ include: "workflow/rules/finish.smk"
 
 onstart:
     begin_run()
+    remove_default_limit(workflow)
 
 
 onsuccess:

@@ -29,6 +29,7 @@ from retinaflow.storage.former_layout import check_layout
 from retinaflow.storage.integrity import check_documents
 from retinaflow.storage.lock import lock
 from retinaflow.jobs.logs import PARENT
+from retinaflow.jobs.scheduling import remove_default_limit
 from retinaflow.settings.screening import required_sensitivity
 
 # Jobs end with this process, since the next run starts them again.
