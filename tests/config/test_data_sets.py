@@ -2,7 +2,7 @@
 
 import pytest
 
-from configurations import completed, written
+from configurations import completed, configured, written
 from retinaflow.config.loading import load
 from retinaflow.config.lookups import (
     data_sets,
@@ -109,6 +109,18 @@ def test_complete_configuration_of_several_sets_describes_itself():
         (({**ONE, "grade_separator": ","},), {}, "data.train.grade_separator: without grade_map, it has no effect"),
         (({**ONE, "image_column": []},), {}, "data.train.image_column"),
         ((ONE,), {"grade_column": "image"}, "data.grade_column: 'image' is data.image_column, too"),
+        ((ONE,), {"patient_column": "Image "}, "data.patient_column: 'Image ' is the column of the images, too, so "),
+        ((ONE,), {"patient_column": "level"}, "data.patient_column: 'level' is the column of the grades, too"),
+        (
+            ({"a": {**ONE, "patient_column": "side", "eye_column": "side"}},),
+            {},
+            "data.train.a.patient_column: 'side' is the column of the eyes, too; name another",
+        ),
+        (
+            ({"a": {**ONE, "image_column": "id", "patient_column": "id"}},),
+            {},
+            "data.train.a.patient_column: 'id' is the column of the images, too",
+        ),
         (({"a": ONE},), {"shared_patients": [["a", "b"]]}, "data.shared_patients: there is no data set 'b'"),
         (
             ({"a": ONE, "b": ONE, "c": ONE},),
@@ -119,6 +131,18 @@ def test_complete_configuration_of_several_sets_describes_itself():
 )
 def test_mistake_in_a_data_set_is_named(sets, data, expected):
     assert expected in message(*sets, **data)
+
+
+def test_column_of_one_of_several_images_can_name_the_patient():
+    source = {**ONE, "image_column": ["l", "r"], "grade_column": ["a", "b"], "patient_column": "l"}
+    assert load(configuration(source)).data.train.patient_column == "l"
+
+
+@pytest.mark.parametrize("grade", [2, 2.0, "2", "2.0"])
+def test_grade_has_one_meaning_as_number_and_text(grade):
+    of_map = configured(data__grade_map={"R2": grade, "R3": [grade]}, data__train={**ONE, "ungradable": [grade]})
+    assert str(of_map.data.grade_map["R2"]).removesuffix(".0") == "2"
+    assert configured(endpoints={"referable": [grade, 3, 4]}).endpoints == {"referable": [2, 3, 4]}
 
 
 def test_demo_draws_one_set_of_each_use():

@@ -53,6 +53,19 @@ def test_linear_models_come_first_and_need_no_training():
     assert made.is_linear("A+eye_stacking")
 
 
+def test_evidence_of_a_study_with_a_test_set_without_fellow_eyes():
+    both = LinearSection(kind="linear", features=["A"], eyes="both")
+    linear = {"ridge": both, "ridge+one_eye": both.model_copy(update={"eyes": "one"})}
+    made = models(linear=linear, unpaired=["test"])
+    described, splits = made.reviewed(None)
+    assert splits == ["validation", "test"]
+    assert described == [name for name in made.ranked if not made.needs_pairs(name)]
+    assert "ridge+one_eye" in described
+    # A model that the configuration chooses is described on its own splits.
+    assert made.reviewed("ridge") == (["ridge"], ["validation"])
+    assert models(linear=linear).reviewed(None)[0] == models(linear=linear).ranked
+
+
 @pytest.mark.parametrize(
     ("changes", "model", "splits"),
     [

@@ -644,7 +644,8 @@ def test_images_of_one_name_match_by_relative_path(setup: Setup, above: str) -> 
             setup.add(f"{above}P{number}/{eye}.JPG")
     setup.take(labels=table(setup, PATHS), patient_pattern="(?P<patient>[^/]+)/(?P<eye>OD|OS)")
     found = {row["image"]: (row["grade"], row["patient"], row["eye"]) for row in setup.rows().values()}
-    assert found == {f"P{n}/{eye}": (str(n), f"P{n}", eye) for n in range(3) for eye in ("OD", "OS")}
+    eyes = {"OD": "right", "OS": "left"}
+    assert found == {f"P{n}/{name}": (str(n), f"P{n}", eye) for n in range(3) for name, eye in eyes.items()}
     assert setup.listed() == []
 
 
@@ -709,6 +710,9 @@ def test_two_files_of_one_name_in_two_unicode_forms_are_duplicates(setup: Setup)
         ("img1", "img001", "leading zeros"),
         ("img1", "img1\u200b", "invisible characters"),
         ("IMG1", "\u202aimg01", "case and leading zeros"),
+        ("img1.jpg", "img1", "a second extension"),
+        ("IMG1.JPG", "img1", "a second extension and case"),
+        ("img1", "img1.png.jpg", "a second extension"),
     ],
 )
 def test_names_that_almost_match_get_a_hint(setup: Setup, file: str, row: str, difference: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzz import mutated
 from retinaflow.data.grade_texts import grade_parser, map_faults, parse_grade
-from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, read_labels, read_pairs
+from retinaflow.data.labels import IMAGE_EXTENSIONS, LabelRow, image_name, name_parser, read_labels, read_pairs
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.archives import TABLE_BYTES
 
@@ -431,3 +431,11 @@ def test_one_grade_column_is_that_of_all_images_of_a_row(tmp_path):
     (tmp_path / "labels.csv").write_text("left,right,level\na,b,2\n")
     rows = read_labels(str(tmp_path / "labels.csv"), ["left", "right"], "level")
     assert [(row.image, row.grade_text) for row in rows] == [("a", "2"), ("b", "2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "eye"),
+    [("OD", "right"), ("os", "left"), ("L", "left"), ("right", "right"), ("1", "1"), ("macula", "macula")],
+)
+def test_eye_of_a_name_has_one_spelling(text: str, eye: str) -> None:
+    assert name_parser("(?P<patient>.+)_(?P<eye>.+)")(f"7_{text}") == ("7", eye)

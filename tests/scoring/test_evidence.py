@@ -258,6 +258,13 @@ def test_evidence_has_all_files(graded, tmp_path):
     assert "\\begin{longtable}" in (tmp_path / "evidence.tex").read_text()
 
 
+def test_flow_of_a_test_set_without_results_ends_with_the_eligible(graded, tmp_path):
+    job = evidence_job(graded, tmp_path)
+    steps = {row.step for row in evidence._flow(job, "test", studies(graded)[:1])}
+    assert steps == {"labels without an image", "images found", "excluded", "eligible"}
+    assert "no result" in {row.step for row in evidence._flow(job, "test", studies(graded))}
+
+
 def test_evidence_on_a_disk_that_fails(graded, tmp_path):
     """The values are computed once: the writers of tables, figures and pages are tested."""
     known = evidence.study_tables(plan(samples=2), studies(graded))

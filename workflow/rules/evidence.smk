@@ -12,9 +12,7 @@ EVIDENCE_TABLES = [
     "local_images",
     "flow",
 ]
-# Models that have scores on every split.
-REVIEWED = [model for model in MODELS.ranked if MODELS.splits_of(model) == MODELS.splits_of(MODELS.ranked[0])]
-REVIEWED_SPLITS = MODELS.splits_of(MODELS.ranked[0])
+REVIEWED, REVIEWED_SPLITS = MODELS.reviewed(CONFIG.model)
 REVIEWED_SETS = list(dict.fromkeys([*DATA_SETS, *INVENTORIES]))
 
 

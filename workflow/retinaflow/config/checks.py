@@ -212,6 +212,8 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
             yield f"{key}.{setting}: without preset, it has no effect; name a preset, or remove it"
     own = source.grade_column != data.grade_column or source.image_column != data.image_column
     yield from _column_problems(key if own else "data", source)
+    of_patients = source.patient_column != data.patient_column or source.image_column != data.image_column
+    yield from _patient_problems(key if of_patients else "data", source)
     if source.scale:
         yield from _scale_problems(name, source.scale, data.grade_names)
     if source.grade_map:
@@ -244,6 +246,27 @@ def _column_problems(where: str, source: DataSetSettings) -> Iterable[str]:
         )
     if len(images) > 1 and source.eye_column:
         yield f"{where}.eye_column: a row has several images; set it to null, and patient_pattern to one with the eye"
+
+
+def _patient_problems(where: str, source: DataSetSettings) -> Iterable[str]:
+    if not source.patient_column:
+        return
+    column, images = _plain(source.patient_column), list(map(_plain, _as_list(source.image_column)))
+    # With several images a row, one of their columns can name the patient.
+    if images == [column]:
+        yield (
+            f"{where}.patient_column: {source.patient_column!r} is the column of the images, too, so that both eyes "
+            "of a patient would be two patients; name the column of the patients, or set it to null"
+        )
+    elif column in map(_plain, _as_list(source.grade_column)):
+        yield f"{where}.patient_column: {source.patient_column!r} is the column of the grades, too; name another"
+    elif source.eye_column and column == _plain(source.eye_column):
+        yield f"{where}.patient_column: {source.patient_column!r} is the column of the eyes, too; name another"
+
+
+def _plain(column: str) -> str:
+    """Name of a column as tables are searched for it."""
+    return column.strip().casefold()
 
 
 def _as_list(columns: str | list[str] | None) -> list[str]:

@@ -128,6 +128,17 @@ class Models:
         tests = self.scored_pairs[1:] if self.needs_pairs(model) else self.tests
         return [OUT_OF_FOLD if pooled else "validation", *tests]
 
+    def reviewed(self, chosen: str | None) -> tuple[list[str], list[str]]:
+        """Return the models that the evidence can describe, and the splits that they are scored on.
+
+        Args:
+            chosen: The model to describe. Without one, these are all ranked models with scores on every split.
+        """
+        if chosen:
+            return [chosen], self.splits_of(chosen)
+        splits = max((self.splits_of(model) for model in self.ranked), key=len)
+        return [model for model in self.ranked if self.splits_of(model) == splits], splits
+
     def needs_pairs(self, model: str) -> bool:
         """Whether a model needs the fellow eye of each image. It has no scores on images without fellow eyes."""
         of_both = model in self.linear and self.linear[model].eyes == "both"

@@ -3,8 +3,8 @@
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from retinaflow.data.excel import is_workbook, read_sheets
 from retinaflow.data.image_files import IMAGE_EXTENSIONS
@@ -26,14 +26,18 @@ class Table:
         places: Place of each column that was asked for.
         width: Number of columns.
         rows: Number and values of each row that is not blank. The header, row 1, is left out.
+        optional: Place of each optional column that the table has, by its name.
     """
 
     places: list[int]
     width: int
     rows: Rows
+    optional: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_table(path: str, wanted: Sequence[str], *, cure: str, may_lack_header: bool = False) -> Table:
+def open_table(
+    path: str, wanted: Sequence[str], *, cure: str, may_lack_header: bool = False, optional: Sequence[str] = ()
+) -> Table:
     """Open a table and find some of its columns.
 
     Args:
@@ -43,18 +47,21 @@ def open_table(path: str, wanted: Sequence[str], *, cure: str, may_lack_header: 
         cure: Advice for a column that is missing.
         may_lack_header: Whether a table of two columns that begins with the name of an image file has no header. Its
             columns are the ``wanted`` ones.
+        optional: Names of columns that the table may lack.
 
     Raises:
-        RetinaflowError: The table cannot be read, is empty or too large. A column is missing or occurs twice.
+        RetinaflowError: The table cannot be read, is empty or too large. A column is missing, or one of them or of the
+            optional ones occurs twice.
     """
     content = _read_bytes(path)
     if is_workbook(content):
-        return _of_workbook(path, content, wanted, cure)
+        return _of_workbook(path, content, wanted, cure=cure, optional=optional)
     text = _decoded(path, content)
     headers = {delimiter: _header(text, delimiter) for delimiter in (*DELIMITERS, BLANK)}
     for delimiter, header in headers.items():
         if places := _all_places(header, wanted):
-            return Table(places, len(header), _data_rows(path, text, delimiter))
+            found = _optional_places(path, header, optional)
+            return Table(places, len(header), _data_rows(path, text, delimiter), found)
     if may_lack_header and len(wanted) == 2:
         for delimiter, header in headers.items():
             if len(header) == 2 and header[0].lower().endswith(IMAGE_EXTENSIONS):
@@ -107,7 +114,7 @@ def _decoded(path: str, content: bytes) -> str:
     return text
 
 
-def _of_workbook(path: str, content: bytes, wanted: Sequence[str], cure: str) -> Table:
+def _of_workbook(path: str, content: bytes, wanted: Sequence[str], *, cure: str, optional: Sequence[str]) -> Table:
     """The one sheet that has all columns. Its header is the first row that is not blank."""
     sheets = [(name, rows) for name, rows in read_sheets(path, content) if rows]
     found = {name: _all_places(rows[0][1], wanted) for name, rows in sheets}
@@ -121,7 +128,7 @@ def _of_workbook(path: str, content: bytes, wanted: Sequence[str], cure: str) ->
         raise _missing(path, wanted, cure, found=sheets[0][1][0][1] if sheets else [])
     rows = dict(sheets)[having[0]]
     width = max(len(cells) for _, cells in rows)
-    return Table(found[having[0]], width, iter(rows[1:]))
+    return Table(found[having[0]], width, iter(rows[1:]), _optional_places(path, rows[0][1], optional))
 
 
 def _missing(path: str, wanted: Sequence[str], cure: str, *, found: Sequence[str]) -> RetinaflowError:
@@ -137,6 +144,17 @@ def _all_places(header: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Place of each column; empty unless each is there once."""
     places = [_places(header, column.strip()) for column in wanted]
     return [place for (place,) in places] if all(len(place) == 1 for place in places) else []
+
+
+def _optional_places(path: str, header: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Place of each optional column that is there."""
+    found = {column: places for column in optional if (places := _places(header, column))}
+    if twice := [column for column, places in found.items() if len(places) > 1]:
+        raise RetinaflowError(
+            f"{path}: the first row has the column {twice[0]!r} {len(found[twice[0]])} times, expected it once. Rename "
+            "or remove the others."
+        )
+    return {column: places[0] for column, places in found.items()}
 
 
 def _places(header: Sequence[str], column: str) -> list[int]:

@@ -63,7 +63,8 @@ def image_name(filename: str) -> str:
 def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
     """Return a function that reads patient and eye from the name of an image.
 
-    The eye is ``""`` if it is unknown. An image whose whole name does not match is a patient of its own.
+    The eye is ``""`` if it is unknown. L and OS are ``left``, R and OD are ``right``; other texts stay, such as 1, of
+    which names have no common meaning. An image whose whole name does not match is a patient of its own.
 
     Args:
         pattern: Regular expression with the group ``patient`` and, optionally, the group ``eye``.
@@ -81,7 +82,8 @@ def name_parser(pattern: str) -> Callable[[str], tuple[str, str]]:
 
     def parse(image: str) -> tuple[str, str]:
         groups = bounded.groups_of(image) or {}
-        return groups.get("patient") or image, groups.get("eye") or ""
+        eye = groups.get("eye") or ""
+        return groups.get("patient") or image, eye if eye.isdecimal() else EYES.get(eye.casefold(), eye)
 
     return parse
 
@@ -233,7 +235,7 @@ def _read_table(path: str, columns: _Columns, *, where: str) -> list[LabelRow]:
                 )
             cells += [""] * (table.width - len(cells))
         known = _checked_patient(path, number, cells[place[columns.patient]]) if columns.patient else ""
-        side = _checked_eye(path, number, cells[place[columns.eye]]) if columns.eye else ""
+        side = eye_of_cell(path, number, cells[place[columns.eye]], ", or set data.eye_column") if columns.eye else ""
         groups = tuple([cells[one].strip() for one in subgroups])
         for image, grade in _images_of([cells[one] for one in images], [cells[one] for one in grades]):
             folder, name = _checked_name(path, number, image)
@@ -277,15 +279,24 @@ def _checked_name(path: str, number: int, cell: str) -> tuple[str, str]:
 def _checked_patient(path: str, number: int, cell: str) -> str:
     if not cell.strip():
         raise RetinaflowError(f"{path}: row {number} names no patient, expected one in each row. Correct the row.")
-    # Programs write whole numbers as 12.0 if another row of the column is empty.
+    return patient_of_cell(cell)
+
+
+def patient_of_cell(cell: str) -> str:
+    """Return the patient in a cell of a table. Programs write 12 as 12.0 if another row of the column is empty."""
     return re.sub(r"^([0-9]+)[.]0$", r"\1", cell.strip())
 
 
-def _checked_eye(path: str, number: int, cell: str) -> str:
+def eye_of_cell(path: str, number: int, cell: str, also: str = "") -> str:
+    """Return ``left`` or ``right``, the eye in a cell of row ``number``, or ``""`` for an empty cell.
+
+    Raises:
+        RetinaflowError: The cell names no eye. ``also`` is advice for the end of the message.
+    """
     text = cell.strip().casefold().removesuffix(".0")
     if text and text not in EYES:
         raise RetinaflowError(
             f"{path}: row {number} has {cell[:80]!r} as the eye. Expected left or right, L or R, OS or OD, or 1 for "
-            "right and 2 for left; empty if it is unknown. Correct the row, or set data.eye_column."
+            f"right and 2 for left; empty if it is unknown. Correct the row{also}."
         )
     return EYES.get(text, "")

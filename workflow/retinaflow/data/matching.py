@@ -3,11 +3,11 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
-from retinaflow.data.labels import LabelRow
+from retinaflow.data.labels import LabelRow, image_name
 
 
 def composed(name: str) -> str:
@@ -70,16 +70,14 @@ def named_elsewhere(
 
 
 def name_difference(name: str, other: str) -> str:
-    """Return what tells two names apart: invisible characters, case, leading zeros, the last two, or "" for others."""
-    name, other = composed(name), composed(other)
-    if _visible(name) == _visible(other):
-        return "invisible characters"
-    name, other = _visible(name), _visible(other)
-    if name.casefold() == other.casefold():
-        return "case"
-    if _without_zeros(name) == _without_zeros(other):
-        return "leading zeros"
-    return "case and leading zeros" if _loose(name) == _loose(other) else ""
+    """Return how two names differ: in invisible characters, case, leading zeros or a second extension of an image.
+
+    It is "" for other differences.
+    """
+    if _loose(name) != _loose(other):
+        return ""
+    aspects = [aspect for aspect in _ASPECTS if _loose(name, without=aspect) != _loose(other, without=aspect)]
+    return " and ".join(aspects) or "invisible characters"
 
 
 def near_names(names: Collection[str], others: Collection[str]) -> dict[str, str]:
@@ -143,5 +141,24 @@ def _visible(name: str) -> str:
     return "".join(character for character in name if unicodedata.category(character) != "Cf")
 
 
-def _loose(name: str) -> str:
-    return _without_zeros(_visible(composed(name)).casefold())
+def _without_extensions(name: str) -> str:
+    """``name`` without the extensions of ``x.jpg.jpg``, of which an image name keeps the first."""
+    while (shorter := image_name(name)) != name:
+        name = shorter
+    return name
+
+
+# Differences of names that should be one, and how to remove them.
+_ASPECTS: dict[str, Callable[[str], str]] = {
+    "a second extension": _without_extensions,
+    "case": str.casefold,
+    "leading zeros": _without_zeros,
+}
+
+
+def _loose(name: str, without: str = "") -> str:
+    """``name`` with all differences removed except those of the aspect ``without``."""
+    name = _visible(composed(name))
+    for aspect, remove in _ASPECTS.items():
+        name = name if aspect == without else remove(name)
+    return name

@@ -248,14 +248,15 @@ def _draw_suspects(path: Path, rows: Sequence[EvidenceRow], title: str) -> None:
 
 def _flow(job: EvidenceJob, name: str, studies: Sequence[StudyImages]) -> list[FlowCount]:
     files = job.data_sets[name]
-    study = next((study for study in studies if study.split == name), studies[0])
-    local = study.local.patients if study.local else ()
+    study = next((study for study in studies if study.split == name), None)
+    local = study.local.patients if study and study.local else ()
     rows = inventory_flow(files.inventory, files.problems, is_test=files.is_test, local=local)
     if not files.is_test:
         return [*rows, *split_flow(files.indices)]
-    known = studies[0]
-    if job.screened not in job.plan.defined(study):
+    # A model of both eyes has no results on a test set without fellow eyes.
+    if study is None or job.screened not in job.plan.defined(study):
         return rows
+    known = studies[0]
     fitted, units = (job.plan.units(images, job.screened, "patient") for images in (known, study))
     flagged, _ = referred(fitted, units, job.plan.operating_points[0], seed=job.plan.seed, patients=known.patients)
     return [*rows, *result_flow(units, flagged)]

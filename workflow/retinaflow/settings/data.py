@@ -20,7 +20,9 @@ def _as_texts(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """A whole number as text: 2 and 2.0 are "2"."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(int(value)) if is_whole or (isinstance(value, float) and value.is_integer()) else value
 
 
 GradeMapSetting = Annotated[

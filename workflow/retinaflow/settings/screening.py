@@ -3,14 +3,24 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from retinaflow.settings.section import Section, Text, Unique
 
 OPERATING_POINT = re.compile(r"sensitivity +(0?[.][0-9]{1,9}|1([.]0*)?|0[.]?)")
+WHOLE_GRADE = re.compile("([0-9]{1,9})[.]0+")
+
+
+def _as_grade(value: Any) -> Any:
+    """A grade as tables have it: 2, 2.0 or the text 2.0."""
+    if isinstance(value, str) and (number := WHOLE_GRADE.fullmatch(value)):
+        return int(number[1])
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # Grades of an endpoint, 0 to k - 1.
-GradeSet = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Unique()]
+GradeSet = Annotated[list[Annotated[int, Field(ge=0), BeforeValidator(_as_grade)]], Field(min_length=1), Unique()]
 
 
 def _check_operating_point(text: str) -> Any:
