@@ -9,7 +9,7 @@ import pytest
 from configurations import configured, labelled
 from retinaflow.config import places
 from retinaflow.config.lookups import data_sets
-from retinaflow.config.places import check_files, sharing_sets
+from retinaflow.config.places import check_files, check_new_sites, sharing_sets
 from retinaflow.errors import RetinaflowError
 
 HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
@@ -297,3 +297,19 @@ def test_weights_beside_an_extractor_are_inputs(tmp_path, monkeypatch):
     models["ridge"] = {"kind": "linear", "features": ["flair"]}
     with pytest.raises(RetinaflowError, match=r"backbone of flair: '.*flair\.data' is dated 300 s ahead"):
         check_files(labelled(tmp_path, models=models))
+
+
+def test_labels_with_too_few_patients_for_a_new_site_are_named_at_the_start(tmp_path):
+    """Before any image was looked at, also by a dry run and `snakemake plan`."""
+    table = tmp_path / "site.csv"
+    table.write_text("image,level\n" + "".join(f"{n}_{eye},0\n" for n in range(9) for eye in ("left", "right")))
+    source = {"images": str(tmp_path), "labels": str(table)}
+
+    def check(count):
+        check_new_sites(labelled(tmp_path, data__test={"site": source}, evidence__recalibration={"site": count}))
+
+    check(4)
+    with pytest.raises(
+        RetinaflowError, match=r"data.test.site: has 9 patients; expected at least 10, twice those that"
+    ):
+        check(5)

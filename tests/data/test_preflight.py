@@ -179,6 +179,20 @@ def test_two_images_of_one_patient_are_one_unit(tmp_path: Path) -> None:
         preflight({"train": found}, ProblemSettings(), **options, needed=GradesNeeded(["a", "b"], "patient", 2))
 
 
+def test_test_set_with_too_few_patients_to_refit_is_named(tmp_path: Path) -> None:
+    found = {"train": tables(tmp_path, good=2), "test-b": tables(tmp_path, good=3, data_set="test-b")}
+    rows = [
+        {**dict.fromkeys(INVENTORY_COLUMNS, ""), "image": str(n), "patient": str(n), "grade": "0"} for n in range(5)
+    ]
+    write_table(found["test-b"][0], INVENTORY_COLUMNS, [*rows, {**rows[0], "patient": "5", "problem": "blank"}])
+    options = {"exclude_limit": 1.0, "table": tmp_path / "problems.csv", "summary": tmp_path / "problems.md"}
+    preflight(found, ProblemSettings(), **options, recalibration={"test-b": 2})
+    with pytest.raises(
+        RetinaflowError, match=r"test-b: among usable images, it has 5 patients; expected at least 6, t"
+    ):
+        preflight(found, ProblemSettings(), **options, recalibration={"test-b": 3})
+
+
 def test_images_that_an_earlier_model_was_trained_on_are_an_error(tmp_path: Path) -> None:
     train, test = tables(tmp_path, good=2), tables(tmp_path, good=1, data_set="test")
     write_trained_on(tmp_path / "trained_on.json", [test[0]], seed=1)

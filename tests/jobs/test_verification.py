@@ -1,6 +1,7 @@
 """`retinaflow verify` finds each damaged file of a results folder, and removes what the next run must make again."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from retinaflow.jobs.verification import remove_damaged, verify_results
 from retinaflow.preprocessing.shards import CHECKSUM_COLUMN, ROW_COLUMNS, checksum, shard_rows
 from retinaflow.storage.file_cache import FileCache
 from retinaflow.storage.files import digest_files
-from retinaflow.storage.integrity import check_documents, write_document
+from retinaflow.storage.integrity import check_documents, record_of, write_document
 from retinaflow.storage.tables import write_table
 
 
@@ -113,3 +114,52 @@ def test_start_of_a_run_lists_damaged_documents(results):
         check_documents(paths)
     assert [name in str(error.value) for name in FILES] == [True] * 3 + [False] * 3
     check_documents(paths, largest=3)
+
+
+@pytest.fixture
+def unrecorded(results):
+    """Return scores and an index without records, as of version 0.1.0; two images refit the model."""
+    write_table(results / "organized/test/index.csv", ["image"], [{"image": n} for n in range(9)])
+    scores = results / "scores/VGG16/test"
+    write_table(scores / "predictions.csv", ["image"], [{"image": n} for n in range(7)])
+    write_document(scores / "metrics.json", {"images": 7, "recalibration": {"images": 2}})
+    for table in (*scores.glob("*.*"), results / "organized/test/index.csv"):
+        record_of(table).unlink(missing_ok=True)
+    return results
+
+
+UNRECORDED = ["scores/VGG16/test/predictions.csv", "scores/VGG16/test/raw_outputs.csv", "organized/test/index.csv"]
+
+
+def test_whole_results_without_records_are_verified(unrecorded):
+    assert verify_results(unrecorded) == (10, [])
+
+
+@pytest.mark.parametrize("name", UNRECORDED)
+def test_table_without_record_that_lost_a_row_is_found(unrecorded, name, capsys):
+    table = unrecorded / name
+    content, state = table.read_text(), table.stat()
+    table.write_text(content[: content[:-1].rindex("\n") + 1])
+    os.utime(table, ns=(state.st_atime_ns, state.st_mtime_ns - 10**9))
+    (found,) = verify_results(unrecorded).damaged
+    rows = len(content.splitlines()) - 1
+    assert found.path == table
+    assert found.fault.startswith(f"it has {rows - 1} rows, expected {rows}, one for each image of ")
+    assert main(["verify", str(unrecorded), "--remove"]) == 0
+    assert name in capsys.readouterr().out
+    assert not table.exists()
+
+
+def test_metrics_without_record_that_were_cut_are_found(unrecorded):
+    metrics = unrecorded / "scores/VGG16/test/metrics.json"
+    metrics.write_text(metrics.read_text()[:9])
+    (found,) = verify_results(unrecorded).damaged
+    assert found.path == metrics
+    assert "not valid JSON" in found.fault
+
+
+def test_index_of_a_run_that_was_stopped_before_the_grading_is_no_damage(unrecorded):
+    index = unrecorded / "organized/test/index.csv"
+    index.write_text("image\n1\n")
+    os.utime(index, (2e9, 2e9))
+    assert verify_results(unrecorded).damaged == []

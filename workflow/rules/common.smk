@@ -17,7 +17,7 @@ from retinaflow.config.checks import check_packages
 from retinaflow.config.limits import check_text
 from retinaflow.config.loading import load
 from retinaflow.config.models import EYE_AVERAGE, NO_TTA, Models, network_of
-from retinaflow.config.places import check_files, check_pairs, sharing_sets
+from retinaflow.config.places import check_files, check_new_sites, check_pairs, sharing_sets
 from retinaflow.config.remote import check_remote, fetched
 from retinaflow.data import sources
 from retinaflow.data.policies import own_policies
@@ -71,6 +71,7 @@ def checked(config):
         if remote and workflow.is_main_process:
             check_remote(storage_client(), remote)
         check_pairs(local)
+        check_new_sites(local)
         return local, {fetched_object.path: fetched_object for fetched_object in remote}, lookups.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None

@@ -180,5 +180,6 @@ rule check_problems:
         earlier=lambda wildcards: list(earlier_models()),
         unseen=INVENTORIES if FOLDS or LEFT_OUT_SETS else MODELS.tests,
         shared_patients=CONFIG.data.shared_patients,
+        recalibration=lookups.recalibration(CONFIG),
     script:
         "../scripts/preflight.py"

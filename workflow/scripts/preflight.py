@@ -23,6 +23,7 @@ with job_log(snakemake.log[0]):
             snakemake.params.unseen,
             snakemake.params.shared_patients,
         ),
+        recalibration=snakemake.params.recalibration,
         table=Path(snakemake.log.table),
         summary=Path(snakemake.log.summary),
     )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from retinaflow.data.grade_texts import grade_parser, scale_grades
@@ -265,15 +265,26 @@ def unpaired_sets(config: Configuration) -> list[str]:
 def _has_both_eyes(source: DataSetSettings, names: Sequence[str]) -> bool:
     if not may_name_eyes(source):
         return False
-    parse_name = name_parser(str(source.patient_pattern))
     eyes: dict[str, str] = {}
+    return any(eye and eyes.setdefault(patient, eye) != eye for patient, eye in _labelled_patients(source, names))
+
+
+def _labelled_patients(source: DataSetSettings, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Patient and eye of each label of a data set, as table and names have them."""
+    parse_name = name_parser(str(source.patient_pattern))
     labels = label_rows(source, names)
     for label in with_paths(labels) if needs_paths(labels) else labels:
         patient, eye = parse_name(label.image)
-        patient, eye = label.patient or patient, label.eye or eye
-        if eye and eyes.setdefault(patient, eye) != eye:
-            return True
-    return False
+        yield label.patient or patient, label.eye or eye
+
+
+def labelled_patients(config: Configuration, data_set: str) -> int:
+    """Number of patients that the labels of a data set have. Tags of DICOM files and missing images are not known."""
+    if config.demo:
+        return config.demo.test_patients if data_set == "test" else config.demo.train_patients
+    return len(
+        {patient for patient, _ in _labelled_patients(data_sets(config)[data_set], grade_names(config, data_set))}
+    )
 
 
 def variant(config: Configuration, model: str) -> Variant:

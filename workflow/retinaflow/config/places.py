@@ -15,10 +15,13 @@ from retinaflow.config.lookups import (
     has_both_eyes,
     label_columns,
     label_tables,
+    labelled_patients,
+    recalibration,
 )
 from retinaflow.config.messages import raise_problems
 from retinaflow.data.labels import read_labels
 from retinaflow.data.matching import common_images
+from retinaflow.data.new_site import too_few_patients
 from retinaflow.errors import RetinaflowError
 from retinaflow.networks.earlier_model import earlier_model, faults, needed_files
 from retinaflow.networks.extractor_files import extractor_faults, extractor_file, needed_extractor_files
@@ -74,6 +77,19 @@ def check_pairs(config: Configuration) -> None:
             f"one have none; remove {key}"
             for key in keys
         )
+
+
+def check_new_sites(config: Configuration) -> None:
+    """Check that the labels of each test set of ``evidence.recalibration`` have enough patients.
+
+    The label tables, which must be local files, are read only if this matters. ``preflight`` counts usable images.
+
+    Raises:
+        RetinaflowError: A test set has too few patients.
+    """
+    counts = recalibration(config)
+    faults = {split: too_few_patients(labelled_patients(config, split), count) for split, count in counts.items()}
+    raise_problems(f"{set_key(split)}: {fault}" for split, fault in faults.items() if fault)
 
 
 def image_keys(data_set: str, source: DataSetSettings) -> list[tuple[str, str]]:

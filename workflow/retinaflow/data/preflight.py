@@ -11,6 +11,7 @@ from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS, PROBLEM_COLUMNS, read_usable
 from retinaflow.data.labels import matches_none
 from retinaflow.data.matching import composed
+from retinaflow.data.new_site import too_few_patients
 from retinaflow.data.policies import DataSetPolicy
 from retinaflow.data.problem_policy import Check, Reason, check_data_set
 from retinaflow.data.trained_on import Seen, find_seen, seen_reason
@@ -86,6 +87,7 @@ def preflight(
     needed: GradesNeeded | None = None,
     earlier: EarlierModels | None = None,
     own: Mapping[str, DataSetPolicy] | None = None,
+    recalibration: Mapping[str, int] | None = None,
 ) -> None:
     """Apply the problem policy to all data sets.
 
@@ -100,6 +102,7 @@ def preflight(
         needed: Grades that a split of the training set needs.
         earlier: Models that networks start from.
         own: Policies of data sets that have one of their own.
+        recalibration: Number of patients that refit a model, by the name of their test set.
 
     Raises:
         RetinaflowError: The policy forbids the use of a data set. The message lists all reasons. Both outputs are
@@ -113,6 +116,8 @@ def preflight(
         checks["train"].reasons.extend(_grade_reasons(data_sets["train"][0], needed))
     for name, found in _seen_reasons(earlier, data_sets).items() if earlier else ():
         checks[name].reasons.extend(found)
+    for name, count in (recalibration or {}).items():
+        checks[name].reasons.extend(_new_site_reasons(data_sets[name][0], count))
     write_frame(table, pd.concat([check.problems for check in checks.values()]))
     patterns = patient_patterns or {}
     notices = [
@@ -153,6 +158,12 @@ def _grade_reasons(inventory: Path, needed: GradesNeeded) -> Iterator[Reason]:
                 f"at least {needed.sides}, one for each side of the split",
                 none,
             )
+
+
+def _new_site_reasons(inventory: Path, count: int) -> Iterator[Reason]:
+    """Reasons against a test set with too few patients to give some of them to recalibration."""
+    if fault := too_few_patients(read_usable(inventory)["patient"].nunique(), count):
+        yield Reason(f"among usable images, it {fault}", pd.DataFrame(columns=[*PROBLEM_COLUMNS, "action"]))
 
 
 def _seen_reasons(earlier: EarlierModels, data_sets: Mapping[str, tuple[Path, Path]]) -> dict[str, list[Reason]]:

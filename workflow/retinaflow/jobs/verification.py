@@ -1,4 +1,4 @@
-"""Verification of a results folder: every file with a record, shards, checkpoints and caches."""
+"""Verification of a results folder: every file with a record, shards, checkpoints, caches and numbers of rows."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinaflow.errors import RetinaflowError
+from retinaflow.jobs.row_counts import row_faults
 from retinaflow.preprocessing.shards import NO_CHECKSUM, checksum, open_shard
 from retinaflow.storage.file_cache import CONTENT
 from retinaflow.storage.files import digest_files
@@ -55,19 +56,20 @@ class Verification(NamedTuple):
 def verify_results(results: Path) -> Verification:
     """Verify all files below ``results`` that have a record or checksums. Nothing is changed.
 
+    Scores and indices without a record have their rows counted (``row_counts``).
+
     Raises:
         RetinaflowError: There is no such folder.
     """
     if not results.is_dir():
         raise RetinaflowError(f"{results}: no such folder; expected the results folder of a run. Name it.")
-    verified, damaged = 0, []
-    for path, check in sorted(_files(results), key=lambda item: item[0]):
-        verified += 1
-        if fault := check(path):
-            removed = _with_companions(path)
-            step = path.relative_to(results).parts[0]
-            damaged.append(Damage(path, fault, removed, DEPENDENT.get(step, "this file")))
-    return Verification(verified, damaged)
+    faults = dict(row_faults(results)) | {path: check(path) for path, check in _files(results)}
+    damaged = [
+        Damage(path, fault, _with_companions(path), DEPENDENT.get(path.relative_to(results).parts[0], "this file"))
+        for path, fault in sorted(faults.items())
+        if fault
+    ]
+    return Verification(len(faults), damaged)
 
 
 def remove_damaged(damaged: Iterable[Damage]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from retinaflow.data.frames import read_frame
+from retinaflow.data.new_site import too_few_patients
 from retinaflow.errors import RetinaflowError
 
 
@@ -21,11 +22,8 @@ def draw_local_patients(inventory: Path, split: str, count: int, seed: int) -> f
     """
     frame = read_frame(inventory, ("patient", "problem"))
     patients = sorted(set(frame["patient"][frame["problem"] == ""]))
-    if len(patients) < 2 * count:
-        raise RetinaflowError(
-            f"evidence.recalibration: {split} has {len(patients)} patients; expected at least {2 * count}, twice those "
-            "that refit. Use fewer, or leave it out."
-        )
+    if fault := too_few_patients(len(patients), count):
+        raise RetinaflowError(f"{inventory}: {split} {fault}.")
     return frozenset(sorted(patients, key=lambda patient: _key(patient, seed))[:count])
 
 
