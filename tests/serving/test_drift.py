@@ -176,9 +176,12 @@ def reference(training):
 def found_in(images, training, reference):
     """Figures that have drifted."""
     fundus = fit_fundus_gate(thumbnail_features([image.pixels[VARIANT] for image in training[0]]))
+    features = [thumbnail_features([image.pixels[VARIANT]]) for image in images]
     seen = [
-        SeenImage(image.name, image.name.split("_")[0], image_figures(image.header, image.pixels[VARIANT], fundus))
-        for image in images
+        SeenImage(
+            image.name, image.name.split("_")[0], image_figures(image.header, own, float(fundus.distance(own)[0]))
+        )
+        for image, own in zip(images, features, strict=True)
     ]
     return {row["figure"] for row in drift_rows(patient_values(seen), reference) if row["drift"]}
 

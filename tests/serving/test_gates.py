@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from retinaflow.errors import RetinaflowError
-from retinaflow.serving.gates import FIGURES, fit_fundus_gate, fit_gates, fit_quality_gate, parse_gates
+from retinaflow.serving.gates import (
+    FIGURES,
+    fit_fundus_gate,
+    fit_gates,
+    fit_quality_gate,
+    parse_gates,
+    separates_better,
+    thumbnail_features,
+)
 from retinaflow.storage.tables import write_table
 
 
@@ -47,6 +55,7 @@ def test_labels_of_quality_make_a_linear_gate(tmp_path):
     assert gate.weights["exposure"] == 0
     assert gate.reason({"focus": 0.4, "exposure": 0.9, "field": 0.8}) == FIGURES["focus"]
     assert gate.reason({"focus": 0.7, "exposure": 0.1, "field": 0.8}) == ""
+    assert separates_better(good, poor)
     # Fewer labels than needed: the lowest values of good images.
     write_table(tmp_path / "few.csv", (*FIGURES, "problem"), rows[:410])
     assert "labelled_quality" not in fit_gates(tmp_path / "few.csv", [])
@@ -57,6 +66,22 @@ def test_labels_of_quality_make_a_linear_gate(tmp_path):
     # A bundle of an earlier version.
     del content["labelled_quality"]
     assert parse_gates(json.dumps(content).encode(), "gates.json").quality.lowest.keys() == FIGURES.keys()
+
+
+def test_lowest_values_stay_if_they_separate_unseen_images_better(tmp_path):
+    """Each ungradable image has one low figure, and two high ones that outweigh it in a sum."""
+    rng = np.random.default_rng(0)
+    good = rng.normal(0.6, 0.04, (400, 3))
+    poor = rng.normal(0.72, 0.04, (60, 3))
+    poor[np.arange(60), np.arange(60) % 3] = 0.42
+    assert not separates_better(good, poor)
+    rows = [{**dict(zip(FIGURES, row, strict=True)), "problem": ""} for row in good]
+    rows += [{**dict(zip(FIGURES, row, strict=True)), "problem": "ungradable"} for row in poor]
+    write_table(tmp_path / "train.csv", (*FIGURES, "problem"), rows)
+    content = fit_gates(tmp_path / "train.csv", [])
+    assert "labelled_quality" not in content
+    gate = parse_gates(json.dumps(content).encode(), "gates.json").quality
+    assert np.mean([bool(gate.reason(dict(zip(FIGURES, row, strict=True)))) for row in poor]) > 0.9
 
 
 def test_quality_gate_names_the_worst_figure():
@@ -105,12 +130,17 @@ def content(tmp_path):
     return fit_gates(tmp_path / "train.csv", [tmp_path / "0.npy", tmp_path / "1.npy"])
 
 
+def refusal(gates, figures, pixels):
+    """Answer of the gates to an image."""
+    return gates.refusal(figures, gates.distance(thumbnail_features([pixels])))
+
+
 def test_gates_of_a_bundle_refuse_by_kind(content):
     gates = parse_gates(json.dumps(content).encode(), "gates.json")
     good = {"focus": 0.7, "exposure": 0.7, "field": 0.7}
-    passed = [gates.refusal(good, fundus(1000 + seed)) is None for seed in range(100)]
+    passed = [refusal(gates, good, fundus(1000 + seed)) is None for seed in range(100)]
     assert np.mean(passed) > 0.93
-    assert gates.refusal({**good, "field": 0.0}, fundus(0)) == ("poor_quality", FIGURES["field"])
+    assert refusal(gates, {**good, "field": 0.0}, fundus(0)) == ("poor_quality", FIGURES["field"])
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for other in (
         255 - fundus(1),
@@ -118,14 +148,14 @@ def test_gates_of_a_bundle_refuse_by_kind(content):
         np.full((64, 64, 3), 128, np.uint8),
         np.ascontiguousarray(fundus(1)[..., ::-1]),
     ):
-        assert gates.refusal(good, other)[0] == "no_fundus_image"
+        assert refusal(gates, good, other)[0] == "no_fundus_image"
 
 
 def test_too_few_images_make_no_gate(tmp_path):
     write_table(tmp_path / "train.csv", (*FIGURES, "problem"), [dict.fromkeys((*FIGURES,), "0.5") | {"problem": ""}])
     content = fit_gates(tmp_path / "train.csv", [])
     assert content == {"quality": None, "fundus": None}
-    assert parse_gates(json.dumps(content).encode(), "").refusal(dict.fromkeys(FIGURES, 0.0), fundus(0)) is None
+    assert refusal(parse_gates(json.dumps(content).encode(), ""), dict.fromkeys(FIGURES, 0.0), fundus(0)) is None
     flat = fit_fundus_gate(np.zeros((40, 5)))
     assert np.isfinite(flat.distance(np.zeros((3, 5)))).all()
 

@@ -15,7 +15,7 @@ from retinaflow.data.frames import parse_numbers, read_frame, write_frame
 from retinaflow.data.grade_texts import GradeMap, grade_parser, plain_text, values_of
 from retinaflow.data.headers import Header, read_headers
 from retinaflow.data.image_files import IMAGE_EXTENSIONS, counts_by_extension, is_image_file, is_thumbnail, other_file
-from retinaflow.data.labels import LabelRow, folder_labels, image_name, name_parser
+from retinaflow.data.labels import UNGRADED, LabelRow, folder_labels, image_name, name_parser
 from retinaflow.data.matching import composed, match_names, name_difference, named_elsewhere, near_names
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import set_key
@@ -334,7 +334,7 @@ def _check_labels(labels: Sequence[LabelRow], job: InventoryJob) -> tuple[dict[s
                 found += ", of different patients or eyes"
             one = one._replace(grade="", problem="duplicate_label", found=found)
         elif grade is None and _is_ungradable(rows[0].grade_text, job):
-            one = one._replace(problem="ungradable", found=found)
+            one = one._replace(problem=UNGRADED, found=found)
         elif grade is None:
             one = one._replace(problem="bad_grade", found=f"{found}, expected {expected}")
         checked[image] = one

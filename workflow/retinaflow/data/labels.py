@@ -11,7 +11,8 @@ from retinaflow.storage.patterns import BoundedPattern
 
 EYE_COLUMNS = ("left", "right")
 DRIVE = re.compile(r"\s*[A-Za-z]:")
-
+# Problem of an image whose label says that nobody could grade it, so that it has no truth.
+UNGRADED = "ungradable"
 
 EYES = {
     **dict.fromkeys(("left", "l", "os", "2"), "left"),

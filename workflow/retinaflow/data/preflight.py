@@ -9,7 +9,7 @@ import pandas as pd
 
 from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.data.inventory import EXAMPLES, INVENTORY_COLUMNS, PROBLEM_COLUMNS, read_usable
-from retinaflow.data.labels import matches_none
+from retinaflow.data.labels import UNGRADED, matches_none
 from retinaflow.data.matching import composed
 from retinaflow.data.new_site import too_few_patients
 from retinaflow.data.policies import DataSetPolicy
@@ -34,7 +34,7 @@ SOLUTIONS = {
     "oversized": "store it with fewer pixels, or raise `data.pixel_limit`",
     "no_label": "add a row to the label table, or remove the image",
     "no_image": "add the image, or remove the row of the label table",
-    "ungradable": "nothing: `ungradable` of the data set has its grade",
+    UNGRADED: "nothing: `ungradable` of the data set has its grade",
     "bad_grade": "correct the row of the label table or the name of the folder, or name the value in `grade_map`",
     "duplicate_label": "leave one row for each image in the label table",
     "repeated_label": "nothing: the rows agree",

@@ -8,16 +8,17 @@ import pandas as pd
 
 from retinaflow.data.frames import read_frame
 from retinaflow.data.inventory import INVENTORY_COLUMNS, PROBLEM_COLUMNS, InventoryReport, report_of
+from retinaflow.data.labels import UNGRADED
 from retinaflow.data.policies import DataSetPolicy
 from retinaflow.errors import RetinaflowError
 from retinaflow.settings.data import ProblemSettings, set_key
 
 # Kinds that are listed, but never a reason to stop.
 NOTES = {
-    **{"excluded": "excluded", "ungradable": "excluded"},
+    **{"excluded": "excluded", UNGRADED: "excluded"},
     **{"repeated_label": "ignored", "no_end_marker": "ignored", "other_file": "ignored"},
 }
-UNCOUNTED = ("excluded", "ungradable")
+UNCOUNTED = ("excluded", UNGRADED)
 ACTIONS = {"error": "error", "exclude": "excluded"}
 
 

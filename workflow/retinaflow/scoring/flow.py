@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from retinaflow.data.frames import read_frame
+from retinaflow.data.labels import UNGRADED
 from retinaflow.evaluation.units import StudyUnits
-from retinaflow.scoring.study_images import UNGRADABLE, UNGRADED
+from retinaflow.scoring.study_images import UNGRADABLE
 
 # Reason of the images of a new site that refit the model.
 REFITS = "refit the model"

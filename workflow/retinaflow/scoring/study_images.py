@@ -10,6 +10,7 @@ import pandas as pd
 
 from retinaflow.data.frames import read_frame
 from retinaflow.data.inventory import SUBGROUP, subgroup_columns
+from retinaflow.data.labels import UNGRADED
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.evaluation.units import UnitImages
@@ -19,8 +20,6 @@ from retinaflow.storage.tables import REBUILD
 
 # Problems of an inventory that leave an image without a result, although it belongs to the study.
 UNGRADABLE = ("empty", "not_an_image", "unreadable", "truncated", "blank", "oversized")
-# Problem of an image that people could not grade, so that it has no truth either. It belongs to the study, too.
-UNGRADED = "ungradable"
 # Grade of an image without truth.
 NO_TRUTH = -1
 NEGATIVE = ("", "0", "0.0", "no", "false")

@@ -16,7 +16,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.distributions import detectable_distance, largest_distance, p_value_of_distance
 from retinaflow.evaluation.multiple_tests import holm
 from retinaflow.serving.bundle import Bundle
-from retinaflow.serving.gates import CELLS, FIGURES, FundusGate, thumbnail_features
+from retinaflow.serving.gates import CELLS, FIGURES
 from retinaflow.storage.documents import parse_document, read_document
 from retinaflow.storage.files import digest, write_json
 from retinaflow.storage.tables import write_table
@@ -124,20 +124,19 @@ def thumbnail_figures(features: np.ndarray) -> dict[str, np.ndarray]:
     return {"red": shares[:, 0], "blue": shares[:, 2]}
 
 
-def image_figures(header: Any, pixels: np.ndarray, fundus: FundusGate | None) -> dict[str, float]:
+def image_figures(header: Any, features: np.ndarray, distance: float | None) -> dict[str, float]:
     """Measure a new image.
 
     Args:
         header: Its ``headers.Header``.
-        pixels: The image, uint8 RGB (size, size, 3), prepared for the first network.
-        fundus: Distance from the training images, if it is known.
+        features: ``gates.thumbnail_features`` of the image, prepared for the first network, float (1, d).
+        distance: Its distance from the training images (``gates.Gates.distance``), if it is known.
     """
-    features = thumbnail_features([pixels])
     found = {name: float(getattr(header, name)) for name in FIGURES}
     found["short_side"] = float(min(int(header.width), int(header.height)))
     found |= {name: float(values[0]) for name, values in thumbnail_figures(features).items()}
-    if fundus:
-        found["unlikeness"] = float(fundus.distance(features)[0])
+    if distance is not None:
+        found["unlikeness"] = distance
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from retinaflow.data.labels import UNGRADED
 from retinaflow.errors import RetinaflowError
 from retinaflow.storage.documents import parse_document
 from retinaflow.storage.tables import stream_table
@@ -34,7 +35,6 @@ FEWEST_IMAGES = 100
 # Least standard deviation along a component, of features with a deviation of 1: smaller ones are noise.
 LEAST_SPREAD = 0.1
 FITTED_IMAGES = 500
-UNGRADABLE_LABEL = "ungradable"  # problem of an image whose label says that nobody could grade it
 # Side of the thumbnail, in cells, and of the cells, in pixels.
 CELLS, CELL = 4, 16
 
@@ -190,6 +190,40 @@ def fit_labelled_quality_gate(
     return gate._replace(threshold=threshold, found=float((poor < threshold).mean()))
 
 
+def separates_better(good: np.ndarray, ungradable: np.ndarray) -> bool:
+    """Return whether a linear model separates both kinds of unseen images better than the lowest values do.
+
+    Each half of the images is ranked by the gates of the other half. The area under the curve decides. The lowest
+    values rank an image by its worst figure.
+
+    Args:
+        good: Figures of n images with a grade, float (n, figures).
+        ungradable: Figures of m images that nobody could grade, float (m, figures).
+    """
+    kinds = [(rows, np.arange(len(rows)) // 10 % 2 == 0) for rows in (good, ungradable)]
+    areas = []
+    for side in (True, False):
+        known_good, known_poor = (rows[half == side] for rows, half in kinds)
+        gate = fit_labelled_quality_gate(known_good, known_poor)
+        weights = np.array(list(gate.weights.values()))
+        ordered = np.sort(known_good, axis=0)
+        by_gate = []
+        for rows, half in kinds:
+            unseen = rows[half != side]
+            ranks = [np.searchsorted(column, values) for column, values in zip(ordered.T, unseen.T, strict=True)]
+            by_gate.append((unseen @ weights, np.min(ranks, axis=0)))
+        areas.append([_area(high, low) for high, low in zip(*by_gate, strict=True)])
+    linear, lowest = np.mean(areas, axis=0)
+    return bool(linear > lowest)
+
+
+def _area(good: np.ndarray, ungradable: np.ndarray) -> float:
+    """Area under the ROC curve: the share of pairs in which the good image has the higher value."""
+    ordered = np.sort(good)
+    above = [len(good) - np.searchsorted(ordered, ungradable, side=side) for side in ("left", "right")]
+    return float(np.mean(above)) / len(good)
+
+
 class FundusGate(NamedTuple):
     """Distance of an image's features from those of the training images.
 
@@ -294,23 +328,30 @@ def thumbnail_features(pixels: Iterable[np.ndarray]) -> np.ndarray:
 class Gates(NamedTuple):
     """The gates of a bundle. A gate that had too few training images is None and refuses nothing.
 
-    A linear model of quality replaces the lowest values, if people have labelled ungradable images.
+    A linear model of quality replaces the lowest values, if people have labelled ungradable images and it separates
+    unseen ones better.
     """
 
     quality: QualityGate | LabelledQualityGate | None
     fundus: FundusGate | None
 
-    def refusal(self, figures: Mapping[str, float], pixels: np.ndarray) -> tuple[str, str] | None:
+    def distance(self, features: np.ndarray) -> float | None:
+        """Return the distance of an image from the training images, None without a gate.
+
+        Args:
+            features: ``thumbnail_features`` of the image, prepared for the first network, float (1, d).
+        """
+        return float(self.fundus.distance(features)[0]) if self.fundus else None
+
+    def refusal(self, figures: Mapping[str, float], distance: float | None) -> tuple[str, str] | None:
         """Return the kind of problem of an image and the reason; None if it can be graded.
 
         Args:
             figures: Its figures of quality.
-            pixels: The image, uint8 RGB (size, size, 3), prepared for the first network.
+            distance: Its ``distance``.
         """
-        if self.fundus:
-            (distance,) = self.fundus.distance(thumbnail_features([pixels]))
-            if reason := self.fundus.reason(float(distance)):
-                return NO_FUNDUS, reason
+        if self.fundus and distance is not None and (reason := self.fundus.reason(distance)):
+            return NO_FUNDUS, reason
         if self.quality and (reason := self.quality.reason(figures)):
             return POOR_QUALITY, reason
         return None
@@ -324,9 +365,10 @@ def fit_gates(inventory: Path, shards: Sequence[Path]) -> dict[str, Any]:
         shards: Shards of training images in the preprocessing variant of the first network.
     """
     rows = list(stream_table(inventory, (*FIGURES, "problem")))
-    good, ungradable = (_figures_of(rows, problem) for problem in ("", UNGRADABLE_LABEL))
+    good, ungradable = (_figures_of(rows, problem) for problem in ("", UNGRADED))
     labelled = None
-    if len(good) >= FEWEST_IMAGES and len(ungradable) >= FEWEST_UNGRADABLE:
+    enough = len(good) >= FEWEST_IMAGES and len(ungradable) >= FEWEST_UNGRADABLE
+    if enough and separates_better(good, ungradable):
         labelled = fit_labelled_quality_gate(good, ungradable)
     columns = dict(zip(FIGURES, good.T, strict=True))
     _, features = fitted_thumbnails(shards)

@@ -27,7 +27,7 @@ from retinaflow.serving.drift import (
     write_drift_rows,
     write_drift_values,
 )
-from retinaflow.serving.gates import FIGURES, GATE_PROBLEMS
+from retinaflow.serving.gates import FIGURES, GATE_PROBLEMS, thumbnail_features
 from retinaflow.serving.reading import NewImage, read_new_images
 from retinaflow.serving.runtime import Answers, LoadedModel
 from retinaflow.serving.verdict import (
@@ -326,14 +326,15 @@ def read_images(files: Mapping[str, str], loaded: LoadedModel, threads: int) -> 
     problems = {image.name: (image.header.problem, image.header.found) for image in read if image.header.problem}
     gates, first = loaded.gates, loaded.variants[0]
     measured: dict[str, dict[str, float]] = {}
-    if loaded.drift:
-        fundus = gates.fundus if gates else None
-        measured = {image.name: image_figures(image.header, image.pixels[first], fundus) for image in images}
+    for image in images if gates or loaded.drift else ():
+        features = thumbnail_features([image.pixels[first]])
+        distance = gates.distance(features) if gates else None
+        if loaded.drift:
+            measured[image.name] = image_figures(image.header, features, distance)
+        figures = {name: float(getattr(image.header, name)) for name in FIGURES}
+        if gates and (refusal := gates.refusal(figures, distance)):
+            problems[image.name] = refusal
     if gates:
-        for image in images:
-            figures = {name: float(getattr(image.header, name)) for name in FIGURES}
-            if refusal := gates.refusal(figures, image.pixels[first]):
-                problems[image.name] = refusal
         images = [image for image in images if image.name not in problems]
     decoded = {variant: np.stack([image.pixels[variant] for image in images]) for variant in variants if images}
     return ReadImages(images, decoded, problems, tags, measured)
