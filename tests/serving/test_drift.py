@@ -162,7 +162,7 @@ def training(tmp_path_factory):
         shards=[folder / "0.npy"],
         rows=[folder / "0.csv"],
         raw_outputs=folder / "raw.csv",
-        kind="output",
+        output_kind="output",
         decision_rule=folder / "decision_rule.json",
     )
     return images, sources

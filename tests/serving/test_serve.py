@@ -1,5 +1,6 @@
 """The HTTP service and page: answers, refusals, limits, slow images, and nothing left behind."""
 
+import asyncio
 import base64
 import http.client
 import json
@@ -38,6 +39,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="make serve installs it")
 serve = pytest.importorskip("retinaflow.serving.serve")
 guard = pytest.importorskip("retinaflow.serving.guard")
 connections = pytest.importorskip("retinaflow.serving.connections")
+workers = pytest.importorskip("retinaflow.serving.workers")
 SIZE = 16
 TOKEN = "a long random text"  # noqa: S105
 
@@ -348,7 +350,6 @@ def slow_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
         "worker.run()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    workers = pytest.importorskip("retinaflow.serving.workers")
     monkeypatch.setattr(workers, "WORKER_MODULE", SLOW)
     return marker
 
@@ -495,9 +496,39 @@ def test_interrupt_ends_a_slow_examination(results: Path, slow_images: bytes) ->
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         process.wait(60)
-    assert time.monotonic() - start < 10  # 2 s on an idle computer
+    assert time.monotonic() - start < 10  # 2 s on an idle computer, see the next test
     assert workers
     assert all_end(workers)
+
+
+def test_interrupt_waits_for_nothing_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests have a second, and worker processes are killed, also one that ignores all signals and answers nobody."""
+    (tmp_path / "deaf_worker.py").write_text(
+        "import signal, sys, time\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        "    signal.signal(number, signal.SIG_IGN)\n"
+        "content = b'{\"ready\": true}'\n"
+        "sys.stdout.buffer.write(len(content).to_bytes(4, 'big') + content)\n"
+        "sys.stdout.buffer.flush()\n"
+        "time.sleep(3600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(workers, "WORKER_MODULE", "deaf_worker")
+
+    async def closed() -> None:
+        pool = workers.Workers({}, count=1, seconds=3600)
+        await pool.start()
+        [worker] = pool._all
+        asked = asyncio.create_task(pool.examine("patient", {"left": b"image"}))
+        await asyncio.sleep(0)
+        await pool.close()
+        [failed] = await asyncio.gather(asked, return_exceptions=True)
+        assert worker._process.returncode is not None
+        assert isinstance(failed, workers.ExaminationError)
+        assert not pool._starting, "a process replaces one that was ended"
+
+    asyncio.run(closed())
+    assert serve.configured(None).timeout_graceful_shutdown <= 1
 
 
 def test_nothing_is_left_after_kill(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,11 +48,11 @@ def _count(most: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": 1, "maximum": most}
 
 
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+def _object(may_lack: Sequence[str] = (), **properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": list(properties),
+        "required": [name for name in properties if name not in may_lack],
         "properties": properties,
     }
 
@@ -95,13 +95,13 @@ _AUGMENT = _object(
 )
 _VIEWS = _object(views=_count(MOST_FEATURE_VIEWS), seed=_SEED)
 _NETWORK = _object(
+    may_lack=["augment"],
     name=_NAME,
     objective={"enum": [*_OBJECTIVE["enum"], BACKBONE_FEATURES]},
     variant=_VARIANT,
     graphs=_list(_FILE),
     augment=_optional(_AUGMENT),
 )
-_NETWORK["required"] = [name for name in _NETWORK["required"] if name != "augment"]
 _ONE_EYE = _object(model=_NAME, linear=_list(_FILE, 0), answer=_ANSWER)
 _EVALUATION = _object(
     split=_NAME,
@@ -117,6 +117,7 @@ _RUN = _object(
     packages={"type": "object", "maxProperties": 100, "additionalProperties": _TEXT},
 )
 BUNDLE_SCHEMA = _object(
+    may_lack=["linear", "one_eye", "feature_views"],  # bundles of networks, and of earlier versions
     format={"const": FORMAT},
     retinaflow=_NAME,
     model=_NAME,
@@ -145,10 +146,6 @@ BUNDLE_SCHEMA = _object(
     },
     notice=_TEXT,
 )
-# Bundles of networks may lack them.
-BUNDLE_SCHEMA["required"] = [
-    name for name in BUNDLE_SCHEMA["required"] if name not in ("linear", "one_eye", "feature_views")
-]
 
 
 class AugmentRanges(NamedTuple):

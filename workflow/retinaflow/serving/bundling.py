@@ -40,25 +40,19 @@ class OneEyeFiles(NamedTuple):
     decision_rule: Path
 
 
-@dataclass(frozen=True)
-class BundleJob:
-    """Inputs and output of a bundle.
+@dataclass(frozen=True, kw_only=True)
+class BundleJob(ReferenceSources):
+    """Inputs and output of a bundle, among them the sources of its drift reference.
 
     Attributes:
         content: ``model``, ``kind``, ``objective``, ``grade_names`` and the other settings of ``Bundle``; ``networks``
             with the ``training_runs`` of each.
         graphs: ONNX file of each training run, or of each frozen backbone of a linear model.
-        decision_rule: Decision rule of the model.
         eye_average: Decision rule for the mean of both eyes, if there is one.
         linear: Linear models, for ``linear`` and ``eye_stacking``.
         one_eye: Model for images without fellow eye, if the linear models need both eyes.
         metrics: Metrics of the model on each split; the first split ranks it.
         records: ``training_run.json`` of each training run, and ``linear.npz`` of a linear model.
-        inventory: Inventory of the training images, for their quality.
-        shards: Shards of training images in the preprocessing variant of the first network, for the gates.
-        rows: Table of each shard.
-        raw_outputs: Raw outputs on validation images, for the drift of the risk; none if new images have other ones.
-        output_kind: Columns of the raw outputs: ``output`` or ``no_tta``.
         card: Card of the model.
         folder: Folder to write.
         trained_on: Images that the training runs, and the models that they started from, were trained on.
@@ -67,33 +61,15 @@ class BundleJob:
 
     content: Mapping[str, Any]
     graphs: Mapping[str, Path]
-    decision_rule: Path
     eye_average: Path | None
     metrics: Sequence[Path]
     records: Sequence[Path]
-    inventory: Path
-    shards: Sequence[Path]
     card: Path
     folder: Path
     linear: Sequence[Path] = ()
     one_eye: OneEyeFiles | None = None
     trained_on: Sequence[Path] = ()
     indices: Sequence[Path] = ()
-    rows: Sequence[Path] = ()
-    raw_outputs: Path | None = None
-    output_kind: str = "output"
-
-    @property
-    def reference_sources(self) -> ReferenceSources:
-        """Return the files that the figures of the training images are read from."""
-        return ReferenceSources(
-            inventory=self.inventory,
-            shards=self.shards,
-            rows=self.rows,
-            raw_outputs=self.raw_outputs,
-            kind=self.output_kind,
-            decision_rule=self.decision_rule,
-        )
 
 
 def write_bundle(job: BundleJob) -> None:
@@ -109,7 +85,7 @@ def write_bundle(job: BundleJob) -> None:
     known = [TRAINED_ON_FILE] if job.trained_on or job.indices else []
     if known:
         write_json(job.folder / TRAINED_ON_FILE, known_records(job.trained_on, job.indices))
-    write_json(job.folder / REFERENCE_FILE, fit_reference(job.reference_sources))
+    write_json(job.folder / REFERENCE_FILE, fit_reference(job))
     answers = {"answer": _answer(job, job.decision_rule, ANSWER_FILE), "eye_average": None}
     if job.eye_average:
         answers["eye_average"] = _answer(job, job.eye_average, EYE_AVERAGE_FILE)

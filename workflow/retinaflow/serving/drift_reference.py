@@ -17,7 +17,7 @@ from retinaflow.storage.tables import stream_table
 DISTANCE_GROUPS = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReferenceSources:
     """Files that the figures of the training images are read from.
 
@@ -26,16 +26,16 @@ class ReferenceSources:
         shards: Shards of them in the preprocessing variant of the first network.
         rows: Table of each shard, in the same order; may be empty.
         raw_outputs: Raw outputs of the model on validation images; None if it has none that new images would have.
-        kind: Columns of the raw outputs: ``output`` or ``no_tta``.
+        output_kind: Columns of the raw outputs: ``output`` or ``no_tta``.
         decision_rule: Decision rule of the model.
     """
 
     inventory: Path
     shards: Sequence[Path]
-    rows: Sequence[Path]
-    raw_outputs: Path | None
-    kind: str
     decision_rule: Path
+    rows: Sequence[Path] = ()
+    raw_outputs: Path | None = None
+    output_kind: str = "output"
 
 
 def fit_reference(sources: ReferenceSources) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _thumbnail_samples(sources: ReferenceSources, patients: dict[str, str]) -> d
 def _risk(sources: ReferenceSources, path: Path) -> dict[str, Any]:
     """Sample of the risk of validation images by the decision rule that grades new images."""
     rule = read_decision_rule(sources.decision_rule)
-    raw = read_raw_outputs(path, rule.objective, grade_count=len(rule.grade_names), kind=sources.kind)
+    raw = read_raw_outputs(path, rule.objective, grade_count=len(rule.grade_names), kind=sources.output_kind)
     risk = apply_decision_rule(rule, raw.outputs).probabilities[:, rule.referable_grade :].sum(axis=1)
     return _sample(risk[one_of_each(raw.patients, raw.images)])
 

@@ -105,6 +105,7 @@ class Workers:
         self._all: set[Worker] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def ready(self) -> int:
@@ -126,6 +127,9 @@ class Workers:
         self._idle.put_nowait(worker)
 
     def _replace(self) -> None:
+        if self._closed:  # Its processes were killed, which also ends their examinations.
+            return
+
         async def start() -> None:
             while True:
                 try:
@@ -175,7 +179,8 @@ class Workers:
         return answer
 
     async def close(self) -> None:
-        """End all processes."""
+        """End all processes. They are killed, so nothing here takes long."""
+        self._closed = True
         for task in list(self._starting):
             task.cancel()
         for worker in self._all:
