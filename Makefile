@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --constraints envs/constraints.in --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
-.PHONY: setup dicom slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends lint docs bench bench-quick pins \
+.PHONY: setup dicom slurm s3 jax torch export track demo report serve gpus test test-unit test-slow test-slurm test-s3 test-browser test-backends tutorials lint docs bench bench-quick pins \
 	reference audit clean
 
 setup: $(VENV)/.workflow
@@ -79,6 +79,10 @@ COMPUTING := $(addprefix tests/, $(addprefix training/test_, train.py article_de
 test-backends: $(VENV)/.development $(VENV)/.jax $(VENV)/.torch
 	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(COMPUTING) || exit; done
 
+# Run the commands of the tutorials with a small network. `make test` includes them, without the dry run for SLURM.
+tutorials: $(VENV)/.development $(VENV)/.slurm
+	$(BIN)/python -m pytest tests/workflow/test_tutorials.py
+
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
 
@@ -137,9 +141,10 @@ pins: $(VENV)/.development
 	$(COMPILE) $(addprefix --constraints envs/requirements-, $(addsuffix .txt, workflow predict dicom export serve track s3)) \
 		--extra dev --output-file envs/requirements-dev.txt
 
-# Generate the tables of config/README.md and the JSON Schema from the classes of the settings.
-reference: $(VENV)/.workflow
+# Generate the tables of config/README.md and the JSON Schema from the classes of the settings, and pages of docs/.
+reference: $(VENV)/.development
 	$(BIN)/retinaflow reference
+	$(BIN)/python docs/reference.py
 
 clean:
 	rm -rf $(VENV) .snakemake site

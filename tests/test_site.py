@@ -1,6 +1,9 @@
 """The pages of the site: their length, their place in the navigation, and their links."""
 
+import ast
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from common import ROOT
 LONGEST_PAGE = 1500  # words of text, without blocks of code
 # Pages that readers search and do not read from top to bottom, with the reason for their length.
 LONG = {
+    "docs/messages.md": "generated: examples of messages, found by their words",
     "benchmarks/README.md": "measurements, to be split",
     "docs/file-formats.md": "tables of columns, to be split",
     "docs/methods.md": "measurements, to be split",
@@ -92,3 +96,46 @@ def test_every_page_has_one_place_in_the_navigation() -> None:
     decisions = {named(path) for path in (ROOT / "docs/decisions").glob("0*.md")}
     assert len(listed) == len(set(listed))
     assert {named(page) for page in PAGES} - decisions - {"docs/index.md"} == set(listed)
+
+
+@pytest.mark.parametrize("name", ["messages", "http-api", "upgrade"])
+def test_generated_page_is_current(name: str) -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    reference = importlib.import_module("reference")
+    assert reference.page(name) == (ROOT / f"docs/{name}.md").read_text(encoding="utf-8"), "run `make reference`"
+
+
+def evaluated() -> dict[str, str]:
+    """Public functions of the package evaluation, each with the docstrings of its module."""
+    found = {}
+    for path in sorted((ROOT / "workflow/retinaflow/evaluation").glob("[a-z]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        described = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)]
+        sources = " ".join(ast.get_docstring(node) or "" for node in described)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                found[f"{path.stem}.{node.name}"] = sources
+    return found
+
+
+def metric_rows() -> list[list[str]]:
+    """Cells of the rows of docs/metrics.md that name a function."""
+    lines = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").splitlines()
+    return [line.strip("| ").split(" | ") for line in lines if re.search(r"\| `\w+\.\w+` \|$", line)]
+
+
+def test_metrics_name_functions_that_exist() -> None:
+    functions = evaluated()
+    named_functions = [cells[-1].strip("`") for cells in metric_rows()]
+    assert len(named_functions) > 25
+    assert [name for name in named_functions if name not in functions] == []
+
+
+def test_sources_of_metrics_are_those_of_the_code() -> None:
+    functions = evaluated()
+    wrong = []
+    for *_, source, function in metric_rows():
+        for author, year in re.findall(r"([A-Z][\w-]+)[^;]*? (\d{4})", source):
+            if not re.search(rf"{author}.*?{year}", functions[function.strip("`")], re.DOTALL):
+                wrong.append(f"{function}: {author} {year}")
+    assert wrong == []

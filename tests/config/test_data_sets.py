@@ -86,7 +86,7 @@ def test_complete_configuration_of_several_sets_describes_itself():
         (
             ({"a": ONE},),
             {"validation": ONE},
-            "data.validation.images: 'a' is not of type 'object' (name each data set",
+            "data.validation.images: 'a' is not of type 'section' (name each data set",
         ),
         (({"a": ONE, "b": {"labels": "x"}},), {}, "data.train.b.images: this key is required and missing"),
         (({"a": ONE, "b": {**ONE, "image": 1}},), {}, "data.train.b.image: unknown key; did you mean 'images'?"),

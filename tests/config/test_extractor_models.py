@@ -65,7 +65,7 @@ def test_wrong_settings_are_named(models, found):
     ("normalisation", "found"),
     [
         ({"mean": [0.5]}, "normalisation.mean: [0.5] is too short"),
-        ({**HALF, "std": [0, 1, 1]}, "normalisation.std[0]: 0 is less than or equal to the minimum of 0"),
+        ({**HALF, "std": [0, 1, 1]}, "normalisation.std[0]: 0 is not above 0"),
         ({"means": [0, 0, 0]}, "normalisation.means: unknown key; did you mean 'mean'?"),
         ("imagnet", "normalisation: 'imagnet' is not one of ['imagenet', 'dataset', 'per_image', 'none']"),
     ],

@@ -67,7 +67,7 @@ def test_backbones_can_be_swept():
         ({"sweep": {"freeze_layers": [-1, 0]}}, "models.VGG16.sweep.freeze_layers: -1 is less than the minimum of 0"),
         ({"sweep": {"freeze_layer": [0]}}, "models.VGG16.sweep.freeze_layer: unknown key; did you mean 'freeze_layer"),
         ({"sweep": {"augment.rotate": [0]}}, "models.VGG16.sweep.augment.rotate: unknown key; did you mean 'rotation'"),
-        ({"sweep": {"dropout": 0.5}}, "models.VGG16.sweep.dropout: 0.5 is not of type 'array'"),
+        ({"sweep": {"dropout": 0.5}}, "models.VGG16.sweep.dropout: 0.5 is not of type 'list'"),
         ({"sweep": {"dropout": []}}, "models.VGG16.sweep.dropout: [] should be non-empty"),
         ({"sweep": {"sweep": [{}]}}, "models.VGG16.sweep.sweep: a sweep cannot be swept"),
         ({"epochs": 2, "sweep": {"epochs": [1]}}, "models.VGG16.epochs: this key has several values below `sweep`"),

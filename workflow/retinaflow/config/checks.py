@@ -32,6 +32,7 @@ from retinaflow.settings.train import TrainingSettings
 
 LARGEST_SEED = 2**32 - 1
 LONGEST_NAME = 100  # file systems take names of 255 bytes
+PATTERN_HINT = "expected for example '(?P<patient>.+)_(?P<eye>left|right)'"
 MODEL_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # Names that stand beside those of models below `models/` and `scores/`.
 RESERVED = (ENSEMBLE, "bundle.json")
@@ -187,7 +188,7 @@ def _validation_problems(config: Configuration) -> Iterable[str]:
 
 def _data_problems(data: DataSettings) -> Iterable[str]:
     if "patient" not in re.compile(data.patient_pattern).groupindex:
-        yield f"data.patient_pattern: {data.patient_pattern!r} has no group (?P<patient>...)"
+        yield f"data.patient_pattern: {data.patient_pattern!r} has no group (?P<patient>...); {PATTERN_HINT}"
     yield from _long_names("data.grade_names", data.grade_names)
     yield from _case_problems("data.grade_names", data.grade_names, "folders")
 
@@ -204,7 +205,7 @@ def _source_problems(name: str, source: DataSetSettings, data: DataSettings) -> 
     if source.patient_pattern != data.patient_pattern:
         pattern = str(source.patient_pattern)
         if "patient" not in re.compile(pattern).groupindex:
-            yield f"{key}.patient_pattern: {pattern!r} has no group (?P<patient>...)"
+            yield f"{key}.patient_pattern: {pattern!r} has no group (?P<patient>...); {PATTERN_HINT}"
     if source.split_column and name.split("-")[0] != "train":
         yield f"{key}.split_column: only training sets are split; remove it"
     for setting in ("folder", "part"):
@@ -328,7 +329,8 @@ def _demo_places(config: Configuration) -> Iterable[str]:
             for name in names:
                 # The demo replaces what stands there; images of the user must never be replaced.
                 if results not in Path(name).resolve().parents:
-                    yield f"data.{data_set}.{key}: {name!r} is not below {config.results!r}, the folder of the demo"
+                    place = f"is not below {config.results!r}, the folder of the demo"
+                    yield f"data.{data_set}.{key}: {name!r} {place}; write {config.results + '/' + name!r}"
 
 
 def _model_problems(name: str, settings: TrainingSettings, grades: int) -> Iterable[str]:
@@ -362,7 +364,7 @@ def _general_problems(key: str, settings: TrainingSettings, grades: int) -> Iter
         yield from (f"{key}.{problem}" for problem in check(settings))
     weights = settings.class_weights
     if isinstance(weights, list) and len(weights) != grades:
-        yield f"{key}.class_weights: {len(weights)} weights for the {grades} grades of data.grade_names"
+        yield f"{key}.class_weights: {len(weights)} weights, expected {grades}, one for each of data.grade_names"
 
 
 def _linear_problems(name: str, settings: LinearSection, config: Configuration) -> Iterable[str]:
@@ -432,13 +434,13 @@ def _backbone_problems(name: str, backbone: str) -> Iterable[str]:
         found = "unknown backbone" if name == backbone else f"{backbone!r} is an unknown backbone"
         named = "; or name the backbone of this model with `backbone`" if name == backbone else ""
         file = "" if "/" not in backbone and "." not in backbone else "a path ends with .onnx or .keras. "
-        yield f"{key}: {found}; {hint}{file}Known: {', '.join(BACKBONES)}{named}"
+        yield f"{key}: {found}; {hint}{file}known: {', '.join(BACKBONES)}{named}"
 
 
 def _weight_problems(settings: TrainingSettings) -> Iterable[str]:
     weights = settings.class_weights
     if isinstance(weights, list) and not any(weights):
-        yield f"class_weights: {weights} are all 0, so that nothing would be learned"
+        yield f"class_weights: {weights} are all 0, so that nothing would be learned; set one above 0"
     if settings.balanced_epochs and not settings.balanced_sampling:
         yield "balanced_epochs: nothing is balanced; set balanced_sampling, too"
 
@@ -470,7 +472,8 @@ def _random_weight_problems(settings: TrainingSettings) -> Iterable[str]:
 def _schedule_problems(settings: TrainingSettings) -> Iterable[str]:
     if settings.minimum_learning_rate > settings.learning_rate:
         yield (
-            f"minimum_learning_rate: {settings.minimum_learning_rate} is above learning_rate {settings.learning_rate}"
+            f"minimum_learning_rate: {settings.minimum_learning_rate} is above learning_rate {settings.learning_rate}; "
+            "set it lower"
         )
     if settings.warmup_epochs >= settings.epochs:
         yield (
@@ -513,7 +516,7 @@ def _gpu_problems(settings: TrainingSettings) -> Iterable[str]:
 def _mixing_problems(settings: TrainingSettings) -> Iterable[str]:
     zoom, mixup, cutmix = settings.augment.zoom, settings.augment.mixup, settings.augment.cutmix
     if zoom[0] > zoom[1]:
-        yield f"augment.zoom: {zoom} has its lower end above its upper end"
+        yield f"augment.zoom: {zoom} has its lower end above its upper end; write the lower one first"
     if mixup and cutmix:
         yield f"augment.cutmix: {cutmix}, and mixup {mixup}, too; set one of them to 0"
     if not mixup and not cutmix:

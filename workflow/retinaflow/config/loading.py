@@ -119,6 +119,6 @@ def _key_problems(section: Mapping[Any, Any], prefix: str = "") -> Iterable[str]
     for key, value in section.items():
         # The values in a label table, which are keys of a grade map, may be numbers.
         if not isinstance(key, str) and not (prefix.endswith(".grade_map.") and type(key) is int):
-            yield f"{prefix}{key}: YAML reads this key as {type(key).__name__}, expected text; correct it"
+            yield f"{prefix}{key}: YAML reads this key as {type(key).__name__}, expected text; put it in quotes"
         if isinstance(value, Mapping):
             yield from _key_problems(value, f"{prefix}{key}.")

@@ -1,5 +1,6 @@
 """One line for each mistake in a configuration: the key, the value, the expected form, and a hint."""
 
+import datetime
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,26 +19,33 @@ TYPES = {
     "finite_number": "number",
     "string_type": "string",
     "bool_type": "boolean",
-    "list_type": "array",
-    "dict_type": "object",
-    "model_type": "object",
+    "list_type": "list",
+    "dict_type": "section",
+    "model_type": "section",
 }
 BOUNDS = {
-    "greater_than": ("gt", "is less than or equal to the minimum of"),
+    "greater_than": ("gt", "is not above"),
     "greater_than_equal": ("ge", "is less than the minimum of"),
-    "less_than": ("lt", "is greater than or equal to the maximum of"),
+    "less_than": ("lt", "is not below"),
     "less_than_equal": ("le", "is greater than the maximum of"),
 }
 # Words for the patterns of names.
 NAME_FORM = (
     "the form of a name: letters, digits, points, hyphens and underscores, of which the first is no point or hyphen"
 )
-PATTERNS = {r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": NAME_FORM}
+GRADE_FORM = (
+    "the form of the name of a grade: letters, digits, blanks, points, plus signs, hyphens and underscores, of which "
+    "the first is a letter, digit or underscore, and not index.csv"
+)
+PATTERNS = {
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": NAME_FORM,
+    r"^(?!index[.]csv$)[A-Za-z0-9_][A-Za-z0-9_ .+-]*$": GRADE_FORM,
+}
 SIZES = {
-    "too_short": "is too short",
-    "too_long": "is too long",
-    "string_too_short": "is too short",
-    "string_too_long": "is too long",
+    "too_short": ("min_length", "is too short, expected at least {} entries"),
+    "too_long": ("max_length", "is too long, expected at most {} entries"),
+    "string_too_short": ("min_length", "is too short, expected at least {} characters"),
+    "string_too_long": ("max_length", "is too long, expected at most {} characters"),
 }
 
 
@@ -51,7 +59,9 @@ def raise_problems(problems: Iterable[str]) -> None:
 
 
 def shown(value: Any) -> str:
-    """``value`` as Python writes it."""
+    """``value`` as Python writes it, but a date as YAML has it."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     try:
         return repr(value)
     except ValueError:  # an integer of more digits than Python writes
@@ -61,6 +71,8 @@ def shown(value: Any) -> str:
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The known name that is most like ``name``, or all of them."""
     known = sorted(known)
+    if not known:
+        return "there are none"
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
@@ -167,7 +179,8 @@ def _mismatch(error: Mapping[str, Any], annotation: Any) -> str:
         bound, words = BOUNDS[kind]
         return f"{value} {words} {error['ctx'][bound]:g}"
     if kind in SIZES:
-        return f"{value} {SIZES[kind] if given else 'should be non-empty'}"
+        size, words = SIZES[kind]
+        return f"{value} {words.format(error['ctx'][size]) if given else 'should be non-empty'}"
     if kind == "string_pattern_mismatch":
         return f"{value} does not match {PATTERNS.get(error['ctx']['pattern'], repr(error['ctx']['pattern']))}"
     if kind == "literal_error":
@@ -182,7 +195,7 @@ def _hint(errors: Sequence[Mapping[str, Any]], one: _Field) -> str:
     value, kind = error["input"], error["type"]
     if present := present_value(one.path, value):
         return f" ({value} is now called {present})"
-    if kind in ("less_than", "less_than_equal") and 1 in error["ctx"].values() and value > 1:
+    if kind in ("less_than", "less_than_equal") and 1 in error["ctx"].values() and value >= 2:
         return f" (it is a share: {value} % is {value / 100:g})"
     if value is None:
         return " (nothing stands there: give it a value or delete the key)"

@@ -139,16 +139,18 @@ class Unique:
 
 
 def _check_unique(items: list[Any]) -> list[Any]:
-    if len(set(items)) < len(items):
-        raise PydanticCustomError("unique", "has non-unique elements")
+    twice = next((item for item in items if items.count(item) > 1), None)
+    if twice is not None:
+        raise PydanticCustomError("unique", "has {item} twice; write it once", {"item": repr(twice)})
     return items
 
 
 def _check_pattern(text: str) -> str:
     try:
         re.compile(text)
-    except (re.error, OverflowError, RecursionError):
-        raise PydanticCustomError("regex", "is not a 'regex'") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        found = str(error) if isinstance(error, re.error) else "too large or nested too deep"
+        raise PydanticCustomError("regex", "is no regular expression: {found}", {"found": found}) from None
     return text
 
 
