@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,62 @@ def test_sources_of_metrics_are_those_of_the_code() -> None:
             if not re.search(rf"{author}.*?{year}", functions[function.strip("`")], re.DOTALL):
                 wrong.append(f"{function}: {author} {year}")
     assert wrong == []
+
+
+PICTURES = ("*.png", "*.svg", "*.jpg", "*.jpeg", "*.gif")
+
+
+def test_every_picture_has_a_script_and_a_place() -> None:
+    pictures = {named(path) for pattern in PICTURES for path in (ROOT / "docs").rglob(pattern)}
+    listed = re.findall(
+        r"^\| `(.+?)` \| `python ([^\s`]+)", (ROOT / "docs/pictures.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert [script for _, script in listed if not (ROOT / script).is_file()] == []
+    assert {name for name in pictures if not any(fnmatch(name, pattern) for pattern, _ in listed)} == set()
+    shown = {
+        named((page.parent / target).resolve())
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", text(page))
+    }
+    assert pictures == shown
+
+
+def test_shown_output_fits_a_terminal() -> None:
+    wide = [
+        f"{named(page)}: {line}"
+        for page in PAGES
+        for block in re.findall(r"^```text\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+        if len(line) > 120
+    ]
+    assert wide == []
+
+
+# Messages of shells, Python, TensorFlow, Snakemake and the operating system.
+MESSAGES_OF_OTHERS = {
+    "retinaflow: command not found",
+    "No module named retinaflow",
+    "cuda drivers",
+    "cuInit",
+    "oneDNN custom operations",
+    "absl::InitializeLog",
+    "Nothing to be done",
+    "No space left on device",
+    "Error: Directory cannot be locked",
+}
+
+
+def test_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    sources = [path for suffix in ("py", "smk") for path in (ROOT / "workflow").rglob(f"*.{suffix}")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    rows = re.findall(r"^\| (`.+?) \| ", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    messages = [message for row in rows for _, message in re.findall(r"(`+)\s?(.+?)\s?\1", row)]
+    parts = {part.strip() for message in messages for part in re.split(r"\.\.\.|\. ", message)}
+    assert len(messages) > 35
+    unknown = [
+        part
+        for part in parts - MESSAGES_OF_OTHERS
+        # A number is a value in the code.
+        if not re.search(re.sub(r"\d+", r"[^\\n]{1,60}", re.escape(part)), code)
+    ]
+    assert sorted(unknown) == []

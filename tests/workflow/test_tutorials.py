@@ -59,13 +59,11 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 def reduced(text: str) -> str:
     """A configuration with small networks."""
     config: dict[str, Any] = yaml.safe_load(text)
-    models = {name: settings for name, settings in config["models"].items() if (settings or {}).get("kind") == "linear"}
-    for settings in models.values():
-        settings["features"] = ["InceptionV3"]
-    if len(models) < len(config["models"]) or models:
-        models["InceptionV3"] = NETWORK
     if "demo" in config:
         config["demo"] = {"train_patients": 24, "test_patients": 16, "image_size": 64}
+        models = {"VGG16": NETWORK}
+    else:  # The linear models use the features of the network.
+        models = {**config["models"], "InceptionV3": NETWORK}
     return yaml.safe_dump({**config, "models": models, "train": TRAIN, "eyes": {"models": []}}, sort_keys=False)
 
 
