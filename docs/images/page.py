@@ -1,7 +1,9 @@
 """Take the picture `docs/images/page.png`: the page of the service with both eyes of a patient.
 
     make demo
-    python docs/images/page.py results/demo/models/VGG16/bundle results/demo/photographs/test 100001
+    python docs/images/page.py results/demo/models/VGG16/bundle FOLDER 100001
+
+FOLDER has the drawn test images of the demo.
 
 The committed picture has drawn images, of which no patient exists, and a network of the demo that was trained for two
 epochs. So its verdict means nothing.

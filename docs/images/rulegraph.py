@@ -19,6 +19,7 @@ LEFT_OUT = {"all", "draw_train", "draw_test"}
 # Rules that compute with networks: filled, so that they differ in greyscale, too.
 NETWORKS = {"train", "score", "features", "run_features", "convert_network", "convert_backbone"}
 PIXELS = {"inventory", "check_problems", "split", "organize", "preprocess"}
+FILLED, BLUE = ' [style="rounded,filled", fillcolor="#f8c471", color="#d17a00"]', ' [color="#4e79a7"]'
 HEAD = (
     "digraph retinaflow { rankdir=LR; nodesep=0.12; ranksep=0.3; node [shape=box, style=rounded, penwidth=2, "
     'fontsize=11, fontname="DejaVu Sans", color="#555555"]; edge [color="#888888", arrowsize=0.6];'
@@ -29,13 +30,9 @@ def dot(graph: str) -> str:
     """The graph of Snakemake with our shapes and colours, without the demo."""
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', graph))
     lines = [HEAD]
-    for name in names.values():
-        if name in NETWORKS:
-            lines.append(f'{name} [style="rounded,filled", fillcolor="#f8c471", color="#d17a00"];')
-        elif name in PIXELS:
-            lines.append(f'{name} [color="#4e79a7"];')
-        elif name not in LEFT_OUT:
-            lines.append(f"{name};")
+    for name in sorted({*names.values()} - LEFT_OUT):
+        shape = FILLED if name in NETWORKS else BLUE if name in PIXELS else ""
+        lines.append(name + shape + ";")
     for start, end in re.findall(r"(\d+) -> (\d+)", graph):
         if start != end and not LEFT_OUT & {names[start], names[end]}:
             lines.append(f"{names[start]} -> {names[end]};")
