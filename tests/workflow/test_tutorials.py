@@ -32,13 +32,22 @@ TUTORIALS = ROOT / "docs/tutorials"
 # Texts that the commands of each page print. The pages about the demo share its run.
 RESULTS = {
     "first-run": ["| rank | model", "always", "Nothing to be done", "predicted_grade"],
-    "new-images": ["verdict", "100001", "referral", '"patient"'],
-    "evidence": ["evidence.html", "sensitivity", "checklists.csv"],
+    "new-images": ["verdict", "100001", "referred from", '"patient"'],
+    "bundle": ["12 images", "answers"],
+    "evidence": ["evidence.html", "endpoint,unit", "excluded"],
     "cluster": [],
     "few-images": ["image,level", "ridge", "100001"],
     "class-folders": ["preflight", "ridge", "InceptionV3"],
 }
-# Replaces sections of each configuration that a page names: small and random where the page is large and pretrained.
+# Commands that make the files that a reader of the page has already.
+PREPARED = {
+    "bundle": """
+make demo
+rm -rf bundle && cp -rL results/demo/models/VGG16/bundle bundle
+mkdir -p "new images" && cp results/demo/photographs/test/10000[1-6]_*.jpeg "new images"
+"""
+}
+# Replaces sections of each configuration of a page: small and random in place of large and pretrained.
 TRAIN = {
     "image_size": 32,
     "weights": "random",
@@ -75,6 +84,7 @@ def environment() -> dict[str, str]:
 
 def run(project: Path, commands: str) -> str:
     """Run the commands of a block and return all that they print."""
+    commands = commands.replace("programs/bin/", f"{Path(sys.executable).parent}/")
     # make would install all packages into a new .venv.
     commands = re.sub(
         r"^make ", f"make -o .venv/.workflow BIN={Path(sys.executable).parent} ", commands, flags=re.MULTILINE
@@ -128,6 +138,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def follow(project: Path, page: Path) -> str:
     """Do what the page says. Return all that its commands print."""
     printed = []
+    run(project, PREPARED.get(page.stem, "true"))
     with ExitStack() as services:
         for kind, text in blocks(page):
             if kind == "serve":
