@@ -86,9 +86,11 @@ tutorials: $(VENV)/.development $(VENV)/.slurm
 lint: $(VENV)/.development
 	$(BIN)/python -m pytest tests/test_lint.py
 
-# Convert the Markdown files to web pages, site/docs/index.html. A broken link is an error.
+# Convert the Markdown files to web pages, site/docs/index.html, with search. A broken link is an error.
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+	@! grep -rlE '<(script|link|img)[^>]+(src|href)="https?:' site --include='*.html' || \
+		{ echo "These pages load from the internet. The site must be readable from a disk."; exit 1; }
 
 # List known vulnerabilities of all pinned packages, and write a bill of materials (CycloneDX) for each list of pins.
 # The bills need no network. pip-audit asks pypi.org, and names a package as the cause if that does not answer.

@@ -2,8 +2,8 @@
 
     python docs/gallery.py results --about "Four models of InceptionV3, trained on 1,400 images of EyePACS."
 
-It copies figures to docs/gallery/ and writes the generated part of the page. Only figures in the list below are copied.
-None of them has an image of a patient.
+It copies figures to docs/gallery/ and writes the page. Only figures in the list below are copied. None of them has an
+image of a patient. Add `gallery` to docs/index.md after the first time.
 """
 
 import argparse
@@ -16,6 +16,10 @@ from retinaflow.storage.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/gallery.md"
+INTRODUCTION = """# Gallery
+
+This page shows the results of a complete run: its ranking, its figures and its files. Figures show numbers only. No
+image of a patient is on this page. [Reading the results](results.md) and [evidence](evidence.md) explain them."""
 BEGIN, END = ("<!-- begin gallery, by docs/gallery.py -->", "<!-- end gallery, by docs/gallery.py -->")
 # Heading, files below the results folder, and the alternative text. `{best}` is the best model on held-out images.
 FIGURES = [
@@ -75,11 +79,10 @@ def figures(results: Path, target: Path) -> Iterator[str]:
 
 
 def write_gallery(results: Path, page: Path, about: str) -> None:
-    """Write the generated part of ``page``, and its figures to a folder of the same name."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    parts = [about, "## Ranking", ranking(results), *figures(results, page.with_suffix(""))]
+    """Write ``page``, and its figures to a folder of the same name."""
+    parts = [INTRODUCTION, BEGIN, about, "## Ranking", ranking(results), *figures(results, page.with_suffix(""))]
     parts += ["## Files", "\n".join(folders(results))]
-    page.write_text(before + "\n\n".join([BEGIN, *parts, END]) + rest.partition(END)[2], encoding="utf-8")
+    page.write_text("\n\n".join([*parts, END]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
