@@ -1,12 +1,11 @@
 """Take the picture `docs/images/page.png`: the page of the service with both eyes of a patient.
 
     make demo
-    python docs/images/page.py results/demo/models/VGG16/bundle FOLDER 100001
+    python docs/tutorials/draw_images.py drawn --patients 15 --size 384 --table
+    python docs/images/page.py results/demo/models/VGG16/bundle drawn 5
 
-FOLDER has the drawn test images of the demo.
-
-The committed picture has drawn images, of which no patient exists, and a network of the demo that was trained for two
-epochs. So its verdict means nothing.
+The committed picture has drawn images, of which no patient exists, and the small network of the test of the tutorials.
+So its verdict means nothing.
 """
 
 import shutil
