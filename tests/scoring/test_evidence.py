@@ -338,6 +338,15 @@ def test_local_patients_are_in_no_other_table(recalibrated):
     assert flow["eligible", ""][2:] == (181, 91)
 
 
+def test_data_set_without_problems_excludes_nothing(tmp_path):
+    rows = [{"image": f"{number}_left", "patient": str(number), "grade": "0"} for number in range(3)]
+    write_table(tmp_path / "inventory.csv", INVENTORY, rows)
+    write_table(tmp_path / "problems.csv", ["image", "problem"], [])
+    flow = inventory_flow(tmp_path / "inventory.csv", tmp_path / "problems.csv", is_test=False)
+    counts = {row.step: (row.images, row.patients) for row in flow}
+    assert counts == {"labels without an image": (0, None), "images found": (3, 3), "eligible": (3, 3)}
+
+
 def test_draw_of_local_patients_depends_on_names_and_seed(graded):
     table = graded[0][1].inventory
     drawn = draw_local_patients(table, "test", 20, 1)
@@ -372,7 +381,7 @@ def test_images_that_nobody_could_grade_have_no_truth(graded, tmp_path):
     assert results["no result", "condition unknown"] == 1
     facts = study_facts("A", plan(), [known, test], SETTINGS)
     assert facts["grades"].endswith(", and 1 that people could not grade.")
-    assert facts["recalibration"].startswith("None: ")
+    assert facts["recalibration"].startswith("No patient refits the model: ")
 
 
 def test_area_of_subgroups_counts_pairs_of_one_network(graded):

@@ -274,7 +274,7 @@ def _write_pages(job: EvidenceJob, studies: Sequence[StudyImages], tables: Mappi
         evidence_page.prevalence_table(tables["endpoints"], job.plan.prevalences),
         evidence_page.calibration_table(tables["calibration"]),
         evidence_page.subgroup_table(tables["subgroups"]),
-        evidence_page.size_table(tables["sizes"]),
+        *evidence_page.size_tables(tables["sizes"]),
         evidence_page.agreement_table(tables["agreement"]),
         evidence_page.recalibration_table(tables["recalibration"]),
         *evidence_page.checklist_tables(items),

@@ -17,6 +17,10 @@ from retinaflow.storage.files import whole_file
 
 # Characters of a cell that LaTeX breaks into lines.
 LONG_TEXT = 40
+# Smallest p value that has digits of its own.
+LEAST_P_VALUE = 0.0001
+# Note on tables by unit.
+NO_EYES = "Eyes are not listed if each has one image."
 
 
 class EvidenceTable(NamedTuple):
@@ -35,15 +39,19 @@ def with_interval(value: float | None, low: float | None = None, high: float | N
     return f"{value:.{digits}f}" + ("" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
+def p_value_text(p_value: float | None) -> str:
+    """Text of a p value, which is never 0."""
+    return (
+        f"< {LEAST_P_VALUE:g}" if p_value is not None and p_value < LEAST_P_VALUE else with_interval(p_value, digits=4)
+    )
+
+
 def accuracy_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     """Sensitivity, specificity, predictive values and likelihood ratios at each operating point."""
     cells = []
     found = _by(rows, ("split", "endpoint", "unit", "operating_point"), counting=LEFT_OUT)
-    for key, metrics in found.items():
+    for key, metrics in _without_same_eyes(found, "sensitivity"):
         one = metrics["sensitivity"]
-        # With one image an eye, both units are the same.
-        if key[2] == "eye" and found[key[0], key[1], "image", key[3]]["sensitivity"]["units"] == one["units"]:
-            continue
         cells.append(
             [
                 *key,
@@ -62,7 +70,7 @@ def accuracy_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
         "Accuracy at the operating points",
         "Units without a result are left out. Cuts are fitted on the validation split. There, each patient has a cut "
         "of other patients. Brackets are 95 % intervals: Wilson with the design effect for proportions, bootstrap over "
-        "patients for ratios. Eyes are not listed if each has one image.",
+        f"patients for ratios. {NO_EYES}",
         [*header, "PPV", "NPV", "LR+", "LR-", "remark"],
         cells,
     )
@@ -82,7 +90,7 @@ def target_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     for key, metrics in _by(rows, ("split", "endpoint", "operating_point"), counting=LEFT_OUT, unit="patient").items():
         for name in ("sensitivity", "specificity"):
             row = metrics[name]
-            p_values = [with_interval(row[f"p_{kind}"], digits=4) for kind in ("superiority", "non_inferiority")]
+            p_values = [p_value_text(row[f"p_{kind}"]) for kind in ("superiority", "non_inferiority")]
             cells.append([*key, name, _wilson(row), with_interval(row["target"]), *p_values])
     return EvidenceTable(
         "Tests against the targets, by patient",
@@ -102,12 +110,12 @@ def discrimination_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
             *(_estimated(metrics[name]) for name in ("auc", "average_precision")),
             _wilson(metrics["imageability"]),
         ]
-        for key, metrics in _by(rows, ("split", "endpoint", "unit"), counting="").items()
+        for key, metrics in _without_same_eyes(_by(rows, ("split", "endpoint", "unit"), counting=""), "auc")
     ]
     return EvidenceTable(
         "Discrimination and imageability",
         "With folds, the area counts pairs of images that one network scored. Imageability is the share of units with "
-        "a result.",
+        f"a result. {NO_EYES}",
         ["split", "endpoint", "unit", "positive / all", "AUC", "average precision", "imageability"],
         cells,
     )
@@ -156,13 +164,13 @@ def calibration_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
             *(_estimated(metrics[name], digits=2) for name in lines),
             *(with_interval(metrics[name]["value"], digits=4) for name in parts),
         ]
-        for key, metrics in _by(rows, ("split", "endpoint", "unit")).items()
+        for key, metrics in _without_same_eyes(_by(rows, ("split", "endpoint", "unit")), "slope")
     ]
     header = ["slope", "intercept", "in the large", "Brier", "reliability", "resolution", "uncertainty", "skill"]
     return EvidenceTable(
         "Calibration",
         "The probabilities are those of images. The risk of an eye or patient is the highest of its images, so that it "
-        "is too high on average.",
+        f"is too high on average. {NO_EYES}",
         ["split", "endpoint", "unit", *header],
         cells,
     )
@@ -176,9 +184,7 @@ def subgroup_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
         difference = with_interval(row["difference"], row["difference_low"], row["difference_high"])
         identity = [str(row[name]) for name in ("split", "endpoint", "unit", "column", "group")]
         counts = [f"{row['patients']:,}", f"{row['events']:,}"]
-        cells.append(
-            [*identity, *counts, row["metric"], value, difference, with_interval(row["corrected_p_value"], digits=4)]
-        )
+        cells.append([*identity, *counts, row["metric"], value, difference, p_value_text(row["corrected_p_value"])])
     header = ["split", "endpoint", "unit", "column", "group", "patients", "events", "metric", "value", "difference"]
     return EvidenceTable(
         "Subgroups",
@@ -189,39 +195,43 @@ def subgroup_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
     )
 
 
-def size_table(rows: Iterable[EvidenceRow]) -> EvidenceTable:
-    """Widths of intervals, and patients needed."""
-    cells = []
+def size_tables(rows: Iterable[EvidenceRow]) -> list[EvidenceTable]:
+    """Widths of intervals, and patients needed: one row for each metric at an operating point."""
+    widths: dict[tuple[str, ...], dict[str, str]] = {}
+    needs: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         identity = [str(row[name]) for name in ("split", "endpoint", "operating_point", "metric")]
+        key = (*identity, with_interval(row["value"]), with_interval(row["design_effect"], digits=2))
         patients = NONE if row["patients"] is None else f"{row['patients']:,}"
-        width = with_interval(row["answer"]) if row["question"].startswith("width") else ""
-        cells.append(
-            [
-                *identity,
-                with_interval(row["value"]),
-                with_interval(row["design_effect"], digits=2),
-                row["question"],
-                patients,
-                width,
-            ]
-        )
-    header = [
-        "split",
-        "endpoint",
-        "operating point",
-        "metric",
-        "value",
-        "design effect",
-        "question",
-        "patients",
-        "width",
+        # Each metric has its own target, and so a question of its own.
+        question, _, target = row["question"].removeprefix("patients for a ").partition(" to exceed ")
+        if question.startswith("width of the"):
+            widths.setdefault(key, {})[f"{patients} patients"] = with_interval(row["answer"])
+        else:
+            needs.setdefault(key, {}).update({"target": target} if target else {}, **{question: patients})
+    return [
+        _wide_table(
+            "Widths of intervals of a larger or smaller study",
+            "Width of the 95 % interval, with patients of the same prevalence and design effect as here.",
+            widths,
+        ),
+        _wide_table(
+            "Patients that a study needs",
+            "For a width of the 95 % interval, and for the power to show that the metric exceeds its target. No "
+            "number: the target is not below the value.",
+            needs,
+        ),
     ]
+
+
+def _wide_table(title: str, note: str, found: Mapping[tuple[str, ...], Mapping[str, str]]) -> EvidenceTable:
+    """Table of metrics with a column for each answer."""
+    columns = list(dict.fromkeys(name for answers in found.values() for name in answers))
     return EvidenceTable(
-        "Size of a study",
-        "Patients of the same prevalence and design effect as here. No number: the target is not below the value.",
-        header,
-        cells,
+        title,
+        note,
+        ["split", "endpoint", "operating point", "metric", "value", "design effect", *columns],
+        [[*key, *(answers.get(name, "") for name in columns)] for key, answers in found.items()],
     )
 
 
@@ -287,6 +297,24 @@ def _by(
         if all((row.get(name) or "") == value for name, value in chosen.items()):
             found.setdefault(tuple(str(row[key]) for key in keys), {})[row["metric"]] = row
     return found
+
+
+def _without_same_eyes(
+    found: Mapping[tuple[str, ...], dict[str, EvidenceRow]], metric: str
+) -> list[tuple[tuple[str, ...], dict[str, EvidenceRow]]]:
+    """Rows by keys of ``_by`` whose third is the unit, without eyes that are the same as images.
+
+    With one image an eye, the ``metric`` has the same value and number of units for both.
+    """
+
+    def size(row: EvidenceRow) -> tuple[object, object]:
+        return row.get("units"), row["value"]
+
+    def is_same(key: tuple[str, ...]) -> bool:
+        images = found.get((*key[:2], "image", *key[3:]))
+        return key[2] == "eye" and images is not None and size(images[metric]) == size(found[key][metric])
+
+    return [(key, metrics) for key, metrics in found.items() if not is_same(key)]
 
 
 def write_evidence_page(

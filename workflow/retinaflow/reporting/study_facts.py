@@ -51,7 +51,7 @@ def study_facts(
         "methods": f"{plan.samples:,} bootstrap samples of patients (seed {plan.seed}), Wilson intervals with the "
         "design effect, Holm's correction of subgroups, cluster-robust calibration.",
         "subgroups": f"Subgroups of at least {plan.guard.patients} patients, in the table and figures of subgroups.",
-        "size": "Widths of intervals and patients needed, in the table of sizes.",
+        "size": "Widths of intervals and patients needed, in their tables.",
         "flow": "Flow diagrams, one for each data set.",
         "table": "Tables of accuracy and discrimination; endpoints.csv has true and false positives and negatives.",
         "split": f"By {split['unit']}, stratified by data set and worst grade; "
@@ -60,7 +60,8 @@ def study_facts(
         "preprocessing": ", ".join(f"{key} {value}" for key, value in sorted(settings["preprocess"].items())) + ".",
         "imbalance": f"Class weights {train['class_weights']}, balanced sampling {train['balanced_sampling']:g}.",
         "training": "models/*/training_run.json has settings, seed, versions and digests of each training.",
-        "selection": "The model with the highest quadratic weighted kappa on held-out patients, or `model`.",
+        "selection": "It is `model` of the configuration or, without that, the model with the highest quadratic "
+        f"weighted kappa on {first} among those that are scored on every split.",
         "recalibration": _refitting(studies),
         "agreement": "Table of agreement, if `evidence.readers` names columns.",
         "explain": "Heat maps by `snakemake explain`.",
@@ -86,7 +87,7 @@ def _refitting(studies: Sequence[StudyImages]) -> str:
         if study.local is not None
     ]
     if not counts:
-        return "None: `evidence.recalibration` names no test set."
+        return "No patient refits the model: `evidence.recalibration` names no test set."
     return f"{'; '.join(counts)} refit the model and are in no other result. Before and after: table of recalibration."
 
 
@@ -105,9 +106,10 @@ def methods_text(facts: Mapping[str, str]) -> list[str]:
     """Paragraphs for a methods section."""
     return [
         f"Data. {facts['data']} {facts['grades']} {facts['split']}",
-        f"Index test. {facts['model']} Preprocessing: {facts['preprocessing']} {facts['training']}",
+        f"Index test. {facts['model']} {facts['selection']} "
+        f"Preprocessing: {facts['preprocessing']} {facts['training']}",
         f"Endpoints. {facts['endpoints']} {facts['targets']}",
-        f"Operating points. {facts['operating_points']} Patients that refit the model: {facts['recalibration']}",
+        f"Operating points. {facts['operating_points']} {facts['recalibration']}",
         f"Statistics. {facts['methods']}",
         f"Software. {facts['versions']}",
     ]

@@ -63,7 +63,8 @@ def inventory_flow(inventory: Path, problems: Path, *, is_test: bool, local: Col
         FlowCount("labels without an image", "", int((listed["problem"] == "no_image").sum()), None),
         _count("images found", "", frame),
     ]
-    left_out = frame[~kept].assign(problem=frame["problem"].where(~is_local, REFITS))
+    # Before the choice of rows: pandas takes all rows of a column that is assigned to a frame without rows.
+    left_out = frame.assign(problem=frame["problem"].where(~is_local, REFITS))[~kept]
     rows += [
         _count("excluded", kind, left_out[left_out["problem"] == kind])
         for kind, _ in Counter(left_out["problem"]).most_common()
