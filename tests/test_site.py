@@ -18,7 +18,6 @@ LONG = {
     "benchmarks/README.md": "measurements, to be split",
     "docs/file-formats.md": "tables of columns, to be split",
     "docs/methods.md": "measurements, to be split",
-    "docs/scaling.md": "measurements, to be split",
     "config/README.md": "generated: one table for each section of the configuration, found by key",
     "CHANGELOG.md": "a chronicle, of which readers need the entries since their version",
 }
