@@ -50,7 +50,7 @@ def names(data_set: str, count: int) -> Iterator[str]:
 
 def stubs(folder: Path, data_set: str, count: int) -> int:
     """Write a tiny image for each name of a data set, and the label table. Return their number."""
-    content = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    content = cv2.imencode(".jpg", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()  # not blank
     images = list(names(data_set, count))
     (folder / data_set).mkdir()
     for image in images:
