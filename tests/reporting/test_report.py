@@ -10,13 +10,13 @@ from common import CLASSES
 from examples import write_record
 from retinaflow.errors import RetinaflowError
 from retinaflow.evaluation.grades import Grades
+from retinaflow.reporting.pages import page_of
 from retinaflow.reporting.report import (
     IllustrateDataJob,
     IllustrateJob,
     illustrate,
     illustrate_data,
     loss_weights,
-    page_of,
     provenance,
     stored_pixels,
     worst_mistakes,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.cards import model_card
-from retinaflow.reporting.report import page_of
+from retinaflow.reporting.pages import page_of
 
 with job_log(snakemake.log[0]):
     files, output, model = snakemake.input, snakemake.output, snakemake.wildcards.model

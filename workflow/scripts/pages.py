@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from retinaflow.jobs.logs import job_log
-from retinaflow.reporting.report import page_of, provenance
+from retinaflow.reporting.pages import page_of
+from retinaflow.reporting.report import provenance
 
 with job_log(snakemake.log[0]):
     files, output = snakemake.input, snakemake.output

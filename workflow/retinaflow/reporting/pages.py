@@ -40,6 +40,11 @@ def from_markdown(text: str) -> str:
     return str(_parser().render(text))
 
 
+def page_of(markdown: Path, page: Path, title: str) -> None:
+    """Write a Markdown file of another stage as a page."""
+    write_page(page, title, from_markdown(markdown.read_text(encoding="utf-8", errors="surrogateescape")))
+
+
 @functools.cache
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("zero", {"html": False}).enable(["heading", "list", "table", "emphasis"])

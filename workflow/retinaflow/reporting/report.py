@@ -29,7 +29,7 @@ from retinaflow.reporting.illustrations import (
     samples_figure,
     shortened,
 )
-from retinaflow.reporting.pages import from_markdown, html_table, write_page
+from retinaflow.reporting.pages import html_table, write_page
 from retinaflow.reporting.templates import render
 from retinaflow.scoring.decision_rules import apply_decision_rule, read_decision_rule
 from retinaflow.scoring.raw_outputs import RawOutputs, raw_rows, read_raw_outputs
@@ -317,11 +317,6 @@ def original_image(path: Path) -> np.ndarray:
         pixels, (max(1, round(scale * width)), max(1, round(scale * height))), interpolation=cv2.INTER_AREA
     )
     return cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
-
-
-def page_of(markdown: Path, page: Path, title: str) -> None:
-    """Write a Markdown file of another stage as a page."""
-    write_page(page, title, from_markdown(markdown.read_text(encoding="utf-8", errors="surrogateescape")))
 
 
 def provenance(changed: Sequence[Sequence[Any]], records: Sequence[Path], page: Path) -> None:
