@@ -1,5 +1,6 @@
 """Unused shards, features and checkpoints are listed and removed. Other files stay."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from configurations import labelled
 from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.clean import find_unused, remove_unused
+from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
 
 USED = [
@@ -21,9 +23,12 @@ USED = [
     "features/VGG16/validation.csv",
     "checkpoints/VGG16/state.json",
     "models/VGG16/training_run.json",
+    "models/VGG16/model.keras",
+    "scores/.cache/0a/content.json",
     "models/ResNet50/model.keras",
     "models/.cache/0a/model.keras",
     "scores/ResNet50/validation/raw_outputs.csv",
+    "scores/.cache/0a/raw_outputs.csv",
     "inventory/train.csv",
 ]
 UNUSED = [
@@ -38,6 +43,8 @@ UNUSED = [
     "checkpoints/VGG16/fold-1/state.json",
     "models/.cache/1b/model.keras",
     "checkpoints/.cache/head-0a/content.json",
+    "scores/.cache/1b/raw_outputs.csv",
+    "scores/.cache/VGG16.running",
 ]
 
 
@@ -50,6 +57,9 @@ def config(tmp_path):
         (results / name).write_bytes(b"1234")
     record = results / "models/VGG16/training_run.json"
     record.write_text('{"key": "0a"}')
+    (results / "models/VGG16/model.keras").write_bytes(b"1234")
+    content = {"files": {}, "about": {"weights": digest_files([results / "models/VGG16/model.keras"])}}
+    (results / "scores/.cache/0a/content.json").write_text(json.dumps(content))
     return labelled(tmp_path, results=str(results), models={"VGG16": {}}, preprocess={"shard_size": 40})
 
 
@@ -67,6 +77,8 @@ def test_unused_files_are_listed_and_stay(config):
         "features/ResNet50",
         "features/VGG16/fold-1.npy",
         "models/.cache/1b",
+        "scores/.cache/1b",
+        "scores/.cache/VGG16.running",
         "shards/224-trim-keep-none/test",
         "shards/224-trim-keep-none/train/.cache/2.npy",
         "shards/224-trim-keep-none/train/2.csv",
@@ -79,7 +91,7 @@ def test_unused_files_are_listed_and_stay(config):
 
 def test_only_unused_files_are_removed(config):
     removed = remove_unused(config)
-    assert len(removed) == 11
+    assert len(removed) == 13
     assert files_of(config) == set(USED)
     assert not find_unused(config)
 
@@ -139,7 +151,7 @@ def test_the_command_lists_then_removes(config, tmp_path, capsys):
     assert "Nothing was removed" in shown
     assert files_of(config) == {*USED, *UNUSED}
     assert main(["clean", "--configfile", str(file), "--remove"]) == 0
-    assert "Removed 11" in capsys.readouterr().out
+    assert "Removed 13" in capsys.readouterr().out
     assert files_of(config) == set(USED)
 
 

@@ -9,7 +9,8 @@ rule preprocess:
         rows=path("shards", "{variant}", "{split}", "{shard}.csv"),
     log:
         path("logs", "preprocess", "{variant}", "{split}", "{shard}.log"),
-    priority: lambda wildcards: int(wildcards.variant in FIRST_VARIANTS)
+    # Test images come before trainings, so that the job that trains a network can score it.
+    priority: lambda wildcards: 1 if wildcards.variant in FIRST_VARIANTS else 0.5
     conda:
         "../../envs/retinaflow.yaml"
     # Shards side by side use all cores without sharing Python's lock; few shards take threads to do so.

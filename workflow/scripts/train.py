@@ -17,6 +17,7 @@ with job_log(snakemake.log[0]):
     settings = TrainingSettings.model_validate(snakemake.params.settings)
     choose(settings.backend)
     # The backend is imported here, so that the log has its errors.
+    from retinaflow.jobs.early_scores import EarlyScores
     from retinaflow.training import tracking
     from retinaflow.training.job import SplitFiles, TrainedFiles, TrainingJob, train_job
 
@@ -33,31 +34,38 @@ with job_log(snakemake.log[0]):
     settings = settings.model_copy(update={"on_out_of_memory": on_out_of_memory})
     # No parameter either: another model that shares steps is no reason to train this one again.
     alike = [other for other in config.models.values() if settings.head_epochs and other.backbone == settings.backbone]
-    train_job(
-        TrainingJob(
-            training_run=run,
-            settings=settings,
-            grade_names=snakemake.params.grade_names,
-            seed=snakemake.params.seed,
-            training=files_of("train"),
-            validation=files_of("validation"),
-            weights=Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
-            shared_patients=snakemake.params.shared_patients,
-            code=one_digest(snakemake.params.code),
-            workers=snakemake.threads,
-            start=start,
-            minutes=snakemake.resources.get("runtime"),
-            outputs=TrainedFiles(
-                model=Path(snakemake.output.model),
-                history=Path(snakemake.output.history),
-                grade_names=Path(snakemake.output.grade_names_file),
-                record=Path(snakemake.output.record),
-                trained_on=Path(snakemake.output.trained_on),
-            ),
-            checkpoints=Path(snakemake.params.checkpoints),
-            trained=FileCache(Path(snakemake.params.trained)),
-            shared=FileCache(Path(config.results, "checkpoints/.cache")) if len(alike) > 1 else None,
-            gpus=list(map(str, claimed)),
-            trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
-        )
+    job = TrainingJob(
+        training_run=run,
+        settings=settings,
+        grade_names=snakemake.params.grade_names,
+        seed=snakemake.params.seed,
+        training=files_of("train"),
+        validation=files_of("validation"),
+        weights=Path(snakemake.input.weights[0]) if snakemake.input.weights else None,
+        shared_patients=snakemake.params.shared_patients,
+        code=one_digest(snakemake.params.code),
+        workers=snakemake.threads,
+        start=start,
+        minutes=snakemake.resources.get("runtime"),
+        outputs=TrainedFiles(
+            model=Path(snakemake.output.model),
+            history=Path(snakemake.output.history),
+            grade_names=Path(snakemake.output.grade_names_file),
+            record=Path(snakemake.output.record),
+            trained_on=Path(snakemake.output.trained_on),
+        ),
+        checkpoints=Path(snakemake.params.checkpoints),
+        trained=FileCache(Path(snakemake.params.trained)),
+        shared=FileCache(Path(config.results, "checkpoints/.cache")) if len(alike) > 1 else None,
+        gpus=list(map(str, claimed)),
+        trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
     )
+    train_job(job)
+    # Not part of the training: results of later stages, for which this process has loaded the backend.
+    EarlyScores(
+        training_run=run,
+        config=config,
+        scripts=Path(snakemake.scriptdir),
+        threads=snakemake.threads,
+        end=job.deadline,
+    ).compute()

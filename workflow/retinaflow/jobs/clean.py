@@ -17,7 +17,9 @@ from retinaflow.config.lookups import (
     variant,
 )
 from retinaflow.config.models import Models
+from retinaflow.jobs.score_cache import CACHE, network_of_entry
 from retinaflow.settings.root import Configuration
+from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
 
 
@@ -44,6 +46,7 @@ def find_unused(config: Configuration) -> list[Unused]:
     unused = [*_unused_shards(results / "shards", config), *_unused_features(results / "features", config)]
     unused += _unused_checkpoints(results / "checkpoints", config)
     unused += _unused_networks(results, config)
+    unused += _unused_scores(results, config)
     return [Unused(path, _size(path)) for path in sorted(unused)]
 
 
@@ -122,6 +125,16 @@ def _unused_networks(results: Path, config: Configuration) -> Iterator[Path]:
         yield from (path for path in networks.iterdir() if path.name not in keys)
     if steps.is_dir() and all(record.exists() for record in records):
         yield steps
+
+
+def _unused_scores(results: Path, config: Configuration) -> Iterator[Path]:
+    """Cached raw outputs and features of networks that no training run of the configuration has as its result."""
+    cache = results / CACHE
+    if not cache.is_dir():
+        return
+    models = [results / "models" / run / "model.keras" for run in Models.of(config).training_runs]
+    used = {digest_files([model]) for model in models if model.exists()}
+    yield from (entry for entry in cache.iterdir() if network_of_entry(entry) not in used)
 
 
 def _folders(folder: Path) -> list[Path]:

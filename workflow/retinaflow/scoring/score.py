@@ -10,7 +10,8 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks import devices, objectives
 from retinaflow.networks.batch_progress import BatchProgress
 from retinaflow.networks.keras_files import load_safely
-from retinaflow.preprocessing.batches import Batches, ImageSource
+from retinaflow.preprocessing.batches import Batches, Images, ImageSource
+from retinaflow.scoring.raw_outputs import RawOutputs, write_raw_outputs
 from retinaflow.storage.integrity import verify
 
 BATCH = 32
@@ -53,6 +54,15 @@ def load_model(
             f"the {len(grade_names)} of data.grade_names. {TRAIN_AGAIN}"
         )
     return model
+
+
+def score_images(
+    model: keras.Model, images: Images, table: Path, *, objective: str, tta_views: int, threads: int
+) -> None:
+    """Write the raw outputs of a network for images, as ``predict_tta`` computes them."""
+    outputs, no_tta = predict_tta(model, images, objective=objective, tta_views=tta_views, threads=threads)
+    raw_outputs = RawOutputs(images.names, images.filenames, images.patients, images.eyes, images.grades, outputs)
+    write_raw_outputs(table, raw_outputs, no_tta)
 
 
 def predict_tta(
