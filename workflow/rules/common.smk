@@ -31,6 +31,7 @@ from retinaflow.storage.lock import lock
 from retinaflow.jobs.logs import PARENT
 from retinaflow.jobs.scheduling import remove_default_limit
 from retinaflow.settings.screening import required_sensitivity
+from retinaflow.settings.train import decisive_settings
 
 # Jobs end with this process, since the next run starts them again.
 os.environ[PARENT] = str(os.getpid())
@@ -148,7 +149,7 @@ def network_settings(wildcards):
 
 def training_settings(wildcards):
     """Parameter function: the settings of a training run that decide its result."""
-    return network_settings(wildcards).model_dump(exclude={"on_out_of_memory"})
+    return decisive_settings(network_settings(wildcards))
 
 
 def indices(use):

@@ -82,8 +82,21 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
         yield from _leave_out_problems(config)
     if config.split.folds == 1:
         yield "split.folds: 1 fold leaves nothing to train on; expected 0 (one split) or at least 2"
+    yield from _soft_label_problems(config)
     yield from _endpoint_problems(config)
     yield from _evidence_problems(config)
+
+
+def _soft_label_problems(config: Configuration) -> Iterable[str]:
+    """Problems of models whose labels are those of several graders."""
+    for model, settings in config.models.items():
+        for data_set in training_sets(config) if settings.soft_labels else ():
+            found = [column.strip() for column in data_sets(config)[data_set].subgroups or []]
+            if missing := [column for column in settings.soft_labels if column.strip() not in found]:
+                yield (
+                    f"models.{model}.soft_labels: data set {data_set} has no grades of {', '.join(missing)}; its "
+                    f"subgroups are {', '.join(found) or 'none'}; add the columns of the graders to them"
+                )
 
 
 def _endpoint_problems(config: Configuration) -> Iterable[str]:

@@ -78,6 +78,11 @@ class TrainSection(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of each training label that is spread over all grades (Szegedy et al. 2016, arXiv:1512.00567). Only for
     `objective: softmax`. Validation labels do not change."""
+    soft_labels: Annotated[list[Text], Unique()] = []
+    """Columns with the grades of several human graders, `subgroups` of each training set: training labels are then the
+    mean of these labels. That is a share of each grade for `softmax`, the mean grade for `regression`, and the share of
+    graders above each grade for `ordinal`. An empty cell does not count. An image without any such grade keeps its
+    own. Class weights, sampling and validation use its own grade."""
     dense_units: Annotated[list[Units], Field(min_length=2, max_length=2)] = [512, 256]
     """Units of the head's two dense layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -195,3 +200,9 @@ class TrainingSettings(TrainSection):
     feature_layers: LayerNames
     head_epochs: Annotated[int, Field(ge=0)]
     learning_rate: Annotated[float, Field(gt=0)]
+
+
+def decisive_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the result of a training run. A setting that is off is absent if it came later."""
+    excluded = {"on_out_of_memory"} if settings.soft_labels else {"on_out_of_memory", "soft_labels"}
+    return settings.model_dump(exclude=excluded)

@@ -27,6 +27,7 @@ from retinaflow.training.head import feature_batches, split, standardise, views_
 from retinaflow.training.history import best_epoch, monitored
 from retinaflow.training.pace import Pace
 from retinaflow.training.shared import Shared
+from retinaflow.training.soft_labels import soft_targets
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ class TrainingData:
         training: Images to train on.
         validation: Images that select the best epoch.
         grade_names: Names of the grades.
+        grader_grades: Grades of the training images by each grader, as for ``soft_targets``. Without them,
+            images are trained with their own grades.
     """
 
     training: Images
     validation: Images
     grade_names: Sequence[str]
+    grader_grades: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Fit:
             seed=self.seed,
             augment=settings.augment,
             devices=settings.gpus,
-            targets=self._targets(self.data.training, settings.label_smoothing),
+            targets=self._training_targets(),
             weights=self.image_weights,
             balance=(settings.balanced_sampling, settings.balanced_epochs),
         )
@@ -109,6 +113,13 @@ class Fit:
             targets=self._targets(self.data.validation),
         )
         return training, validation
+
+    def _training_targets(self) -> np.ndarray:
+        smoothing, by_grader = self.settings.label_smoothing, self.data.grader_grades
+        if by_grader is None:
+            return self._targets(self.data.training, smoothing)
+        grades = self.data.training.grades
+        return soft_targets(self.settings.objective, grades, by_grader, self.grade_count, smoothing)
 
     def _targets(self, images: Images, smoothing: float = 0.0) -> np.ndarray:
         return objectives.targets(self.settings.objective, images.grades, self.grade_count, smoothing)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from retinaflow.data.trained_on import find_seen, write_trained_on
 from retinaflow.networks import devices
@@ -17,7 +18,7 @@ from retinaflow.networks.earlier_model import MODEL, RECORD, TRAINED_ON, earlier
 from retinaflow.networks.extractor_files import backbone_name, extractor_file
 from retinaflow.preprocessing.batches import Images
 from retinaflow.preprocessing.shards import CHECKSUM_COLUMN
-from retinaflow.settings.train import TrainingSettings
+from retinaflow.settings.train import TrainingSettings, decisive_settings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
 from retinaflow.storage.files import digest_files, digest_json
 from retinaflow.storage.integrity import recorded_file, write_document
@@ -27,6 +28,7 @@ from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.fit import TrainingData, train
 from retinaflow.training.history import write_history
 from retinaflow.training.shared import Shared
+from retinaflow.training.soft_labels import read_grader_grades
 
 log = logging.getLogger(__name__)
 # The screen has a handler for the progress of jobs.
@@ -132,7 +134,7 @@ class TrainingJob:
         return {
             "training_run": self.training_run,
             "backbone": self.settings.backbone,
-            "settings": self.settings.model_dump(exclude={"on_out_of_memory"}),
+            "settings": decisive_settings(self.settings),
             "seed": self.seed,
             "grade_names": list(self.grade_names),
             "digests": {
@@ -144,8 +146,14 @@ class TrainingJob:
             "computed": dict(resolved),
         }
 
-    def decisive(self, description: Mapping[str, Any], training: Images, validation: Images) -> dict[str, Any]:
-        """Return everything that decides the result, of the ``training`` and ``validation`` images.
+    def decisive(
+        self,
+        description: Mapping[str, Any],
+        training: Images,
+        validation: Images,
+        grader_grades: np.ndarray | None = None,
+    ) -> dict[str, Any]:
+        """Return everything that decides the result, of the images and the grades of several graders.
 
         Names of the training run and of grades decide nothing. Neither do the rest of the index tables.
         """
@@ -154,6 +162,7 @@ class TrainingJob:
         head = has_same_head(read_record(self.earlier), self.settings, self.grade_names) if self.earlier else None
         return {
             **({} if head is None else {"earlier_head": head}),
+            **({} if grader_grades is None else {"grader_grades": grader_grades.tolist()}),
             **{key: value for key, value in description.items() if key not in names},
             "grades": len(self.grade_names),
             "weights": description["digests"]["weights"],
@@ -191,7 +200,8 @@ def train_job(job: TrainingJob) -> None:
     names = job.grade_names
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
     description = job.description(resolved)
-    decisive = job.decisive(description, training, validation)
+    by_grader = read_grader_grades(job.training.indices, training.names, settings.soft_labels, names)
+    decisive = job.decisive(description, training, validation, by_grader)
     key = digest_json(decisive)
     _warn_of_seen(job)
     # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
@@ -204,7 +214,7 @@ def train_job(job: TrainingJob) -> None:
         try:
             trained, rows, summary = train(
                 settings.model_copy(update=resolved),
-                TrainingData(training, validation, names),
+                TrainingData(training, validation, names, by_grader),
                 checkpoint=checkpoint,
                 seed=job.seed,
                 weights=job.weights,
