@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from retinaflow.storage.tables import read_table
-
 NETWORKS = ("MobileNetV3Small", "VGG16")
 # Shards of 16 images: about 38 training and 10 validation images, and 32 test images.
 SHARDS = {"train": 3, "validation": 1, "test": 2}
@@ -114,23 +112,6 @@ def test_removed_network_repeats_the_comparison(finished):
 def test_metric_option_repeats_grading(finished, change):
     finished.config |= change
     assert finished.planned() == jobs(*[f"grade {model}" for model in (*NETWORKS, "ensemble")], "compare")
-
-
-def test_training_scores_and_other_views_are_computed_by_scoring(finished):
-    """The job that trains a network scores it; `score` copies the table, or computes it for other settings."""
-    table = finished.folder / "results/scores/MobileNetV3Small/test/raw_outputs.csv"
-    log = "results/logs/score/MobileNetV3Small.log"
-    first = read_table(table)
-    assert finished.read(log).count("computed before") == 2
-    finished.config["score"] = {"tta_views": 2}
-    assert not [job for job in finished.planned() if job.startswith("train")]
-    finished.snakemake(str(table.relative_to(finished.folder)))
-    assert "computed before" not in finished.read(log)
-    second = read_table(table)
-    # The first view is the image itself: the outputs of another process, to the last digit.
-    assert [[row[f"output_{grade}"] for grade in range(5)] for row in first] == [
-        [row[f"no_tta_{grade}"] for grade in range(5)] for row in second
-    ]
 
 
 def test_added_image_is_decoded_alone(finished, image_bytes):
