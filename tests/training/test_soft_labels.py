@@ -1,4 +1,4 @@
-"""Soft labels: the mean of the labels of several graders."""
+"""Soft labels: the mean of the labels of several readers."""
 
 import re
 from pathlib import Path
@@ -14,10 +14,10 @@ from retinaflow.networks.objectives import targets
 from retinaflow.settings.train import decisive_settings
 from retinaflow.storage.tables import read_table, write_table
 from retinaflow.training.job import train_job
-from retinaflow.training.soft_labels import NO_GRADE, read_grader_grades, soft_targets
+from retinaflow.training.soft_labels import NO_GRADE, read_readers, soft_targets
 from small import THREE, small_job, typed
 
-BY_GRADER = np.array([[0, 0, 2], [1, NO_GRADE, 2], [NO_GRADE] * 3])
+BY_READER = np.array([[0, 0, 2], [1, NO_GRADE, 2], [NO_GRADE] * 3])
 OWN = np.array([0, 2, 1])
 
 
@@ -29,24 +29,24 @@ OWN = np.array([0, 2, 1])
         ("ordinal", [[1 / 3, 1 / 3], [1, 0.5], [1, 0]]),
     ],
 )
-def test_targets_are_the_mean_of_graders(objective, expected):
-    found = soft_targets(objective, OWN, BY_GRADER, 3)
+def test_targets_are_the_mean_of_readers(objective, expected):
+    found = soft_targets(objective, OWN, BY_READER, 3)
     assert found.dtype == np.float32
     assert found == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_smoothing_applies_to_the_mean():
-    smoothed = soft_targets("softmax", OWN, BY_GRADER, 3, 0.3)
-    assert smoothed == pytest.approx(0.7 * soft_targets("softmax", OWN, BY_GRADER, 3) + 0.1, abs=1e-6)
+    smoothed = soft_targets("softmax", OWN, BY_READER, 3, 0.3)
+    assert smoothed == pytest.approx(0.7 * soft_targets("softmax", OWN, BY_READER, 3) + 0.1, abs=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["softmax", "regression", "ordinal"])
-def test_agreeing_graders_give_the_label_itself(objective):
+def test_agreeing_readers_give_the_label_itself(objective):
     three = np.repeat(OWN[:, np.newaxis], 3, axis=1)
     assert np.array_equal(soft_targets(objective, OWN, three, 3), targets(objective, OWN, 3))
 
 
-def write_graders(index: Path, values: list[tuple[str, str]]) -> None:
+def write_readers(index: Path, values: list[tuple[str, str]]) -> None:
     rows = [
         {**row, f"{SUBGROUP}one": one, f"{SUBGROUP}two": two}
         for row, (one, two) in zip(read_table(index), values, strict=True)
@@ -62,22 +62,22 @@ def index(tmp_path):
 
 
 def test_grades_are_read_in_the_order_of_the_images(index):
-    write_graders(index, [("0", "severe"), ("1", "")])
-    found = read_grader_grades([index], ["a", "b"], [" one", "two"], THREE)
+    write_readers(index, [("0", "severe"), ("1", "")])
+    found = read_readers([index], ["a", "b"], [" one", "two"], THREE)
     assert found.tolist() == [[1, NO_GRADE], [0, 2]]
-    assert read_grader_grades([index], ["a", "b"], [], THREE) is None
+    assert read_readers([index], ["a", "b"], [], THREE) is None
 
 
 def test_cell_that_is_no_grade_is_an_error(index):
-    write_graders(index, [("0", "7"), ("1", "")])
+    write_readers(index, [("0", "7"), ("1", "")])
     expected = "image 'b' has '7' in the column 'two' of train.soft_labels; expected a grade or an empty cell"
     with pytest.raises(RetinaflowError, match=re.escape(expected)):
-        read_grader_grades([index], ["a", "b"], ["one", "two"], THREE)
+        read_readers([index], ["a", "b"], ["one", "two"], THREE)
 
 
 def test_missing_column_is_an_error(index):
     with pytest.raises(RetinaflowError, match="subgroup_one"):
-        read_grader_grades([index], ["a", "b"], ["one"], THREE)
+        read_readers([index], ["a", "b"], ["one"], THREE)
 
 
 def test_each_training_set_needs_the_columns(tmp_path):
@@ -85,7 +85,7 @@ def test_each_training_set_needs_the_columns(tmp_path):
     assert not list(combination_problems(labelled(tmp_path, train__soft_labels=["one"], **known)))
     assert list(combination_problems(labelled(tmp_path, train__soft_labels=["one", "two"], **known))) == [
         "models.VGG16.soft_labels: data set train has no grades of two; its subgroups are one, camera; add the "
-        "columns of the graders to them"
+        "columns of the readers to them"
     ]
     (problem,) = combination_problems(labelled(tmp_path, train__soft_labels=["one"], models={"VGG16": {}}))
     assert "its subgroups are none" in problem
@@ -97,7 +97,7 @@ def test_setting_that_is_off_is_no_parameter():
 
 
 @pytest.mark.parametrize("head_epochs", [0, 1])
-def test_only_disagreeing_graders_change_the_weights(tmp_path, few_parts, head_epochs):
+def test_only_disagreeing_readers_change_the_weights(tmp_path, few_parts, head_epochs):
     (index,), _ = few_parts[0]
     own = [row["grade"] for row in read_table(index)]
     losses = []
@@ -108,7 +108,7 @@ def test_only_disagreeing_graders_change_the_weights(tmp_path, few_parts, head_e
             (["one", "two"], [(grade, "0") for grade in own]),
         ]
     ):
-        write_graders(index, values)
+        write_readers(index, values)
         settings = typed(epochs=1, head_epochs=head_epochs, soft_labels=columns)
         job = small_job(tmp_path / str(number), few_parts, settings)
         train_job(job)

@@ -88,14 +88,14 @@ def _choice_problems(config: Configuration) -> Iterable[str]:
 
 
 def _soft_label_problems(config: Configuration) -> Iterable[str]:
-    """Problems of models whose labels are those of several graders."""
+    """Problems of models whose labels are those of several readers."""
     for model, settings in config.models.items():
         for data_set in training_sets(config) if settings.soft_labels else ():
             found = [column.strip() for column in data_sets(config)[data_set].subgroups or []]
             if missing := [column for column in settings.soft_labels if column.strip() not in found]:
                 yield (
                     f"models.{model}.soft_labels: data set {data_set} has no grades of {', '.join(missing)}; its "
-                    f"subgroups are {', '.join(found) or 'none'}; add the columns of the graders to them"
+                    f"subgroups are {', '.join(found) or 'none'}; add the columns of the readers to them"
                 )
 
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyScores:
-    """What the later stages compute with the network of one training run.
+    """Results of the later stages with the network of one training run.
 
     Attributes:
         training_run: Name of the training run.

@@ -79,9 +79,9 @@ class TrainSection(Section):
     """Share of each training label that is spread over all grades (Szegedy et al. 2016, arXiv:1512.00567). Only for
     `objective: softmax`. Validation labels do not change."""
     soft_labels: Annotated[list[Text], Unique()] = []
-    """Columns with the grades of several human graders, `subgroups` of each training set: training labels are then the
-    mean of these labels. That is a share of each grade for `softmax`, the mean grade for `regression`, and the share of
-    graders above each grade for `ordinal`. An empty cell does not count. An image without any such grade keeps its
+    """Columns with the grades of several readers, `subgroups` of each training set: training labels are then the mean
+    of their labels. That is a share of each grade for `softmax`, the mean grade for `regression`, and the share of
+    readers above each grade for `ordinal`. An empty cell does not count. An image without any such grade keeps its
     own. Class weights, sampling and validation use its own grade."""
     dense_units: Annotated[list[Units], Field(min_length=2, max_length=2)] = [512, 256]
     """Units of the head's two dense layers."""

@@ -40,14 +40,14 @@ class TrainingData:
         training: Images to train on.
         validation: Images that select the best epoch.
         grade_names: Names of the grades.
-        grader_grades: Grades of the training images by each grader, as for ``soft_targets``. Without them,
+        reader_grades: Grades of the training images by each reader, as for ``soft_targets``. Without them,
             images are trained with their own grades.
     """
 
     training: Images
     validation: Images
     grade_names: Sequence[str]
-    grader_grades: np.ndarray | None = None
+    reader_grades: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class Fit:
         return training, validation
 
     def _training_targets(self) -> np.ndarray:
-        smoothing, by_grader = self.settings.label_smoothing, self.data.grader_grades
-        if by_grader is None:
+        smoothing, by_reader = self.settings.label_smoothing, self.data.reader_grades
+        if by_reader is None:
             return self._targets(self.data.training, smoothing)
         grades = self.data.training.grades
-        return soft_targets(self.settings.objective, grades, by_grader, self.grade_count, smoothing)
+        return soft_targets(self.settings.objective, grades, by_reader, self.grade_count, smoothing)
 
     def _targets(self, images: Images, smoothing: float = 0.0) -> np.ndarray:
         return objectives.targets(self.settings.objective, images.grades, self.grade_count, smoothing)

@@ -28,7 +28,7 @@ from retinaflow.training.checkpoints import Checkpoint
 from retinaflow.training.fit import TrainingData, train
 from retinaflow.training.history import write_history
 from retinaflow.training.shared import Shared
-from retinaflow.training.soft_labels import read_grader_grades
+from retinaflow.training.soft_labels import read_readers
 
 log = logging.getLogger(__name__)
 # The screen has a handler for the progress of jobs.
@@ -151,9 +151,9 @@ class TrainingJob:
         description: Mapping[str, Any],
         training: Images,
         validation: Images,
-        grader_grades: np.ndarray | None = None,
+        reader_grades: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        """Return everything that decides the result, of the images and the grades of several graders.
+        """Return everything that decides the result, of the images and the grades of several readers.
 
         Names of the training run and of grades decide nothing. Neither do the rest of the index tables.
         """
@@ -162,7 +162,7 @@ class TrainingJob:
         head = has_same_head(read_record(self.earlier), self.settings, self.grade_names) if self.earlier else None
         return {
             **({} if head is None else {"earlier_head": head}),
-            **({} if grader_grades is None else {"grader_grades": grader_grades.tolist()}),
+            **({} if reader_grades is None else {"reader_grades": reader_grades.tolist()}),
             **{key: value for key, value in description.items() if key not in names},
             "grades": len(self.grade_names),
             "weights": description["digests"]["weights"],
@@ -200,8 +200,8 @@ def train_job(job: TrainingJob) -> None:
     names = job.grade_names
     training, validation = (Images(files.indices, files.shards, names) for files in (job.training, job.validation))
     description = job.description(resolved)
-    by_grader = read_grader_grades(job.training.indices, training.names, settings.soft_labels, names)
-    decisive = job.decisive(description, training, validation, by_grader)
+    by_reader = read_readers(job.training.indices, training.names, settings.soft_labels, names)
+    decisive = job.decisive(description, training, validation, by_reader)
     key = digest_json(decisive)
     _warn_of_seen(job)
     # On a cluster, the job of a killed `snakemake` continues. Only this lock shows it to the next run.
@@ -214,7 +214,7 @@ def train_job(job: TrainingJob) -> None:
         try:
             trained, rows, summary = train(
                 settings.model_copy(update=resolved),
-                TrainingData(training, validation, names, by_grader),
+                TrainingData(training, validation, names, by_reader),
                 checkpoint=checkpoint,
                 seed=job.seed,
                 weights=job.weights,

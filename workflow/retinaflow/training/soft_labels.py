@@ -1,4 +1,4 @@
-"""Soft labels: the mean of the labels that several human graders give an image."""
+"""Soft labels: the mean of the labels that several readers give an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,23 +10,23 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.networks.objectives import targets
 from retinaflow.storage.tables import stream_table
 
-NO_GRADE = -1  # of an image by a grader who has not graded it
+NO_GRADE = -1  # of an image by a reader who has not graded it
 _COLUMN = "subgroup_{}"  # of an index table, as the inventory names it
 
 
-def read_grader_grades(
+def read_readers(
     indices: Sequence[Path], images: Sequence[str], columns: Sequence[str], grade_names: Sequence[str]
 ) -> np.ndarray | None:
-    """Read the grades of images by each grader.
+    """Read the grades of images by each reader.
 
     Args:
         indices: Index tables of the images.
         images: Names of the n images.
-        columns: Column of each grader in the label tables.
+        columns: Column of each reader in the label tables.
         grade_names: Names of the grades.
 
     Returns:
-        int64 (n, graders), ``NO_GRADE`` for an empty cell. None without ``columns``.
+        int64 (n, readers), ``NO_GRADE`` for an empty cell. None without ``columns``.
 
     Raises:
         RetinaflowError: An index table lacks a column, or a cell has no grade.
@@ -56,14 +56,14 @@ def _grade(text: str, grade: int | None, *, index: Path, image: str, column: str
 
 
 def soft_targets(
-    objective: str, grades: np.ndarray, grader_grades: np.ndarray, grade_count: int, smoothing: float = 0.0
+    objective: str, grades: np.ndarray, reader_grades: np.ndarray, grade_count: int, smoothing: float = 0.0
 ) -> np.ndarray:
-    """Return the mean over several graders of the training targets of images.
+    """Return the mean over several readers of the training targets of images.
 
     Args:
         objective: Objective of the network.
-        grades: Grade of each image, int (n,), for images that no grader has graded.
-        grader_grades: Grade of each image by each grader, int (n, graders), ``NO_GRADE`` for none.
+        grades: Grade of each image, int (n,), for images that no reader has graded.
+        reader_grades: Grade of each image by each reader, int (n, readers), ``NO_GRADE`` for none.
         grade_count: Number of grades.
         smoothing: As for ``objectives.targets``.
 
@@ -71,9 +71,9 @@ def soft_targets(
         float32 (n, width).
     """
     own = targets(objective, grades, grade_count, smoothing)
-    graded = grader_grades != NO_GRADE
+    graded = reader_grades != NO_GRADE
     counts = graded.sum(axis=1)[:, np.newaxis]
     total = np.zeros(own.shape)
-    for of_grader, has in zip(grader_grades.T, graded.T, strict=True):
-        total[has] += targets(objective, of_grader[has], grade_count, smoothing)
+    for of_reader, has in zip(reader_grades.T, graded.T, strict=True):
+        total[has] += targets(objective, of_reader[has], grade_count, smoothing)
     return np.where(counts > 0, total / np.maximum(counts, 1), own).astype(np.float32)
