@@ -7,7 +7,7 @@ import pytest
 
 from retinaflow.jobs.score_cache import (
     FEATURE_ROWS,
-    FEATURES,
+    FEATURE_VALUES,
     RAW_OUTPUTS,
     ScoreCache,
     ScoredFiles,
@@ -28,7 +28,7 @@ def made(tmp_path):
     (tmp_path / "0.npy").touch()
     (tmp_path / "model.keras").write_text("weights")
     write_table(tmp_path / RAW_OUTPUTS, ("image", "output_0"), [{"image": "1_left", "output_0": 0.5}])
-    np.save(tmp_path / FEATURES, np.zeros((1, 2), np.float16))
+    np.save(tmp_path / FEATURE_VALUES, np.zeros((1, 2), np.float16))
     write_table(tmp_path / FEATURE_ROWS, ("image", "digest"), [{"image": "1_left", "digest": "a"}])
     return tmp_path
 
@@ -95,13 +95,13 @@ def test_damaged_table_is_computed(made, files):
 
 
 def test_features_are_moved_and_dated_now(made, files):
-    content = (made / FEATURES).read_bytes()
-    os.utime(made / FEATURES, (1, 1))
-    cache_in(made).keep(files, {name: made / name for name in (FEATURES, FEATURE_ROWS)}, rows=1)
-    targets = {name: made / "scores" / name for name in (FEATURES, FEATURE_ROWS)}
+    content = (made / FEATURE_VALUES).read_bytes()
+    os.utime(made / FEATURE_VALUES, (1, 1))
+    cache_in(made).keep(files, {name: made / name for name in (FEATURE_VALUES, FEATURE_ROWS)}, rows=1)
+    targets = {name: made / "scores" / name for name in (FEATURE_VALUES, FEATURE_ROWS)}
     assert cache_in(made).take(files, targets, move=True)
-    assert targets[FEATURES].read_bytes() == content
-    assert targets[FEATURES].stat().st_mtime > 1
+    assert targets[FEATURE_VALUES].read_bytes() == content
+    assert targets[FEATURE_VALUES].stat().st_mtime > 1
     assert read_table(targets[FEATURE_ROWS])[0]["image"] == "1_left"
     assert not any(map(damage, targets.values()))
     assert not cache_in(made).has(files)

@@ -8,20 +8,20 @@ from retinaflow.jobs.score_cache import (
     CACHE,
     FEATURE_PARAMETERS,
     FEATURE_ROWS,
-    FEATURES,
+    FEATURE_VALUES,
     ScoreCache,
     ScoredFiles,
-    chosen,
+    parameters_of,
 )
 from retinaflow.networks.backend import choose
 from retinaflow.settings.augment import AugmentSettings
 
 with job_log(snakemake.log[0]):
     files, output, params = snakemake.input, snakemake.output, snakemake.params
-    parameters = chosen(params, FEATURE_PARAMETERS)
+    parameters = parameters_of(params, FEATURE_PARAMETERS)
     cache = ScoreCache(Path(snakemake.config["results"], CACHE), Path(files.model), parameters)
     targets = {
-        split: {FEATURES: Path(output[f"{split}_features"]), FEATURE_ROWS: Path(output[f"{split}_images"])}
+        split: {FEATURE_VALUES: Path(output[f"{split}_features"]), FEATURE_ROWS: Path(output[f"{split}_images"])}
         for split in params.splits
     }
     # The job that trained the network has often computed them. They are large, so no copy of them stays.
@@ -50,6 +50,6 @@ with job_log(snakemake.log[0]):
                 indices=[Path(index) for index in files[f"{split}_indices"]],
                 views=views,
                 threads=snakemake.threads,
-                features=targets[split][FEATURES],
+                features=targets[split][FEATURE_VALUES],
                 rows=targets[split][FEATURE_ROWS],
             )

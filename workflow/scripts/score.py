@@ -6,7 +6,7 @@ from retinaflow.data.frames import read_frame
 from retinaflow.data.trained_on import require_unseen
 from retinaflow.jobs import gpus
 from retinaflow.jobs.logs import job_log
-from retinaflow.jobs.score_cache import CACHE, OUTPUT_PARAMETERS, RAW_OUTPUTS, ScoreCache, ScoredFiles, chosen
+from retinaflow.jobs.score_cache import CACHE, OUTPUT_PARAMETERS, RAW_OUTPUTS, ScoreCache, ScoredFiles, parameters_of
 from retinaflow.networks.backend import choose
 from retinaflow.reporting.figures import learning_curves
 from retinaflow.storage.documents import read_own
@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
         tables = {split: list(map(Path, files[f"{split}_indices"])) for split in params.unseen}
         shared_patients = snakemake.config["data"]["shared_patients"]
         require_unseen(snakemake.wildcards.training_run, record, tables, shared_patients)
-    parameters = chosen(params, OUTPUT_PARAMETERS)
+    parameters = parameters_of(params, OUTPUT_PARAMETERS)
     cache = ScoreCache(Path(snakemake.config["results"], CACHE), Path(files.model), parameters)
     scored = {split: ScoredFiles.of(files, split) for split in params.splits}
     # The job that trained the network has often scored it.

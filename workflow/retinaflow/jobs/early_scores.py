@@ -21,7 +21,7 @@ import keras
 from retinaflow.config.lookups import shard_counts, variant
 from retinaflow.config.models import EYE_STACKING, Models, network_of
 from retinaflow.jobs.code import code_digests
-from retinaflow.jobs.score_cache import CACHE, FEATURE_ROWS, FEATURES, RAW_OUTPUTS, ScoreCache, ScoredFiles
+from retinaflow.jobs.score_cache import CACHE, FEATURE_ROWS, FEATURE_VALUES, RAW_OUTPUTS, ScoreCache, ScoredFiles
 from retinaflow.preprocessing.batches import Images
 from retinaflow.scoring.features import FeatureViews, fine_tuned, write_features
 from retinaflow.scoring.score import load_model, score_images
@@ -94,7 +94,7 @@ class EarlyScores:
             files = self._files(models.stored_splits(self.training_run, split), shards)
             if images := self._missing(cache, files, views):
                 with tempfile.TemporaryDirectory(dir=self._cache, prefix=".part-") as part:
-                    features, rows = Path(part, FEATURES), Path(part, FEATURE_ROWS)
+                    features, rows = Path(part, FEATURE_VALUES), Path(part, FEATURE_ROWS)
                     write_features(
                         fine_tuned(self._network),
                         images,
@@ -104,7 +104,7 @@ class EarlyScores:
                         features=features,
                         rows=rows,
                     )
-                    cache.keep(files, {FEATURES: features, FEATURE_ROWS: rows}, len(images))
+                    cache.keep(files, {FEATURE_VALUES: features, FEATURE_ROWS: rows}, len(images))
 
     def _missing(self, cache: ScoreCache, files: ScoredFiles, views: int) -> Images | None:
         """Images of a split that can be computed now and are not in the cache."""

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 # Parameters of the rules `score` and `run_features` that decide their results.
 OUTPUT_PARAMETERS = ("code", "grade_names", "objective", "tta_views", "seed", "backend", "cpu_threads")
 FEATURE_PARAMETERS = ("code", "grade_names", "objective", "augment", "views", "seed", "backend", "cpu_threads")
-RAW_OUTPUTS, FEATURES, FEATURE_ROWS = "raw_outputs.csv", "features.npy", "features.csv"
+RAW_OUTPUTS, FEATURE_VALUES, FEATURE_ROWS = "raw_outputs.csv", "features.npy", "features.csv"
 CACHE = Path("scores", ".cache")  # below the results folder
-PACKAGES = ("keras", "numpy", "opencv-python-headless")
+DECISIVE_PACKAGES = ("keras", "numpy", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ScoreCache:
         """
         self.files = FileCache(folder)
         self.weights = digest_files([model])
-        packages = (*PACKAGES, str(parameters["backend"]))
+        packages = (*DECISIVE_PACKAGES, str(parameters["backend"]))
         self._decisive = {
             "weights": self.weights,
             "parameters": dict(parameters),
@@ -150,6 +150,6 @@ def network_of_entry(entry: Path) -> str | None:
     return weights
 
 
-def chosen(parameters: Any, names: Sequence[str]) -> dict[str, Any]:
+def parameters_of(parameters: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the values of some parameters of a job by name."""
     return {name: getattr(parameters, name) for name in names}
