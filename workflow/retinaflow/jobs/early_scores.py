@@ -75,7 +75,7 @@ class EarlyScores:
 
     def _score(self, models: Models, shards: Mapping[str, int]) -> None:
         views = self.config.score.tta_views
-        own = {"objective": self._settings.objective, "tta_views": views}
+        own: dict[str, Any] = {"objective": self._settings.objective, "tta_views": views}
         cache = self._cache_of("score.py", own)
         for split in models.scored:
             files = self._files(models.stored_splits(self.training_run, split), shards)
