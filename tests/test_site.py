@@ -15,7 +15,6 @@ LONGEST_PAGE = 1500  # words of text, without blocks of code
 # Pages that readers search and do not read from top to bottom, with the reason for their length.
 LONG = {
     "docs/messages.md": "generated: examples of messages, found by their words",
-    "benchmarks/README.md": "measurements, to be split",
     "docs/file-formats.md": "tables of columns, to be split",
     "docs/methods.md": "measurements, to be split",
     "config/README.md": "generated: one table for each section of the configuration, found by key",
