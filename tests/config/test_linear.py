@@ -3,10 +3,12 @@
 import pytest
 
 from configurations import configured, labelled, written
+from extractors import write_extractor
 from retinaflow.config.changes import changed
 from retinaflow.config.loading import load
 from retinaflow.config.lookups import linear_models, linear_networks, variant
 from retinaflow.errors import RetinaflowError
+from retinaflow.settings.features import BackboneFeatureSettings
 
 RIDGE = {"kind": "linear", "features": ["VGG16", "ResNet50"]}
 
@@ -19,6 +21,27 @@ def test_features_are_of_networks_and_of_frozen_backbones():
     assert config.frozen["ResNet50"].feature_layers == ["conv3_block4_out", "conv4_block2_out"]
     assert list(linear_networks(config)) == ["VGG16", "ResNet50"]
     assert [variant(config, name).size for name in linear_networks(config)] == [64, 224]
+
+
+def test_means_alone_leave_parameters_as_they_were():
+    plain = configured(models={"ridge": RIDGE})
+    settings = BackboneFeatureSettings.of(plain.frozen["VGG16"], plain.features)
+    assert not {"poolings", "root"} & set(settings.parameters())
+    assert plain.features.pooled() == {}
+    more = configured(models={"ridge": RIDGE}, features={"poolings": ["mean", "std"], "root": True})
+    own = {"poolings": ["mean", "std"], "root": True}
+    settings = BackboneFeatureSettings.of(more.frozen["VGG16"], more.features)
+    assert {name: settings.parameters()[name] for name in own} == more.features.pooled() == own
+    assert BackboneFeatureSettings.model_validate(settings.parameters()) == settings
+
+
+def test_backbone_by_path_has_no_other_poolings(tmp_path):
+    write_extractor(tmp_path / "encoder.onnx", size=32)
+    encoder = {"backbone": str(tmp_path / "encoder.onnx"), "image_size": 32}
+    models = {"encoder": encoder, "ridge": {**RIDGE, "features": ["encoder"]}}
+    assert configured(models=models).linear
+    with pytest.raises(RetinaflowError, match=r"features\.root: encoder is a backbone by path, with features of means"):
+        load(written(models=models, features={"root": True}))
 
 
 def test_default_configuration_has_a_linear_model():

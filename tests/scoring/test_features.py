@@ -84,6 +84,20 @@ def test_layer_is_averaged_over_its_area(network: keras.Model) -> None:
     np.testing.assert_allclose(network.predict_on_batch(PIXELS[:4]), area.mean(axis=(1, 2)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("root", [False, True])
+def test_channels_are_pooled_in_several_ways(network: keras.Model, root: bool) -> None:
+    area = keras.Model(network.inputs, network.get_layer("pool").input).predict_on_batch(PIXELS[:4])
+    area = area.astype(np.float64)
+    own_input = {"normalisation": "imagenet", "pooling": "mean", "weights": None, "seed": 1, "threads": 1}
+    poolings = ["std", "max", "mean", "generalised"]
+    found = frozen_backbone("Tiny", 32, layers=[], **own_input, poolings=poolings, root=root)
+    generalised = np.maximum((area**3).mean(axis=(1, 2)), 0) ** (1 / 3)
+    values = [area.std(axis=(1, 2)), area.max(axis=(1, 2)), area.mean(axis=(1, 2)), generalised]
+    expected = np.concatenate(values, axis=1)
+    expected = np.sign(expected) * np.sqrt(np.abs(expected)) if root else expected
+    np.testing.assert_allclose(found.predict_on_batch(PIXELS[:4]), expected, rtol=2e-3, atol=2e-4)
+
+
 def test_few_images_are_in_memory_together(network: keras.Model, images: Images, monkeypatch) -> None:
     (whole,) = extract(network, images, views(2), threads=1)
     monkeypatch.setattr("retinaflow.scoring.features.AT_ONCE", 10)

@@ -62,10 +62,13 @@ def test_graph_answers_like_keras(
     np.testing.assert_allclose(graph.relevance(PIXELS, grades), relevance(model, PIXELS, objective, grades), atol=1e-3)
 
 
-@pytest.mark.parametrize("layers", [[], ["first", "last"]])
-def test_backbone_graph_has_the_features_of_keras(monkeypatch, tmp_path: Path, layers: list[str]) -> None:
+MANY = {"poolings": ["mean", "max", "std", "generalised"], "root": True}
+
+
+@pytest.mark.parametrize(("layers", "pooled"), [([], {}), (["first", "last"], {}), (["first", "last"], MANY)])
+def test_backbone_graph_has_the_features_of_keras(monkeypatch, tmp_path: Path, layers: list[str], pooled: dict) -> None:
     small.register(monkeypatch)
-    own_input = {"normalisation": "imagenet", "pooling": "mean"}
+    own_input = {"normalisation": "imagenet", "pooling": "mean", **pooled}
     model = frozen_backbone("Tiny", SIZE, layers=layers, weights=None, seed=3, threads=1, **own_input)
     convert_backbone(model, tmp_path / "backbone.onnx")
     network = BundledNetwork("A", "features", f"{SIZE}-trim-keep-none", ["backbone.onnx"])

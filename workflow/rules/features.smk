@@ -5,7 +5,7 @@ from retinaflow.settings.features import BackboneFeatureSettings
 
 def feature_settings(wildcards):
     """Parameter function: the settings that decide the features of a network."""
-    return BackboneFeatureSettings.of(FEATURE_NETWORKS[wildcards.network], CONFIG.features).model_dump()
+    return BackboneFeatureSettings.of(FEATURE_NETWORKS[wildcards.network], CONFIG.features).parameters()
 
 
 rule features:

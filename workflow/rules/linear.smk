@@ -29,7 +29,7 @@ def unseen_splits(wildcards):
 def linear_networks(wildcards):
     """Parameter function: the networks of a linear model, each with the settings that decide its features."""
     return {
-        network: {**feature_source(network), "deviations": CONFIG.features.views > 1}
+        network: {**feature_source(network), "deviations": CONFIG.features.views > 1, **CONFIG.features.pooled()}
         for network in MODELS.linear[wildcards.linear].features
     }
 

@@ -26,5 +26,7 @@ with job_log(snakemake.log[0]):
         threads=snakemake.threads,
         normalisation=settings.normalisation,
         pooling=settings.pooling,
+        poolings=settings.poolings,
+        root=settings.root,
     )
     convert_backbone(backbone, Path(snakemake.output.graph))

@@ -26,6 +26,8 @@ with job_log(snakemake.log[0]):
         threads=settings.cpu_threads,
         normalisation=settings.normalisation,
         pooling=settings.pooling,
+        poolings=settings.poolings,
+        root=settings.root,
     )
     shards = [(Path(pixels), Path(rows)) for pixels, rows in zip(files.pixels, files.rows, strict=True)]
     write_features(

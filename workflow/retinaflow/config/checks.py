@@ -59,6 +59,7 @@ def combination_problems(config: Configuration) -> Iterable[str]:
         )
     for name, linear in config.linear.items():
         yield from _linear_problems(name, linear, config)
+    yield from _pooling_problems(config)
     yield from _choice_problems(config)
     if isinstance(config.eyes.models, list) and config.eyes.models:
         yield from _eye_problems(config)
@@ -397,6 +398,18 @@ def _linear_problems(name: str, settings: LinearSection, config: Configuration) 
             yield f"{key}: {used} needs at least {least} px, found train.image_size {size}; set it higher"
     if settings.eyes == "both":
         yield from _eye_problems(config, f"models.{name}.eyes", "one")
+
+
+def _pooling_problems(config: Configuration) -> Iterable[str]:
+    """Problems of linear models whose features have other poolings than their means."""
+    used = dict.fromkeys(name for linear in config.linear.values() for name in linear.features)
+    for name in used if config.features.pooled() else ():
+        settings = config.models.get(name) or config.frozen.get(name)
+        if settings is not None and extractor_file(settings.backbone):
+            yield (
+                f"features.poolings, features.root: {name} is a backbone by path, with features of means alone; leave "
+                "both out, or use a backbone of keras.applications"
+            )
 
 
 def _extractor_problems(name: str, settings: TrainingSettings) -> Iterable[str]:

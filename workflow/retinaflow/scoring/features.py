@@ -1,4 +1,4 @@
-"""Features of images: the outputs of a layer, averaged over the image, and their deviation over random views."""
+"""Features of images: the outputs of a layer, pooled over the image, and their deviation over random views."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,6 +67,8 @@ def frozen_backbone(
     threads: int,
     normalisation: str | NormalisationSettings,
     pooling: str,
+    poolings: Sequence[str] = ("mean",),
+    root: bool = False,
 ) -> Extractor:
     """Return a network from images to the features of a backbone.
 
@@ -82,9 +84,11 @@ def frozen_backbone(
         threads: Number of threads on a CPU.
         normalisation: Input of a backbone by path, as ``train.normalisation``.
         pooling: Features of tokens of a backbone by path, as ``train.pooling``.
+        poolings: Values of each channel over the image, as ``features.poolings``. A backbone by path has means alone.
+        root: Whether to replace the values by their square roots, as ``features.root``.
 
     Returns:
-        Network from uint8 RGB (n, size, size, 3) to float32 (n, channels), the mean of each channel over the image.
+        Network from uint8 RGB (n, size, size, 3) to float32 (n, d), the values of all channels of each layer in turn.
 
     Raises:
         RetinaflowError: The weights do not fit, or there is no such layer.
@@ -104,10 +108,34 @@ def frozen_backbone(
     network = up_to(own, layers)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     maps = network(normalise(pixels, kind, BACKBONES[backbone].input_mode, record.get("channel_statistics")))
-    model = keras.Model(pixels, pooled(maps), name=backbone)
+    model = keras.Model(pixels, _pooled(maps, poolings, root), name=backbone)
     if earlier:
         take_backbone(model, load_safely(earlier, "model", COPY), earlier)
     return model
+
+
+def _pooled(
+    maps: keras.KerasTensor | Sequence[keras.KerasTensor], poolings: Sequence[str], root: bool
+) -> keras.KerasTensor:
+    """Join values of each channel of the ``maps`` (n, height, width, channels) over their area: (n, d)."""
+    if list(poolings) == ["mean"]:
+        joined = pooled(maps)
+    else:
+        every = [maps] if isinstance(maps, keras.KerasTensor) else list(maps)
+        joined = keras.ops.concatenate([_over_area(each, name) for each in every for name in poolings], axis=1)
+    return keras.ops.sign(joined) * keras.ops.sqrt(keras.ops.abs(joined)) if root else joined
+
+
+def _over_area(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """Pool maps (n, height, width, channels) over their area: (n, channels)."""
+    if pooling == "max":
+        return keras.ops.max(maps, axis=(1, 2))
+    mean = keras.ops.mean(maps, axis=(1, 2), keepdims=True)
+    if pooling == "std":
+        return keras.ops.sqrt(keras.ops.mean(keras.ops.square(maps - mean), axis=(1, 2)))
+    if pooling == "generalised":  # Radenovic et al. 2019, IEEE TPAMI 41(7), with a power of 3.
+        return keras.ops.maximum(keras.ops.mean(maps * maps * maps, axis=(1, 2)), 0.0) ** (1 / 3)
+    return keras.ops.squeeze(mean, axis=(1, 2))
 
 
 def _of_file(

@@ -47,6 +47,8 @@ _INPUT = _object(
     deviations={"type": "boolean"},
     values=_COUNT,
 )
+# Models on means alone have neither.
+_INPUT["properties"] |= {"poolings": {"type": "array", "minItems": 1, "items": _NAME}, "root": {"type": "boolean"}}
 # Schema of the record of a linear model. docs/file-formats.md explains it.
 LINEAR_RECORD = _object(
     model=_NAME,

@@ -1,12 +1,16 @@
 """Settings of image features."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from retinaflow.settings.augment import AugmentSettings
-from retinaflow.settings.section import Section, Text
+from retinaflow.settings.section import Section, Text, Unique
 from retinaflow.settings.train import Normalisation, TrainingSettings
+
+Poolings = Annotated[list[Literal["mean", "max", "std", "generalised"]], Field(min_length=1), Unique()]
+# Settings that are no parameter of a job at their defaults, so that former features stay up to date.
+_POOLED = ("poolings", "root")
 
 
 class FeatureSettings(Section):
@@ -15,6 +19,17 @@ class FeatureSettings(Section):
     views: Annotated[int, Field(ge=1, le=1000)] = 1
     """Views of each image: the image itself, then random changes of it by `augment` of its model. Features are the
     mean and the standard deviation over the views. Each view takes as long as one scoring."""
+    poolings: Poolings = ["mean"]
+    """Values of each channel of a frozen backbone over the area of the image, joined. They are its `mean`, maximum
+    (`max`), standard deviation (`std`), and `generalised` mean, the cube root of the mean cube. They are for linear
+    models and `snakemake probe`, not for eye stacking. `config/few.yaml` has the measured best ones."""
+    root: bool = False
+    """Replace each of these values by its square root, and keep its sign."""
+
+    def pooled(self) -> dict[str, Any]:
+        """Return the pooling for the record of a linear model; empty for means."""
+        own = self.model_dump(include=set(_POOLED))
+        return {} if own == FeatureSettings().model_dump(include=set(_POOLED)) else own
 
 
 class BackboneFeatureSettings(Section):
@@ -39,6 +54,10 @@ class BackboneFeatureSettings(Section):
     """Features of the tokens of a backbone by path."""
     views: int
     """Views of each image."""
+    poolings: Poolings = ["mean"]
+    """Values of each channel over the area of the image."""
+    root: bool = False
+    """Whether each of these values is replaced by its square root."""
     augment: AugmentSettings | None
     """Random changes of all views but the first. None for one view."""
 
@@ -54,5 +73,12 @@ class BackboneFeatureSettings(Section):
             normalisation=model.normalisation,
             pooling=model.pooling,
             views=features.views,
+            poolings=features.poolings,
+            root=features.root,
             augment=model.augment if features.views > 1 else None,
         )
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values that decide features, without those of a pooling by means alone."""
+        own = self.model_dump()
+        return own if self.root or self.poolings != ["mean"] else {k: v for k, v in own.items() if k not in _POOLED}
