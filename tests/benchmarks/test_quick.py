@@ -17,7 +17,7 @@ from common import ROOT
 pytestmark = pytest.mark.slow
 
 # Without those that need arguments or fundus images.
-OTHERS = ("common", "former", "gates", "load")
+OTHERS = ("common", "few", "former", "gates", "load")
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in OTHERS)
 # Arguments, and the files that a script writes if not NAME.json.
 ARGUMENTS = {"run": ["preprocess"], "article": ["drawn"], "methods": ["drawn"]}

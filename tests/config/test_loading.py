@@ -340,6 +340,16 @@ def test_our_own_configurations_are_right(name):
     load(yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8")))
 
 
+def test_recipe_for_few_images_takes_its_data_from_elsewhere():
+    recipe = yaml.safe_load((ROOT / "config/few.yaml").read_text(encoding="utf-8"))
+    assert "data" not in recipe
+    found = load(written(**recipe))
+    assert not found.models
+    assert list(found.linear) == ["ridge"]
+    assert found.split.folds == 5
+    assert found.features.pooled()
+
+
 def test_defaults_are_right_themselves():
     full = load(written())
     assert full.data.grade_names == ["no_dr", "mild", "moderate", "severe", "proliferative"]
