@@ -9,7 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from retinaflow.networks.objectives import width
-from retinaflow.scoring.decision_rules import LabelledOutputs, fit_decision_rule, write_decision_rule
+from retinaflow.scoring.decision_rules import (
+    OWN_VALUES,
+    DecisionRule,
+    LabelledOutputs,
+    fit_decision_rule,
+    write_decision_rule,
+)
 from retinaflow.serving.bundling import BundleJob, OneEyeFiles, write_bundle
 from retinaflow.serving.graphs import IR_VERSION, OPSET
 from retinaflow.storage.files import write_json
@@ -93,16 +99,24 @@ def backbone_graph(path: Path, seed: int, size: int = SIZE) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def save_decision_rule(path: Path, objective: str, seed: int) -> None:
-    """Write a decision rule that was fitted on drawn outputs."""
+def save_decision_rule(path: Path, objective: str, seed: int, data_sets: Sequence[str] = ()) -> None:
+    """Write a decision rule that was fitted on drawn outputs, and rules of single data sets by other outputs."""
+    rule = drawn_rule(objective, seed)
+    of_sets = {name: drawn_rule(objective, seed + number) for number, name in enumerate(data_sets, start=10)}
+    own = {name: {value: getattr(one, value) for value in OWN_VALUES} for name, one in of_sets.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_decision_rule(path, rule._replace(data_sets=own))
+
+
+def drawn_rule(objective: str, seed: int) -> DecisionRule:
+    """Fit a decision rule on drawn outputs."""
     rng = np.random.default_rng(seed)
     outputs = rng.dirichlet(np.ones(3), 60) if objective == "softmax" else rng.uniform(0, 2, (60, 1))
     if objective == "ordinal":
         outputs = np.sort(rng.uniform(0, 1, (60, 2)), axis=1)[:, ::-1]
     patients = [str(number // 2) for number in range(60)]
     labelled = LabelledOutputs(objective, THREE, outputs, rng.integers(0, 3, 60), patients)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_decision_rule(path, fit_decision_rule(labelled, 1, referable_sensitivity=0.9, seed=seed))
+    return fit_decision_rule(labelled, 1, referable_sensitivity=0.9, seed=seed)
 
 
 def write_toy_bundle(
@@ -117,6 +131,7 @@ def write_toy_bundle(
     indices: Sequence[Path] = (),
     augment: dict[str, Any] | None = None,
     inventory: Sequence[Mapping[str, str]] = (),
+    data_sets: Sequence[str] = (),
     **changes: Any,
 ) -> Path:
     """Write the bundle of a model below a results folder.
@@ -132,6 +147,7 @@ def write_toy_bundle(
         indices: Index tables of the images that a linear model was fitted to.
         augment: Random changes of the views of features.
         inventory: Rows of the inventory; one image by default.
+        data_sets: Training sets with decision rules of their own.
         changes: Other settings than the default ones.
 
     Returns:
@@ -148,10 +164,10 @@ def write_toy_bundle(
             else:
                 network_graph(graphs[run], own, seed)
     folder = results / "models" / model
-    save_decision_rule(folder / "decision_rule.json", objective, 1)
+    save_decision_rule(folder / "decision_rule.json", objective, 1, data_sets)
     pair = results / "models" / f"{model}+eye_average/decision_rule.json"
     if eye_average:
-        save_decision_rule(pair, objective, 2)
+        save_decision_rule(pair, objective, 2, data_sets)
     figures = {"split": "validation", "images": 10, "quadratic_weighted_kappa": 0.5, "intervals": None}
     write_json(folder / "metrics.json", {**figures, "baseline": {"accuracy": 0.6, "grade_name": "none"}})
     record = {"training_run": model, "seed": 1, "digests": {}, "environment": {"packages": {"keras": "3"}}}

@@ -78,7 +78,7 @@ def predictions(model: str, split: str, grade_count: int, patients: int = 12) ->
 
 
 def files_in(folder: Path) -> ComparisonFiles:
-    names = ("comparison.csv", "pairs.csv", "repeats.csv", "by_data_set.csv", "comparison.md")
+    names = ("comparison.csv", "pairs.csv", "repeats.csv", "by_data_set.csv", "comparison.md", "selected_model.json")
     return ComparisonFiles(*(folder / name for name in names))
 
 
@@ -375,11 +375,24 @@ def test_files_do_not_depend_on_the_order(tmp_path: Path) -> None:
     contents = [scores("A", "validation", 0.4), scores("A", "test", 0.5), scores("B", "validation", 0.3)]
     first, second = Comparison(tmp_path / "1", contents), Comparison(tmp_path / "2", contents[::-1])
     names = ["by_data_set.csv", "comparison.csv", "comparison.md", "comparison.png", "pairs.csv", "repeats.csv"]
+    names.append("selected_model.json")
     for made in (first, second):
         assert sorted(path.name for path in made.folder.iterdir() if path.name[0] != ".") == names
     for name in names:
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
     assert (first.folder / "comparison.md").read_text(encoding="utf-8") == first.text
+
+
+def test_selected_model_is_the_best_on_held_out_images(comparison: Compare) -> None:
+    made = comparison(
+        *(scores("A", "validation", 0.3), scores("A", "test", 0.9), scores("B", "validation", 0.4)),
+        scores("B", "test", 0.1),
+    )
+    found = json.loads((made.folder / "selected_model.json").read_text())
+    assert (found["model"], found["split"], found["models"]) == ("B", "validation", 2)
+    assert found["rule"] == "highest quadratic weighted kappa on validation"
+    assert found["quadratic_weighted_kappa"] == 0.4
+    assert found["selection_corrected_kappa"] is not None
 
 
 def test_written_metrics_are_read(comparison: Compare) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from bundles import PATTERN, THREE, write_toy_bundle, write_toy_results
 from retinaflow.cli import main
 from retinaflow.errors import RetinaflowError
-from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule
+from retinaflow.scoring.decision_rules import DecisionRule, apply_decision_rule, read_decision_rule
 from retinaflow.serving.bundle import best_bundle, bundles_of, named_bundle, read_bundle
 from retinaflow.serving.bundling import quality_threshold
 from retinaflow.serving.graph_check import graph_fault
@@ -70,6 +70,27 @@ def test_answer_graph_is_the_decision_rule(objective, grades):
     np.testing.assert_allclose(found.risk, expected.probabilities[:, 1:].sum(axis=1), atol=1e-6)
     assert (found.grade == expected.predicted).all()
     assert (found.referable == expected.referable).all()
+
+
+def test_rules_of_training_sets_are_in_the_bundle(tmp_path):
+    folder = write_toy_bundle(
+        tmp_path, "A", [("A", "regression", ["A"])], eye_average=True, data_sets=["eyepacs", "aptos"]
+    )
+    bundle = read_bundle(folder)
+    assert sorted(bundle.data_sets) == ["aptos", "eyepacs"]
+    outputs = np.linspace(-1, 3, 41)[:, np.newaxis]
+    for name, model in (("aptos", "A"), ("eyepacs", "A+eye_average")):
+        own = bundle.of_data_set(name)
+        answers = own.eye_average if "+" in model else own.answer
+        rule = read_decision_rule(tmp_path / "models" / model / "decision_rule.json").of_data_set(name)
+        assert answers.decision_rule == rule.document()
+        graph = AnswerGraph(graph_session(own.read_file(answers.graph), 1), "graph", 3)
+        assert (graph(outputs).grade == apply_decision_rule(rule, outputs).predicted).all()
+    assert bundle.of_data_set("") == bundle
+    assert bundle.of_data_set("aptos").named == "A, decision rule of aptos"
+    message = r"--data-set: A has no decision rule of 'idrid'; it has those of: aptos, eyepacs"
+    with pytest.raises(RetinaflowError, match=message):
+        bundle.of_data_set("idrid")
 
 
 def test_one_image_in_twenty_has_low_quality(tmp_path):

@@ -1,5 +1,6 @@
 """Studies: several data sets, sweeps and repeats, and data sets that are left out in turn."""
 
+import json
 import shutil
 
 import h5py
@@ -121,6 +122,15 @@ def test_each_training_set_has_its_own_row(study):
     ]
     assert sum(int(row["images"]) for row in rows) == len(rows_of(study, "split/validation.csv"))
     assert all(0 <= float(row["referable_auc"]) <= 1 for row in rows)
+
+
+def test_small_training_sets_share_one_decision_rule(study):
+    """Each has fewer held-out images than a rule of its own needs."""
+    for split in ("validation", "test-two", "test-three"):
+        metrics = json.loads(study.read(f"results/scores/small/{split}/metrics.json"))
+        assert metrics["decision_rule"]["data_sets"] == []
+    assert "data_sets" not in json.loads(study.read("results/models/small/decision_rule.json"))
+    assert json.loads(study.read("results/comparison/selected_model.json"))["model"] == "small"
 
 
 def test_set_with_fewer_grades_is_scored_on_them(study):

@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", help="a model of the run, or the folder of a bundle (default: the best on held-out images)"
         )
+    for command in (predict, serve):
+        command.add_argument(
+            "--data-set",
+            default="",
+            metavar="NAME",
+            help="training set whose decision rule grades (default: the rule of all training sets together)",
+        )
     commands.add_parser("gpus", help="list the GPUs of this machine and the jobs that use them")
     commands.add_parser("plan", help="estimate images, disk, GPU memory and hours; takes snakemake's own options")
     clean = commands.add_parser("clean", help="list or remove shards, features and checkpoints that no model uses")
@@ -202,7 +209,7 @@ def _asked_bundle(asked: argparse.Namespace) -> "Bundle":
 
 
 def _grade_images(asked: argparse.Namespace) -> int:
-    bundle = _asked_bundle(asked)
+    bundle = _asked_bundle(asked).of_data_set(asked.data_set)
     if bundle.warning:
         print(f"warning: {printable(bundle.warning)}", file=sys.stderr)
     if asked.command == "serve":
@@ -290,14 +297,15 @@ def _predict(images: Sequence[str], bundle: "Bundle", output: Path | None, *, as
     patients = [verdict_object(verdict, bundle.grade_names) for verdict in patient_verdicts(graded)]
     if as_json:
         content: dict[str, Any] = {"model": bundle.model, "notice": NOTICE, "warning": bundle.warning}
+        content |= {"data_set": bundle.data_set} if bundle.data_sets else {}
         content |= {"patients": patients, "images": answers, "problems": problems, "drift": graded.drift}
         print(json.dumps(content, indent=2))  # In ASCII, since names of files may have any bytes.
     elif output:
-        print(f"{len(answers)} images graded by {printable(bundle.model)}; see {printable(str(output))}. {NOTICE}")
+        print(f"{len(answers)} images graded by {printable(bundle.named)}; see {printable(str(output))}. {NOTICE}")
     else:
         verdict_text = [line for patient in patients for line in _patient_lines(patient)]
         image_text = [line for answer in answers for line in _lines(answer, bundle)]
-        print("\n".join([*verdict_text, *image_text, f"{printable(bundle.model)}. {NOTICE}"]))
+        print("\n".join([*verdict_text, *image_text, f"{printable(bundle.named)}. {NOTICE}"]))
     if not as_json and (text := drift_text(graded.drift)):
         print(text)
     for problem in problems:

@@ -97,6 +97,7 @@ rule compare:
         repeats=f"{COMPARED}/repeats.csv",
         data_sets=f"{COMPARED}/by_data_set.csv",
         markdown=f"{COMPARED}/comparison.md",
+        selected=f"{COMPARED}/selected_model.json",
         figure=report(
             f"{COMPARED}/comparison.png",
             caption="../report/comparison.rst",

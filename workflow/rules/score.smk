@@ -129,6 +129,7 @@ rule grade:
         seed=CONFIG.seed,
         scales={split: asdict(scale) for split, scale in SCALES.items()},
         data_sets=INVENTORIES,
+        joined_sets=JOINED_SETS if len(JOINED_SETS) > 1 else [],
         recalibration=lookups.recalibration(CONFIG),
     script:
         "../scripts/grade.py"

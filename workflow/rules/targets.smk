@@ -76,7 +76,8 @@ def comparison_output():
     tables = [
         path("comparison", folder, f"{table}.csv") for folder in folders for table in ("comparison", "pairs", "repeats")
     ]
-    return [*tables, path("comparison", "leave_out.csv")] if LEFT_OUT_SETS else tables
+    selected = [path("comparison", folder, "selected_model.json") for folder in folders]
+    return [*tables, *selected, *([path("comparison", "leave_out.csv")] if LEFT_OUT_SETS else [])]
 
 
 def linear_output():

@@ -32,6 +32,7 @@ with job_log(snakemake.log[0]):
             repeats=Path(snakemake.output.repeats),
             data_sets=Path(snakemake.output.data_sets),
             markdown=Path(snakemake.output.markdown),
+            selected=Path(snakemake.output.selected),
         ),
         repeats=snakemake.params.repeats,
         phases=kept_phases(records, snakemake.params.runs),

@@ -30,6 +30,7 @@ with job_log(snakemake.log[0]):
             split: draw_local_patients(inventories[split], split, count, params.seed)
             for split, count in params.recalibration.items()
         },
+        data_sets=params.joined_sets,
         scales={split: GradeScale(**scale) for split, scale in params.scales.items()},
     )
     for split, matrix in grade_model(job).items():

@@ -60,6 +60,7 @@ def model_card(model: str, metrics: Sequence[Path], decision_rule: Path, records
         training_images=_range(record["photographs"]["train"] for record in runs) if runs else _fitted(fits),
         digests=", ".join(sorted({record["digests"]["train_index"] for record in runs or fits})),
         fitted_on=of_splits[0]["split"],
+        rules=_rules(rule, of_splits) if "decision_rule" in of_splits[0] else "",
         metrics=_table(("", *(of_split["split"] for of_split in of_splits)), _metric_rows(of_splits, rule)),
         grades=_table(
             (
@@ -134,13 +135,27 @@ def _description(runs: Sequence[Metrics], fits: Sequence[Metrics], rule: Decisio
     )
 
 
+def _rules(rule: DecisionRule, of_splits: Sequence[Metrics]) -> str:
+    """Which images of joined training sets fit the decision rule of each split."""
+    own = ", ".join(f"{name} ({values['images']:,} images)" for name, values in rule.data_sets.items())
+    together = [one["split"] for one in of_splits[1:] if not one["decision_rule"]["data_sets"]]
+    return (
+        f"Training sets with a decision rule of their own, fitted on their images of {of_splits[0]['split']}: "
+        f"{own or 'none, since each has too few'}. A test set with the name of one of them has its rule. All other "
+        f"images, and {' and '.join(together) or 'no test set here'}, have the rule of all training sets together "
+        f"({rule.images:,} images). `retinaflow predict --data-set NAME` grades by the rule of a training set."
+    )
+
+
 def _linear_description(fits: Sequence[Metrics]) -> Iterator[str]:
     for item in fits[0]["inputs"]:
         layers = " and ".join(item["feature_layers"]) or "its last layer"
         origin = f"started from {_weights(item['weights'])}" if item["training_run"] else _weights(item["weights"])
         severity = ", and the severity of the network" if item["severity"] else ""
         size = Variant.parse(item["variant"]).size
-        yield f"features of {layers} of {item['backbone']}{severity}; images of {size} px; {origin}"
+        pooled = f", pooled by {', '.join(item['poolings'])}" if "poolings" in item else ""
+        pooled += ", as square roots" if item.get("root") else ""
+        yield f"features of {layers} of {item['backbone']}{pooled}{severity}; images of {size} px; {origin}"
     strengths = ", ".join(f"{fit['strength']:g}" for fit in fits)
     yield (
         f"ridge regression on these values of {fits[0]['eyes']} eye{'s' * (fits[0]['eyes'] == 'both')} of a patient; "

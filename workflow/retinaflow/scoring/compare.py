@@ -20,6 +20,7 @@ from retinaflow.scoring.families import families, title
 from retinaflow.scoring.summary import SUMMARISED, summarise_comparison
 from retinaflow.storage.documents import read_document
 from retinaflow.storage.files import whole_file
+from retinaflow.storage.integrity import write_document
 
 # Metrics with an interval. Its ends are the columns `_low` and `_high`.
 INTERVALS = (
@@ -137,6 +138,7 @@ class ComparisonFiles:
         repeats: Table of mean and spread over the repeats of models (``REPEAT_COLUMNS``), None for no file.
         data_sets: Table of the held-out images of each joined training set (``DATA_SET_COLUMNS``), None for no file.
         markdown: Summary.
+        selected: The model of the first rank, with its kappa on the split of the ranking; None for no file.
     """
 
     table: Path
@@ -144,6 +146,7 @@ class ComparisonFiles:
     repeats: Path | None
     data_sets: Path | None
     markdown: Path
+    selected: Path | None = None
 
 
 def compare(
@@ -205,7 +208,19 @@ def compare(
         bootstrap_samples=bootstrap_samples,
     )
     _write_tables(files, ordered, pairs=found, spreads=spreads, data_sets=of_sets)
-    return _written(files.markdown, Comparison(_introduced(text, left_out), list(chain(*by_split.values()))))
+    return _written(files, Comparison(_introduced(text, left_out), list(chain(*by_split.values()))))
+
+
+def _selected(ranked: Sequence[ComparisonRow]) -> dict[str, Any]:
+    """The first model of the split that ranks them, which comes first. No test image takes part."""
+    first = ranked[0]
+    return {
+        "model": first["model"],
+        "rule": f"highest quadratic weighted kappa on {first['split']}",
+        "models": sum(row["split"] == first["split"] for row in ranked),
+        **{name: first[name] for name in ("split", "images", "patients", "quadratic_weighted_kappa")},
+        **{name: first.get(name) for name in CORRECTED_COLUMNS},
+    }
 
 
 def _introduced(text: str, left_out: str) -> str:
@@ -234,8 +249,10 @@ def read_together(
     return *_paired(rows, ranked_on), ranked_on
 
 
-def _written(path: Path, comparison: Comparison) -> Comparison:
-    with whole_file(path) as part:
+def _written(files: ComparisonFiles, comparison: Comparison) -> Comparison:
+    if files.selected:
+        write_document(files.selected, _selected(comparison.ranked))
+    with whole_file(files.markdown) as part:
         part.write_text(comparison.text, encoding="utf-8")
     return comparison
 

@@ -5,7 +5,7 @@ A rule is fitted on images that its model did not train on.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,18 @@ DECISION_RULE_SCHEMA: dict[str, Any] = {
     },
 }
 DECISION_RULE_SCHEMA["required"] = list(DECISION_RULE_SCHEMA["properties"])
+# Values that a decision rule of one data set has of its own.
+OWN_VALUES = ("thresholds", "temperature", "cutpoints", "referable_cut", "images", "patients")
+# Rules of a single training set lack the key.
+DECISION_RULE_SCHEMA["properties"]["data_sets"] = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(OWN_VALUES),
+        "properties": {name: DECISION_RULE_SCHEMA["properties"][name] for name in OWN_VALUES},
+    },
+}
 
 
 class DecisionRule(NamedTuple):
@@ -61,6 +73,7 @@ class DecisionRule(NamedTuple):
         referable_cut: An image is referred if its probability of the referable grades is at least this, 0 to 1.
         images: Number of images of the fit.
         patients: Number of their patients.
+        data_sets: ``OWN_VALUES`` of each joined training set whose own images fit a rule.
     """
 
     objective: str
@@ -73,6 +86,15 @@ class DecisionRule(NamedTuple):
     referable_cut: float
     images: int
     patients: int
+    data_sets: Mapping[str, Mapping[str, Any]] = {}
+
+    def of_data_set(self, name: str) -> "DecisionRule":
+        """Return the rule for images of a data set: its own one, or that of all training sets together."""
+        return self._replace(**self.data_sets.get(name, {}), data_sets={})
+
+    def document(self) -> dict[str, Any]:
+        """Return the values for a JSON file, without those of single data sets."""
+        return {name: value for name, value in self._asdict().items() if name != "data_sets"}
 
 
 class LabelledOutputs(NamedTuple):
@@ -422,7 +444,8 @@ def operating_point(risk: np.ndarray, referable: np.ndarray, sensitivity: float)
 
 def write_decision_rule(path: str | os.PathLike[str], rule: DecisionRule) -> None:
     """Write ``rule`` as JSON."""
-    write_document(path, rule._asdict())
+    of_sets = {name: dict(values) for name, values in rule.data_sets.items()}
+    write_document(path, rule.document() | ({"data_sets": of_sets} if of_sets else {}))
 
 
 def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
@@ -433,13 +456,21 @@ def read_decision_rule(path: str | os.PathLike[str]) -> DecisionRule:
     """
     again = "Delete it and grade the model again."
     rule = DecisionRule(**read_document(path, DECISION_RULE_SCHEMA, kind="a decision rule", again=again))
+    for one in (rule, *map(rule.of_data_set, rule.data_sets)):
+        if fault := _fault(one):
+            raise RetinaflowError(f"{path}: {fault}. {again}")
+    return rule
+
+
+def _fault(rule: DecisionRule) -> str:
+    """Words for values that do not fit together; empty if they do."""
     k = len(rule.grade_names)
     for name, values in (("thresholds", rule.thresholds), ("cutpoints", rule.cutpoints or [0.0] * (k - 1))):
         if len(values) != k - 1 or not all(math.isfinite(value) for value in values) or sorted(values) != values:
-            raise RetinaflowError(f"{path}: {name} are {values}, expected {k - 1} ascending numbers. {again}")
+            return f"{name} are {values}, expected {k - 1} ascending numbers"
     if rule.referable_grade >= k or (rule.cutpoints is None) == (rule.objective == "regression"):
-        raise RetinaflowError(
-            f"{path}: referable_grade {rule.referable_grade} and cutpoints {rule.cutpoints} of {rule.objective} for "
-            f"{k} grades; expected a grade below {k}, and cutpoints for a regression only. {again}"
+        return (
+            f"referable_grade {rule.referable_grade} and cutpoints {rule.cutpoints} of {rule.objective} for "
+            f"{k} grades; expected a grade below {k}, and cutpoints for a regression only"
         )
-    return rule
+    return ""

@@ -13,11 +13,11 @@ from retinaflow.data.frames import read_frame, write_frame
 from retinaflow.evaluation.grades import Grades, GradeScale, Ranking
 from retinaflow.evaluation.metrics import evaluate, without_referable
 from retinaflow.networks import objectives
+from retinaflow.scoring.data_set_rules import cross_fit_data_sets, images_of_sets, name_of_split, with_data_sets
 from retinaflow.scoring.decision_rules import (
     DecisionRule,
     LabelledOutputs,
     apply_decision_rule,
-    cross_fit,
     fit_decision_rule,
     write_decision_rule,
 )
@@ -53,6 +53,8 @@ class GradingJob:
             decision rule is fitted on it.
         folds: Index tables of the folds, if the first split has the images that each fold holds out.
         local: Patients of test sets that refit the model. Predictions and metrics leave them out.
+        data_sets: Names of the joined training sets; none if there is one. Each has a decision rule of its own, which
+            grades its held-out images and the test set of the same name.
     """
 
     model: str
@@ -71,6 +73,7 @@ class GradingJob:
     scales: Mapping[str, GradeScale] = field(default_factory=dict)
     folds: Sequence[Path] = ()
     local: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    data_sets: Sequence[str] = ()
 
     def names_of(self, split: str) -> Sequence[str]:
         """Names of the grades of a split."""
@@ -94,15 +97,13 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
     }
     held_out = next(iter(raw_outputs))
     known = raw_outputs[held_out]
-    labelled = LabelledOutputs(job.objective, job.grade_names, known.outputs, known.grades, known.patients)
-    sensitivity = job.referable_sensitivity
-    rule = fit_decision_rule(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
-    cross_fitted = cross_fit(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
+    rule, cross_fitted = _fit(job, known)
     matrices = {}
     for split, of_all in raw_outputs.items():
         is_local = np.isin(of_all.patients, sorted(job.local.get(split, ())))
         of_split = raw_rows(of_all, ~is_local)
-        grades = cross_fitted if split == held_out else apply_decision_rule(rule, of_split.outputs)
+        of_set = rule.of_data_set(name_of_split(split))
+        grades = cross_fitted if split == held_out else apply_decision_rule(of_set, of_split.outputs)
         scale = job.scales.get(split)
         if scale is not None:
             grades = scale.merge(grades, job.referable_grade)
@@ -122,11 +123,33 @@ def grade_model(job: GradingJob) -> dict[str, np.ndarray]:
         if is_local.any():
             left_out = {name for name, local in zip(of_all.patients, is_local, strict=True) if local}
             header["recalibration"] = {"images": int(is_local.sum()), "patients": len(left_out)}
+        if job.data_sets:
+            header["decision_rule"] = _rule_record(rule, split, held_out)
         write_document(job.metrics[split], {**header, **metrics})
         _log_metrics(job.model, split, metrics)
         matrices[split] = np.array(metrics["confusion_matrix"])
     write_decision_rule(job.decision_rule, rule)
     return matrices
+
+
+def _fit(job: GradingJob, known: RawOutputs) -> tuple[DecisionRule, Grades]:
+    """Fit the decision rule on held-out images, and predict each of them by a rule of other patients."""
+    labelled = LabelledOutputs(job.objective, job.grade_names, known.outputs, known.grades, known.patients)
+    members = images_of_sets(known.images, job.data_sets)
+    sensitivity = job.referable_sensitivity
+    rule = fit_decision_rule(labelled, job.referable_grade, referable_sensitivity=sensitivity, seed=job.seed)
+    cross_fitted = cross_fit_data_sets(
+        labelled, job.referable_grade, members=members, referable_sensitivity=sensitivity, seed=job.seed
+    )
+    return with_data_sets(rule, labelled, members, seed=job.seed), cross_fitted
+
+
+def _rule_record(rule: DecisionRule, split: str, held_out: str) -> dict[str, Any]:
+    """Which decision rule graded a split: that of one training set, those of each, or that of all together."""
+    own = sorted(rule.data_sets) if split == held_out else [name_of_split(split)]
+    own = [name for name in own if name in rule.data_sets]
+    one = rule.of_data_set(own[0]) if own and split != held_out else rule
+    return {"data_sets": own, "images": one.images, "patients": one.patients}
 
 
 def write_predictions(path: Path, raw_outputs: RawOutputs, grades: Grades, grade_names: Sequence[str]) -> None:

@@ -103,6 +103,7 @@ _NETWORK = _object(
     augment=_optional(_AUGMENT),
 )
 _ONE_EYE = _object(model=_NAME, linear=_list(_FILE, 0), answer=_ANSWER)
+_OF_DATA_SET = _object(answer=_ANSWER, eye_average=_optional(_ANSWER), one_eye=_optional(_ANSWER))
 _EVALUATION = _object(
     split=_NAME,
     images=_count(10**12),
@@ -117,7 +118,8 @@ _RUN = _object(
     packages={"type": "object", "maxProperties": 100, "additionalProperties": _TEXT},
 )
 BUNDLE_SCHEMA = _object(
-    may_lack=["linear", "one_eye", "feature_views"],  # bundles of networks, and of earlier versions
+    # Bundles of networks, of a single training set, and of earlier versions.
+    may_lack=["linear", "one_eye", "feature_views", "data_sets"],
     format={"const": FORMAT},
     retinaflow=_NAME,
     model=_NAME,
@@ -136,6 +138,12 @@ BUNDLE_SCHEMA = _object(
     linear=_list(_FILE, 0),
     one_eye=_optional(_ONE_EYE),
     feature_views=_optional(_VIEWS),
+    data_sets={
+        "type": "object",
+        "maxProperties": 100,
+        "propertyNames": _NAME,
+        "additionalProperties": _OF_DATA_SET,
+    },
     evaluation=_list(_EVALUATION),
     provenance=_list(_RUN, 0, 1000),
     files={
@@ -195,6 +203,20 @@ class BundledAnswer(NamedTuple):
     graph: str
 
 
+class BundledRules(NamedTuple):
+    """Answers by the decision rules of one training set.
+
+    Attributes:
+        answer: Answers for one eye, or for both eyes, as ``Bundle.answer``.
+        eye_average: Answers for the mean of both eyes, if the bundle has some.
+        one_eye: Answers for an image without fellow eye, if the bundle has another model for it.
+    """
+
+    answer: BundledAnswer
+    eye_average: BundledAnswer | None
+    one_eye: BundledAnswer | None
+
+
 class BundledOneEye(NamedTuple):
     """The model that answers for an image without fellow eye.
 
@@ -233,6 +255,8 @@ class Bundle(NamedTuple):
         provenance: Training run, seed, digests and packages of each training run.
         files: Digest of each file of the folder but ``bundle.json``.
         feature_views: Views of the features of linear models.
+        data_sets: Answers by the rules of each joined training set that has its own.
+        data_set: Training set whose rules answer; empty for the rules of all sets together.
     """
 
     folder: Path
@@ -255,6 +279,33 @@ class Bundle(NamedTuple):
     provenance: list[dict[str, Any]]
     files: dict[str, str]
     feature_views: BundledViews = BundledViews(1, 0)
+    data_sets: Mapping[str, BundledRules] = {}
+    data_set: str = ""
+
+    def of_data_set(self, name: str) -> "Bundle":
+        """Return the bundle with the decision rules of a training set. An empty name is for the rules of all together.
+
+        Raises:
+            RetinaflowError: The set has no rules of its own.
+        """
+        if not name:
+            return self
+        if name not in self.data_sets:
+            known = ", ".join(sorted(self.data_sets)) or "none, since the model was not trained on several sets"
+            raise RetinaflowError(
+                f"--data-set: {self.model} has no decision rule of {name!r}; it has those of: {known}. Name one of "
+                "them, or leave the option out for the rule of all training sets together."
+            )
+        rules = self.data_sets[name]
+        one_eye = self.one_eye
+        if one_eye and rules.one_eye:
+            one_eye = one_eye._replace(answer=rules.one_eye)
+        return self._replace(answer=rules.answer, eye_average=rules.eye_average, one_eye=one_eye, data_set=name)
+
+    @property
+    def named(self) -> str:
+        """Return the model, with the training set whose decision rule it has."""
+        return f"{self.model}, decision rule of {self.data_set}" if self.data_set else self.model
 
     @property
     def warning(self) -> str:
@@ -314,14 +365,24 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         linear=content.get("linear", []),
         one_eye=_one_eye(content.get("one_eye")),
         feature_views=BundledViews(**(content.get("feature_views") or {"views": 1, "seed": 0})),
+        data_sets={name: _rules(rules) for name, rules in content.get("data_sets", {}).items()},
         **{name: content[name] for name in Bundle._fields if name not in _READ},
     )
-    if fault := _fault(bundle):
-        raise RetinaflowError(f"{path}: {fault}. {COPY_AGAIN}")
+    for one in (bundle, *map(bundle.of_data_set, bundle.data_sets)):
+        if fault := _fault(one):
+            raise RetinaflowError(f"{path}: {fault}. {COPY_AGAIN}")
     return bundle
 
 
-_READ = ("folder", "networks", "answer", "eye_average", "linear", "one_eye", "feature_views")
+_READ = (
+    *("folder", "networks", "answer", "eye_average", "linear", "one_eye", "feature_views"),
+    *("data_sets", "data_set"),
+)
+
+
+def _rules(content: Mapping[str, Any]) -> BundledRules:
+    answers = {name: BundledAnswer(**answer) if answer else None for name, answer in content.items()}
+    return BundledRules(BundledAnswer(**content["answer"]), answers["eye_average"], answers["one_eye"])
 
 
 def _network(content: Mapping[str, Any]) -> BundledNetwork:

@@ -98,7 +98,8 @@ def write_bundle(job: BundleJob) -> None:
     ]
     linear = _linear_files(job.linear, "linear", job.folder)
     one_eye = _one_eye(job)
-    of_answers = [answer["graph"] for answer in answers.values() if answer]
+    data_sets = _data_sets(job)
+    of_answers = [answer["graph"] for rules in (answers, *data_sets.values()) for answer in rules.values() if answer]
     of_one_eye = [one_eye["answer"]["graph"], *one_eye["linear"]] if one_eye else []
     names = [CARD, GATES_FILE, REFERENCE_FILE, *known, *of_answers, *linear, *of_one_eye, *graphs.values()]
     description = {
@@ -109,6 +110,7 @@ def write_bundle(job: BundleJob) -> None:
         **answers,
         "linear": linear,
         "one_eye": one_eye,
+        **({"data_sets": data_sets} if data_sets else {}),
         "quality_share": LOW_QUALITY_SHARE,
         "quality_threshold": quality_threshold(job.inventory),
         "evaluation": [_evaluation(path) for path in job.metrics],
@@ -139,6 +141,20 @@ def _one_eye(job: BundleJob) -> dict[str, Any] | None:
     }
 
 
+def _data_sets(job: BundleJob) -> dict[str, dict[str, Any]]:
+    """Answers by the decision rules of each joined training set, and their files."""
+    rules = {"answer": job.decision_rule, "eye_average": job.eye_average}
+    rules["one_eye"] = job.one_eye.decision_rule if job.one_eye else None
+    names = sorted(read_decision_rule(job.decision_rule).data_sets)
+    return {
+        name: {
+            kind: _answer(job, path, f"{kind}-data_set-{number}.onnx", name) if path else None
+            for kind, path in rules.items()
+        }
+        for number, name in enumerate(names, start=1)
+    }
+
+
 def graph_file(training_run: str, prefix: str = "network") -> str:
     """Return the name of a training run's graph in a bundle."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", training_run)
@@ -156,10 +172,10 @@ def _link(source: Path, target: Path, copy: bool = False) -> None:
         shutil.copyfile(source, target)
 
 
-def _answer(job: BundleJob, path: Path, graph: str) -> dict[str, Any]:
-    rule = read_decision_rule(path)
+def _answer(job: BundleJob, path: Path, graph: str, data_set: str = "") -> dict[str, Any]:
+    rule = read_decision_rule(path).of_data_set(data_set)
     (job.folder / graph).write_bytes(answer_graph(rule).SerializeToString())
-    return {"decision_rule": rule._asdict(), "graph": graph}
+    return {"decision_rule": rule.document(), "graph": graph}
 
 
 def quality_threshold(inventory: Path) -> float:

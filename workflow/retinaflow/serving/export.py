@@ -196,7 +196,7 @@ def metadata(
             "decision_rule_inside": inside,
             "names": [OUTPUTS, *(ANSWERS if inside else ())],
         },
-        "decision_rule": decision_rule._asdict(),
+        "decision_rule": decision_rule.document(),
         "notice": NOTICE,
     }
 

@@ -111,7 +111,11 @@ def settings_of(bundle: Bundle, *, workers: int, queue: int, **settings: Any) ->
     }
     return ServiceSettings(
         # The processes share the cores.
-        asked={"folder": str(bundle.folder.absolute()), "threads": max(1, available_cores() // workers)},
+        asked={
+            "folder": str(bundle.folder.absolute()),
+            "data_set": bundle.data_set,
+            "threads": max(1, available_cores() // workers),
+        },
         facts={"model": bundle.model, "grade_names": bundle.grade_names, "card": card},
         workers=workers,
         limits=Limits(REQUEST_BYTES, queue=queue),

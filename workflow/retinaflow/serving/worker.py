@@ -101,15 +101,15 @@ def _answered(examine: Any, task: str, contents: Mapping[str, bytes]) -> dict[st
         return {"error": f"{type(error).__name__} in {place}"}
 
 
-def examiner(folder: str, threads: int) -> Any:
-    """Load the bundle in a folder. Return a function of the task and the path of each file."""
+def examiner(folder: str, threads: int, data_set: str = "") -> Any:
+    """Load the bundle in a folder, with the rules of a data set. Return a function of task and paths of files."""
     # Imported here: the service itself does not need them.
     from retinaflow.serving.bundle import read_bundle
     from retinaflow.serving.examination import examine_batch, examine_patient
     from retinaflow.serving.runtime import load_bundled_model
 
     # The service reports no drift: its answers are of single patients, and it keeps no values.
-    loaded = load_bundled_model(read_bundle(folder), threads)._replace(drift=None)
+    loaded = load_bundled_model(read_bundle(folder).of_data_set(data_set), threads)._replace(drift=None)
     tasks = {"patient": examine_patient, "batch": examine_batch}
     return lambda task, paths: tasks[task](paths, loaded, threads)
 
