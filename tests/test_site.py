@@ -15,8 +15,7 @@ LONGEST_PAGE = 1500  # words of text, without blocks of code
 # Pages that readers search and do not read from top to bottom, with the reason for their length.
 LONG = {
     "docs/messages.md": "generated: examples of messages, found by their words",
-    "docs/file-formats.md": "tables of columns, to be split",
-    "docs/methods.md": "measurements, to be split",
+    "docs/methods.md": "generated: tables of measurements, read by row",
     "config/README.md": "generated: one table for each section of the configuration, found by key",
     "CHANGELOG.md": "a chronicle, of which readers need the entries since their version",
 }

@@ -49,7 +49,7 @@ _INPUT = _object(
 )
 # Models on means alone have neither.
 _INPUT["properties"] |= {"poolings": {"type": "array", "minItems": 1, "items": _NAME}, "root": {"type": "boolean"}}
-# Schema of the record of a linear model. docs/file-formats.md explains it.
+# Schema of the record of a linear model. docs/file-formats-scores.md explains it.
 LINEAR_RECORD = _object(
     model=_NAME,
     kind={"enum": ["linear", "eye_stacking"]},

@@ -232,7 +232,7 @@ class BundledOneEye(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """One model that grades new images. ``docs/file-formats.md`` describes each value.
+    """One model that grades new images. ``docs/file-formats-bundle.md`` describes each value.
 
     Attributes:
         folder: Folder of the bundle.
