@@ -7,7 +7,7 @@ from retinaflow.evaluation.subgroups import Guard
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.evidence import EvidenceJob, FlowFiles, ModelFiles, chosen_model, write_evidence
 from retinaflow.scoring.evidence import EvidencePlan
-from retinaflow.scoring.local_patients import draw_local_patients
+from retinaflow.scoring.local_patients import local_patients
 from retinaflow.scoring.study_images import StudyFiles
 
 with job_log(snakemake.log[0]):
@@ -20,10 +20,7 @@ with job_log(snakemake.log[0]):
     inventories = dict(zip(params.data_sets, map(Path, files.inventories), strict=True))
     problems = dict(zip(params.data_sets, map(Path, files.problems), strict=True))
     indices = dict(zip(params.training_splits, map(Path, files.indices), strict=True))
-    local = {
-        split: draw_local_patients(inventories[split], split, count, params.seed)
-        for split, count in params.recalibration.items()
-    }
+    local = local_patients(inventories, params.recalibration, params.seed)
     write_evidence(
         EvidenceJob(
             model=model,

@@ -5,7 +5,7 @@ from pathlib import Path
 from retinaflow.evaluation.grades import GradeScale
 from retinaflow.jobs.logs import job_log
 from retinaflow.reporting.figures import confusion_matrix_figure
-from retinaflow.scoring.local_patients import draw_local_patients
+from retinaflow.scoring.local_patients import local_patients
 from retinaflow.scoring.predictions import GradingJob, grade_model
 
 with job_log(snakemake.log[0]):
@@ -26,10 +26,7 @@ with job_log(snakemake.log[0]):
         metrics={split: Path(output[f"{split}_metrics"]) for split in splits},
         kind=params.kind,
         folds=[Path(table) for table in snakemake.input.folds],
-        local={
-            split: draw_local_patients(inventories[split], split, count, params.seed)
-            for split, count in params.recalibration.items()
-        },
+        local=local_patients(inventories, params.recalibration, params.seed),
         data_sets=params.joined_sets,
         scales={split: GradeScale(**scale) for split, scale in params.scales.items()},
     )

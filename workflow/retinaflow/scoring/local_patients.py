@@ -1,11 +1,23 @@
 """Patients of a test set that refit the model at a new site. They are in no test result."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from retinaflow.data.frames import read_frame
 from retinaflow.data.new_site import too_few_patients
 from retinaflow.errors import RetinaflowError
+
+
+def local_patients(inventories: Mapping[str, Path], counts: Mapping[str, int], seed: int) -> dict[str, frozenset[str]]:
+    """Draw the patients of each test set that refits the model.
+
+    Args:
+        inventories: Inventory of each test set by name.
+        counts: Number of patients of those that refit it.
+        seed: Seed of the draw.
+    """
+    return {split: draw_local_patients(inventories[split], split, count, seed) for split, count in counts.items()}
 
 
 def draw_local_patients(inventory: Path, split: str, count: int, seed: int) -> frozenset[str]:
