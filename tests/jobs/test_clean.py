@@ -12,6 +12,7 @@ from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.clean import find_unused, remove_unused
 from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
+from retinaflow.storage.tables import write_table
 
 USED = [
     "shards/224-trim-keep-none/train/0.npy",
@@ -158,3 +159,13 @@ def test_the_command_lists_then_removes(config, tmp_path, capsys):
 def test_the_command_names_an_absent_file(tmp_path, capsys):
     assert main(["clean", "--configfile", str(tmp_path / "absent.yaml")]) == 1
     assert f"{tmp_path}/absent.yaml: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("failed", "is_unused"), [("broken", True), ("VGG16", False)])
+def test_ranking_beside_a_failed_model_that_left_the_configuration(config, failed, is_unused):
+    ranking = Path(config.results) / "comparison/unfinished.csv"
+    rows = [{"model": "other", "remark": ""}, {"model": failed, "remark": "train failed: no weights"}]
+    write_table(ranking, ["model", "remark"], rows)
+    ranking.with_suffix(".md").touch()
+    found = {one.path.name for one in find_unused(config) if one.path.parent == ranking.parent}
+    assert found == ({"unfinished.csv", ".unfinished.csv.digest", "unfinished.md"} if is_unused else set())

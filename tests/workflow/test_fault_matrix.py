@@ -3,9 +3,11 @@
 The other faults of the matrix in docs/storage.md have tests of their own.
 """
 
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,68 @@ def test_damage_is_named_and_made_again(finished, stage, damage):
     finished.snakemake()
     for file, content in before.items():
         assert (results / file).read_bytes() == content
+    assert not finished.planned()
+
+
+# Script of the job that writes the file of a stage.
+SCRIPTS = {
+    "inventory": "inventory",
+    "organize": "organize",
+    "preprocess, pixels": "preprocess",
+    "score": "score",
+    "grade, metrics": "grade",
+    "compare": "compare",
+}
+# Runs at the start of each Python process: the disk of one job fails when it opens a new file below the results.
+FAILING_DISK = """
+import errno, os, sys
+script = os.environ.get("FAILING_SCRIPT")
+if script and any(argument.endswith(f".{script}.py") for argument in sys.orig_argv):
+    def fail(event, arguments):
+        if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+            path, flags = os.fspath(arguments[0]), arguments[2]
+            if "results/" in path and "/logs/" not in path and flags & (os.O_WRONLY | os.O_RDWR):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    sys.addaudithook(fail)
+"""
+
+
+@pytest.mark.parametrize(
+    "stage", [stage if stage == "compare" else pytest.param(stage, marks=pytest.mark.slow) for stage in SCRIPTS]
+)
+def test_disk_error_of_a_job_is_one_message(finished, stage, tmp_path, monkeypatch):
+    results = finished.folder / "results"
+    variant = next((results / "shards").iterdir()).name
+    name = FILES[stage][0].format(variant=variant)
+    before = (results / name).read_bytes()
+    (results / name).unlink()
+    (tmp_path / "sitecustomize.py").write_text(FAILING_DISK)
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}workflow")
+        patched.setenv("FAILING_SCRIPT", SCRIPTS[stage])
+        shown = finished.snakemake(check=False)
+    assert "Input/output error" in shown
+    assert "Traceback" not in shown
+    assert not [path for path in results.rglob(".part-*") if "checkpoints" not in path.parts]
+    finished.snakemake()
+    assert (results / name).read_bytes() == before
+    assert not finished.planned()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minutes", [10, -10])
+@pytest.mark.parametrize("stage", [stage for stage in FILES if FILES[stage][1]])
+def test_clock_step_changes_nothing(finished, stage, minutes):
+    """A file was written by a host whose clock is ahead or behind, and then the next stage runs."""
+    results = finished.folder / "results"
+    variant = next((results / "shards").iterdir()).name
+    name, result = (part.format(variant=variant) for part in FILES[stage])
+    before = (results / result).read_bytes()
+    moment = time.time() + 60 * minutes
+    os.utime(results / name, (moment, moment))
+    (results / result).unlink()
+    finished.snakemake()
+    assert (results / result).read_bytes() == before
     assert not finished.planned()
 
 

@@ -1,4 +1,4 @@
-"""Shards, features, checkpoints and cached networks that the configuration does not use: list and remove them."""
+"""Results that the configuration does not use, such as shards, checkpoints and rankings: list and remove them."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinaflow.config.lookups import (
+    common_name,
     feature_networks,
     held_out_splits,
     linear_networks,
@@ -21,6 +22,7 @@ from retinaflow.jobs.score_cache import CACHE, network_of_entry
 from retinaflow.settings.root import Configuration
 from retinaflow.storage.files import digest_files
 from retinaflow.storage.lock import lock
+from retinaflow.storage.tables import read_table
 
 
 class Unused(NamedTuple):
@@ -34,7 +36,8 @@ def find_unused(config: Configuration) -> list[Unused]:
     """List files and folders below the results folder that no model of the configuration uses.
 
     These are shards of other variants, splits and numbers, features of other networks, checkpoints of other training
-    runs, and cached networks that are none of the trained ones. All else in the results folder is left alone.
+    runs, cached networks that are none of the trained ones, and rankings beside failed models that left the
+    configuration. All else in the results folder is left alone.
 
     Args:
         config: The complete configuration, with paths for remote addresses. Its label tables are read.
@@ -47,6 +50,7 @@ def find_unused(config: Configuration) -> list[Unused]:
     unused += _unused_checkpoints(results / "checkpoints", config)
     unused += _unused_networks(results, config)
     unused += _unused_scores(results, config)
+    unused += _unused_rankings(results / "comparison", config)
     return [Unused(path, _size(path)) for path in sorted(unused)]
 
 
@@ -135,6 +139,18 @@ def _unused_scores(results: Path, config: Configuration) -> Iterator[Path]:
     models = [results / "models" / run / "model.keras" for run in Models.of(config).training_runs]
     used = {digest_files([model]) for model in models if model.exists()}
     yield from (entry for entry in cache.iterdir() if network_of_entry(entry) not in used)
+
+
+def _unused_rankings(folder: Path, config: Configuration) -> Iterator[Path]:
+    """Rankings of runs in which a model failed that is no longer configured.
+
+    A run that compares all models removes them. A run with nothing to do does not.
+    """
+    models = set(map(common_name, Models.of(config).names))
+    for table in folder.rglob("unfinished.csv"):
+        failed = {row["model"] for row in read_table(table, ("model", "remark")) if "failed: " in row["remark"]}
+        if failed - models:
+            yield from table.parent.glob("*unfinished.*")  # with its record
 
 
 def _folders(folder: Path) -> list[Path]:
