@@ -36,8 +36,8 @@ def find_unused(config: Configuration) -> list[Unused]:
     """List files and folders below the results folder that no model of the configuration uses.
 
     These are shards of other variants, splits and numbers, features of other networks, checkpoints of other training
-    runs, cached networks that are none of the trained ones, and rankings beside failed models that left the
-    configuration. All else in the results folder is left alone.
+    runs, and cached networks that are none of the trained ones. Rankings of a run are unused if a model that failed in
+    it left the configuration. All else in the results folder is left alone.
 
     Args:
         config: The complete configuration, with paths for remote addresses. Its label tables are read.
