@@ -261,14 +261,14 @@ def _read(name: str, images: Path, labels: Path) -> Collection:
 def index(source: Collection, folder: Path) -> Path:
     """Link all images below ``folder`` and write the index table, as the rule `organize` does."""
     rows: list[dict[str, object]] = []
-    columns = (*IMAGE_COLUMNS, "patient", "eye")
+    columns = (*IMAGE_COLUMNS, "patient", "eye", "grade")
     for path, grade in zip(source.paths, source.grades, strict=True):
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
         name = GRADE_NAMES[int(grade)]
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / path.name).symlink_to(path.resolve())
-        values = (path.stem, path.name, name, width, height, digest(content), path.stem, "")
+        values = (path.stem, path.name, name, width, height, digest(content), path.stem, "", grade)
         rows.append(dict(zip(columns, values, strict=True)))
     write_table(folder / "index.csv", columns, rows)
     return folder / "index.csv"

@@ -27,7 +27,10 @@ from pathlib import Path
 
 for file in snakemake.output:
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_bytes(b"")
+    if Path(file).suffix:
+        Path(file).write_bytes(b"")
+    else:  # the folder of a bundle
+        Path(file).mkdir()
 """
 # The stages up to the shards do their work. The later ones write empty files.
 AT_WORK = ("inventory", "preflight", "split", "organize", "preprocess")
