@@ -12,10 +12,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+
 from retinaflow.storage.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/gallery.md"
+WIDTH, COLOURS = 1100, 160
 INTRODUCTION = """# Gallery
 
 This page shows the results of a complete run: its ranking, its figures and its files. Figures show numbers only. No
@@ -62,6 +65,13 @@ def folders(results: Path) -> Iterator[str]:
         yield f"| `{folder.name}` | {len(sizes):,} | {sum(sizes) / 1e6:,.1f} MB |"
 
 
+def shrink(figure: Path, target: Path) -> None:
+    """Copy a figure in the size of a page and with few colours, which suits lines and text."""
+    with Image.open(figure) as image:
+        image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
 def figures(results: Path, target: Path) -> Iterator[str]:
     """Copy the figures of ``results`` to the folder ``target``. Yield a heading and a link for each kind."""
     shutil.rmtree(target, ignore_errors=True)
@@ -73,7 +83,7 @@ def figures(results: Path, target: Path) -> Iterator[str]:
             yield f"## {heading}"
         for path in found:
             name = "-".join(path.relative_to(results).parts)
-            shutil.copyfile(path, target / name)
+            shrink(path, target / name)
             part = path.stem if path.parent.name == "comparison" else f"{path.parent.name}, {path.stem}"
             yield f"![{statement}: {part}]({target.name}/{name})"
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common import ROOT
 from retinaflow.storage.tables import write_table
@@ -30,7 +31,7 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     for name in FIGURES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"png")
+        Image.new("RGB", (2200, 10)).save(folder / name)
     write_table(
         folder / "comparison/comparison.csv",
         ["rank", "model", "split"],
@@ -57,6 +58,8 @@ def test_gallery_has_figures_of_the_best_model_alone(results: Path, tmp_path: Pa
         "evidence-test-roc.png",
         "evidence-train-flow.png",
     }
+    with Image.open(tmp_path / "gallery/comparison-comparison.png") as image:
+        assert image.size == (1100, 5)
     text = page.read_text()
     assert all(f"](gallery/{name})" in text for name in copied)
     assert "Two models." in text

@@ -9,7 +9,7 @@ import pytest
 
 from common import drawn, pixels_of_figure
 from retinaflow.errors import RetinaflowError
-from retinaflow.reporting.figures import comparison_figure, confusion_matrix_figure, learning_curves
+from retinaflow.reporting.figures import MOST_BARS, comparison_figure, confusion_matrix_figure, learning_curves
 from retinaflow.storage.tables import Row
 
 
@@ -162,6 +162,24 @@ def test_each_interval_and_mark_is_drawn(tmp_path: Path) -> None:
         changed = (pixels_of_figure(tmp_path / "changed.png") != before).any(axis=2)[above]
         assert changed[:, :half].any() == left, name
         assert changed[:, half:].any() != left, name
+
+
+def test_comparison_of_many_models_stays_short(tmp_path: Path) -> None:
+    heights = []
+    for count in (MOST_BARS // 2, MOST_BARS):
+        rows = [bar(f"model {number}", split, 0.5) for number in range(count) for split in ("validation", "test")]
+        comparison_figure(tmp_path / "f.png", rows)
+        heights.append(pixels_of_figure(tmp_path / "f.png").shape[0])
+    assert heights[1] == heights[0]
+
+
+def test_repeats_have_no_bars_of_their_own(tmp_path: Path) -> None:
+    first = {**bar("A", "validation", 0.5), "repeat_of": "A"}
+    comparison_figure(tmp_path / "one.png", [first])
+    comparison_figure(tmp_path / "two.png", [first, {**bar("A-repeat-2", "validation", 0.4), "repeat_of": "A"}])
+    comparison_figure(tmp_path / "others.png", [first, bar("B", "validation", 0.4)])
+    heights = [pixels_of_figure(tmp_path / f"{name}.png").shape[0] for name in ("one", "two", "others")]
+    assert heights[0] == heights[1] < heights[2]
 
 
 def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ DARK, LIGHT = "#0072B2", "#E69F00"
 
 CURVES = {"loss": "Loss", "accuracy": "Accuracy", "quadratic_weighted_kappa": "Quadratic weighted kappa"}
 RATE = "learning_rate"
+# Bars of a comparison, which are about a page.
+MOST_BARS = 48
 KAPPA = "quadratic_weighted_kappa"
 
 Scores = Sequence[Mapping[str, Any]]  # rows of a comparison
@@ -103,18 +105,21 @@ def learning_curves(
 def comparison_figure(path: str | os.PathLike[str], rows: Scores) -> None:
     """Draw kappa and accuracy of models as bars with confidence intervals, and baselines as marks on each bar.
 
+    The first models have bars, ``MOST_BARS`` in all. Further models, and repeats of a model, are counted in the title.
+
     Args:
         path: The file.
         rows: A row for each model and split, in the order to draw, with ``model``, ``split``, ``baseline_grade_name``,
             ``baseline_accuracy``, ``fellow_eye_quadratic_weighted_kappa``, ``argmax_quadratic_weighted_kappa``,
             ``quadratic_weighted_kappa`` and ``accuracy``. The last two also have ``_low`` and ``_high``. None is an
-            undefined or unknown value.
+            undefined or unknown value. Rows may have ``repeat_of``, the model that a repeat belongs to.
 
     Raises:
         RetinaflowError: There is no row.
     """
     if not rows:
         raise RetinaflowError(f"{path}: found no scores to compare, expected at least one. Score a model first.")
+    rows, others = _first_models(rows)
     models, splits = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "split"))
     figure = Figure(figsize=(10, 1.8 + 0.36 * len(models) * len(splits)), layout="constrained")
     kappas, accuracies = figure.subplots(1, 2, sharey=True)
@@ -140,7 +145,20 @@ def comparison_figure(path: str | os.PathLike[str], rows: Scores) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, frameon=False)
+    if others:
+        figure.suptitle(
+            f"The first {len(models)} models. {others:,} other models, or repeats, are in comparison.csv.", fontsize=10
+        )
     save(figure, path)
+
+
+def _first_models(rows: Scores) -> tuple[Scores, int]:
+    """Rows of the first models without further repeats, of about ``MOST_BARS``, and the number of all other models."""
+    firsts = [row["model"] for row in rows if row.get("repeat_of") in (None, "", row["model"])]
+    most = max(1, MOST_BARS // len({row["split"] for row in rows}))
+    models = set(list(dict.fromkeys(firsts))[:most])
+    others = {row["model"] for row in rows} - models
+    return [row for row in rows if row["model"] in models], len(others)
 
 
 def _limit(axes: Axes, left: float) -> None:
