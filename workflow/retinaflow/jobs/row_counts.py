@@ -1,6 +1,6 @@
 """Numbers of rows of results without records, against the metrics and the split indices that they belong to.
 
-Versions before 0.2.0, and programs that copy a results folder without hidden files, leave results without records.
+Programs that copy a results folder without hidden files leave results without records.
 """
 
 import os
