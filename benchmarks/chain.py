@@ -7,8 +7,8 @@ each in full, resizes it and writes it back as JPEG. An `ImageDataGenerator` the
 Both sides have the same images, backbone, initial weights, image size, head, batch size, optimizer and epochs. Both
 train BatchNormalization, weight classes by their inverse frequency, and score the validation fifth. Each side includes
 its processes and imports. Ours starts a process for each job and loads TensorFlow twice: in the job that trains and
-scores, and in the one that writes the network as a graph. It also fits and grades two models of both eyes, draws figures and writes model cards. The article's side starts
-one process to prepare, and one that trains and predicts.
+scores, and in the one that writes the network as a graph. It also fits and grades two models of both eyes, draws
+figures and writes model cards. The article's side starts one process to prepare, and one that trains and predicts.
 
 Each side has three figures, in seconds:
 
