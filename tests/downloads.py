@@ -151,7 +151,7 @@ def deepdrid(folder: Path, patients: int) -> dict[str, Labels]:
             for eye in "lr":
                 for view in (1, 2):
                     name, grade = f"{patient}_{eye}{view}", str(patient % GRADES)
-                    labels[name] = Expected(grade, str(patient), eye)
+                    labels[name] = Expected(grade, str(patient), {"l": "left", "r": "right"}[eye])
                     draw(folder / place / "Images" / str(patient) / f"{name}.jpg")
                     sides = [f"{grade}.0", ""] if eye == "l" else ["", f"{grade}.0"]
                     windows = f"\\{place}\\{patient}\\{name}.jpg"
