@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from retinaflow.preprocessing.shards import CHECKSUM_COLUMN
+from retinaflow.preprocessing.checksums import has_checksums
 from retinaflow.storage.file_cache import CONTENT, FileCache
 from retinaflow.storage.files import digest_files, digest_json
 from retinaflow.storage.integrity import recorded_file
@@ -61,7 +61,7 @@ class ScoredFiles:
 
     def digest(self) -> str | None:
         """Return a digest of labels and pixels. None if the shards of an earlier version have no checksums."""
-        if not all(map(_has_checksums, self.rows)):
+        if not all(map(has_checksums, self.rows)):
             return None
         return f"{digest_files(self.indices)} {digest_files(self.rows)}"
 
@@ -134,11 +134,6 @@ class ScoreCache:
             shutil.rmtree(self.files.folder / key, ignore_errors=True)
         log.info("%s: computed before with this network and these settings", ", ".join(map(str, targets.values())))
         return True
-
-
-def _has_checksums(rows: Path) -> bool:
-    with open(rows, encoding="utf-8", errors="surrogateescape") as file:
-        return CHECKSUM_COLUMN in file.readline().strip().split(",")
 
 
 def network_of_entry(entry: Path) -> str | None:

@@ -17,7 +17,7 @@ from retinaflow.networks import devices
 from retinaflow.networks.earlier_model import MODEL, RECORD, TRAINED_ON, earlier_model, has_same_head, read_record
 from retinaflow.networks.extractor_files import backbone_name, extractor_file
 from retinaflow.preprocessing.batches import Images
-from retinaflow.preprocessing.shards import CHECKSUM_COLUMN
+from retinaflow.preprocessing.checksums import has_checksums
 from retinaflow.settings.train import TrainingSettings, decisive_settings
 from retinaflow.storage.file_cache import CachedFiles, FileCache
 from retinaflow.storage.files import digest_files, digest_json
@@ -178,10 +178,8 @@ def _pixels_state(pixels: Path, rows: Path) -> str | tuple[int, int]:
     Pixels are too much to read for a digest. Their table has the checksum of each image, so that a shard that is built
     again from the same images, such as after new names of grades, is the same. Without checksums, the time counts.
     """
-    with open(rows, encoding="utf-8", errors="surrogateescape") as file:
-        has_checksums = CHECKSUM_COLUMN in file.readline().strip().split(",")
     state = pixels.stat()
-    return digest_files([rows]) if has_checksums else (state.st_size, state.st_mtime_ns)
+    return digest_files([rows]) if has_checksums(rows) else (state.st_size, state.st_mtime_ns)
 
 
 def train_job(job: TrainingJob) -> None:
