@@ -41,16 +41,15 @@ IMAGES = {"eyepacs-256": "images", "eyepacs-1024": "resized train 15", "aptos-22
 
 
 class View(NamedTuple):
-    """Pixels that a backbone sees: the side of its images, their enhancement, and whether they are mirrored."""
+    """Pixels that a backbone sees: the side of its images, and their enhancement."""
 
     backbone: str
     size: int
     enhance: str = "none"
-    mirrored: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.backbone}-{self.size}-{self.enhance}{'-mirrored' * self.mirrored}"
+        return f"{self.backbone}-{self.size}-{self.enhance}"
 
 
 # Features -------------------------------------------------------------------------------------------------------------
@@ -122,8 +121,7 @@ def _pixels(path: Path, view: View) -> np.ndarray:
 
     content = path.read_bytes()
     width, height = Image.open(path).size
-    pixels = prepare(content, width, height, Variant(view.size, "trim", "keep", view.enhance), decode=decode_image)
-    return pixels[:, ::-1] if view.mirrored else pixels
+    return prepare(content, width, height, Variant(view.size, "trim", "keep", view.enhance), decode=decode_image)
 
 
 # Kernels --------------------------------------------------------------------------------------------------------------
@@ -133,7 +131,6 @@ CHANNELS = {
     "ResNet50": [256, 512, 512, 1024, 1024],
     "VGG16": [256, 512, 512],
 }
-AUTO = {"InceptionV3": ("mixed2", "mixed4", "mixed6"), "ResNet50": ("conv3_block4_out", "conv4_block2_out")}
 
 
 class Block(NamedTuple):
@@ -432,7 +429,7 @@ def _drawn(data: Data, result: Result) -> np.ndarray:
 DOCUMENT = common.ROOT / "docs/methods.md"
 PLAIN_VIEW = View("InceptionV3", 224)
 LARGE_VIEW = View("InceptionV3", 336)
-AUTO_LAYERS = AUTO["InceptionV3"]
+AUTO_LAYERS = ("mixed2", "mixed4", "mixed6")
 
 
 def recipes(data_set: str) -> dict[str, Recipe]:

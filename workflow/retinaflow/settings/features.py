@@ -21,8 +21,8 @@ class FeatureSettings(Section):
     mean and the standard deviation over the views. Each view takes as long as one scoring."""
     poolings: Poolings = ["mean"]
     """Values of each channel of a frozen backbone over the area of the image, joined. They are its `mean`, maximum
-    (`max`), standard deviation (`std`), and `generalised` mean, the cube root of the mean cube. They are for linear
-    models and `snakemake probe`, not for eye stacking. `config/few.yaml` has the measured best ones."""
+    (`max`), standard deviation (`std`), and `generalised` mean, the cube root of the mean cube (0 if that is negative).
+    They are for linear models and `snakemake probe`, not for eye stacking. `config/few.yaml` has the best ones."""
     root: bool = False
     """Replace each of these values by its square root, and keep its sign."""
 
