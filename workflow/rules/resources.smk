@@ -133,21 +133,21 @@ def eye_stacking_runtime(wildcards, input, threads, attempt):
 
 
 def linear_memory(wildcards, attempt):
-    networks = len(MODELS.linear[wildcards.linear].features)
-    return resources.probe_memory(networks * sum(map(data_set_images, INVENTORIES)), attempt)
+    values = len(CONFIG.features.poolings) * len(MODELS.linear[wildcards.linear].features)
+    return resources.probe_memory(values * sum(map(data_set_images, INVENTORIES)), attempt)
 
 
 def linear_runtime(wildcards, input, threads, attempt):
-    fits = (FOLDS or 1) * len(MODELS.linear[wildcards.linear].features)
-    return resources.probe_minutes(fits * data_set_images("train"), attempt)
+    values = len(CONFIG.features.poolings) * len(MODELS.linear[wildcards.linear].features)
+    return resources.probe_minutes((FOLDS or 1) * values * data_set_images("train"), attempt)
 
 
 def probe_memory(wildcards, attempt):
-    return resources.probe_memory(data_set_images("train"), attempt)
+    return resources.probe_memory(len(CONFIG.features.poolings) * data_set_images("train"), attempt)
 
 
 def probe_runtime(wildcards, input, threads, attempt):
-    return resources.probe_minutes(data_set_images("train"), attempt)
+    return resources.probe_minutes(len(CONFIG.features.poolings) * data_set_images("train"), attempt)
 
 
 def all_networks():

@@ -263,7 +263,7 @@ def _stored(config: Configuration, images: Mapping[str, float], results: Path) -
         yield "checkpoints of the largest network, during training", max(checkpoints), ""
     for network in linear_networks(config):
         files = [results / "features" / network / f"{split}.npy" for split in images]
-        size = total * 2 * 2 * FEATURES / 1e9
+        size = total * len(config.features.poolings) * 2 * 2 * FEATURES / 1e9
         yield f"features of {network}", size, f"{sum(file.exists() for file in files)} of {len(files)}"
 
 
