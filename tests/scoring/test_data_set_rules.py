@@ -82,6 +82,17 @@ def test_held_out_images_are_graded_by_other_patients_of_their_set():
     assert (found.predicted[members["few"]] == together.predicted[members["few"]]).all()
 
 
+def test_set_of_one_patient_has_no_rule_of_its_own():
+    raw = known()
+    raw = raw._replace(patients=["one" if image.startswith("far/") else image for image in raw.images])
+    images, members = labelled(raw), images_of_sets(raw.images, list(COUNTS))
+    rule = fit_decision_rule(images, 1, referable_sensitivity=0.9, seed=1)
+    assert list(with_data_sets(rule, images, members, seed=1).data_sets) == ["near"]
+    found = cross_fit_data_sets(images, 1, members=members, referable_sensitivity=0.9, seed=1)
+    together = cross_fit(images, 1, referable_sensitivity=0.9, seed=1)
+    assert (found.predicted[members["far"]] == together.predicted[members["far"]]).all()
+
+
 def grade(folder, splits):
     tables = {split: folder / split / "raw_outputs.csv" for split in splits}
     for split, raw in splits.items():

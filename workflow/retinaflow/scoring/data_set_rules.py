@@ -11,9 +11,8 @@ import numpy as np
 from retinaflow.evaluation.grades import Grades
 from retinaflow.scoring.decision_rules import OWN_VALUES, DecisionRule, LabelledOutputs, cross_fit, fit_decision_rule
 
-# Fewest held-out images of a data set with a rule of its own, and of those on each side of the referable grade. A ridge
-# regression was fitted to EyePACS and APTOS together. Thresholds of 60 images of a set improved its kappa by 0.036 and
-# 0.097 over those of both sets. Thresholds of 30 improved that of EyePACS by 0.008, with a deviation of 0.046.
+# Fewest held-out images of a data set with a rule of its own, and of those on each side of the referable grade. These
+# numbers are a choice: docs/methods.md has sets of 900 and 1,400 images.
 SMALLEST_SET = 100
 FEWEST_OF_A_SIDE = 10
 
@@ -73,9 +72,11 @@ def _large_enough(
     labelled: LabelledOutputs, members: Mapping[str, np.ndarray], referable_grade: int
 ) -> dict[str, np.ndarray]:
     """Images of the data sets that have enough for a rule of their own."""
-    referable = labelled.grades >= referable_grade
+    referable, patients = labelled.grades >= referable_grade, np.asarray(labelled.patients, dtype=object)
     return {
         name: mask
         for name, mask in members.items()
-        if mask.sum() >= SMALLEST_SET and min((mask & referable).sum(), (mask & ~referable).sum()) >= FEWEST_OF_A_SIDE
+        if mask.sum() >= SMALLEST_SET
+        and min((mask & referable).sum(), (mask & ~referable).sum()) >= FEWEST_OF_A_SIDE
+        and len(set(patients[mask])) > 1  # A patient is graded by a rule of other patients.
     }
