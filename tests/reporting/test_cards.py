@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from examples import TRAINING_RECORD, of
-from retinaflow.reporting.cards import data_card, model_card
+from retinaflow.reporting.cards import _rules, data_card, model_card
 from retinaflow.reporting.pages import from_markdown
+from retinaflow.scoring.decision_rules import read_decision_rule
 from retinaflow.scoring.linear_model import LinearModel, write_linear_model
 from retinaflow.scoring.predictions import GradingJob, grade_model
 from retinaflow.scoring.raw_outputs import write_raw_outputs
@@ -165,3 +166,18 @@ def test_card_of_a_linear_model_names_backbones_strength_and_fallback(tmp_path: 
     assert "objective regression; seed 7; numpy 2" in text
     assert "used 90 images" in text
     assert "digests of its index tables are abc." in text
+
+
+def test_card_of_joined_sets_says_which_rule_grades(tmp_path: Path) -> None:
+    cards(tmp_path, 0, [TRAINING_RECORD])
+    rule = read_decision_rule(tmp_path / "decision_rule.json")
+    own = rule._replace(data_sets={"near": {"images": 1200}})
+    splits = [
+        {"split": split, "decision_rule": {"data_sets": names}}
+        for split, names in {"validation": ["near"], "test-near": ["near"], "test-else": []}.items()
+    ]
+    text = _rules(own, splits)
+    assert "fitted on their images of validation: near (1,200 images). A test set" in text
+    assert "All other images, here test-else, have the rule of all training sets together (60 images)." in text
+    assert "none, since each has too few. A test set" in _rules(rule, splits)
+    assert "All other images have the rule of all training sets" in _rules(own, splits[:2])

@@ -138,12 +138,12 @@ def _description(runs: Sequence[Metrics], fits: Sequence[Metrics], rule: Decisio
 def _rules(rule: DecisionRule, of_splits: Sequence[Metrics]) -> str:
     """Which images of joined training sets fit the decision rule of each split."""
     own = ", ".join(f"{name} ({values['images']:,} images)" for name, values in rule.data_sets.items())
-    together = [one["split"] for one in of_splits[1:] if not one["decision_rule"]["data_sets"]]
+    tests = " and ".join(one["split"] for one in of_splits[1:] if not one["decision_rule"]["data_sets"])
     return (
         f"Training sets with a decision rule of their own, fitted on their images of {of_splits[0]['split']}: "
         f"{own or 'none, since each has too few'}. A test set with the name of one of them has its rule. All other "
-        f"images, and {' and '.join(together) or 'no test set here'}, have the rule of all training sets together "
-        f"({rule.images:,} images). `retinaflow predict --data-set NAME` grades by the rule of a training set."
+        f"images{f', here {tests},' if tests else ''} have the rule of all training sets together ({rule.images:,} "
+        "images). `retinaflow predict --data-set NAME` grades by the rule of a training set."
     )
 
 
