@@ -268,6 +268,16 @@ def test_command_compares_folders_over_time(tmp_path, capsys):
     assert table["all", "exposure"]["patients"] == "50"
 
 
+@pytest.mark.usefixtures("answers")
+def test_risk_by_the_rule_of_one_training_set_is_no_value(tmp_path):
+    write_toy_bundle(tmp_path / "joined", "A", [("A", "softmax", ["A"])], data_sets=["a", "b"])
+    figures = {}
+    for name, options in (("all", []), ("own", ["--data-set", "a"])):
+        main(["predict", "may", "--results", "joined", "--output", name, *options])
+        figures[name] = set(json.loads((tmp_path / name / "drift_values.json").read_text())["figures"])
+    assert figures["all"] - figures["own"] == {"risk"}
+
+
 def test_folder_of_any_name_is_compared(answers, tmp_path):
     reference = parse_reference((answers / REFERENCE_FILE).read_bytes(), "x")
     for name, value in (("all", 0.1), ("june", 0.2)):

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bundles import THREE, write_toy_results
+from bundles import THREE, write_toy_bundle, write_toy_results
 from common import DATA, watched
 from dicom_files import dicom_file
 from retinaflow import cli
@@ -311,6 +311,13 @@ def test_interface_is_described(port: int) -> None:
     assert described["components"]["schemas"]["PatientAnswer"]["properties"]["verdict"]["enum"] == [
         *("refer", "do_not_refer", "ungradable_refer"),
     ]
+
+
+def test_service_names_the_training_set_whose_rule_it_has(tmp_path: Path) -> None:
+    bundle = read_bundle(write_toy_bundle(tmp_path, "A", [("A", "softmax", ["A"])], data_sets=["aptos"]))
+    for name in ("", "aptos"):
+        settings = serve.settings_of(bundle.of_data_set(name), workers=1, queue=1)
+        assert settings.asked["data_set"] == settings.facts["card"]["data_set"] == name
 
 
 def test_other_addresses_than_loopback_need_the_token(run: Any) -> None:

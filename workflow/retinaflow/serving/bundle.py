@@ -291,7 +291,7 @@ class Bundle(NamedTuple):
         if not name:
             return self
         if name not in self.data_sets:
-            known = ", ".join(sorted(self.data_sets)) or "none, since the model was not trained on several sets"
+            known = ", ".join(sorted(self.data_sets)) or "none, since only several large training sets have some"
             raise RetinaflowError(
                 f"--data-set: {self.model} has no decision rule of {name!r}; it has those of: {known}. Name one of "
                 "them, or leave the option out for the rule of all training sets together."

@@ -15,6 +15,7 @@ from retinaflow.data.labels import image_name, name_parser
 from retinaflow.data.listed_eyes import Eyes, listed_eyes
 from retinaflow.data.sources import EXPECTED_SOURCE, PREDICTED, files_of
 from retinaflow.errors import RetinaflowError
+from retinaflow.serving.bundle import Bundle
 from retinaflow.serving.computed import Computed, compute, eye_answers, joined
 from retinaflow.serving.drift import (
     VALUES_FILE,
@@ -278,7 +279,7 @@ def grade_files(
     eyes = patients_and_eyes(images_of_patients, loaded.bundle.patient_pattern, tags=tags, listed=listed)
     answers = answers_of(images, [eyes[image.name] for image in images], joined(parts), loaded) if images else []
     problems = [dict(zip(PREDICT_PROBLEM_COLUMNS, (name, *found[name]), strict=True)) for name in sorted(found)]
-    values = _drift_values(figures, eyes, answers, loaded.bundle.model)
+    values = _drift_values(figures, eyes, answers, loaded.bundle)
     return GradedImages(answers, problems, eyes, values, drift_rows(values, loaded.drift) if loaded.drift else [])
 
 
@@ -298,10 +299,12 @@ def patients_and_eyes(names: Iterable[str], pattern: str, *, tags: Eyes, listed:
 
 
 def _drift_values(
-    figures: Mapping[str, dict[str, float]], eyes: Eyes, answers: Sequence[Answer], model: str
+    figures: Mapping[str, dict[str, float]], eyes: Eyes, answers: Sequence[Answer], bundle: Bundle
 ) -> dict[str, np.ndarray]:
-    """Values of each figure of the drift. A risk of another model than that of the bundle is none."""
-    risks = {answer["image"]: {"risk": answer["risk"]} for answer in answers if answer["answered_by"] == model}
+    """Values of each figure of the drift. A risk of another model or decision rule than the reference's is none."""
+    # The reference has the risk by the rule of all training sets together.
+    comparable = [] if bundle.data_set else [one for one in answers if one["answered_by"] == bundle.model]
+    risks = {answer["image"]: {"risk": answer["risk"]} for answer in comparable}
     return patient_values(
         [SeenImage(name, eyes[name][0], {**own, **risks.get(name, {})}) for name, own in figures.items()]
     )

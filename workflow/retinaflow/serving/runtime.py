@@ -139,8 +139,6 @@ def load_bundled_model(bundle: Bundle, threads: int | None = None, images: int =
     drift = None
     if REFERENCE_FILE in bundle.files:
         drift = parse_reference(bundle.read_file(REFERENCE_FILE), str(bundle.folder / REFERENCE_FILE))
-        if bundle.data_set:  # The reference has the risk by the rule of all training sets together.
-            drift = drift._replace(figures={name: one for name, one in drift.figures.items() if name != "risk"})
     return LoadedModel(
         bundle=bundle,
         networks=networks,

@@ -102,6 +102,7 @@ def settings_of(bundle: Bundle, *, workers: int, queue: int, **settings: Any) ->
     rule = bundle.answer.decision_rule
     card = {
         "kind": bundle.kind,
+        "data_set": bundle.data_set,
         "risk_threshold": rule["referable_cut"],
         "referable_grades": bundle.grade_names[rule["referable_grade"] :],
         "operating_point": f"sensitivity {rule['referable_sensitivity']:g}",

@@ -29,7 +29,8 @@ async function asked(address, options = {}) {
 async function load() {
   const limits = await asked("/v1/model");
   element("sign-in").hidden = true;
-  element("about").textContent = `Graded by ${limits.model}. Referred: ${limits.card.referable_grades.join(", ")}, from a risk of `
+  const rule = limits.card.data_set ? `, decision rule of ${limits.card.data_set}` : "";
+  element("about").textContent = `Graded by ${limits.model}${rule}. Referred: ${limits.card.referable_grades.join(", ")}, from a risk of `
     + `${limits.card.risk_threshold.toFixed(3)}, fixed on validation for ${limits.card.operating_point}.`;
   element("limits").textContent = `${limits.types.join(", ")}, up to ${size(limits.most_bytes)} each`;
   element("warning").textContent = limits.card.warning;
