@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 from common import ROOT
@@ -19,6 +20,7 @@ def drawn(folder, name, *, patients, first_patient=1):
     return {"images": name, "labels": f"{name}.csv"}
 
 
+@pytest.mark.slow
 def test_recipe_grades_each_data_set_by_its_own_rule(bare, tmp_path, capsys):
     recipe = yaml.safe_load((ROOT / "config/few.yaml").read_text(encoding="utf-8"))
     ridge = {"kind": "linear", "features": ["MobileNetV3Small"], "eyes": "one"}
