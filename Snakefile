@@ -57,6 +57,7 @@ include: "workflow/rules/finish.smk"
 
 onstart:
     begin_run()
+    date_results()
     remove_default_limit(workflow)
 
 

@@ -28,6 +28,7 @@ from retinaflow.storage.files import digest
 from retinaflow.storage.former_layout import check_layout
 from retinaflow.storage.integrity import check_documents
 from retinaflow.storage.lock import lock
+from retinaflow.jobs.file_dates import date_at_present
 from retinaflow.jobs.logs import PARENT
 from retinaflow.jobs.scheduling import remove_default_limit
 from retinaflow.settings.screening import required_sensitivity

@@ -1,7 +1,5 @@
 # Checks before the first job of a run, and the lock of the results folder.
 
-import time
-
 # Container image for Apptainer, made from envs/retinaflow.def.
 IMAGE = "retinaflow.sif"
 
@@ -11,21 +9,15 @@ def begin_run():
     """Check the needs of a run, and lock the results folder until this process ends. Return the lock."""
     warn_of_two_profiles()
     check_container()
-    claimed = claim_results()
-    level_clocks()
-    return claimed
+    return claim_results()
 
 
-def level_clocks():
-    """Date results that are dated ahead at the present, since Snakemake fails jobs whose outputs are older than inputs.
-
-    They were written by a host whose clock is ahead. Times of files decide no result.
-    """
-    needed = (job for job in workflow.dag.jobs if workflow.dag.needrun(job))
-    now = time.time()
-    for file in {str(file) for job in needed for file in job.input}:
-        if file.startswith(f"{RESULTS}/") and os.path.exists(file) and os.stat(file).st_mtime > now:
-            os.utime(file, (now, now))
+def date_results():
+    """Date results of the jobs of this run that another host dated ahead at the present."""
+    jobs = list(workflow.dag.needrun_jobs())
+    inputs = [str(file) for job in jobs for file in job.input]
+    outputs = [str(file) for job in jobs for file in job.output]
+    date_at_present(inputs, outputs, path())
 
 
 def begin_hosted_run(wildcards):
