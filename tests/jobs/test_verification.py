@@ -163,3 +163,14 @@ def test_index_of_a_run_that_was_stopped_before_the_grading_is_no_damage(unrecor
     index.write_text("image\n1\n")
     os.utime(index, (2e9, 2e9))
     assert verify_results(unrecorded).damaged == []
+
+
+def test_scores_of_a_model_of_former_images_are_no_damage(unrecorded):
+    former = unrecorded / "scores/A/test/metrics.json"
+    write_document(former, {"images": 5})
+    assert verify_results(unrecorded).damaged == []
+    index = unrecorded / "organized/test/index.csv"
+    index.write_text("image\n1\n")
+    os.utime(index, (1e9, 1e9))
+    (found,) = verify_results(unrecorded).damaged
+    assert found.path == index

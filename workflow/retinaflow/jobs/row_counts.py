@@ -38,8 +38,9 @@ def row_faults(results: Path) -> Iterator[tuple[Path, str]]:
     """Yield each table or metrics file without a record that was compared, and its fault, or ``""``.
 
     Predictions have a row for each image of the metrics beside them. Raw outputs and the index of the split also have
-    the images that refit the model. An index that is newer than all metrics is left out: the run was stopped before
-    the grading.
+    the images that refit the model. The index has to agree with one model, since scores of models that left the
+    configuration may be of former images. An index that is newer than all metrics is left out: the run was stopped
+    before the grading.
     """
     by_split: dict[str, list[_Scored]] = defaultdict(list)
     for metrics in sorted(results.glob("scores/**/metrics.json")):
@@ -56,10 +57,11 @@ def row_faults(results: Path) -> Iterator[tuple[Path, str]]:
                 yield table, _fault(table, expected, metrics)
     for split, all_scored in sorted(by_split.items()):
         index = results / "organized" / split / "index.csv"
-        first = all_scored[0]
         is_new = index.exists() and all(index.stat().st_mtime > one.metrics.stat().st_mtime for one in all_scored)
         if _has_no_record(index) and not is_new:
-            yield index, _fault(index, first.all_images, first.metrics)
+            by_count = {one.all_images: one.metrics for one in all_scored}
+            faults = [_fault(index, images, metrics) for images, metrics in by_count.items()]
+            yield index, "" if "" in faults else faults[0]
 
 
 def _counted(metrics: Path) -> _Scored:
