@@ -3,7 +3,7 @@
     python docs/gallery.py results --about "Four models of InceptionV3, trained on 1,400 images of EyePACS."
 
 It copies figures to docs/gallery/ and writes the page. Only figures in the list below are copied. None of them has an
-image of a patient. Add `gallery` to docs/index.md after the first time.
+image of a patient.
 """
 
 import argparse
