@@ -60,6 +60,7 @@ class EarlyScores:
             return
         if running.exists():
             log.warning("%s: an earlier job ended while it was scoring; the later stages score it", self.training_run)
+            running.unlink(missing_ok=True)
             return
         try:
             running.parent.mkdir(parents=True, exist_ok=True)
