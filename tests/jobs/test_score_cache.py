@@ -13,6 +13,7 @@ from retinaflow.jobs.score_cache import (
     ScoredFiles,
     network_of_entry,
 )
+from retinaflow.storage.file_cache import FileCache
 from retinaflow.storage.integrity import damage, record_of
 from retinaflow.storage.tables import read_table, write_table
 
@@ -42,8 +43,13 @@ def cache_in(made, **changes):
     return ScoreCache(made / ".cache", made / "model.keras", {**PARAMETERS, **changes})
 
 
+def keep(made, files, *names):
+    cache = cache_in(made)
+    cache.keep(cache.key(files), files, results={name: made / name for name in names}, rows=1)
+
+
 def test_kept_table_is_copied_with_its_record(made, files):
-    cache_in(made).keep(files, {RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    keep(made, files, RAW_OUTPUTS)
     target = made / "scores/validation/raw_outputs.csv"
     for _ in range(2):
         assert cache_in(made).take(files, {RAW_OUTPUTS: target})
@@ -57,7 +63,7 @@ def test_kept_table_is_copied_with_its_record(made, files):
 )
 def test_other_settings_are_computed(made, files, change, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "1")
-    cache_in(made).keep(files, {RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    keep(made, files, RAW_OUTPUTS)
     assert cache_in(made).has(files)
     assert not cache_in(made, **change).take(files, {RAW_OUTPUTS: made / "new.csv"})
     assert not (made / "new.csv").exists()
@@ -81,14 +87,24 @@ def drop_checksums(made):
 
 @pytest.mark.parametrize("change", [change_weights, change_label, change_pixels, drop_checksums])
 def test_other_network_or_images_are_computed(made, files, change):
-    cache_in(made).keep(files, {RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    keep(made, files, RAW_OUTPUTS)
     change(made)
     assert not cache_in(made).take(files, {RAW_OUTPUTS: made / "new.csv"})
 
 
+@pytest.mark.parametrize("change", [change_label, change_pixels])
+def test_results_of_replaced_images_are_not_kept(made, files, change):
+    cache = cache_in(made)
+    key = cache.key(files)
+    change(made)
+    cache.keep(key, files, results={RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    assert not cache.has(files)
+    assert not cache.files.find(key)
+
+
 def test_damaged_table_is_computed(made, files):
     cache = cache_in(made)
-    cache.keep(files, {RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    keep(made, files, RAW_OUTPUTS)
     (made / ".cache" / cache.key(files) / RAW_OUTPUTS).write_text("image")
     assert not cache.take(files, {RAW_OUTPUTS: made / "new.csv"})
     assert not cache.has(files)
@@ -97,7 +113,7 @@ def test_damaged_table_is_computed(made, files):
 def test_features_are_moved_and_dated_now(made, files):
     content = (made / FEATURE_VALUES).read_bytes()
     os.utime(made / FEATURE_VALUES, (1, 1))
-    cache_in(made).keep(files, {name: made / name for name in (FEATURE_VALUES, FEATURE_ROWS)}, rows=1)
+    keep(made, files, FEATURE_VALUES, FEATURE_ROWS)
     targets = {name: made / "scores" / name for name in (FEATURE_VALUES, FEATURE_ROWS)}
     assert cache_in(made).take(files, targets, move=True)
     assert targets[FEATURE_VALUES].read_bytes() == content
@@ -107,8 +123,23 @@ def test_features_are_moved_and_dated_now(made, files):
     assert not cache_in(made).has(files)
 
 
+def test_features_that_another_job_has_moved_are_computed(made, files, monkeypatch):
+    keep(made, files, FEATURE_VALUES, FEATURE_ROWS)
+    found = FileCache.find
+
+    def find(cache, key):
+        entry = found(cache, key)
+        entry.files[FEATURE_ROWS].unlink()
+        return entry
+
+    monkeypatch.setattr(FileCache, "find", find)
+    targets = {name: made / "scores" / name for name in (FEATURE_VALUES, FEATURE_ROWS)}
+    assert not cache_in(made).take(files, targets, move=True)
+    assert not targets[FEATURE_ROWS].exists()
+
+
 def test_entry_names_its_network(made, files):
     cache = cache_in(made)
-    cache.keep(files, {RAW_OUTPUTS: made / RAW_OUTPUTS}, rows=1)
+    keep(made, files, RAW_OUTPUTS)
     assert network_of_entry(made / ".cache" / cache.key(files)) == cache.weights
     assert network_of_entry(made) is None

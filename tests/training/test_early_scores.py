@@ -1,5 +1,6 @@
 """Scores and features by the job that trained a network: those of the later stages, of images that are there."""
 
+import shutil
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,9 +61,14 @@ def trained(tmp_path, few_parts, monkeypatch):
     config = configured(results=str(results), data__grade_names=THREE, score__tta_views=2).model_copy(
         update={"models": {"Tiny": settings}}
     )
-    return EarlyScores(training_run="Tiny", config=config, scripts=SCRIPTS, threads=1), place(
-        few_parts[1], results, "validation"
-    )
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name in ("score.py", "run_features.py"):
+        shutil.copy(SCRIPTS / name, scripts)
+    early = EarlyScores(training_run="Tiny", config=config, scripts=scripts, threads=1)
+    for script in scripts.iterdir():
+        script.write_text("")  # A change during the training does not count.
+    return early, place(few_parts[1], results, "validation")
 
 
 def caches(early: EarlyScores) -> tuple[ScoreCache, ScoreCache]:

@@ -37,6 +37,7 @@ with job_log(snakemake.log[0]):
             threads=params.cpu_threads,
         )
         for split in missing:
+            key = cache.key(scored[split])
             table, images = Path(output[split]), Images.of(files, split, params.grade_names)
             score_images(
                 model,
@@ -46,7 +47,7 @@ with job_log(snakemake.log[0]):
                 tta_views=params.tta_views,
                 threads=snakemake.threads,
             )
-            cache.keep(scored[split], {RAW_OUTPUTS: table}, len(images))
+            cache.keep(key, scored[split], results={RAW_OUTPUTS: table}, rows=len(images))
     best_epoch = read_own(Path(files.record))["best_epoch"]
     history = read_frame(files.history).to_dict("records")
     learning_curves(Path(output.curves), history, best_epoch, snakemake.wildcards.training_run)

@@ -60,12 +60,13 @@ with job_log(snakemake.log[0]):
         gpus=list(map(str, claimed)),
         trackers=tracking.trackers(config.tracking, run, Path(config.results, "tensorboard", run)),
     )
-    train_job(job)
     # Not part of the training: results of later stages, for which this process has loaded the backend.
-    EarlyScores(
+    early_scores = EarlyScores(
         training_run=run,
         config=config,
         scripts=Path(snakemake.scriptdir),
         threads=snakemake.threads,
         end=job.deadline,
-    ).compute()
+    )
+    train_job(job)
+    early_scores.compute()

@@ -5,6 +5,7 @@ stages `score` and `run_features`, which copy them from the cache. None of this 
 are no inputs of it, and images that are not preprocessed yet are left to these stages.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -20,6 +21,7 @@ import keras
 
 from retinaflow.config.lookups import shard_counts, variant
 from retinaflow.config.models import EYE_STACKING, Models, network_of
+from retinaflow.errors import RetinaflowError
 from retinaflow.jobs.code import code_digests
 from retinaflow.jobs.score_cache import CACHE, FEATURE_ROWS, FEATURE_VALUES, RAW_OUTPUTS, ScoreCache, ScoredFiles
 from retinaflow.preprocessing.batches import Images
@@ -33,6 +35,8 @@ from retinaflow.storage.tables import read_table
 from retinaflow.training.schedule import NETWORK
 
 log = logging.getLogger(__name__)
+
+OUTPUTS_SCRIPT, FEATURES_SCRIPT = "score.py", "run_features.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,12 @@ class EarlyScores:
     threads: int
     end: float = math.inf
 
+    def __post_init__(self) -> None:
+        """Read the code of the later stages now, as this process imports it. It may change during the training."""
+        with contextlib.suppress(RetinaflowError, OSError):  # ``compute`` logs it.
+            for script in (OUTPUTS_SCRIPT, FEATURES_SCRIPT):
+                code_digests(self.scripts / script)  # It reads each file once.
+
     def compute(self) -> None:
         """Fill the cache. After an error, which is logged, the later stages compute their results themselves."""
         running = self._cache / f"{self.training_run.replace('/', '-')}.running"
@@ -71,29 +81,31 @@ class EarlyScores:
                 self._extract(models, shards)
         except Exception as error:
             log.warning("%s: not scored by the job that trained it: %s", self.training_run, error)
-        # After a kill, this file stays: the next job does not try again.
+        # After a kill, this file stays: the next job does not try it, and removes the file.
         running.unlink(missing_ok=True)
 
     def _score(self, models: Models, shards: Mapping[str, int]) -> None:
         views = self.config.score.tta_views
         own: dict[str, Any] = {"objective": self._settings.objective, "tta_views": views}
-        cache = self._cache_of("score.py", own)
+        cache = self._cache_of(OUTPUTS_SCRIPT, own)
         for split in models.scored:
             files = self._files(models.stored_splits(self.training_run, split), shards)
-            if images := self._missing(cache, files, views):
+            key, images = self._missing(cache, files, views)
+            if images:
                 with tempfile.TemporaryDirectory(dir=self._cache, prefix=".part-") as part:
                     table = Path(part, RAW_OUTPUTS)
                     score_images(self._network, images, table, threads=self.threads, **own)
-                    cache.keep(files, {RAW_OUTPUTS: table}, len(images))
+                    cache.keep(key, files, results={RAW_OUTPUTS: table}, rows=len(images))
 
     def _extract(self, models: Models, shards: Mapping[str, int]) -> None:
         views = self.config.features.views
         augment = self._settings.augment if views > 1 else None
         own = {"objective": self._settings.objective, "views": views, "augment": augment and augment.model_dump()}
-        cache = self._cache_of("run_features.py", own)
+        cache = self._cache_of(FEATURES_SCRIPT, own)
         for split in models.scored_pairs:
             files = self._files(models.stored_splits(self.training_run, split), shards)
-            if images := self._missing(cache, files, views):
+            key, images = self._missing(cache, files, views)
+            if images:
                 with tempfile.TemporaryDirectory(dir=self._cache, prefix=".part-") as part:
                     features, rows = Path(part, FEATURE_VALUES), Path(part, FEATURE_ROWS)
                     write_features(
@@ -105,14 +117,16 @@ class EarlyScores:
                         features=features,
                         rows=rows,
                     )
-                    cache.keep(files, {FEATURE_VALUES: features, FEATURE_ROWS: rows}, len(images))
+                    results = {FEATURE_VALUES: features, FEATURE_ROWS: rows}
+                    cache.keep(key, files, results=results, rows=len(images))
 
-    def _missing(self, cache: ScoreCache, files: ScoredFiles, views: int) -> Images | None:
-        """Images of a split that can be computed now and are not in the cache."""
-        if not files.present or cache.key(files) is None or cache.has(files):
-            return None
+    def _missing(self, cache: ScoreCache, files: ScoredFiles, views: int) -> tuple[str | None, Images | None]:
+        """Key and images of a split that can be computed now and are not in the cache."""
+        key = cache.key(files) if files.present else None
+        if key is None or cache.has(files):
+            return None, None
         images = Images(files.indices, files.shards, self.config.data.grade_names)
-        return images if self._fits(len(images) * views) else None
+        return key, images if self._fits(len(images) * views) else None
 
     def _fits(self, images: int) -> bool:
         """Whether the time limit leaves time for ``images``, if each takes as long as in training."""

@@ -102,9 +102,16 @@ class ScoreCache:
         key = self.key(images)
         return key is not None and (self.files.folder / key).exists()
 
-    def keep(self, images: ScoredFiles, results: Mapping[str, Path], rows: int) -> None:
-        """Keep hard links to ``results`` by name. Tables among them have ``rows`` rows."""
-        if (key := self.key(images)) is not None:
+    def keep(self, key: str | None, images: ScoredFiles, *, results: Mapping[str, Path], rows: int) -> None:
+        """Keep hard links to ``results``, unless another job has replaced ``images`` since they were read.
+
+        Args:
+            key: Key of ``images`` before they were read.
+            images: Files of the images.
+            results: Files to keep by name.
+            rows: Number of rows of the tables among them.
+        """
+        if key is not None and key == self.key(images):
             self.files.keep(key, results, {"weights": self.weights, "rows": rows})
 
     def take(self, images: ScoredFiles, targets: Mapping[str, Path], *, move: bool = False) -> bool:
@@ -122,14 +129,17 @@ class ScoreCache:
         # Otherwise a kill between two files would leave a new one beside an old one.
         for target in targets.values():
             target.unlink(missing_ok=True)
-        for name, target in targets.items():
-            rows = found.about["rows"] if target.suffix == ".csv" else None
-            with recorded_file(target, rows=rows) as part:
-                if move:
-                    os.replace(found.files[name], part)
-                    os.utime(part)  # Snakemake compares times of outputs and inputs.
-                else:
-                    shutil.copyfile(found.files[name], part)
+        try:
+            for name, target in targets.items():
+                rows = found.about["rows"] if target.suffix == ".csv" else None
+                with recorded_file(target, rows=rows) as part:
+                    if move:
+                        os.replace(found.files[name], part)
+                        os.utime(part)  # Snakemake compares times of outputs and inputs.
+                    else:
+                        shutil.copyfile(found.files[name], part)
+        except FileNotFoundError:  # The job of another training run with the same network has moved them.
+            return False
         if move:
             shutil.rmtree(self.files.folder / key, ignore_errors=True)
         log.info("%s: computed before with this network and these settings", ", ".join(map(str, targets.values())))
