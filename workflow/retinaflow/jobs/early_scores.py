@@ -12,7 +12,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from retinaflow.training.schedule import NETWORK
 
 log = logging.getLogger(__name__)
 
+# Writes files for images to a folder, and returns them by name.
+Write = Callable[[Images, ScoredFiles, Path], Mapping[str, Path]]
 OUTPUTS_SCRIPT, FEATURES_SCRIPT = "score.py", "run_features.py"
 
 
@@ -75,50 +77,53 @@ class EarlyScores:
         try:
             running.parent.mkdir(parents=True, exist_ok=True)
             running.touch()
-            models, shards = Models.of(self.config), shard_counts(self.config)
-            self._score(models, shards)
-            if EYE_STACKING in models.eye_kinds:
-                self._extract(models, shards)
+            self._score()
+            if EYE_STACKING in self._models.eye_kinds:
+                self._extract()
         except Exception as error:
             log.warning("%s: not scored by the job that trained it: %s", self.training_run, error)
         # After a kill, this file stays: the next job does not try it, and removes the file.
         running.unlink(missing_ok=True)
 
-    def _score(self, models: Models, shards: Mapping[str, int]) -> None:
+    def _score(self) -> None:
         views = self.config.score.tta_views
         own: dict[str, Any] = {"objective": self._settings.objective, "tta_views": views}
-        cache = self._cache_of(OUTPUTS_SCRIPT, own)
-        for split in models.scored:
-            files = self._files(models.stored_splits(self.training_run, split), shards)
-            key, images = self._missing(cache, files, views)
-            if images:
-                with tempfile.TemporaryDirectory(dir=self._cache, prefix=".part-") as part:
-                    table = Path(part, RAW_OUTPUTS)
-                    score_images(self._network, images, table, threads=self.threads, **own)
-                    cache.keep(key, files, results={RAW_OUTPUTS: table}, rows=len(images))
 
-    def _extract(self, models: Models, shards: Mapping[str, int]) -> None:
+        def write(images: Images, _: ScoredFiles, folder: Path) -> Mapping[str, Path]:
+            table = folder / RAW_OUTPUTS
+            score_images(self._network, images, table, threads=self.threads, **own)
+            return {RAW_OUTPUTS: table}
+
+        self._fill(self._cache_of(OUTPUTS_SCRIPT, own), self._models.scored, views=views, write=write)
+
+    def _extract(self) -> None:
         views = self.config.features.views
         augment = self._settings.augment if views > 1 else None
         own = {"objective": self._settings.objective, "views": views, "augment": augment and augment.model_dump()}
-        cache = self._cache_of(FEATURES_SCRIPT, own)
-        for split in models.scored_pairs:
-            files = self._files(models.stored_splits(self.training_run, split), shards)
+
+        def write(images: Images, files: ScoredFiles, folder: Path) -> Mapping[str, Path]:
+            features, rows = folder / FEATURE_VALUES, folder / FEATURE_ROWS
+            write_features(
+                fine_tuned(self._network),
+                images,
+                indices=files.indices,
+                views=FeatureViews(views, augment or AugmentSettings(), self.config.seed),
+                threads=self.threads,
+                features=features,
+                rows=rows,
+            )
+            return {FEATURE_VALUES: features, FEATURE_ROWS: rows}
+
+        self._fill(self._cache_of(FEATURES_SCRIPT, own), self._models.scored_pairs, views=views, write=write)
+
+    def _fill(self, cache: ScoreCache, splits: Sequence[str], *, views: int, write: Write) -> None:
+        """Cache what ``write`` writes for the images of each split to a folder."""
+        for split in splits:
+            files = self._files(self._models.stored_splits(self.training_run, split))
             key, images = self._missing(cache, files, views)
             if images:
                 with tempfile.TemporaryDirectory(dir=self._cache, prefix=".part-") as part:
-                    features, rows = Path(part, FEATURE_VALUES), Path(part, FEATURE_ROWS)
-                    write_features(
-                        fine_tuned(self._network),
-                        images,
-                        indices=files.indices,
-                        views=FeatureViews(views, augment or AugmentSettings(), self.config.seed),
-                        threads=self.threads,
-                        features=features,
-                        rows=rows,
-                    )
-                    results = {FEATURE_VALUES: features, FEATURE_ROWS: rows}
-                    cache.keep(key, files, results=results, rows=len(images))
+                    cache.keep(key, files, results=write(images, files, Path(part)), rows=len(images))
 
     def _missing(self, cache: ScoreCache, files: ScoredFiles, views: int) -> tuple[str | None, Images | None]:
         """Key and images of a split that can be computed now and are not in the cache."""
@@ -151,15 +156,23 @@ class EarlyScores:
         }
         return ScoreCache(self._cache, self._model, parameters)
 
-    def _files(self, splits: list[str], shards: Mapping[str, int]) -> ScoredFiles:
+    def _files(self, splits: list[str]) -> ScoredFiles:
         results = Path(self.config.results)
         folder = results / "shards" / variant(self.config, network_of(self.training_run)).name
-        places = [folder / split / str(number) for split in splits for number in range(shards[split])]
+        places = [folder / split / str(number) for split in splits for number in range(self._shards[split])]
         return ScoredFiles(
             [results / "organized" / split / "index.csv" for split in splits],
             [place.with_suffix(".npy") for place in places],
             [place.with_suffix(".csv") for place in places],
         )
+
+    @functools.cached_property
+    def _models(self) -> Models:
+        return Models.of(self.config)
+
+    @functools.cached_property
+    def _shards(self) -> Mapping[str, int]:
+        return shard_counts(self.config)
 
     @functools.cached_property
     def _network(self) -> keras.Model:
