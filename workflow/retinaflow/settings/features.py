@@ -13,6 +13,12 @@ Poolings = Annotated[list[Literal["mean", "max", "std", "generalised"]], Field(m
 _POOLED = ("poolings", "root")
 
 
+def _without_means(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings without a pooling by means alone, which is the default."""
+    by_means = values["poolings"] == ["mean"] and not values["root"]
+    return {name: value for name, value in values.items() if not (by_means and name in _POOLED)}
+
+
 class FeatureSettings(Section):
     """Features of images for linear models, `snakemake probe` and eye stacking."""
 
@@ -28,8 +34,7 @@ class FeatureSettings(Section):
 
     def pooled(self) -> dict[str, Any]:
         """Return the pooling for the record of a linear model; empty for means."""
-        own = self.model_dump(include=set(_POOLED))
-        return {} if own == FeatureSettings().model_dump(include=set(_POOLED)) else own
+        return _without_means(self.model_dump(include=set(_POOLED)))
 
 
 class BackboneFeatureSettings(Section):
@@ -80,5 +85,4 @@ class BackboneFeatureSettings(Section):
 
     def parameters(self) -> dict[str, Any]:
         """Return the values that decide features, without those of a pooling by means alone."""
-        own = self.model_dump()
-        return own if self.root or self.poolings != ["mean"] else {k: v for k, v in own.items() if k not in _POOLED}
+        return _without_means(self.model_dump())
