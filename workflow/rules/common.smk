@@ -73,7 +73,9 @@ def checked(config):
         if remote and workflow.is_main_process:
             check_remote(storage_client(), remote)
         check_pairs(local)
-        check_new_sites(local)
+        # Its jobs need not read the label tables again.
+        if workflow.is_main_process:
+            check_new_sites(local)
         return local, {fetched_object.path: fetched_object for fetched_object in remote}, lookups.shard_counts(local)
     except RetinaflowError as error:
         raise WorkflowError(str(error)) from None
