@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import Project
+from common import SMALL
+from conftest import SMALLEST, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = ROOT / "docs/tutorials"
@@ -50,15 +51,8 @@ mkdir -p "new images" && cp results/demo/photographs/test/10000[1-6]_*.jpeg "new
 """
 }
 # Replaces sections of each configuration of a page: small and random in place of large and pretrained.
-TRAIN = {
-    "image_size": 32,
-    "weights": "random",
-    "batch_norm": "train",
-    "dense_units": [8, 4],
-    "batch_size": 16,
-    "epochs": 1,
-}
-NETWORK = {"backbone": "MobileNetV3Small", "feature_layers": ["expanded_conv_project_bn"], "image_size": 32}
+TRAIN = SMALLEST["train"]
+NETWORK = {"backbone": "MobileNetV3Small", **SMALL["MobileNetV3Small"], "image_size": 32}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
