@@ -89,7 +89,7 @@ class Case(NamedTuple):
 
 CASES = {
     "cheap": Case("MobileNetV3Small", common.sized(96, 32), None, common.ROUNDS),
-    "heavy": Case("InceptionV3", 224, "inception_v3_notop_imagenet_fp16.weights.h5", 1),
+    "heavy": Case("InceptionV3", 224, common.WEIGHTS["InceptionV3"], 1),
 }
 
 

@@ -50,6 +50,12 @@ def sized(full: Number, quick: Number) -> Number:
 
 
 GRADE_NAMES = [f"class{grade}" for grade in range(5)]
+# Files of ImageNet weights below DATA.
+WEIGHTS = {
+    "InceptionV3": "inception_v3_notop_imagenet_fp16.weights.h5",
+    "ResNet50": "resnet50_v1.5_notop_imagenet_fp16.weights.h5",
+    "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
+}
 DRAWN_SIZE = sized(1024, 128)
 # The augmentation of the article, for Keras's ImageDataGenerator.
 ARTICLE_AUGMENTATION = {
@@ -368,3 +374,11 @@ def snakemake(folder: Path, *arguments: str) -> tuple[float, str]:
     if done.returncode:
         sys.exit(done.stdout)
     return time.perf_counter() - start, done.stdout
+
+
+def publish_between_markers(document: Path, name: str, text: str, *, script: str) -> None:
+    """Write a table between its markers in a document, or at its end if it has none."""
+    begin, end = (f"<!-- {word} {name}, by {script} -->" for word in ("begin", "end"))
+    before, _, rest = document.read_text(encoding="utf-8").partition(begin)
+    with whole_file(document) as part:
+        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -30,11 +30,6 @@ LAYERS = {
     "ResNet50": ["conv2_block3_out", "conv3_block2_out", "conv3_block4_out", "conv4_block2_out", "conv4_block4_out"],
     "VGG16": ["block3_pool", "block4_pool", "block5_pool"],
 }
-WEIGHTS = {
-    "InceptionV3": "inception_v3_notop_imagenet_fp16.weights.h5",
-    "ResNet50": "resnet50_v1.5_notop_imagenet_fp16.weights.h5",
-    "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
-}
 POOLINGS = ("mean", "max", "std", "gem")
 FOLDER = common.TARGET / "few"
 IMAGES = {"eyepacs-256": "images", "eyepacs-1024": "resized train 15", "aptos-224": "images"}
@@ -83,7 +78,7 @@ def _convert(view: View, path: Path) -> None:
     from retinaflow.networks.building import load_backbone, normalise, up_to
     from retinaflow.serving.convert import write_onnx
 
-    weights = common.DATA / "weights" / WEIGHTS[view.backbone]
+    weights = common.DATA / "weights" / common.WEIGHTS[view.backbone]
     network = up_to(load_backbone(view.backbone, view.size, weights, normalised=True), LAYERS[view.backbone])
     pixels = keras.Input((view.size, view.size, 3), dtype="uint8", name="pixels")
     maps = network(normalise(pixels, "imagenet", BACKBONES[view.backbone].input_mode, None))
@@ -148,16 +143,17 @@ def _features(data_set: str, view: View) -> tuple[np.ndarray, float]:
         return arrays["features"], float(arrays["seconds"])
 
 
+def _pooled(data_set: str, view: View, layer: str, pooling: str) -> np.ndarray:
+    """Return the features of one layer and pooling, float32 (n, channels)."""
+    channels, place = CHANNELS[view.backbone], LAYERS[view.backbone].index(layer)
+    first = len(POOLINGS) * sum(channels[:place]) + POOLINGS.index(pooling) * channels[place]
+    return _features(data_set, view)[0][:, first : first + channels[place]].astype(np.float32)
+
+
 @functools.cache
 def kernel(data_set: str, view: View, layer: str, pooling: str, root: bool) -> np.ndarray:
     """Return products of the features of each two images, float64 (n, n). Each feature has mean 0 and deviation 1."""
-    features, _ = _features(data_set, view)
-    start = 0
-    for name, channels in zip(LAYERS[view.backbone], CHANNELS[view.backbone], strict=True):
-        if name == layer:
-            first = start + POOLINGS.index(pooling) * channels
-            x = features[:, first : first + channels].astype(np.float32)
-        start += len(POOLINGS) * channels
+    x = _pooled(data_set, view, layer, pooling)
     x = np.sqrt(np.maximum(x, 0)) if root else x
     x = x - x.mean(axis=0)
     deviation = x.std(axis=0)
@@ -526,8 +522,12 @@ def table(data_set: str, again: bool) -> str:
 def across(first: str, second: str) -> str:
     """Measure ridges of one eye that are trained on one data set or on both, with thresholds of both or of each."""
     sets = [data_of(first), data_of(second)]
-    features = [_features(name, PLAIN_VIEW)[0] for name in (first, second)]
-    x = np.concatenate([_plain_features(values) for values in features])
+    x = np.concatenate(
+        [
+            np.concatenate([_pooled(name, PLAIN_VIEW, layer, "mean") for layer in AUTO_LAYERS], axis=1)
+            for name in (first, second)
+        ]
+    )
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)
     k = (x @ x.T).astype(np.float64)
     grades = np.concatenate([data.grades for data in sets])
@@ -579,22 +579,8 @@ def across(first: str, second: str) -> str:
     return "\n".join(lines)
 
 
-def _plain_features(features: np.ndarray) -> np.ndarray:
-    """Return the means of the layers of the plain row, float32 (n, d)."""
-    parts, start = [], 0
-    for name, channels in zip(LAYERS["InceptionV3"], CHANNELS["InceptionV3"], strict=True):
-        if name in AUTO_LAYERS:
-            parts.append(features[:, start : start + channels].astype(np.float32))
-        start += len(POOLINGS) * channels
-    return np.concatenate(parts, axis=1)
-
-
-def publish(name: str, text: str) -> None:
-    """Write a table between its markers in docs/methods.md."""
-    begin, end = (f"<!-- {word} {name}, by benchmarks/few.py -->" for word in ("begin", "end"))
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
-    with whole_file(DOCUMENT) as part:
-        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+def _publish(name: str, text: str) -> None:
+    common.publish_between_markers(DOCUMENT, f"few {name}", text, script="benchmarks/few.py")
 
 
 def main() -> None:
@@ -609,13 +595,13 @@ def main() -> None:
             backbone, size, *enhance = view.split(",")
             extract(data_set, View(backbone, int(size), *enhance))
         if data_set == "across":
-            publish("few across", across("eyepacs-256", "aptos-224"))
+            _publish("across", across("eyepacs-256", "aptos-224"))
         elif not arguments.view:
             for recipe in [] if arguments.again else recipes(data_set).values():
                 for group in recipe.blocks:
                     for block in group:
                         extract(data_set, block.view)
-            publish(f"few {data_set}", table(data_set, arguments.again))
+            _publish(data_set, table(data_set, arguments.again))
 
 
 if __name__ == "__main__":

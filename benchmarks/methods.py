@@ -36,7 +36,7 @@ import yaml
 import common
 from retinaflow.evaluation.bootstrap import bootstrap_kappas, bootstrap_metrics, interval, kappa
 from retinaflow.evaluation.grades import Grades
-from retinaflow.storage.files import whole_file, write_json
+from retinaflow.storage.files import write_json
 
 TARGET = common.TARGET / "methods"
 DOCUMENT = common.sized(common.ROOT / "docs/methods.md", common.TARGET / "methods.md")
@@ -45,10 +45,6 @@ FOLDS, EPOCHS, SIZE = common.sized((5, 3, 224), (2, 1, 32))
 BACKBONE = common.sized("InceptionV3", "MobileNetV3Small")
 FEATURE_LAYERS = common.sized(["mixed2", "mixed4", "mixed6"], ["expanded_conv_project_bn"])
 PROBED = common.sized(("InceptionV3", "VGG16"), (BACKBONE,))
-WEIGHTS = {
-    "InceptionV3": "inception_v3_notop_imagenet_fp16.weights.h5",
-    "VGG16": "vgg16_notop_imagenet_fp16.weights.h5",
-}
 BOOTSTRAP_SAMPLES = common.sized(1000, 50)
 HEAD_EPOCHS = common.sized(30, 0)  # A head learns nothing from the features of random weights.
 BATCH_NORM = common.sized("inference", "train")
@@ -215,7 +211,7 @@ def configuration(data_set: str, folds: int) -> dict[str, Any]:
 
 def initial_weights(backbone: str) -> str:
     """Return the file of initial weights, or ``random`` in a quick run."""
-    return "random" if common.QUICK else str(common.DATA / "weights" / WEIGHTS[backbone])
+    return "random" if common.QUICK else str(common.DATA / "weights" / common.WEIGHTS[backbone])
 
 
 def experiment_configuration(data_set: str, experiment: str, mode: Mode) -> dict[str, Any]:
@@ -436,10 +432,7 @@ def publish(data_set: str) -> None:
     text = f"{about}\n\n{markdown(rows)}".strip() if rows else "Not measured yet."
     print(text)
     DOCUMENT.touch()
-    begin, end = (f"<!-- {word} {data_set}, by benchmarks/methods.py -->" for word in ("begin", "end"))
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
-    with whole_file(DOCUMENT) as part:
-        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    common.publish_between_markers(DOCUMENT, data_set, text, script="benchmarks/methods.py")
 
 
 def _about(metrics: Mapping[str, Any]) -> str:
